@@ -1,0 +1,132 @@
+package encrypt
+
+import (
+	"time"
+)
+
+// Record says which record a value belongs to. All three ids are bound into every ciphertext.
+type Record struct {
+	Tenant string
+	ID     [16]byte
+	Person [16]byte // the record's own data subject: whose data its fields are by default
+	// Erasure is the tenant's erasure number as it was read in the same query as the record.
+	// 0 = the Keeper asks its KeyStore.
+	Erasure uint64
+}
+
+// SealedField is one encrypted value. An absent value has no SealedField.
+type SealedField struct {
+	Name string
+	Data []byte
+}
+
+// Token is one entry of the blind index: a keyed hash of a normalised term, cut to 8 bytes.
+type Token struct {
+	Value  int64
+	Field  string
+	Kind   string // such as "exact"
+	Unique bool   // the index was declared with unique=
+}
+
+// Sealed is what a store keeps of the protected fields of one record.
+type Sealed struct {
+	Fields  []SealedField
+	Tokens  []Token
+	Persons [][16]byte // everyone whose data is in Fields, each once, in order of appearance
+}
+
+// State says how much of a field a value shows.
+type State uint8
+
+// The states of a field, shared by number with protected text types such as crm.Text.
+const (
+	StateClear  State = iota // the value itself
+	StateMasked              // a masked form of it
+	StateHidden              // nothing, by policy
+	StateSealed              // nothing, because it was not opened
+	StateErased              // nothing, because its key was destroyed
+)
+
+// States holds the state of each field, in the order of [Codec.Fields].
+type States []State
+
+// Normalizer turns what a person typed into the terms it is found by; none when there is nothing
+// to find it by. It must be pure: a change of its answers is a new version of it.
+type Normalizer = func(typed string) []string
+
+// Options of a [Keeper]. The zero value is safe.
+type Options struct {
+	CacheAge      time.Duration    // a person key is read anew after this; 0 = 10 minutes
+	CacheEntries  int              // most person keys held; 0 = 50,000
+	CacheBytes    int64            // most memory they may take, estimated; 0 = 64 MiB
+	CacheMessages uint64           // values sealed by one cached key before it is read anew; 0 = 2^28
+	Refresh       time.Duration    // the KEK is asked again for cached epoch keys after this; 0 = 1 hour
+	StaleReads    time.Duration    // how long past Refresh they still open when the KEK is away; 0 = 4 hours
+	StaleWrites   time.Duration    // how long past Refresh they still seal when the KEK is away; 0 = 15 minutes
+	Now           func() time.Time // 0 = time.Now
+}
+
+// CodecOptions of [NewCodec].
+type CodecOptions struct {
+	// Type names the record type in ciphertexts and tokens; it must never change. Empty = the
+	// struct's name in lower snake case.
+	Type string
+	// Normalizers by the name that tags use. A key "phone/2" is version 2 of "phone"; a plain key is
+	// version 1. All versions given are written and queried. nil = no field has an index.
+	Normalizers map[string]Normalizer
+	// Masks by the name that tags use. nil = no field has a mask.
+	Masks map[string]func(string) string
+}
+
+// Receipt tells what [Keeper.Erase] destroyed.
+type Receipt struct {
+	Keys   []KeyID   // keys destroyed by this call; empty when there was nothing left to destroy
+	Number uint64    // the tenant's erasure number afterwards
+	At     time.Time // UTC
+}
+
+// Field describes one stored field of a codec.
+type Field struct {
+	Name      string // the json name, else the Go name in lower snake case
+	GoName    string
+	Class     Class
+	Kind      Kind
+	Clear     bool   // a clear column; otherwise sealed
+	Person    string // Go name of the field that holds the person's id; "" = the record's own person
+	Retention Retention
+	Indexes   []Index
+	Mask      string // name of the mask; "" = a masked value shows nothing
+}
+
+// Index is a declared blind index.
+type Index struct {
+	Kind       string // "exact"
+	Normalizer string // base name, without version
+	Unique     bool
+}
+
+// Class says how delicate a field is.
+type Class string
+
+// The classes. Personal, sensitive and financial fields are always sealed.
+const (
+	Public    Class = "public"
+	Internal  Class = "internal"
+	Personal  Class = "personal"
+	Sensitive Class = "sensitive"
+	Financial Class = "financial" // account, card, tax number, income of a person; not the amounts of business records
+)
+
+// Kind says how a value is encoded.
+type Kind string
+
+// The kinds.
+const (
+	KindText  Kind = "text"
+	KindInt   Kind = "int"
+	KindBool  Kind = "bool"
+	KindTime  Kind = "time"
+	KindID    Kind = "id"    // a type with MarshalText over 16 bytes; a string, nil when zero
+	KindBytes Kind = "bytes" // sealed fields only
+	KindJSON  Kind = "json"
+)
