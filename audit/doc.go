@@ -1,0 +1,2 @@
+// Package audit is a log that proves itself.
+package audit

@@ -1,0 +1,115 @@
+// Package memstore keeps an audit log in memory: a real store for tests and
+// short-lived programs.
+package memstore
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"iter"
+	"sort"
+	"sync"
+
+	"github.com/crmguard/crmguard/audit/driver"
+)
+
+// Store is a log in memory. The zero value is not ready; use New.
+type Store struct {
+	mu      sync.Mutex
+	batches []driver.Batch
+	head    []byte
+	locked  bool
+}
+
+// New returns an empty store.
+func New() *Store { return &Store{} }
+
+// Batches implements driver.Store.
+func (s *Store) Batches(ctx context.Context, from uint64) iter.Seq2[driver.Batch, error] {
+	return func(yield func(driver.Batch, error) bool) {
+		s.mu.Lock()
+		all := s.batches // appends never change what is there
+		s.mu.Unlock()
+		i := sort.Search(len(all), func(i int) bool { return all[i].First+uint64(all[i].Count) > from })
+		for _, b := range all[i:] {
+			if err := ctx.Err(); err != nil {
+				yield(driver.Batch{}, err)
+				return
+			}
+			b.Data = bytes.Clone(b.Data)
+			if !yield(b, nil) {
+				return
+			}
+		}
+	}
+}
+
+// Head implements driver.Store.
+func (s *Store) Head(ctx context.Context) ([]byte, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return bytes.Clone(s.head), ctx.Err()
+}
+
+// Writer implements driver.Store.
+func (s *Store) Writer(ctx context.Context) (driver.Writer, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.locked {
+		return nil, driver.ErrLocked
+	}
+	s.locked = true
+	return &writer{s: s}, nil
+}
+
+type writer struct {
+	s      *Store
+	closed bool
+}
+
+var errClosed = errors.New("memstore: writer is closed")
+
+func (w *writer) Append(ctx context.Context, b driver.Batch) error {
+	w.s.mu.Lock()
+	defer w.s.mu.Unlock()
+	if w.closed {
+		return errClosed
+	}
+	if b.Count == 0 {
+		return errors.New("memstore: empty batch")
+	}
+	var next uint64
+	if n := len(w.s.batches); n > 0 {
+		next = w.s.batches[n-1].First + uint64(w.s.batches[n-1].Count)
+	}
+	if b.First != next {
+		return errors.New("memstore: batch does not follow the last one")
+	}
+	b.Data = bytes.Clone(b.Data)
+	w.s.batches = append(w.s.batches, b)
+	return nil
+}
+
+func (w *writer) SetHead(ctx context.Context, note []byte) error {
+	w.s.mu.Lock()
+	defer w.s.mu.Unlock()
+	if w.closed {
+		return errClosed
+	}
+	w.s.head = bytes.Clone(note)
+	return nil
+}
+
+func (w *writer) Torn() []byte { return nil }
+
+func (w *writer) Close() error {
+	w.s.mu.Lock()
+	defer w.s.mu.Unlock()
+	if !w.closed {
+		w.closed, w.s.locked = true, false
+	}
+	return nil
+}
