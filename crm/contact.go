@@ -1,0 +1,26 @@
+package crm
+
+// Contact is one person who acts for a customer. Its person is that human.
+type Contact struct {
+	Meta[Contact]
+	Customer ID[Customer] `protect:"internal,indexed" json:"customer"`
+	Name     Text         `protect:"personal,index=exact:name,mask=name" json:"name"`
+	Title    string       `protect:"internal" json:"title"`
+	Phone    Text         `protect:"personal,index=exact:phone,mask=phone" json:"phone"`
+	Email    Text         `protect:"personal,index=exact:email,mask=email" json:"email"`
+	Note     Text         `protect:"personal,mask=hidden" json:"note"`
+	Primary  bool         `protect:"internal" json:"primary"` // the one to ask first
+}
+
+// Validate returns an *InvalidError that lists every broken rule, or nil.
+func (c *Contact) Validate() error {
+	v := checks{typ: TypeContact}
+	v.team(c.Team)
+	v.reference("customer", c.Customer.IsZero())
+	v.text("name", c.Name, true, maxName)
+	v.str("title", c.Title, false, maxName)
+	v.text("phone", c.Phone, false, maxName)
+	v.email("email", c.Email, false)
+	v.text("note", c.Note, false, maxText)
+	return v.err()
+}

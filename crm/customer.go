@@ -1,0 +1,116 @@
+package crm
+
+import "time"
+
+// CustomerKind says what a customer is.
+type CustomerKind string
+
+// The kinds of a customer.
+const (
+	PersonCustomer  CustomerKind = "person"
+	CompanyCustomer CustomerKind = "company"
+)
+
+// CustomerStage says where the relationship stands.
+type CustomerStage string
+
+// The stages of a customer.
+const (
+	CustomerNew         CustomerStage = "new"
+	CustomerNegotiation CustomerStage = "negotiation"
+	CustomerContracting CustomerStage = "contracting"
+	CustomerAtRisk      CustomerStage = "at_risk"
+	CustomerOverdue     CustomerStage = "payment_overdue"
+	CustomerDormant     CustomerStage = "dormant"
+	CustomerWon         CustomerStage = "won"
+	CustomerLost        CustomerStage = "lost"
+)
+
+// CustomerLifecycle returns the transition table of customers.
+func CustomerLifecycle() Lifecycle[CustomerStage] {
+	return Lifecycle[CustomerStage]{
+		typ: TypeCustomer,
+		states: []CustomerStage{
+			CustomerNew, CustomerNegotiation, CustomerContracting, CustomerWon,
+			CustomerOverdue, CustomerAtRisk, CustomerDormant, CustomerLost,
+		},
+		next: map[CustomerStage][]CustomerStage{
+			CustomerNew:         {CustomerNegotiation, CustomerDormant, CustomerLost},
+			CustomerNegotiation: {CustomerContracting, CustomerAtRisk, CustomerDormant, CustomerLost},
+			CustomerContracting: {CustomerWon, CustomerNegotiation, CustomerAtRisk, CustomerLost},
+			CustomerWon:         {CustomerNegotiation, CustomerOverdue, CustomerAtRisk, CustomerDormant},
+			CustomerOverdue:     {CustomerWon, CustomerAtRisk, CustomerLost},
+			CustomerAtRisk:      {CustomerNegotiation, CustomerContracting, CustomerWon, CustomerOverdue, CustomerDormant, CustomerLost},
+			CustomerDormant:     {CustomerNegotiation, CustomerLost},
+			CustomerLost:        {CustomerNegotiation},
+		},
+	}
+}
+
+// Customer is a person or a company that buys or may buy. For a company the personal fields are those
+// of its contact person.
+type Customer struct {
+	Meta[Customer]
+	Kind         CustomerKind  `protect:"internal" json:"kind"`
+	Name         Text          `protect:"personal,index=exact:name,mask=name" json:"name"`
+	Contact      Text          `protect:"personal,index=exact:name,mask=name" json:"contact"` // who speaks for a company
+	Phone        Text          `protect:"personal,index=exact:phone,mask=phone" json:"phone"` // kept as typed
+	Phone2       Text          `protect:"personal,index=exact:phone,mask=phone" json:"phone2"`
+	Email        Text          `protect:"personal,index=exact:email,mask=email" json:"email"`
+	Address      Text          `protect:"personal,mask=address" json:"address"`
+	Website      Text          `protect:"personal,mask=hidden" json:"website"`
+	IDNumber     Text          `protect:"sensitive,mask=last4" json:"id_number"` // of an identity document
+	Note         Text          `protect:"personal,mask=hidden" json:"note"`
+	City         string        `protect:"internal" json:"city"`
+	Country      string        `protect:"internal" json:"country"`
+	Industry     string        `protect:"internal" json:"industry"`
+	Source       string        `protect:"internal" json:"source"` // how the customer came
+	Stage        CustomerStage `protect:"internal,indexed" json:"stage"`
+	OpenValue    int64         `protect:"internal,indexed" json:"open_value"` // minor units: what is being negotiated
+	CreditLimit  int64         `protect:"internal" json:"credit_limit"`       // minor units
+	Currency     string        `protect:"internal" json:"currency"`           // ISO 4217; required beside an amount
+	LastFollowUp time.Time     `protect:"internal,indexed" json:"last_follow_up"`
+	ExternalID   string        `protect:"internal,indexed" json:"external_id"` // in the system it came from
+}
+
+// Validate returns an *InvalidError that lists every broken rule, or nil.
+func (c *Customer) Validate() error {
+	v := checks{typ: TypeCustomer}
+	v.team(c.Team)
+	oneOf(&v, "kind", c.Kind, PersonCustomer, CompanyCustomer)
+	v.text("name", c.Name, true, maxName)
+	v.text("contact", c.Contact, false, maxName)
+	v.text("phone", c.Phone, false, maxName)
+	v.text("phone2", c.Phone2, false, maxName)
+	v.email("email", c.Email, false)
+	v.text("address", c.Address, false, maxLine)
+	v.text("website", c.Website, false, maxLine)
+	v.text("id_number", c.IDNumber, false, maxName)
+	v.text("note", c.Note, false, maxText)
+	v.str("city", c.City, false, maxName)
+	v.str("country", c.Country, false, maxName)
+	v.str("industry", c.Industry, false, maxName)
+	v.str("source", c.Source, false, maxName)
+	oneOf(&v, "stage", c.Stage, CustomerLifecycle().states...)
+	v.notNegative("open_value", c.OpenValue)
+	v.notNegative("credit_limit", c.CreditLimit)
+	v.currency("currency", c.Currency, c.OpenValue != 0 || c.CreditLimit != 0)
+	v.times("last_follow_up", c.LastFollowUp)
+	v.str("external_id", c.ExternalID, false, maxName)
+	return v.err()
+}
+
+// CheckUpdate tells whether the stored record prev may become c: a *TransitionError when the stage
+// would make a step that the table does not have.
+func (c *Customer) CheckUpdate(prev *Customer) error {
+	return CustomerLifecycle().checkUpdate(prev.Stage, c.Stage)
+}
+
+// Move takes the customer to another stage, or returns a *TransitionError.
+func (c *Customer) Move(to CustomerStage, at time.Time) error {
+	if err := CustomerLifecycle().Check(c.Stage, to); err != nil {
+		return err
+	}
+	c.Stage, c.UpdatedAt = to, at
+	return nil
+}

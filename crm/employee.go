@@ -1,0 +1,97 @@
+package crm
+
+import (
+	"strings"
+	"time"
+)
+
+// EmployeeState says whether an employee may work here.
+type EmployeeState string
+
+// The states of an employee.
+const (
+	EmployeeInvited   EmployeeState = "invited" // has not signed in yet
+	EmployeeActive    EmployeeState = "active"
+	EmployeeSuspended EmployeeState = "suspended"
+	EmployeeLeft      EmployeeState = "left" // may be invited anew
+)
+
+// EmployeeLifecycle returns the transition table of employees.
+func EmployeeLifecycle() Lifecycle[EmployeeState] {
+	return Lifecycle[EmployeeState]{
+		typ:    TypeEmployee,
+		states: []EmployeeState{EmployeeInvited, EmployeeActive, EmployeeSuspended, EmployeeLeft},
+		next: map[EmployeeState][]EmployeeState{
+			EmployeeInvited:   {EmployeeActive, EmployeeLeft},
+			EmployeeActive:    {EmployeeSuspended, EmployeeLeft},
+			EmployeeSuspended: {EmployeeActive, EmployeeLeft},
+			EmployeeLeft:      {EmployeeInvited},
+		},
+	}
+}
+
+// Employee is somebody who works with the system. Team is the team that he or she belongs to, and
+// Owner, when set, the superior.
+type Employee struct {
+	Meta[Employee]
+	Name   Text          `protect:"personal,index=exact:name,mask=name" json:"name"`
+	Email  Text          `protect:"personal,index=exact:email,unique,mask=email" json:"email"` // the sign-in name
+	Phone  Text          `protect:"personal,index=exact:phone,mask=phone" json:"phone"`
+	Roles  []string      `protect:"internal" json:"roles"`
+	State  EmployeeState `protect:"internal,indexed" json:"state"`
+	Joined time.Time     `protect:"internal,indexed" json:"joined"`
+	Left   time.Time     `protect:"internal" json:"left"`
+}
+
+// Active tells whether the employee may sign in and act.
+func (e *Employee) Active() bool { return e.State == EmployeeActive && !e.Deleted }
+
+// Validate returns an *InvalidError that lists every broken rule, or nil.
+func (e *Employee) Validate() error {
+	v := checks{typ: TypeEmployee}
+	v.team(e.Team)
+	if !e.Owner.IsZero() && e.Owner == e.ID {
+		v.add("owner", "bad_reference")
+	}
+	v.text("name", e.Name, true, maxName)
+	v.email("email", e.Email, true)
+	v.text("phone", e.Phone, false, maxName)
+	if len(e.Roles) > 20 {
+		v.add("roles", "too_long")
+	}
+	seen := map[string]bool{}
+	for _, r := range e.Roles {
+		if r == "" || len(r) > 40 || seen[r] ||
+			strings.ContainsFunc(r, func(c rune) bool { return c != '_' && (c < 'a' || c > 'z') && (c < '0' || c > '9') }) {
+			v.add("roles", "unknown_value")
+			break
+		}
+		seen[r] = true
+	}
+	oneOf(&v, "state", e.State, EmployeeLifecycle().states...)
+	v.order("left", e.Joined, e.Left)
+	return v.err()
+}
+
+// CheckUpdate tells whether the stored record prev may become e: a *TransitionError for a step that
+// the table does not have.
+func (e *Employee) CheckUpdate(prev *Employee) error {
+	return EmployeeLifecycle().checkUpdate(prev.State, e.State)
+}
+
+// Move takes the employee to another state at a time, or returns a *TransitionError.
+func (e *Employee) Move(to EmployeeState, at time.Time) error {
+	if err := EmployeeLifecycle().Check(e.State, to); err != nil {
+		return err
+	}
+	switch {
+	case to == EmployeeLeft:
+		e.Left = at
+	case to == EmployeeInvited:
+		e.Left = time.Time{}
+	case to == EmployeeActive && e.Joined.IsZero():
+		e.Joined = at
+	}
+	e.State, e.UpdatedAt = to, at
+	return nil
+}

@@ -1,0 +1,138 @@
+package crm
+
+import "time"
+
+// LeadState says how far a lead was worked.
+type LeadState string
+
+// The states of a lead.
+const (
+	LeadNew       LeadState = "new"
+	LeadContacted LeadState = "contacted"
+	LeadQualified LeadState = "qualified"
+	LeadConverted LeadState = "converted" // final
+	LeadJunk      LeadState = "junk"
+)
+
+// LeadLifecycle returns the transition table of leads.
+func LeadLifecycle() Lifecycle[LeadState] {
+	return Lifecycle[LeadState]{
+		typ:    TypeLead,
+		states: []LeadState{LeadNew, LeadContacted, LeadQualified, LeadConverted, LeadJunk},
+		next: map[LeadState][]LeadState{
+			LeadNew:       {LeadContacted, LeadQualified, LeadJunk},
+			LeadContacted: {LeadQualified, LeadJunk},
+			LeadQualified: {LeadContacted, LeadConverted, LeadJunk},
+			LeadJunk:      {LeadNew},
+		},
+	}
+}
+
+// Lead is a person who may become a customer.
+type Lead struct {
+	Meta[Lead]
+	Name        Text         `protect:"personal,index=exact:name,mask=name" json:"name"`
+	Company     Text         `protect:"personal,index=exact:name,mask=name" json:"company"`
+	Title       string       `protect:"internal" json:"title"`
+	Phone       Text         `protect:"personal,index=exact:phone,mask=phone" json:"phone"`
+	Email       Text         `protect:"personal,index=exact:email,mask=email" json:"email"`
+	Note        Text         `protect:"personal,mask=hidden" json:"note"`
+	City        string       `protect:"internal" json:"city"`
+	Country     string       `protect:"internal" json:"country"`
+	Source      string       `protect:"internal" json:"source"`
+	State       LeadState    `protect:"internal,indexed" json:"state"`
+	Customer    ID[Customer] `protect:"internal,indexed" json:"customer"` // what it became
+	Contact     ID[Contact]  `protect:"internal" json:"contact"`          // what it became
+	ConvertedAt time.Time    `protect:"internal,indexed" json:"converted_at"`
+}
+
+// Validate returns an *InvalidError that lists every broken rule, or nil.
+func (l *Lead) Validate() error {
+	v := checks{typ: TypeLead}
+	v.team(l.Team)
+	v.text("name", l.Name, true, maxName)
+	v.text("company", l.Company, false, maxName)
+	v.str("title", l.Title, false, maxName)
+	v.text("phone", l.Phone, false, maxName)
+	v.email("email", l.Email, false)
+	v.text("note", l.Note, false, maxText)
+	v.str("city", l.City, false, maxName)
+	v.str("country", l.Country, false, maxName)
+	v.str("source", l.Source, false, maxName)
+	oneOf(&v, "state", l.State, LeadLifecycle().states...)
+	if (l.State == LeadConverted) != !l.Customer.IsZero() {
+		v.add("customer", "mismatch")
+	}
+	return v.err()
+}
+
+// CheckUpdate tells whether the stored record prev may become l: a *TransitionError for a step that
+// the table does not have, an *InvalidError for a converted lead that would point elsewhere.
+func (l *Lead) CheckUpdate(prev *Lead) error {
+	if err := LeadLifecycle().checkUpdate(prev.State, l.State); err != nil {
+		return err
+	}
+	v := checks{typ: TypeLead}
+	if prev.State == LeadConverted {
+		v.unchanged("customer", l.Customer == prev.Customer)
+		v.unchanged("contact", l.Contact == prev.Contact)
+	}
+	return v.err()
+}
+
+// Move takes the lead to another state, or returns a *TransitionError. The step to converted is made
+// by Convert.
+func (l *Lead) Move(to LeadState, at time.Time) error {
+	if err := LeadLifecycle().Check(l.State, to); err != nil {
+		return err
+	}
+	if to == LeadConverted {
+		return &InvalidError{Type: TypeLead, Fields: []FieldError{{"customer", "required"}}}
+	}
+	l.State, l.UpdatedAt = to, at
+	return nil
+}
+
+// Convert turns a qualified lead into a customer and its contact, and marks it converted. Both carry
+// the person id, owner and team of the lead, so that one human keeps one id and one set of keys. A
+// lead with a company becomes a company. The three records are to be stored in one batch.
+//
+// Every personal field must have been opened: an *InvalidError with the rule not_open names those
+// that were not, because a mask must not become data.
+func (l *Lead) Convert(customer ID[Customer], contact ID[Contact], at time.Time) (*Customer, *Contact, error) {
+	if err := LeadLifecycle().Check(l.State, LeadConverted); err != nil {
+		return nil, nil, err
+	}
+	v := checks{typ: TypeLead}
+	v.reference("customer", customer.IsZero())
+	v.reference("contact", contact.IsZero())
+	for _, f := range []struct {
+		name string
+		t    Text
+	}{{"name", l.Name}, {"company", l.Company}, {"phone", l.Phone}, {"email", l.Email}, {"note", l.Note}} {
+		if f.t.State() != Clear {
+			v.add(f.name, "not_open")
+		}
+	}
+	if err := v.err(); err != nil {
+		return nil, nil, err
+	}
+	c := &Customer{
+		Meta: Meta[Customer]{
+			ID: customer, Person: l.Person, Owner: l.Owner, Team: l.Team, CreatedAt: at, UpdatedAt: at,
+		},
+		Kind: PersonCustomer, Name: l.Name, Phone: l.Phone, Email: l.Email, Note: l.Note,
+		City: l.City, Country: l.Country, Source: l.Source, Stage: CustomerNew,
+	}
+	if !l.Company.IsEmpty() {
+		c.Kind, c.Name, c.Contact = CompanyCustomer, l.Company, l.Name
+	}
+	k := &Contact{
+		Meta: Meta[Contact]{
+			ID: contact, Person: l.Person, Owner: l.Owner, Team: l.Team, CreatedAt: at, UpdatedAt: at,
+		},
+		Customer: customer, Name: l.Name, Title: l.Title, Phone: l.Phone, Email: l.Email, Primary: true,
+	}
+	l.State, l.Customer, l.Contact, l.ConvertedAt, l.UpdatedAt = LeadConverted, customer, contact, at, at
+	return c, k, nil
+}

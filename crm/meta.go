@@ -1,0 +1,58 @@
+package crm
+
+import "time"
+
+// The names under which the types of this package are stored, decided on and logged.
+const (
+	TypeCustomer = "customer"
+	TypeContact  = "contact"
+	TypeLead     = "lead"
+	TypeFollowUp = "follow_up"
+	TypeQuote    = "quote"
+	TypeContract = "contract"
+	TypeTicket   = "ticket"
+	TypeEmployee = "employee"
+)
+
+// Meta is what every record has; domain types embed it.
+//
+// Version, Deleted and the two times are set by whoever stores the record; a caller changes Version
+// only by reading the record again.
+type Meta[T any] struct {
+	ID        ID[T]        `protect:"-" json:"id"`
+	Person    ID[Person]   `protect:"-" json:"person"`                    // whose data the personal fields are, unless a field names another
+	Version   int64        `protect:"-" json:"version"`                   // 0: not stored yet
+	Deleted   bool         `protect:"-" json:"deleted"`                   // in the recycle bin
+	Owner     ID[Employee] `protect:"internal,indexed" json:"owner"`      // who answers for the record
+	Team      string       `protect:"internal,indexed" json:"team"`       // path such as "/east/1/": a team's subtree shares the prefix
+	CreatedAt time.Time    `protect:"internal,indexed" json:"created_at"` // UTC, microseconds
+	UpdatedAt time.Time    `protect:"internal,indexed" json:"updated_at"` // UTC, microseconds
+}
+
+// Header is a Meta without its type.
+type Header struct {
+	ID        UUID
+	Person    UUID
+	Version   int64
+	Deleted   bool
+	Owner     UUID
+	Team      string
+	CreatedAt time.Time
+	UpdatedAt time.Time
+}
+
+// Header returns a copy of m.
+func (m *Meta[T]) Header() Header {
+	return Header{
+		ID: m.ID.UUID(), Person: m.Person.UUID(), Version: m.Version, Deleted: m.Deleted,
+		Owner: m.Owner.UUID(), Team: m.Team, CreatedAt: m.CreatedAt, UpdatedAt: m.UpdatedAt,
+	}
+}
+
+// SetHeader sets all of m.
+func (m *Meta[T]) SetHeader(h Header) {
+	*m = Meta[T]{
+		ID: ID[T](h.ID), Person: ID[Person](h.Person), Version: h.Version, Deleted: h.Deleted,
+		Owner: ID[Employee](h.Owner), Team: h.Team, CreatedAt: h.CreatedAt, UpdatedAt: h.UpdatedAt,
+	}
+}
