@@ -14,6 +14,11 @@ var (
 	ErrConflict = errors.New("crm: changed in the meantime")
 	// ErrDuplicate: a living record holds the same unique value.
 	ErrDuplicate = errors.New("crm: unique value is taken")
+	// ErrUnavailable: the store cannot be reached, is locked, or has no room. Nothing was written.
+	ErrUnavailable = errors.New("crm: store is unavailable")
+	// ErrUnknown: the connection was lost during the commit, so the batch may or may not be stored.
+	// Store.Applied tells which, once the store answers again.
+	ErrUnknown = errors.New("crm: outcome of the commit is unknown")
 )
 
 // InvalidError lists the fields of a record that break a rule. It names fields and rules, never values.
@@ -22,8 +27,11 @@ type InvalidError struct {
 	Fields []FieldError
 }
 
-// FieldError is one broken rule. Rule is a stable word that catalogues translate: required, too_long,
-// not_an_email, negative, unknown_value, before_start, mismatch, bad_reference.
+// FieldError is one broken rule. Field is the field's name, or "lines.3.product" for a part of one.
+// Rule is a stable word that catalogues translate: required, too_long, not_text (control characters or
+// no UTF-8), not_an_email, negative, out_of_range, unknown_value, before_start, too_early, too_late,
+// mismatch, bad_reference, fixed (may no longer change), not_open (the value was not opened, so it
+// cannot be copied).
 type FieldError struct {
 	Field string
 	Rule  string
@@ -65,3 +73,16 @@ func (e *WriteError) Error() string { return fmt.Sprintf("crm: write %d: %v", e.
 
 // Unwrap returns the reason.
 func (e *WriteError) Unwrap() error { return e.Err }
+
+// RequestError is a request that no store can carry out, whoever asks. Part is a stable word: schema,
+// tenant, type, where, column, clause, tokens, ids, deletion, sort, cursor, limit, batch, row, event. Reason never repeats what was
+// asked.
+type RequestError struct {
+	Part   string
+	Reason string
+}
+
+// Error names the part.
+func (e *RequestError) Error() string {
+	return "crm: bad request to the store: " + e.Part + ": " + e.Reason
+}
