@@ -1,0 +1,11 @@
+package crm.active_test
+
+import data.crm.active
+
+test_allow_active if active.active with input as {"subject": {"id": "e1", "active": true}}
+
+test_deny_suspended if not active.active with input as {"subject": {"id": "e1", "active": false}}
+
+test_deny_without_id if not active.active with input as {"subject": {"id": "", "active": true}}
+
+test_deny_missing if not active.active with input as {"subject": {"id": "e1"}}

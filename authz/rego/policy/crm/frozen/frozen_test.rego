@@ -1,0 +1,36 @@
+package crm.frozen_test
+
+import data.crm.frozen
+
+test_allow_read_of_final if {
+	frozen.mutable with input as {"action": "read", "resource": {"type": "quote", "state": "accepted"}}
+}
+
+test_allow_change_of_draft if {
+	frozen.mutable with input as {"action": "update", "resource": {"type": "quote", "state": "draft"}}
+}
+
+test_allow_type_without_final_states if {
+	frozen.mutable with input as {"action": "update", "resource": {"type": "customer", "state": "won"}}
+}
+
+test_deny_final[state] if {
+	some state in ["accepted", "declined", "expired"]
+	not frozen.mutable with input as {"action": "update", "resource": {"type": "quote", "state": state}}
+}
+
+test_deny_delete_of_final if {
+	not frozen.mutable with input as {"action": "delete", "resource": {"type": "contract", "state": "ended"}}
+}
+
+test_deny_unknown_action if {
+	not frozen.mutable with input as {"action": "shred", "resource": {"type": "quote", "state": "draft"}}
+}
+
+test_deny_missing_state if {
+	not frozen.mutable with input as {"action": "update", "resource": {"type": "quote"}}
+}
+
+test_deny_empty_state if {
+	not frozen.mutable with input as {"action": "update", "resource": {"type": "quote", "state": ""}}
+}
