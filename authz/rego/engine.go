@@ -89,7 +89,7 @@ func New(ctx context.Context, opts *Options) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &Engine{store: inmem.NewFromObject(src.data), revision: src.revision}
+	e := &Engine{store: inmem.NewFromObjectWithOpts(src.data, inmem.OptReturnASTValuesOnRead(true)), revision: src.revision}
 	compiler, err := src.compile()
 	if err != nil {
 		return nil, err
