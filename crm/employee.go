@@ -35,7 +35,7 @@ func EmployeeLifecycle() Lifecycle[EmployeeState] {
 type Employee struct {
 	Meta[Employee]
 	Name   Text          `protect:"personal,index=exact:name,mask=name" json:"name"`
-	Email  Text          `protect:"personal,index=exact:email,unique,mask=email" json:"email"` // the sign-in name
+	Email  Text          `protect:"personal,unique=exact:email,mask=email" json:"email"` // the sign-in name
 	Phone  Text          `protect:"personal,index=exact:phone,mask=phone" json:"phone"`
 	Roles  []string      `protect:"internal" json:"roles"`
 	State  EmployeeState `protect:"internal,indexed" json:"state"`

@@ -19,6 +19,8 @@ var (
 	// ErrUnknown: the connection was lost during the commit, so the batch may or may not be stored.
 	// Store.Applied tells which, once the store answers again.
 	ErrUnknown = errors.New("crm: outcome of the commit is unknown")
+	// ErrDamaged: what is stored is not what a store writes. Somebody else wrote it, or the disk lies.
+	ErrDamaged = errors.New("crm: stored data is damaged")
 )
 
 // InvalidError lists the fields of a record that break a rule. It names fields and rules, never values.

@@ -135,7 +135,9 @@ func (s *Store) List(ctx context.Context, q crm.Query) (crm.Page, error) {
 		return crm.Page{}, err
 	}
 	found := s.find(&q)
-	order := func(e *entry, value crm.Value, number int64) int { return compare(e.clear[q.Sort], e.number, value, number, q.Desc) }
+	order := func(e *entry, value crm.Value, number int64) int {
+		return compare(e.clear[q.Sort], e.number, value, number, q.Desc)
+	}
 	slices.SortFunc(found, func(a, b *entry) int { return order(a, b.clear[q.Sort], b.number) })
 	if after.Row != 0 {
 		start := slices.IndexFunc(found, func(e *entry) bool { return order(e, after.Value, after.Row) > 0 })

@@ -189,6 +189,9 @@ func IsUnavailable(err error) bool {
 		strings.Contains(text, "unable to open database file") || strings.Contains(text, "sql: database is closed")
 }
 
+// IsIO tells whether SQLite could not read or write its files.
+func IsIO(err error) bool { return sqliteCode(err)&primaryCodeMask == sqliteIOErr }
+
 // IsLost tells whether the connection broke or could not be made, so that the answer to the last
 // statement, if it was a commit, is unknown.
 func IsLost(err error) bool {

@@ -5,7 +5,6 @@ package rowformat
 import (
 	"bytes"
 	"encoding/binary"
-	"errors"
 
 	"github.com/crmguard/crmguard/crm"
 )
@@ -15,10 +14,6 @@ const version = 1
 
 // unique is the flag of a unique token.
 const unique = 1
-
-// ErrMalformed is any body that Append does not write. It says no more, for bodies come from a database
-// that an attacker may write to.
-var ErrMalformed = errors.New("crm: stored row is malformed")
 
 // Append writes the body of row behind b. The row's persons and field names must be in strictly
 // ascending order.
@@ -50,17 +45,19 @@ func Append(b []byte, row *crm.Row) []byte {
 }
 
 // Parse reads a body into the Persons, Sealed and MAC of row. What it sets shares no memory with b.
+// Whatever Append does not write is crm.ErrDamaged, and the error says no more, for bodies come from a
+// database that an attacker may write to.
 func Parse(b []byte, row *crm.Row) error {
 	p := parser{b: bytes.Clone(b)}
 	if len(p.b) == 0 || p.b[0] != version {
-		return ErrMalformed
+		return crm.ErrDamaged
 	}
 	p.b = p.b[1:]
 	var persons []crm.UUID
 	for range p.count(len(crm.UUID{})) {
 		id := crm.UUID(p.take(len(crm.UUID{})))
 		if n := len(persons); n > 0 && bytes.Compare(persons[n-1][:], id[:]) >= 0 {
-			return ErrMalformed
+			return crm.ErrDamaged
 		}
 		persons = append(persons, id)
 	}
@@ -75,18 +72,18 @@ func Parse(b []byte, row *crm.Row) error {
 		for i := range f.Tokens {
 			t := p.take(9)
 			if t == nil || t[8] > unique {
-				return ErrMalformed
+				return crm.ErrDamaged
 			}
 			f.Tokens[i] = crm.Token{Value: int64(binary.BigEndian.Uint64(t)), Unique: t[8] == unique}
 		}
 		if n := len(sealed); p.bad || n > 0 && sealed[n-1].Name >= f.Name {
-			return ErrMalformed
+			return crm.ErrDamaged
 		}
 		sealed = append(sealed, f)
 	}
 	mac := p.take(p.count(1))
 	if p.bad || len(p.b) != 0 {
-		return ErrMalformed
+		return crm.ErrDamaged
 	}
 	row.Persons, row.Sealed, row.MAC = persons, sealed, mac
 	return nil

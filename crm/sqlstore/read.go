@@ -1,0 +1,445 @@
+package sqlstore
+
+import (
+	"context"
+	"database/sql"
+	"math/bits"
+	"strings"
+	"time"
+
+	"github.com/crmguard/crmguard/crm"
+	"github.com/crmguard/crmguard/crm/internal/request"
+	"github.com/crmguard/crmguard/crm/internal/rowformat"
+	"github.com/crmguard/crmguard/internal/dialect"
+)
+
+// idsAtOnce is how many ids one statement asks for.
+const idsAtOnce = 512
+
+// list returns "(?,?,?)" with its arguments, the last repeated until their number is a power of two, so that
+// lists of all lengths make few different statements.
+func list[T any](values []T, arg func(T) any) (string, []any) {
+	n := 1
+	if len(values) > 1 {
+		n = 1 << bits.Len(uint(len(values)-1))
+	}
+	args := make([]any, n)
+	for i := range args {
+		args[i] = arg(values[min(i, len(values)-1)])
+	}
+	return dialect.Placeholders(1, n), args
+}
+
+func idArg(id crm.UUID) any { return id[:] }
+func tokenArg(t int64) any  { return t }
+
+// valueArg is a clear value as a column takes it; condition arguments go through arg.
+func valueArg(v crm.Value) any {
+	switch v.Kind() {
+	case crm.KindString:
+		return v.Str()
+	case crm.KindBool:
+		return v.Int() != 0
+	case crm.KindInt, crm.KindTime:
+		return v.Int()
+	}
+	return nil
+}
+
+// arg is a condition's argument as a column takes it.
+func arg(a any) any {
+	if t, ok := a.(time.Time); ok {
+		return valueArg(crm.TimeValue(t))
+	}
+	return a
+}
+
+// Load returns the rows of these ids; see crm.Store.
+func (s *Store) Load(ctx context.Context, tenant, typ string, ids []crm.UUID) ([]crm.Row, error) {
+	if err := request.Tenant(tenant); err != nil {
+		return nil, err
+	}
+	t, err := s.declaredType(typ)
+	if err != nil {
+		return nil, err
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	found := make(map[crm.UUID]crm.Row, len(ids))
+	err = s.retry(ctx, func() error {
+		in, err := s.space(ctx, s.r, space{tenant, typ})
+		if err != nil || in == 0 {
+			return err
+		}
+		for rest := ids; len(rest) > 0; {
+			some := rest[:min(len(rest), idsAtOnce)]
+			rest = rest[len(some):]
+			marks, args := list(some, idArg)
+			err := s.query(ctx, s.r, t, "SELECT "+t.columns+" FROM "+t.name+" WHERE space = ? AND id IN "+marks,
+				append([]any{in}, args...), func(_ int64, row crm.Row) {
+					row.Tenant = tenant
+					found[row.ID] = row
+				})
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, s.fail("load", err)
+	}
+	rows := make([]crm.Row, len(ids))
+	taken := make(map[crm.UUID]bool, len(found))
+	for i, id := range ids {
+		row, ok := found[id]
+		switch {
+		case !ok:
+			row = crm.Row{Tenant: tenant, Type: typ, ID: id}
+		case taken[id]: // asked for twice: rows share no memory
+			row = clone(row)
+		}
+		taken[id] = true
+		rows[i] = row
+	}
+	return rows, nil
+}
+
+// clone copies what a row holds.
+func clone(row crm.Row) crm.Row {
+	c := row
+	// A body that was parsed parses again.
+	_ = rowformat.Parse(rowformat.Append(nil, &row), &c)
+	c.Clear = append([]crm.Value(nil), row.Clear...)
+	return c
+}
+
+// query runs a statement that selects t.columns and hands each row on, without its tenant.
+func (s *Store) query(ctx context.Context, q querier, t *table, text string, args []any, each func(number int64, row crm.Row)) error {
+	rows, err := q.QueryContext(ctx, s.d.Rebind(text), args...)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	scan := newScanner(t)
+	for rows.Next() {
+		number, row, err := scan.row(rows)
+		if err != nil {
+			return err
+		}
+		each(number, row)
+	}
+	return rows.Err()
+}
+
+// scanner holds the places that rows are scanned into.
+type scanner struct {
+	t       *table
+	dest    []any
+	number  int64
+	id      sql.RawBytes
+	version int64
+	seq     int64
+	deleted int64
+	body    sql.RawBytes
+	texts   []sql.NullString
+	numbers []sql.NullInt64
+	bools   []sql.NullBool
+}
+
+func newScanner(t *table) *scanner {
+	n := len(t.schema.Columns)
+	s := &scanner{t: t, texts: make([]sql.NullString, n), numbers: make([]sql.NullInt64, n), bools: make([]sql.NullBool, n)}
+	s.dest = append(make([]any, 0, t.width), &s.number, &s.id, &s.version, &s.seq, &s.deleted, &s.body)
+	for i, c := range t.schema.Columns {
+		switch c.Kind {
+		case crm.KindString:
+			s.dest = append(s.dest, &s.texts[i])
+		case crm.KindBool:
+			s.dest = append(s.dest, &s.bools[i])
+		default:
+			s.dest = append(s.dest, &s.numbers[i])
+		}
+	}
+	return s
+}
+
+func (s *scanner) row(rows *sql.Rows) (int64, crm.Row, error) {
+	if err := rows.Scan(s.dest...); err != nil {
+		if err := rows.Err(); err != nil {
+			return 0, crm.Row{}, err
+		}
+		return 0, crm.Row{}, crm.ErrDamaged // a column holds another kind
+	}
+	row := crm.Row{
+		Type: s.t.schema.Type, Version: s.version, ChangeSeq: s.seq, Deleted: s.deleted != 0,
+		Clear: make([]crm.Value, len(s.t.schema.Columns)),
+	}
+	if len(s.id) != len(row.ID) {
+		return 0, crm.Row{}, crm.ErrDamaged
+	}
+	copy(row.ID[:], s.id)
+	if err := rowformat.Parse(s.body, &row); err != nil {
+		return 0, crm.Row{}, err
+	}
+	for i, c := range s.t.schema.Columns {
+		switch c.Kind {
+		case crm.KindString:
+			if s.texts[i].Valid {
+				row.Clear[i] = crm.StringValue(s.texts[i].String)
+			}
+		case crm.KindBool:
+			if s.bools[i].Valid {
+				row.Clear[i] = crm.BoolValue(s.bools[i].Bool)
+			}
+		default:
+			if s.numbers[i].Valid {
+				row.Clear[i] = request.Number(c.Kind, s.numbers[i].Int64)
+			}
+		}
+	}
+	return s.number, row, nil
+}
+
+// filter writes the FROM and WHERE of a query, without what concerns its pages.
+func (s *Store) filter(t *table, in int64, q *crm.Query) (from, where string, args []any, err error) {
+	from = t.name + " t"
+	var conds []string
+	add := func(cond string, values ...any) {
+		conds = append(conds, cond)
+		args = append(args, values...)
+	}
+	if q.Tokens != nil {
+		// The few rows that carry a token come first; SQLite takes CROSS JOIN as an order to do so.
+		marks, tokens := list(q.Tokens, tokenArg)
+		hits := "(SELECT DISTINCT row_id AS hit FROM crm_tokens WHERE space = ? AND token IN " + marks + ") k"
+		args = append(append(args, in), tokens...)
+		if s.d == dialect.SQLite {
+			from = hits + " CROSS JOIN " + from
+			add("t.row_id = k.hit")
+		} else {
+			from = hits + " JOIN " + from + " ON t.row_id = k.hit"
+		}
+	}
+	add("t.space = ?", in)
+	switch q.Deletion {
+	case crm.Living:
+		add("t.deleted = 0")
+	case crm.InBin:
+		add("t.deleted = 1")
+	}
+	if q.IDs != nil {
+		marks, ids := list(q.IDs, idArg)
+		add("t.id IN "+marks, ids...)
+	}
+	for i := range q.Clauses {
+		cond, values := s.clause(&q.Clauses[i])
+		add(cond, values...)
+	}
+	text, values, err := q.Where.SQL(func(name string) (string, error) {
+		if request.Column(&t.schema, name) < 0 {
+			return "", &crm.RequestError{Part: "where", Reason: "no such column in " + t.schema.Type}
+		}
+		return s.column(name), nil
+	})
+	if err != nil {
+		return "", "", nil, &conditionError{err}
+	}
+	add("(" + text + ")")
+	for _, v := range values {
+		args = append(args, arg(v))
+	}
+	return from, strings.Join(conds, " AND "), args, nil
+}
+
+// conditionError is a condition that cannot be written as SQL; the reason is its author's.
+type conditionError struct{ err error }
+
+// Error gives the reason.
+func (e *conditionError) Error() string { return "crm/sqlstore: condition: " + e.err.Error() }
+
+// Unwrap returns the reason.
+func (e *conditionError) Unwrap() error { return e.err }
+
+// column is the SQL name of a clear column of the table t.
+func (s *Store) column(name string) string { return "t." + s.d.Quote("c_"+name) }
+
+// clause writes one clause. A comparison with null is not true in SQL, as crm.Clause wants.
+func (s *Store) clause(c *crm.Clause) (string, []any) {
+	column := s.column(c.Column)
+	switch c.Op {
+	case crm.IsNull:
+		return column + " IS NULL", nil
+	case crm.NotNull:
+		return column + " IS NOT NULL", nil
+	case crm.In:
+		marks, values := list(c.Values, valueArg)
+		return column + " IN " + marks, values
+	case crm.Prefix:
+		start := c.Values[0].Str()
+		if end, ok := request.PrefixEnd(start); ok {
+			return "(" + column + " >= ? AND " + column + " < ?)", []any{start, end}
+		}
+		return column + " >= ?", []any{start}
+	}
+	return column + " " + operators[c.Op] + " ?", []any{valueArg(c.Values[0])}
+}
+
+var operators = map[crm.Op]string{
+	crm.Equal: "=", crm.NotEqual: "<>", crm.Less: "<", crm.LessOrEqual: "<=", crm.Greater: ">", crm.GreaterOrEqual: ">=",
+}
+
+// empty tells whether q can have no rows whatever the store holds.
+func empty(q *crm.Query) bool {
+	return q.Tokens != nil && len(q.Tokens) == 0 || q.IDs != nil && len(q.IDs) == 0
+}
+
+// Count counts all rows that q's filters admit; see crm.Store.
+func (s *Store) Count(ctx context.Context, q crm.Query) (int64, error) {
+	t, err := s.declaredType(q.Type)
+	if err != nil {
+		return 0, err
+	}
+	if err := request.Filter(&q, &t.schema); err != nil {
+		return 0, err
+	}
+	if err := ctx.Err(); err != nil {
+		return 0, err
+	}
+	var n int64
+	err = s.retry(ctx, func() error {
+		in, err := s.space(ctx, s.r, space{q.Tenant, q.Type})
+		if err != nil || in == 0 || empty(&q) {
+			return err
+		}
+		from, where, args, err := s.filter(t, in, &q)
+		if err != nil {
+			return err
+		}
+		return s.r.QueryRowContext(ctx, s.d.Rebind("SELECT COUNT(*) FROM "+from+" WHERE "+where), args...).Scan(&n)
+	})
+	if err != nil {
+		return 0, s.fail("count", err)
+	}
+	return n, nil
+}
+
+// listed is a row on its way into a page.
+type listed struct {
+	number int64
+	row    crm.Row
+}
+
+// List returns one page; see crm.Store. A list by a column reads the rows that have a value from the
+// column's index, then, when the page is not full, those that have none.
+func (s *Store) List(ctx context.Context, q crm.Query) (crm.Page, error) {
+	t, err := s.declaredType(q.Type)
+	if err != nil {
+		return crm.Page{}, err
+	}
+	after, err := request.Page(&q, &t.schema)
+	if err != nil {
+		return crm.Page{}, err
+	}
+	if err := ctx.Err(); err != nil {
+		return crm.Page{}, err
+	}
+	var found []listed
+	err = s.retry(ctx, func() error {
+		found = nil
+		in, err := s.space(ctx, s.r, space{q.Tenant, q.Type})
+		if err != nil || in == 0 || empty(&q) {
+			return err
+		}
+		for _, part := range parts(&q, after) {
+			text, args, err := s.page(t, in, &q, part, q.Limit+1-len(found))
+			if err != nil {
+				return err
+			}
+			seen := make(map[int64]bool, len(found))
+			for _, l := range found {
+				seen[l.number] = true
+			}
+			err = s.query(ctx, s.r, t, text, args, func(number int64, row crm.Row) {
+				if !seen[number] { // it lost its value between the two statements
+					row.Tenant = q.Tenant
+					found = append(found, listed{number, row})
+				}
+			})
+			if err != nil {
+				return err
+			}
+			if len(found) > q.Limit {
+				break
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return crm.Page{}, s.fail("list", err)
+	}
+	var page crm.Page
+	if len(found) > q.Limit {
+		found = found[:q.Limit]
+		last := found[q.Limit-1]
+		cursor := request.Cursor{Row: last.number}
+		if q.Sort != "" {
+			cursor.Value = last.row.Clear[request.Column(&t.schema, q.Sort)]
+		}
+		page.Next = cursor.Encode(&q)
+	}
+	for i := range found {
+		page.Rows = append(page.Rows, found[i].row)
+	}
+	return page, nil
+}
+
+// part is one of the statements that make a page.
+type part struct {
+	null  bool           // the rows without a value in the sort column
+	after request.Cursor // where to start
+}
+
+// parts returns the statements of a page that starts after a cursor.
+func parts(q *crm.Query, after request.Cursor) []part {
+	switch {
+	case q.Sort == "":
+		return []part{{after: after}}
+	case after.Row != 0 && after.Value.Kind() == 0:
+		return []part{{null: true, after: after}}
+	}
+	return []part{{after: after}, {null: true}}
+}
+
+// page writes one statement of a page of at most limit rows.
+func (s *Store) page(t *table, in int64, q *crm.Query, p part, limit int) (string, []any, error) {
+	from, where, args, err := s.filter(t, in, q)
+	if err != nil {
+		return "", nil, err
+	}
+	than, direction := ">", ""
+	if q.Desc {
+		than, direction = "<", " DESC"
+	}
+	order := "t.row_id" + direction
+	switch column := s.column(q.Sort); {
+	case q.Sort == "" || p.null:
+		if p.null {
+			where += " AND " + column + " IS NULL"
+		}
+		if p.after.Row != 0 {
+			where += " AND t.row_id " + than + " ?"
+			args = append(args, p.after.Row)
+		}
+	default:
+		order = column + direction + ", " + order
+		where += " AND " + column + " IS NOT NULL"
+		if p.after.Row != 0 {
+			where += " AND (" + column + ", t.row_id) " + than + " (?, ?)"
+			args = append(args, valueArg(p.after.Value), p.after.Row)
+		}
+	}
+	text := "SELECT " + t.columns + " FROM " + from + " WHERE " + where + " ORDER BY " + order + " LIMIT ?"
+	return text, append(args, limit), nil
+}

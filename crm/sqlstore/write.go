@@ -1,0 +1,404 @@
+package sqlstore
+
+import (
+	"cmp"
+	"context"
+	"database/sql"
+	"math/bits"
+	"slices"
+	"strings"
+
+	"github.com/crmguard/crmguard/crm"
+	"github.com/crmguard/crmguard/crm/internal/request"
+	"github.com/crmguard/crmguard/crm/internal/rowformat"
+	"github.com/crmguard/crmguard/internal/dialect"
+)
+
+// argsAtOnce bounds the arguments of one statement; SQLite takes 32,766, and longer statements are not
+// faster.
+const argsAtOnce = 6000
+
+// pending is one write on its way.
+type pending struct {
+	index  int // in the batch
+	row    *crm.Row
+	expect int64
+	number int64 // row_id
+	seq    int64
+	body   []byte
+	tokens []int64 // sorted, each once
+	unique []int64 // those that only one living row may have
+	old    oldRow
+}
+
+// oldRow is what a row that is rewritten held.
+type oldRow struct {
+	number  int64
+	version int64
+	living  bool
+	tokens  []int64
+	unique  []int64
+}
+
+// token is one row of crm_tokens or crm_uniques.
+type token struct{ space, value, number int64 }
+
+func compareTokens(a, b token) int {
+	return cmp.Or(cmp.Compare(a.space, b.space), cmp.Compare(a.value, b.value), cmp.Compare(a.number, b.number))
+}
+
+// tokensOf returns a row's tokens, each once and sorted, and those that are unique.
+func tokensOf(row *crm.Row) (all, unique []int64) {
+	for i := range row.Sealed {
+		for _, t := range row.Sealed[i].Tokens {
+			all = append(all, t.Value)
+			if t.Unique {
+				unique = append(unique, t.Value)
+			}
+		}
+	}
+	slices.Sort(all)
+	slices.Sort(unique)
+	return slices.Compact(all), slices.Compact(unique)
+}
+
+// Apply stores a batch; see crm.Store. When it returns nil the batch is durable as far as the database
+// was told to make it so. Besides the errors that crm.Store names it returns crm.ErrUnavailable, when nothing was
+// stored, and crm.ErrUnknown.
+func (s *Store) Apply(ctx context.Context, b crm.Batch) (int64, error) {
+	types := map[string]*table{}
+	err := request.Batch(&b, func(typ string) *crm.Schema {
+		t := types[typ]
+		if t == nil {
+			var err error
+			if t, err = s.declaredType(typ); err != nil {
+				return nil
+			}
+			types[typ] = t
+		}
+		return &t.schema
+	})
+	if err != nil {
+		return 0, err
+	}
+	writes := map[space][]*pending{}
+	for i := range b.Writes {
+		row := &b.Writes[i].Row
+		p := &pending{index: i, row: row, expect: b.Writes[i].Expect, body: rowformat.Append(nil, row)}
+		p.tokens, p.unique = tokensOf(row)
+		in := space{row.Tenant, row.Type}
+		writes[in] = append(writes[in], p)
+	}
+	var seq int64
+	spaces := map[space]int64{}
+	err = s.write(ctx, "apply", len(b.Writes), func(tx *sql.Tx, first int64) error {
+		seq = first
+		clear(spaces)
+		if b.Log != "" {
+			if err := s.apply(ctx, tx, b.Log, b.Event); err != nil {
+				return err
+			}
+		}
+		for in := range writes {
+			n, err := s.makeSpace(ctx, tx, in)
+			if err != nil {
+				return err
+			}
+			spaces[in] = n
+		}
+		if err := s.admit(ctx, tx, writes, spaces, types); err != nil {
+			return err
+		}
+		for _, list := range writes {
+			for _, p := range list {
+				p.seq = first + int64(p.index)
+				if p.number = p.old.number; p.number == 0 {
+					p.number = p.seq
+				}
+			}
+		}
+		if err := s.putTokens(ctx, tx, writes, spaces); err != nil {
+			return err
+		}
+		for in, list := range writes {
+			if err := s.putRows(ctx, tx, types[in.typ], spaces[in], list); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return 0, err
+	}
+	for in, n := range spaces {
+		s.keepSpace(in, n)
+	}
+	return seq, nil
+}
+
+// apply notes the event of a batch.
+func (s *Store) apply(ctx context.Context, tx *sql.Tx, log string, event uint64) error {
+	res, err := tx.ExecContext(ctx, s.d.Rebind("INSERT INTO crm_applied (log, event) VALUES (?, ?) ON CONFLICT DO NOTHING"), log, int64(event))
+	if err != nil {
+		return err
+	}
+	n, err := res.RowsAffected()
+	if err != nil {
+		return err
+	}
+	if n == 0 {
+		return request.Repeated()
+	}
+	return nil
+}
+
+// makeSpace returns the number of a tenant and type, a new one when there is none. The counter is
+// held, so no other does the same.
+func (s *Store) makeSpace(ctx context.Context, tx *sql.Tx, in space) (int64, error) {
+	n, err := s.space(ctx, tx, in)
+	if err != nil || n != 0 {
+		return n, err
+	}
+	err = tx.QueryRowContext(ctx, s.d.Rebind("INSERT INTO crm_spaces (space, tenant, type) "+
+		"SELECT COALESCE(MAX(space), 0) + 1, ?, ? FROM crm_spaces RETURNING space"), in.tenant, in.typ).Scan(&n)
+	return n, err
+}
+
+// admit reads what the writes replace and checks versions, then unique tokens as they will be when
+// all writes are done. It names the first write that is refused.
+func (s *Store) admit(ctx context.Context, tx *sql.Tx, writes map[space][]*pending, spaces map[space]int64, types map[string]*table) error {
+	conflict := -1
+	for in, list := range writes {
+		if err := s.readOld(ctx, tx, types[in.typ], spaces[in], list); err != nil {
+			return err
+		}
+		for _, p := range list {
+			if p.old.version != p.expect && (conflict < 0 || p.index < conflict) {
+				conflict = p.index
+			}
+		}
+	}
+	if conflict >= 0 {
+		return &crm.WriteError{Index: conflict, Err: crm.ErrConflict}
+	}
+	duplicate := -1
+	note := func(p *pending) {
+		if duplicate < 0 || p.index < duplicate {
+			duplicate = p.index
+		}
+	}
+	for in, list := range writes {
+		claimed := map[int64]*pending{}
+		rewritten := map[int64]bool{}
+		var wanted []int64
+		for _, p := range list {
+			rewritten[p.old.number] = true
+			if p.row.Deleted {
+				continue
+			}
+			for _, t := range p.unique {
+				if claimed[t] != nil {
+					note(p)
+					continue
+				}
+				claimed[t] = p
+				wanted = append(wanted, t)
+			}
+		}
+		slices.Sort(wanted)
+		err := s.taken(ctx, tx, spaces[in], wanted, func(t, number int64) {
+			if !rewritten[number] {
+				note(claimed[t])
+			}
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if duplicate >= 0 {
+		return &crm.WriteError{Index: duplicate, Err: crm.ErrDuplicate}
+	}
+	return nil
+}
+
+// readOld fills the old of each write of one space.
+func (s *Store) readOld(ctx context.Context, tx *sql.Tx, t *table, in int64, writes []*pending) error {
+	byID := make(map[crm.UUID]*pending, len(writes))
+	ids := make([]crm.UUID, 0, len(writes))
+	for _, p := range writes {
+		p.old = oldRow{}
+		byID[p.row.ID] = p
+		ids = append(ids, p.row.ID)
+	}
+	for len(ids) > 0 {
+		some := ids[:min(len(ids), idsAtOnce)]
+		ids = ids[len(some):]
+		marks, args := list(some, idArg)
+		err := s.query(ctx, tx, t, "SELECT "+t.columns+" FROM "+t.name+" WHERE space = ? AND id IN "+marks,
+			append([]any{in}, args...), func(number int64, row crm.Row) {
+				old := oldRow{number: number, version: row.Version, living: !row.Deleted}
+				old.tokens, old.unique = tokensOf(&row)
+				byID[row.ID].old = old
+			})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// taken hands on which of the unique tokens living rows have.
+func (s *Store) taken(ctx context.Context, tx *sql.Tx, in int64, tokens []int64, each func(token, number int64)) error {
+	for len(tokens) > 0 {
+		some := tokens[:min(len(tokens), idsAtOnce)]
+		tokens = tokens[len(some):]
+		marks, args := list(some, tokenArg)
+		rows, err := tx.QueryContext(ctx, s.d.Rebind("SELECT token, row_id FROM crm_uniques WHERE space = ? AND token IN "+marks),
+			append([]any{in}, args...)...)
+		if err != nil {
+			return err
+		}
+		for rows.Next() {
+			var t, number int64
+			if err := rows.Scan(&t, &number); err != nil {
+				rows.Close()
+				return err
+			}
+			each(t, number)
+		}
+		if err := rows.Err(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// putTokens writes the differences of both token tables, in the order of their keys.
+func (s *Store) putTokens(ctx context.Context, tx *sql.Tx, writes map[space][]*pending, spaces map[space]int64) error {
+	var added, removed, claimed, freed []token
+	for in, list := range writes {
+		n := spaces[in]
+		for _, p := range list {
+			added = diff(added, n, p.number, p.tokens, p.old.tokens)
+			removed = diff(removed, n, p.number, p.old.tokens, p.tokens)
+			var now, before []int64
+			if !p.row.Deleted {
+				now = p.unique
+			}
+			if p.old.living {
+				before = p.old.unique
+			}
+			claimed = diff(claimed, n, p.number, now, before)
+			freed = diff(freed, n, p.number, before, now)
+		}
+	}
+	for _, t := range []struct {
+		table   string
+		removed []token
+		added   []token
+	}{{"crm_tokens", removed, added}, {"crm_uniques", freed, claimed}} {
+		if err := s.deleteTokens(ctx, tx, t.table, t.removed); err != nil {
+			return err
+		}
+		slices.SortFunc(t.added, compareTokens)
+		err := s.insert(ctx, tx, "INSERT INTO "+t.table+" (space, token, row_id) VALUES ", "", 3, len(t.added),
+			func(args []any, i int) []any {
+				return append(args, t.added[i].space, t.added[i].value, t.added[i].number)
+			})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// diff adds to list the tokens of a that are not in b; both are sorted.
+func diff(list []token, in, number int64, a, b []int64) []token {
+	for _, t := range a {
+		if _, both := slices.BinarySearch(b, t); !both {
+			list = append(list, token{in, t, number})
+		}
+	}
+	return list
+}
+
+func (s *Store) deleteTokens(ctx context.Context, tx *sql.Tx, table string, tokens []token) error {
+	if len(tokens) == 0 {
+		return nil
+	}
+	slices.SortFunc(tokens, compareTokens)
+	stmt, err := tx.PrepareContext(ctx, s.d.Rebind("DELETE FROM "+table+" WHERE space = ? AND token = ? AND row_id = ?"))
+	if err != nil {
+		return err
+	}
+	defer stmt.Close()
+	for _, t := range tokens {
+		if _, err := stmt.ExecContext(ctx, t.space, t.value, t.number); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// putRows writes the rows of one space: new ones, and old ones over themselves.
+func (s *Store) putRows(ctx context.Context, tx *sql.Tx, t *table, in int64, writes []*pending) error {
+	names := strings.Split(t.columns, ", ")
+	var sets []string
+	for _, n := range names[2:] { // not row_id and id
+		sets = append(sets, n+" = excluded."+n)
+	}
+	head := "INSERT INTO " + t.name + " (space, " + t.columns + ") VALUES "
+	tail := " ON CONFLICT (row_id) DO UPDATE SET " + strings.Join(sets, ", ")
+	return s.insert(ctx, tx, head, tail, t.width+1, len(writes), func(args []any, i int) []any {
+		p := writes[i]
+		deleted := int64(0)
+		if p.row.Deleted {
+			deleted = 1
+		}
+		args = append(args, in, p.number, p.row.ID[:], p.row.Version, p.seq, deleted, p.body)
+		for _, v := range p.row.Clear {
+			args = append(args, valueArg(v))
+		}
+		return args
+	})
+}
+
+// insert runs a multi-row statement for n rows of width arguments each, in pieces of few different
+// sizes: as many rows as fit, then powers of two, then the last few at once.
+func (s *Store) insert(ctx context.Context, tx *sql.Tx, head, tail string, width, n int, row func(args []any, i int) []any) error {
+	full := max(1, argsAtOnce/width)
+	args := make([]any, 0, min(n, full)*width)
+	var stmt *sql.Stmt
+	size := 0
+	defer func() {
+		if stmt != nil {
+			stmt.Close()
+		}
+	}()
+	for done := 0; done < n; done += size {
+		next := min(n-done, full)
+		if next < full && next > 16 {
+			next = 1 << (bits.Len(uint(next)) - 1)
+		}
+		if next != size {
+			if stmt != nil {
+				if err := stmt.Close(); err != nil {
+					return err
+				}
+			}
+			var err error
+			if stmt, err = tx.PrepareContext(ctx, s.d.Rebind(head+dialect.Placeholders(next, width)+tail)); err != nil {
+				return err
+			}
+			size = next
+		}
+		args = args[:0]
+		for i := range size {
+			args = row(args, done+i)
+		}
+		if _, err := stmt.ExecContext(ctx, args...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
