@@ -14,25 +14,23 @@ type Record struct {
 	Erasure uint64
 }
 
-// SealedField is one encrypted value. An absent value has no SealedField.
+// SealedField is one encrypted value with the index tokens made from it. An absent value has none.
 type SealedField struct {
-	Name string
-	Data []byte
+	Name   string
+	Data   []byte
+	Tokens []Token
 }
 
 // Token is one entry of the blind index: a keyed hash of a normalised term, cut to 8 bytes.
 type Token struct {
 	Value  int64
-	Field  string
-	Kind   string // such as "exact"
-	Unique bool   // the index was declared with unique=
+	Unique bool // the index was declared with unique=
 }
 
 // Sealed is what a store keeps of the protected fields of one record.
 type Sealed struct {
-	Fields  []SealedField
-	Tokens  []Token
-	Persons [][16]byte // everyone whose data is in Fields, each once, in order of appearance
+	Fields  []SealedField // sorted by name
+	Persons [][16]byte    // everyone whose data is in Fields, each once, sorted
 }
 
 // State says how much of a field a value shows.
@@ -46,6 +44,23 @@ const (
 	StateSealed              // nothing, because it was not opened
 	StateErased              // nothing, because its key was destroyed
 )
+
+// String returns the state's name in lower case.
+func (s State) String() string {
+	switch s {
+	case StateClear:
+		return "clear"
+	case StateMasked:
+		return "masked"
+	case StateHidden:
+		return "hidden"
+	case StateSealed:
+		return "sealed"
+	case StateErased:
+		return "erased"
+	}
+	return "unknown"
+}
 
 // States holds the state of each field, in the order of [Codec.Fields].
 type States []State
@@ -92,6 +107,7 @@ type Field struct {
 	Class     Class
 	Kind      Kind
 	Clear     bool   // a clear column; otherwise sealed
+	Indexed   bool   // a clear column that lists sort by or filter on
 	Person    string // Go name of the field that holds the person's id; "" = the record's own person
 	Retention Retention
 	Indexes   []Index

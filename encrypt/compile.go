@@ -1,0 +1,375 @@
+package encrypt
+
+import (
+	"encoding"
+	"fmt"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+)
+
+// protectedText is what the codec knows of a text type such as crm.Text.
+type protectedText interface {
+	Expose() string
+	ExposedState() uint8
+	SetExposed(value string, state uint8)
+}
+
+var (
+	protectedType   = reflect.TypeFor[protectedText]()
+	marshalerType   = reflect.TypeFor[encoding.TextMarshaler]()
+	unmarshalerType = reflect.TypeFor[encoding.TextUnmarshaler]()
+	timeType        = reflect.TypeFor[time.Time]()
+	bytesType       = reflect.TypeFor[[]byte]()
+	idType          = reflect.TypeFor[[16]byte]()
+)
+
+// fieldPlan is a compiled field.
+type fieldPlan struct {
+	Field
+	index    []int // reflect path
+	typ      reflect.Type
+	pointer  bool // a pointer to a scalar; nil = absent
+	text     bool // a protected text type
+	kindByte byte
+	person   []int // reflect path of the person's id; nil = the record's own
+	indexes  []indexPlan
+	mask     func(string) string
+}
+
+type indexPlan struct {
+	Index
+	versions []versionPlan // oldest first
+}
+
+type versionPlan struct {
+	name  string // "phone/2"
+	terms Normalizer
+}
+
+// Codec seals and opens the protected fields of T, a struct with protect tags. It is compiled once
+// and safe for concurrent use. See the package documentation for the tags.
+type Codec[T any] struct {
+	typ    string
+	fields []Field
+	plans  []fieldPlan
+	byName map[string]int
+	clear  []int // plans of clear columns, in struct order
+	sealed []int // plans of sealed fields, sorted by name
+}
+
+// NewCodec compiles the tags of T. Every exported field needs a tag; what is unknown, contradictory
+// or would leave a delicate field in the clear is an error that names the field.
+func NewCodec[T any](opts *CodecOptions) (*Codec[T], error) {
+	rt := reflect.TypeFor[T]()
+	if rt.Kind() != reflect.Struct {
+		return nil, fmt.Errorf("encrypt: codec of %s: not a struct", rt)
+	}
+	if opts == nil {
+		opts = &CodecOptions{}
+	}
+	c := &Codec[T]{typ: opts.Type, byName: make(map[string]int)}
+	if c.typ == "" {
+		name, _, _ := strings.Cut(rt.Name(), "[")
+		c.typ = snake(name)
+	}
+	if c.typ == "" || len(c.typ) > 64 {
+		return nil, fmt.Errorf("encrypt: codec of %s: the type name has 1 to 64 bytes", rt)
+	}
+	if err := c.walk(rt, rt, nil, opts); err != nil {
+		return nil, err
+	}
+	for i := range c.plans {
+		p := &c.plans[i]
+		c.fields = append(c.fields, p.Field)
+		if p.Clear {
+			c.clear = append(c.clear, i)
+		} else {
+			c.sealed = append(c.sealed, i)
+		}
+	}
+	slices.SortFunc(c.sealed, func(a, b int) int { return strings.Compare(c.plans[a].Name, c.plans[b].Name) })
+	return c, nil
+}
+
+// walk compiles the fields of st, which lies at path in root.
+func (c *Codec[T]) walk(root, st reflect.Type, path []int, opts *CodecOptions) error {
+	for i := range st.NumField() {
+		sf := st.Field(i)
+		at := append(slices.Clone(path), i)
+		tag, tagged := sf.Tag.Lookup("protect")
+		fail := func(format string, args ...any) error {
+			return fmt.Errorf("encrypt: codec of %s: field %s: %s", root, sf.Name, fmt.Sprintf(format, args...))
+		}
+		switch {
+		case tag == "-" || sf.Name == "_":
+			continue
+		case sf.Anonymous && !tagged:
+			if sf.Type.Kind() != reflect.Struct {
+				return fail("only structs by value can be embedded")
+			}
+			if err := c.walk(root, sf.Type, at, opts); err != nil {
+				return err
+			}
+			continue
+		case !tagged:
+			return fail(`no protect tag; write protect:"-" for what is not stored`)
+		case !sf.IsExported():
+			return fail("an unexported field cannot be stored")
+		}
+		p, err := compileField(root, sf, tag, opts)
+		if err != nil {
+			return fail("%v", err)
+		}
+		p.index = at
+		if _, twice := c.byName[p.Name]; twice {
+			return fail("the name %q is used twice", p.Name)
+		}
+		c.byName[p.Name] = len(c.plans)
+		c.plans = append(c.plans, p)
+	}
+	return nil
+}
+
+func compileField(root reflect.Type, sf reflect.StructField, tag string, opts *CodecOptions) (fieldPlan, error) {
+	p := fieldPlan{Field: Field{Name: fieldName(sf), GoName: sf.Name, Retention: Ordinary}, typ: sf.Type}
+	if len(p.Name) == 0 || len(p.Name) > 64 {
+		return p, fmt.Errorf("a name has 1 to 64 bytes")
+	}
+	items := strings.Split(tag, ",")
+	p.Class = Class(items[0])
+	switch p.Class {
+	case Public, Internal:
+		p.Clear = true
+	case Personal, Sensitive, Financial:
+	default:
+		return p, fmt.Errorf("unknown class %q", items[0])
+	}
+	seen := make(map[string]bool)
+	for _, item := range items[1:] {
+		key, val, _ := strings.Cut(item, "=")
+		once := key
+		if key == "index" || key == "unique" {
+			once = "index=" + val
+		}
+		if seen[once] {
+			return p, fmt.Errorf("%q is said twice", key)
+		}
+		seen[once] = true
+		switch key {
+		case "seal":
+			if p.Class != Public && p.Class != Internal {
+				return p, fmt.Errorf("class %s is always sealed", p.Class)
+			}
+			p.Clear = false
+		case "clear":
+			if p.Class != Public && p.Class != Internal {
+				return p, fmt.Errorf("class %s cannot be a clear column", p.Class)
+			}
+		case "person":
+			of, ok := root.FieldByName(val)
+			if !ok || !of.IsExported() || !of.Type.ConvertibleTo(idType) || of.Type.Kind() != reflect.Array {
+				return p, fmt.Errorf("person=%s is no field of 16 bytes", val)
+			}
+			if pathCrossesPointer(root, of.Index) {
+				return p, fmt.Errorf("person=%s lies behind a pointer", val)
+			}
+			p.Person, p.person = val, of.Index
+		case "retention":
+			p.Retention = Retention(val)
+			switch p.Retention {
+			case Ordinary, Contract, Tax, Evidence:
+			default:
+				return p, fmt.Errorf("unknown retention class %q", val)
+			}
+		case "index", "unique":
+			kind, norm, _ := strings.Cut(val, ":")
+			if kind != "exact" {
+				return p, fmt.Errorf("unknown index kind %q", kind)
+			}
+			versions := normalizerVersions(opts.Normalizers, norm)
+			if len(versions) == 0 {
+				return p, fmt.Errorf("unknown normaliser %q", norm)
+			}
+			for _, x := range p.Indexes {
+				if x.Kind == kind {
+					return p, fmt.Errorf("two indexes of kind %q", kind)
+				}
+			}
+			x := Index{Kind: kind, Normalizer: norm, Unique: key == "unique"}
+			p.Indexes = append(p.Indexes, x)
+			p.indexes = append(p.indexes, indexPlan{x, versions})
+		case "mask":
+			if p.mask = opts.Masks[val]; p.mask == nil {
+				return p, fmt.Errorf("unknown mask %q", val)
+			}
+			p.Mask = val
+		case "indexed":
+			p.Indexed = true
+		default:
+			return p, fmt.Errorf("unknown word %q", key)
+		}
+	}
+	if seen["seal"] && seen["clear"] {
+		return p, fmt.Errorf("both seal and clear")
+	}
+	if p.Clear && (p.person != nil || seen["retention"]) {
+		return p, fmt.Errorf("person and retention are for sealed fields")
+	}
+	if p.Clear && len(p.Indexes) > 0 {
+		return p, fmt.Errorf("a clear column has no blind index")
+	}
+	if !p.Clear && p.Indexed {
+		return p, fmt.Errorf("indexed is for clear columns")
+	}
+	if err := p.kindOf(); err != nil {
+		return p, err
+	}
+	if (len(p.Indexes) > 0 || p.mask != nil) && p.Kind != KindText {
+		return p, fmt.Errorf("indexes and masks are for text")
+	}
+	return p, nil
+}
+
+// kindOf finds the encoding of the field's type.
+func (p *fieldPlan) kindOf() error {
+	t := p.typ
+	if reflect.PointerTo(t).Implements(protectedType) {
+		if p.Clear {
+			return fmt.Errorf("protected text cannot be a clear column")
+		}
+		p.text, p.Kind, p.kindByte = true, KindText, kindText
+		return nil
+	}
+	if t.Kind() == reflect.Pointer {
+		t = t.Elem()
+		p.pointer = true
+	}
+	switch {
+	case reflect.PointerTo(t).Implements(protectedType):
+		return fmt.Errorf("protected text is held by value")
+	case t == timeType:
+		p.Kind, p.kindByte = KindTime, kindTime
+	case t.Kind() == reflect.String:
+		p.Kind, p.kindByte = KindText, kindText
+	case t.Kind() == reflect.Bool:
+		p.Kind, p.kindByte = KindBool, kindBool
+	case t.Kind() >= reflect.Int && t.Kind() <= reflect.Int64, t.Kind() >= reflect.Uint8 && t.Kind() <= reflect.Uint32:
+		p.Kind, p.kindByte = KindInt, kindInt
+	case t.Kind() == reflect.Uint, t.Kind() == reflect.Uint64, t.Kind() == reflect.Uintptr:
+		return fmt.Errorf("%s does not fit a signed 64-bit column", t)
+	case t.Kind() == reflect.Array && t.Len() == 16 && t.Implements(marshalerType) && reflect.PointerTo(t).Implements(unmarshalerType):
+		p.Kind, p.kindByte = KindID, kindID
+	case p.pointer:
+		t = p.typ
+		p.pointer = false
+		fallthrough
+	default:
+		switch t.Kind() {
+		case reflect.Float32, reflect.Float64, reflect.Complex64, reflect.Complex128:
+			if p.Clear {
+				return fmt.Errorf("%s is not exact; use an integer of small units", t)
+			}
+		case reflect.Chan, reflect.Func, reflect.Interface, reflect.UnsafePointer:
+			return fmt.Errorf("%s cannot be stored", t)
+		}
+		if t.Kind() == reflect.Slice && t.Elem().Kind() == reflect.Uint8 && !p.Clear && t.ConvertibleTo(bytesType) {
+			p.Kind, p.kindByte = KindBytes, kindBytes
+			return nil
+		}
+		if hidesText(t, make(map[reflect.Type]bool)) {
+			return fmt.Errorf("%s holds protected text, which does not survive JSON", t)
+		}
+		p.Kind, p.kindByte = KindJSON, kindJSON
+	}
+	return nil
+}
+
+// hidesText tells whether a value of type t can hold protected text.
+func hidesText(t reflect.Type, seen map[reflect.Type]bool) bool {
+	if seen[t] {
+		return false
+	}
+	seen[t] = true
+	if reflect.PointerTo(t).Implements(protectedType) {
+		return true
+	}
+	switch t.Kind() {
+	case reflect.Pointer, reflect.Slice, reflect.Array:
+		return hidesText(t.Elem(), seen)
+	case reflect.Map:
+		return hidesText(t.Key(), seen) || hidesText(t.Elem(), seen)
+	case reflect.Struct:
+		for i := range t.NumField() {
+			if hidesText(t.Field(i).Type, seen) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func pathCrossesPointer(t reflect.Type, path []int) bool {
+	for _, i := range path {
+		if t.Kind() == reflect.Pointer {
+			return true
+		}
+		t = t.Field(i).Type
+	}
+	return false
+}
+
+// normalizerVersions lists the versions of the normaliser that are given, oldest first.
+func normalizerVersions(all map[string]Normalizer, base string) []versionPlan {
+	type numbered struct {
+		n int
+		versionPlan
+	}
+	var found []numbered
+	for key, f := range all {
+		name, v, has := strings.Cut(key, "/")
+		n := 1
+		if has {
+			var err error
+			if n, err = strconv.Atoi(v); err != nil || n < 1 {
+				continue
+			}
+		}
+		if name == base && f != nil && base != "" {
+			found = append(found, numbered{n, versionPlan{fmt.Sprintf("%s/%d", name, n), f}})
+		}
+	}
+	slices.SortFunc(found, func(a, b numbered) int { return a.n - b.n })
+	var out []versionPlan
+	for _, f := range found {
+		out = append(out, f.versionPlan)
+	}
+	return out
+}
+
+func fieldName(sf reflect.StructField) string {
+	name, _, _ := strings.Cut(sf.Tag.Get("json"), ",")
+	if name != "" && name != "-" {
+		return name
+	}
+	return snake(sf.Name)
+}
+
+// snake turns SignerID into signer_id and HTTPServer into http_server.
+func snake(s string) string {
+	r := []rune(s)
+	var b strings.Builder
+	for i, c := range r {
+		if unicode.IsUpper(c) && i > 0 {
+			after := i+1 < len(r) && unicode.IsLower(r[i+1])
+			if unicode.IsLower(r[i-1]) || unicode.IsDigit(r[i-1]) || (unicode.IsUpper(r[i-1]) && after) {
+				b.WriteByte('_')
+			}
+		}
+		b.WriteRune(unicode.ToLower(c))
+	}
+	return b.String()
+}

@@ -1,0 +1,129 @@
+package encrypt
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+)
+
+const rotateBatch = 500
+
+// Rotate begins a new epoch of a tenant: a new version of the KEK when it can make one, a new epoch
+// key, all living person and tenant keys rewrapped under it, the old epoch key retired. Data is not
+// touched. progress, which may be nil, hears how many keys are done of how many.
+//
+// It is resumable: after an interruption the next Rotate finishes the epoch that was begun, in any
+// process. Readers and writers go on meanwhile. Errors: ErrKMSUnavailable, ErrAuth, and ErrTampered
+// when a key record does not open; everything else has then been rewrapped.
+func (k *Keeper) Rotate(ctx context.Context, tenant string, progress func(done, total int)) error {
+	t, err := k.tenant(tenant)
+	if err != nil {
+		return err
+	}
+	tk, err := k.reloadNow(ctx, t)
+	if err != nil {
+		return err
+	}
+	if len(tk.epochs) == 1 {
+		if r, ok := k.kek.(Rotator); ok {
+			if err := r.Rotate(ctx); err != nil {
+				return fmt.Errorf("encrypt: new version of the KEK: %w", err)
+			}
+		}
+		epoch, _, err := k.newEpoch(ctx, tenant, tk.version+1, k.opts.Now().UTC().Truncate(time.Second))
+		if err != nil {
+			return err
+		}
+		if err := k.keys.Add(ctx, tenant, []KeyRecord{epoch}); err != nil {
+			return err
+		}
+	}
+	if tk, err = k.reloadNow(ctx, t); err != nil {
+		return err
+	}
+	var old []KeyID
+	total := 0
+	for id := range tk.epochs {
+		if id == tk.current {
+			continue
+		}
+		old = append(old, id)
+		n, err := k.keys.Retire(ctx, tenant, id)
+		if err != nil {
+			return err
+		}
+		total += n
+	}
+	slices.SortFunc(old, func(a, b KeyID) int { return slices.Compare(a[:], b[:]) })
+	done := 0
+	report := func() {
+		if progress != nil {
+			progress(done, max(done, total))
+		}
+	}
+	report()
+	for _, epoch := range old {
+		for {
+			moved, bad, err := k.rewrapAll(ctx, tk, tenant, epoch, func(n int) { done += n; report() })
+			if err != nil {
+				return err
+			}
+			left, err := k.keys.Retire(ctx, tenant, epoch)
+			if err != nil {
+				return err
+			}
+			if left == 0 {
+				break
+			}
+			if moved == 0 && bad > 0 {
+				return fmt.Errorf("%w: %d key records", ErrTampered, bad)
+			}
+		}
+	}
+	_, err = k.reloadNow(ctx, t)
+	return err
+}
+
+// rewrapAll rewraps the keys that one old epoch key wraps, in batches.
+func (k *Keeper) rewrapAll(ctx context.Context, tk *tenantKeys, tenant string, epoch KeyID, step func(n int)) (moved, bad int, err error) {
+	var after KeyID
+	for {
+		records, err := k.keys.Find(ctx, tenant, KeyQuery{All: true, Under: epoch, After: after, Limit: rotateBatch})
+		if err != nil || len(records) == 0 {
+			return moved, bad, err
+		}
+		after = records[len(records)-1].ID
+		fresh := records[:0]
+		for i := range records {
+			key, err := tk.unwrap(&records[i])
+			if errors.Is(err, ErrTampered) {
+				bad++
+				continue
+			}
+			if err != nil {
+				return moved, bad, err
+			}
+			r, err := tk.wrap(records[i], key)
+			clear(key)
+			if err != nil {
+				return moved, bad, err
+			}
+			fresh = append(fresh, r)
+		}
+		if err := k.keys.Rewrap(ctx, tenant, fresh); err != nil {
+			return moved, bad, err
+		}
+		moved += len(fresh)
+		step(len(fresh))
+	}
+}
+
+// reloadNow reads the tenant's keys again, whoever else has.
+func (k *Keeper) reloadNow(ctx context.Context, t *tenant) (*tenantKeys, error) {
+	t.mu.Lock()
+	now := t.keys
+	t.mu.Unlock()
+	return k.reload(ctx, t, now)
+}
