@@ -2,6 +2,12 @@ package audit
 
 import (
 	"context"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
 )
 
 // Detail is one personal value of an event. The event holds a salted
@@ -11,33 +17,98 @@ import (
 type Detail struct {
 	Name       string   // what the value is, as "search.term"
 	Person     [16]byte // whose data it is
-	Commitment [32]byte // set by Append and on entries read back
+	Commitment [32]byte // set on entries read back
 
 	value  string
 	known  bool
 	sealed []byte
 }
 
-// Personal returns a detail that names whose data value is.
+// Personal returns a detail of the person whose data value is. The value has
+// at most 65,535 bytes.
 func Personal(name string, person [16]byte, value string) Detail {
 	return Detail{Name: name, Person: person, value: value, known: true}
 }
 
 // Value returns the value, and whether it is known: details of an entry are
-// sealed until Log.Reveal opens them.
-func (d Detail) Value() (string, bool) { return d.value, d.known }
+// sealed until Log.Reveal opens them, and stay so when the person is erased.
+func (d Detail) Value() (value string, known bool) { return d.value, d.known }
 
-// String returns the name only.
+// String returns the name and hides the value.
 func (d Detail) String() string { return d.Name + "=***" }
 
-// GoString returns the name only.
+// GoString returns the name and hides the value.
 func (d Detail) GoString() string { return d.String() }
 
-// Sealer seals the openings of details under the key of a person. ad is
-// authenticated with the plaintext. OpenOpening returns an error that wraps
-// ErrErased when, and only when, the key of the person was destroyed on
-// purpose; any other error leaves the detail unchecked.
+// Sealer seals the openings of details under the key of a person and opens
+// them again. ad is authenticated with the plaintext. OpenOpening returns an
+// error that wraps ErrErased when, and only when, the key of the person was
+// destroyed on purpose, and one that wraps ErrUnavailable when the key cannot
+// be had at present. Any other error means that sealed is not what
+// SealOpening returned, or that a key is gone that should be there: Verify
+// calls that Withheld.
 type Sealer interface {
 	SealOpening(ctx context.Context, tenant string, person [16]byte, ad, plaintext []byte) ([]byte, error)
 	OpenOpening(ctx context.Context, tenant string, person [16]byte, ad, sealed []byte) ([]byte, error)
 }
+
+const (
+	saltSize     = 32
+	maxValue     = 65535
+	labelOpening = "crmguard audit opening v1"
+	labelCommit  = "crmguard audit commitment v1"
+)
+
+// openingAD is what a sealed opening is bound to. The commitment has a salt of
+// its own, so an opening fits one detail of one event.
+func openingAD(commitment [32]byte) []byte {
+	return append([]byte(labelOpening), commitment[:]...)
+}
+
+// commit returns HMAC-SHA256 under the salt over label, name, person and
+// value, each with its length.
+func commit(salt []byte, name string, person [16]byte, value []byte) (c [32]byte) {
+	h := hmac.New(sha256.New, salt)
+	var n [4]byte
+	for _, part := range [...][]byte{[]byte(labelCommit), []byte(name), person[:], value} {
+		binary.BigEndian.PutUint32(n[:], uint32(len(part)))
+		h.Write(n[:])
+		h.Write(part)
+	}
+	h.Sum(c[:0])
+	return c
+}
+
+// seal makes commitment and opening.
+func (d *Detail) seal(ctx context.Context, sealer Sealer, tenant string) error {
+	if len(d.value) > maxValue {
+		return fmt.Errorf("%w: the value of a detail is too long", ErrInvalid)
+	}
+	opening := make([]byte, saltSize, saltSize+len(d.value))
+	rand.Read(opening) // never fails
+	opening = append(opening, d.value...)
+	d.Commitment = commit(opening[:saltSize], d.Name, d.Person, opening[saltSize:])
+	var err error
+	d.sealed, err = sealer.SealOpening(ctx, tenant, d.Person, openingAD(d.Commitment), opening)
+	if err == nil && len(d.sealed) == 0 {
+		err = errors.New("audit: sealer returned nothing")
+	}
+	return err
+}
+
+var errOpening = errors.New("audit: opening does not match its commitment")
+
+// open sets the value from the sealed opening.
+func (d *Detail) open(ctx context.Context, sealer Sealer, tenant string) error {
+	opening, err := sealer.OpenOpening(ctx, tenant, d.Person, openingAD(d.Commitment), d.sealed)
+	if err != nil {
+		return err
+	}
+	if len(opening) < saltSize || !hmac.Equal(d.Commitment[:], sum(commit(opening[:saltSize], d.Name, d.Person, opening[saltSize:]))) {
+		return errOpening
+	}
+	d.value, d.known = string(opening[saltSize:]), true
+	return nil
+}
+
+func sum(c [32]byte) []byte { return c[:] }

@@ -2,7 +2,9 @@ package audit
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"time"
 
 	"golang.org/x/mod/sumdb/tlog"
@@ -28,35 +30,212 @@ const (
 	KeyUnknown              // signed by a key that was not given
 )
 
+var stateNames = [...]string{"Unanchored", "Pinned", "Anchored", "Truncated", "Forked", "Altered",
+	"Reordered", "Withheld", "Missing", "Foreign", "KeyUnknown"}
+
+// String returns the name of the constant.
+func (s State) String() string {
+	if int(s) < len(stateNames) {
+		return stateNames[s]
+	}
+	return fmt.Sprintf("State(%d)", uint8(s))
+}
+
 // VerifyOptions of Verify. Nil means the zero value of each field.
 type VerifyOptions struct {
 	Pins           [][]byte          // checkpoints kept elsewhere; nil: the verdict is Unanchored at best
 	Sealer         Sealer            // opens and checks details; nil: they are counted as unchecked
-	EverySignature bool              // check each checkpoint's signature; false: the last one and the pins, which vouch for all before them
+	EverySignature bool              // check the signature of each checkpoint; false: of the last one and the pins, whose roots contain all others
 	Clock          func() time.Time  // nil: time.Now
-	Progress       func(done uint64) // called now and then; nil: none
+	Progress       func(done uint64) // gets the number of events checked, each 65,536; nil: none
 }
 
 // Verdict is the result of a verification.
 type Verdict struct {
 	State     State
-	At        int64         // index of the first bad event, -1 when State names none
+	At        int64         // index of the first bad event, -1 when none is named
 	Reason    string        // one line for people, without personal data
 	Origin    string        // name of the log
-	Size      uint64        // events found consistent
-	Pinned    uint64        // size of the largest given head that was met
+	Size      uint64        // events up to the last good checkpoint
+	Pinned    uint64        // size of the largest given head that the log contains
 	Root      tlog.Hash     // root hash over Size events
-	Signed    time.Time     // when the last checkpoint was signed
+	Signed    time.Time     // when the last good checkpoint was signed
 	Age       time.Duration // how long ago that was
 	Opened    uint64        // details opened and equal to their commitment
 	Erased    uint64        // details whose person is erased
 	Unchecked uint64        // details that nobody opened
 }
 
-// Verify checks the whole log of store against the verifier keys.
-func Verify(ctx context.Context, store driver.Store, keys []string, opts *VerifyOptions) (Verdict, error) {
-	return Verdict{}, errors.New("audit: not ready")
-}
-
 // OK reports whether the log is proven whole: Pinned or Anchored.
 func (v Verdict) OK() bool { return v.State == Pinned || v.State == Anchored }
+
+// String describes the verdict in one line for people.
+func (v Verdict) String() string {
+	s := v.State.String()
+	if v.At >= 0 {
+		s += fmt.Sprintf(" at event %d", v.At)
+	}
+	if v.Reason != "" {
+		s += ": " + v.Reason
+	}
+	s += fmt.Sprintf("; %d events", v.Size)
+	if v.Size > 0 {
+		s += fmt.Sprintf(", signed %s ago", v.Age.Round(time.Second))
+	}
+	if v.Pinned > 0 {
+		s += fmt.Sprintf(", pinned at %d", v.Pinned)
+	}
+	return s + fmt.Sprintf("; details: %d opened, %d erased, %d unchecked", v.Opened, v.Erased, v.Unchecked)
+}
+
+// MarshalJSON writes the verdict for machines: the state by name, "at" only
+// when an event is named, the age in seconds.
+func (v Verdict) MarshalJSON() ([]byte, error) {
+	out := struct {
+		State     string     `json:"state"`
+		OK        bool       `json:"ok"`
+		At        *int64     `json:"at,omitempty"`
+		Reason    string     `json:"reason,omitempty"`
+		Origin    string     `json:"origin"`
+		Size      uint64     `json:"size"`
+		Pinned    uint64     `json:"pinned"`
+		Root      tlog.Hash  `json:"root"`
+		Signed    *time.Time `json:"signed,omitempty"`
+		Age       float64    `json:"age_seconds"`
+		Opened    uint64     `json:"opened"`
+		Erased    uint64     `json:"erased"`
+		Unchecked uint64     `json:"unchecked"`
+	}{State: v.State.String(), OK: v.OK(), Reason: v.Reason, Origin: v.Origin, Size: v.Size, Pinned: v.Pinned,
+		Root: v.Root, Age: v.Age.Seconds(), Opened: v.Opened, Erased: v.Erased, Unchecked: v.Unchecked}
+	if v.At >= 0 {
+		out.At = &v.At
+	}
+	if !v.Signed.IsZero() {
+		out.Signed = &v.Signed
+	}
+	return json.Marshal(out)
+}
+
+// Verify checks the whole log of store against the verifier keys of its
+// signers, old and new, which have one name. It needs no lock: beside a
+// running writer it checks the prefix that is durable.
+//
+// The verdict says what the log is. The error is nil unless the check itself
+// could not be done: the store cannot be read, a key or a pin is malformed, ctx
+// ended, or the log is of a later format (driver.ErrFormat); it never says that
+// a log is good.
+func Verify(ctx context.Context, store driver.Store, keys []string, opts *VerifyOptions) (Verdict, error) {
+	var o VerifyOptions
+	if opts != nil {
+		o = *opts
+	}
+	if o.Clock == nil {
+		o.Clock = time.Now
+	}
+	bad := Verdict{State: Unanchored, At: -1, Reason: "not verified"}
+	ring, err := newKeyring(keys)
+	if err != nil {
+		return bad, err
+	}
+	pins, err := parsePins(ring, o.Pins)
+	if err != nil {
+		return bad, err
+	}
+	head, err := store.Head(ctx) // before the batches, for a writer may be at work
+	if err != nil {
+		return bad, err
+	}
+	v := Verdict{At: -1, Origin: ring.origin}
+	s := &scan{keys: ring, pins: pins, every: o.EverySignature}
+	s.onEvent = func(index uint64, f *frame, _ tlog.Hash) (*fault, error) {
+		if o.Progress != nil && index&0xffff == 0xffff {
+			o.Progress(index + 1)
+		}
+		return v.details(ctx, o.Sealer, index, f)
+	}
+	flt := s.setHead(head)
+	beside := flt
+	flt, err = s.run(ctx, store)
+	if err != nil {
+		return bad, err
+	}
+	if flt == nil && s.size > 0 && !o.EverySignature && !ring.check(s.last.Note) {
+		// The last signature is wrong. Find the first that is.
+		again := &scan{keys: ring, every: true}
+		if flt, err = again.run(ctx, store); err != nil {
+			return bad, err
+		}
+		s = again
+		if flt == nil { // cannot be, unless the store changed meanwhile
+			flt = &fault{Altered, -1, "the signature of the last checkpoint is wrong"}
+		}
+	}
+	if flt == nil {
+		flt = s.finish()
+	}
+	if flt == nil {
+		flt = beside
+	}
+	v.Size, v.Pinned = s.size, s.met
+	if s.size > 0 {
+		v.Root, v.Signed = s.last.Root, s.last.Time
+		v.Age = o.Clock().Sub(v.Signed)
+	}
+	switch {
+	case flt != nil:
+		v.State, v.At, v.Reason = flt.state, flt.at, flt.reason
+	case s.met > 0:
+		v.State = Pinned
+	default:
+		v.State, v.Reason = Unanchored, "no head kept elsewhere was given"
+	}
+	return v, nil
+}
+
+// details checks the openings of one event and counts them.
+func (v *Verdict) details(ctx context.Context, sealer Sealer, index uint64, f *frame) (*fault, error) {
+	if f.event[offDetails] == 0 {
+		if len(f.openings) != 0 {
+			return faultAt(Altered, index, "the event has an opening too many"), nil
+		}
+		return nil, nil
+	}
+	_, _, e, err := parseEvent(f.event)
+	if err != nil {
+		if errors.Is(err, driver.ErrFormat) {
+			return nil, err
+		}
+		return faultAt(Altered, index, "the event is malformed"), nil
+	}
+	list, ok := splitOpenings(f.openings)
+	if !ok || len(list) > len(e.Details) {
+		return faultAt(Altered, index, "the openings of the event are malformed"), nil
+	}
+	if len(list) < len(e.Details) {
+		return faultAt(Withheld, index, "an opening of the event is missing"), nil
+	}
+	for i := range e.Details {
+		d := &e.Details[i]
+		d.sealed = list[i]
+		if len(d.sealed) == 0 {
+			return faultAt(Withheld, index, "an opening of the event is missing"), nil
+		}
+		if sealer == nil {
+			v.Unchecked++
+			continue
+		}
+		switch err := d.open(ctx, sealer, e.Tenant); {
+		case err == nil:
+			v.Opened++
+		case errors.Is(err, ErrErased):
+			v.Erased++
+		case errors.Is(err, ErrUnavailable):
+			v.Unchecked++
+		case ctx.Err() != nil:
+			return nil, ctx.Err()
+		default:
+			return faultAt(Withheld, index, "an opening of the event does not open to its commitment"), nil
+		}
+	}
+	return nil, nil
+}

@@ -1,0 +1,33 @@
+package audit
+
+import "crypto/sha256"
+
+// What the tests outside the package need of the parsers.
+
+type Frame struct {
+	Kind            byte
+	Chain           [sha256.Size]byte
+	Event, Openings []byte
+	Note            []byte
+}
+
+func NextFrame(b []byte) (Frame, []byte, error) {
+	f, rest, err := nextFrame(b)
+	return Frame{f.kind, f.chain, f.event, f.openings, f.note}, rest, err
+}
+
+func ParseEvent(b []byte) ([16]byte, uint64, Event, error) { return parseEvent(b) }
+
+func AppendEvent(id [16]byte, index uint64, e Event) []byte { return appendEvent(nil, id, index, &e) }
+
+func ParseCheckpoint(b []byte) (Checkpoint, error) { return parseCheckpoint(b) }
+
+func CheckpointText(c Checkpoint) string { return c.text() }
+
+func SealFrame(b []byte) { sealFrame(b) }
+
+func SplitOpenings(b []byte) ([][]byte, bool) { return splitOpenings(b) }
+
+func Commit(salt []byte, name string, person [16]byte, value []byte) [32]byte {
+	return commit(salt, name, person, value)
+}

@@ -1,0 +1,219 @@
+package filestore_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/crmguard/crmguard/audit/audittest"
+	"github.com/crmguard/crmguard/audit/driver"
+	"github.com/crmguard/crmguard/audit/filestore"
+)
+
+func open(t testing.TB, dir string, opts *filestore.Options) *filestore.Store {
+	t.Helper()
+	s, err := filestore.Open(dir, opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func TestStore(t *testing.T) {
+	for _, size := range []int64{0, 1000} {
+		t.Run(fmt.Sprintf("segments of %d", size), func(t *testing.T) {
+			audittest.TestStore(t, func(t testing.TB) (driver.Store, func() driver.Store) {
+				dir := filepath.Join(t.TempDir(), "log")
+				opts := &filestore.Options{SegmentBytes: size}
+				return open(t, dir, opts), func() driver.Store { return open(t, dir, opts) }
+			})
+		})
+	}
+}
+
+func TestModes(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "log")
+	fill(t, dir, 2)
+	info, err := os.Stat(dir)
+	if err != nil || info.Mode().Perm() != 0o700 {
+		t.Fatalf("folder: %v, %v", info.Mode(), err)
+	}
+	files, err := os.ReadDir(dir)
+	if err != nil || len(files) != 3 {
+		t.Fatalf("%d files, %v", len(files), err)
+	}
+	for _, f := range files {
+		info, err := f.Info()
+		if err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("%s: %v, %v", f.Name(), info.Mode(), err)
+		}
+	}
+	if err := os.Chmod(dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := filestore.Open(dir, nil); err == nil {
+		t.Error("a folder that others may write to is taken")
+	}
+	if _, err := filestore.Open(filepath.Join(dir, files[0].Name()), nil); err == nil {
+		t.Error("a file is taken for a folder")
+	}
+	if _, err := filestore.Open("", nil); err == nil {
+		t.Error("no folder is taken")
+	}
+}
+
+// fill writes a log of n batches, each of two events, and returns the path of
+// its segment.
+func fill(t testing.TB, dir string, n int) string {
+	t.Helper()
+	ctx := context.Background()
+	w, err := open(t, dir, nil).Writer(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	for i := range n {
+		if err := w.Append(ctx, driver.Batch{First: uint64(2 * i), Count: 2, Data: []byte("some bytes of a batch\n")}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.SetHead(ctx, []byte("head")); err != nil {
+		t.Fatal(err)
+	}
+	return filepath.Join(dir, fmt.Sprintf("%020d.seg", 0))
+}
+
+func count(t *testing.T, s driver.Store) (n int, err error) {
+	t.Helper()
+	for _, err := range s.Batches(context.Background(), 0) {
+		if err != nil {
+			return n, err
+		}
+		n++
+	}
+	return n, nil
+}
+
+// Each cut inside a batch is torn for readers, and a writer takes the rest
+// out, keeps it aside and goes on.
+func TestTorn(t *testing.T) {
+	ctx := context.Background()
+	dir := filepath.Join(t.TempDir(), "log")
+	path := fill(t, dir, 3)
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const head, batch = 24, 28 + 22
+	tails := map[string][]byte{"zeros": append(append([]byte(nil), whole[:head+2*batch]...), make([]byte, 40)...),
+		"header and zeros": append(append([]byte(nil), whole[:head+2*batch+28]...), make([]byte, 22)...)}
+	for n := range whole {
+		tails[fmt.Sprintf("cut at %d", n)] = whole[:n]
+	}
+	for name, b := range tails {
+		if err := os.WriteFile(path, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		good := max(0, len(b)-head) / batch
+		if name == "zeros" || name == "header and zeros" {
+			good = 2
+		}
+		clean := len(b) == head+good*batch
+		n, err := count(t, open(t, dir, nil))
+		if want := min(good+map[bool]int{true: 1}[name == "header and zeros"], 3); n != want && n != good {
+			t.Fatalf("%s: %d batches, want %d", name, n, good)
+		}
+		if name[:3] == "cut" && clean != (err == nil) || err != nil && !errors.Is(err, driver.ErrTorn) && !errors.Is(err, driver.ErrDamaged) {
+			t.Fatalf("%s: %v", name, err)
+		}
+		s := open(t, dir, nil)
+		w, err := s.Writer(ctx)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if clean != (w.Torn() == nil) && len(b) > 0 {
+			t.Fatalf("%s: torn %d", name, len(w.Torn()))
+		}
+		if n, err := count(t, s); err != nil || n != good {
+			t.Fatalf("%s: beside the writer %d, %v", name, n, err)
+		}
+		if now, _ := os.ReadFile(path); len(now) != len(b) {
+			t.Fatalf("%s: cut before the first append", name)
+		}
+		if err := w.Append(ctx, driver.Batch{First: uint64(2 * good), Count: 1, Data: []byte("x")}); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		aside, _ := filepath.Glob(filepath.Join(dir, "torn-*"))
+		if len(aside) != map[bool]int{true: 1}[w.Torn() != nil] {
+			t.Fatalf("%s: %d files set aside", name, len(aside))
+		}
+		for _, f := range aside {
+			os.Remove(f)
+		}
+		w.Close()
+		if n, err := count(t, open(t, dir, nil)); err != nil || n != good+1 {
+			t.Fatalf("%s: afterwards %d, %v", name, n, err)
+		}
+	}
+}
+
+// Damage that no crash makes is never repaired.
+func TestDamaged(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "log")
+	path := fill(t, dir, 3)
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for off := range whole {
+		const head, batch = 24, 28 + 22
+		if off >= head && (off-head)%batch >= 28 {
+			continue // data is for the log to check
+		}
+		b := append([]byte(nil), whole...)
+		b[off] ^= 0x10
+		if err := os.WriteFile(path, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		n, err := count(t, open(t, dir, nil))
+		if !errors.Is(err, driver.ErrDamaged) || n != max(0, off-head)/batch {
+			t.Fatalf("byte %d: %d batches, %v", off, n, err)
+		}
+		if w, err := open(t, dir, nil).Writer(context.Background()); !errors.Is(err, driver.ErrDamaged) {
+			t.Fatalf("byte %d: writer %v, %v", off, w, err)
+		}
+	}
+}
+
+func TestFence(t *testing.T) {
+	ctx := context.Background()
+	for _, what := range []string{"lock file removed", "segment grew"} {
+		t.Run(what, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "log")
+			path := fill(t, dir, 1)
+			w, err := open(t, dir, nil).Writer(ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer w.Close()
+			if what == "segment grew" {
+				f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0)
+				if err != nil {
+					t.Fatal(err)
+				}
+				f.Write([]byte("x"))
+				f.Close()
+			} else if err := os.Remove(filepath.Join(dir, "lock")); err != nil {
+				t.Fatal(err)
+			}
+			for range 2 {
+				if err := w.Append(ctx, driver.Batch{First: 2, Count: 1, Data: []byte("x")}); err == nil {
+					t.Fatal("appended")
+				}
+			}
+		})
+	}
+}

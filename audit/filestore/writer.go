@@ -1,0 +1,359 @@
+package filestore
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/crmguard/crmguard/audit/driver"
+)
+
+// writer is the one writer of a folder.
+type writer struct {
+	s    *Store
+	lock *os.File
+
+	// Guarded by s.mu, for readers of the same Store: the durable end.
+	segment uint64
+	off     int64
+
+	mu     sync.Mutex // held by Append
+	f      *os.File   // the last segment, nil when there is none
+	next   uint64     // the event the next batch begins with
+	torn   []byte
+	cut    bool // the torn tail is still in the file
+	buf    []byte
+	err    error // of the append that failed
+	closed bool
+}
+
+// Writer implements driver.Store. It makes the folder when there is none.
+func (s *Store) Writer(ctx context.Context) (driver.Writer, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(s.dir, 0o700); err != nil {
+		return nil, fmt.Errorf("filestore: %w", err)
+	}
+	lock, err := os.OpenFile(filepath.Join(s.dir, lockFile), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("filestore: %w", err)
+	}
+	// A reader that meets an unfinished tail holds the lock for a moment.
+	for try := 0; ; try++ {
+		if err = lockExclusive(lock); err == nil {
+			break
+		}
+		if !errors.Is(err, driver.ErrLocked) || try == 5 || ctx.Err() != nil {
+			lock.Close()
+			return nil, err
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	w := &writer{s: s, lock: lock}
+	if err := w.recover(); err != nil {
+		w.release()
+		return nil, err
+	}
+	s.mu.Lock()
+	s.writer = w
+	s.mu.Unlock()
+	return w, nil
+}
+
+// recover finds the end of the log. It changes nothing: the tail is cut by the
+// first append.
+func (w *writer) recover() error {
+	segs, err := w.s.segments()
+	if err != nil || len(segs) == 0 {
+		return err
+	}
+	w.segment = segs[len(segs)-1]
+	w.next = w.segment
+	if w.f, err = os.OpenFile(w.s.path(w.segment), os.O_RDWR, 0); err != nil {
+		return fmt.Errorf("filestore: %w", err)
+	}
+	info, err := w.f.Stat()
+	if err != nil {
+		return fmt.Errorf("filestore: %w", err)
+	}
+	size := info.Size()
+	r := &window{f: w.f, limit: size}
+	head, err := r.next(segmentHead)
+	if err == io.EOF || errors.Is(err, driver.ErrTorn) {
+		return w.tear(0, size)
+	}
+	if err != nil {
+		return err
+	}
+	if err := checkSegmentHead(head, w.segment); err != nil {
+		if errors.Is(err, driver.ErrDamaged) && w.unwritten(0, size) {
+			return w.tear(0, size)
+		}
+		return err
+	}
+	w.off = segmentHead
+	for {
+		head, err := r.next(batchHead)
+		if err == io.EOF {
+			return nil
+		}
+		if errors.Is(err, driver.ErrTorn) {
+			return w.tear(w.off, size)
+		}
+		if err != nil {
+			return err
+		}
+		b, n, crc, err := parseBatchHead(head)
+		if err != nil {
+			if errors.Is(err, driver.ErrDamaged) && w.unwritten(w.off, size) {
+				return w.tear(w.off, size)
+			}
+			return err
+		}
+		if w.off+batchHead+int64(n) > size {
+			return w.tear(w.off, size)
+		}
+		data, err := r.next(n)
+		if err != nil {
+			return err
+		}
+		last := w.off+batchHead+int64(n) == size
+		if last && crc32.Checksum(data, crcTable) != crc && w.unwritten(w.off, size) {
+			return w.tear(w.off, size)
+		}
+		// Damage in a batch that was written whole is for the log to find.
+		w.off += batchHead + int64(n)
+		w.next = b.First + uint64(b.Count)
+	}
+}
+
+// unwritten reports whether the file ends in zeros, as it does when a crash
+// came between the growth of the file and the write of its blocks. A whole
+// batch never ends so.
+func (w *writer) unwritten(off, size int64) bool {
+	const zeros = 16
+	if size-off < zeros {
+		return false
+	}
+	var b [zeros]byte
+	_, err := w.f.ReadAt(b[:], size-zeros)
+	return err == nil && b == [zeros]byte{}
+}
+
+// tear notes that the file is good up to off only.
+func (w *writer) tear(off, size int64) error {
+	w.off, w.cut = off, true
+	w.torn = make([]byte, min(size-off, maxData+batchHead))
+	if _, err := io.ReadFull(io.NewSectionReader(w.f, off, size-off), w.torn); err != nil {
+		return fmt.Errorf("filestore: %w", err)
+	}
+	if len(w.torn) == 0 {
+		w.torn = nil
+	}
+	return nil
+}
+
+// Torn implements driver.Writer.
+func (w *writer) Torn() []byte { return bytes.Clone(w.torn) }
+
+// Append implements driver.Writer.
+func (w *writer) Append(ctx context.Context, b driver.Batch) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.closed {
+		return errors.New("filestore: writer is closed")
+	}
+	if w.err != nil {
+		return w.err
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if b.Count == 0 || len(b.Data) > maxData {
+		return errors.New("filestore: batch is empty or too large")
+	}
+	if b.First != w.next {
+		return errors.New("filestore: batch does not follow the last one")
+	}
+	if w.err = w.write(b); w.err != nil {
+		w.err = fmt.Errorf("filestore: %w", w.err)
+	}
+	return w.err
+}
+
+func (w *writer) write(b driver.Batch) error {
+	if w.cut {
+		if err := w.setAside(); err != nil {
+			return err
+		}
+	}
+	if err := w.fence(); err != nil {
+		return err
+	}
+	segment, off := w.segment, w.off
+	w.buf = w.buf[:0]
+	fresh := w.f == nil || off >= w.s.segment
+	if fresh {
+		f, err := os.OpenFile(w.s.path(b.First), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+		if err != nil {
+			return err
+		}
+		if w.f != nil {
+			w.f.Close()
+		}
+		w.f, segment, off = f, b.First, 0
+	}
+	if off == 0 {
+		w.buf = append(w.buf, segmentHeader(segment)...)
+	}
+	at := position{b.First, segment, off + int64(len(w.buf))}
+	w.buf = batchHeader(w.buf, b)
+	w.buf = append(w.buf, b.Data...)
+	if _, err := w.f.WriteAt(w.buf, off); err != nil {
+		return err
+	}
+	if err := syncData(w.f); err != nil {
+		return err
+	}
+	if fresh {
+		if err := syncDir(w.s.dir); err != nil {
+			return err
+		}
+	}
+	w.next = b.First + uint64(b.Count)
+	w.s.mu.Lock()
+	w.segment, w.off = segment, off+int64(len(w.buf))
+	w.s.mu.Unlock()
+	w.s.learn(at, b.Count)
+	if cap(w.buf) > 8<<20 {
+		w.buf = nil
+	}
+	return nil
+}
+
+// fence makes sure that nobody got past the lock: its file is still in place,
+// and the segment ends where this writer left it.
+func (w *writer) fence() error {
+	mine, err := w.lock.Stat()
+	if err != nil {
+		return err
+	}
+	there, err := os.Stat(filepath.Join(w.s.dir, lockFile))
+	if err != nil || !os.SameFile(mine, there) {
+		return errors.New("the lock file was taken away")
+	}
+	if w.f == nil {
+		return nil
+	}
+	info, err := w.f.Stat()
+	if err != nil {
+		return err
+	}
+	if info.Size() != w.off {
+		return errors.New("somebody else has changed the segment")
+	}
+	return nil
+}
+
+// setAside copies the torn tail to a file of its own and cuts it off.
+func (w *writer) setAside() error {
+	if w.torn != nil {
+		for n := 1; ; n++ {
+			name := filepath.Join(w.s.dir, fmt.Sprintf("torn-%020d-%d", w.next, n))
+			f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+			if errors.Is(err, os.ErrExist) {
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			_, err = f.Write(w.torn)
+			if err == nil {
+				err = f.Sync()
+			}
+			if cerr := f.Close(); err == nil {
+				err = cerr
+			}
+			if err == nil {
+				err = syncDir(w.s.dir)
+			}
+			if err != nil {
+				return err
+			}
+			break
+		}
+	}
+	if err := w.f.Truncate(w.off); err != nil {
+		return err
+	}
+	if err := w.f.Sync(); err != nil {
+		return err
+	}
+	w.cut = false
+	return nil
+}
+
+// SetHead implements driver.Writer.
+func (w *writer) SetHead(ctx context.Context, note []byte) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	path := filepath.Join(w.s.dir, headFile)
+	f, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return fmt.Errorf("filestore: %w", err)
+	}
+	_, err = f.Write(note)
+	if err == nil {
+		err = f.Sync()
+	}
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = os.Rename(path+".new", path)
+	}
+	if err == nil {
+		err = syncDir(w.s.dir)
+	}
+	if err != nil {
+		return fmt.Errorf("filestore: %w", err)
+	}
+	return nil
+}
+
+// Close implements driver.Writer.
+func (w *writer) Close() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.closed {
+		return nil
+	}
+	w.closed = true
+	w.s.mu.Lock()
+	w.s.writer = nil
+	w.s.mu.Unlock()
+	return w.release()
+}
+
+func (w *writer) release() error {
+	var err error
+	if w.f != nil {
+		err = w.f.Close()
+	}
+	if cerr := w.lock.Close(); err == nil { // gives the lock free
+		err = cerr
+	}
+	if err != nil {
+		return fmt.Errorf("filestore: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,13 @@
+package memstore_test
+
+import (
+	"testing"
+
+	"github.com/crmguard/crmguard/audit/audittest"
+	"github.com/crmguard/crmguard/audit/driver"
+	"github.com/crmguard/crmguard/audit/memstore"
+)
+
+func TestStore(t *testing.T) {
+	audittest.TestStore(t, func(testing.TB) (driver.Store, func() driver.Store) { return memstore.New(), nil })
+}

@@ -1,0 +1,246 @@
+package audit
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+
+	"golang.org/x/mod/sumdb/tlog"
+
+	"github.com/crmguard/crmguard/audit/driver"
+)
+
+// fault is what is wrong with a log, and where.
+type fault struct {
+	state  State
+	at     int64 // -1: no event is named
+	reason string
+}
+
+func faultAt(s State, at uint64, reason string) *fault { return &fault{s, int64(at), reason} }
+
+// scan follows a log from its first event and checks everything that needs no
+// opened detail and no signature (but see every).
+type scan struct {
+	keys    *keyring
+	pins    []Checkpoint // signatures checked, in order of size
+	every   bool         // check the signature of each checkpoint
+	onEvent func(index uint64, f *frame, leaf tlog.Hash) (*fault, error)
+
+	id     [16]byte
+	chain  tlog.Hash
+	tree   edge
+	size   uint64 // events found consistent, up to the last good checkpoint
+	last   Checkpoint
+	met    uint64    // size of the largest pin that was met
+	head   []byte    // copy of a checkpoint that lies beside the log, nil: none
+	headAt uint64    // its size
+	headOK bool      // whether the log has this very checkpoint
+	torn   bool      // the log ends inside a batch
+	buf    tlog.Hash // root of the batch at hand
+}
+
+// run reads the whole log. The error is one of reading, not of the log.
+func (s *scan) run(ctx context.Context, store driver.Store) (*fault, error) {
+	for b, err := range store.Batches(ctx, 0) {
+		switch {
+		case errors.Is(err, driver.ErrTorn):
+			s.torn = true
+			return nil, nil
+		case errors.Is(err, driver.ErrDamaged):
+			return faultAt(Altered, s.size, "the stored bytes of a batch are damaged"), nil
+		case err != nil:
+			return nil, err
+		}
+		if f, err := s.batch(b); f != nil || err != nil {
+			return f, err
+		}
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+	}
+	return nil, nil
+}
+
+func (s *scan) batch(b driver.Batch) (*fault, error) {
+	if b.First != s.size {
+		return faultAt(Reordered, s.size, "the batch here begins with another event"), nil
+	}
+	data, index := b.Data, b.First
+	for range b.Count {
+		f, rest, err := nextFrame(data)
+		if err == nil && f.kind != kindEvent {
+			err = errFrame
+		}
+		if errors.Is(err, errFrame) {
+			return faultAt(Altered, index, "the frame of the event is damaged"), nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		if index == 0 {
+			copy(s.id[:], f.event[offID:])
+			s.chain = chainZero(s.id, s.keys.origin)
+		}
+		leaf := tlog.RecordHash(f.event)
+		chain := chainNext(s.chain, leaf)
+		if flt := s.place(index, &f, chain, rest); flt != nil {
+			return flt, nil
+		}
+		if f.event[0] != eventVersion {
+			return nil, fmt.Errorf("%w: version of event %d", driver.ErrFormat, index)
+		}
+		s.chain = chain
+		if flt := s.pinnedUpTo(index); flt != nil {
+			return flt, nil
+		}
+		if err := s.tree.add(leaf); err != nil {
+			return nil, err
+		}
+		if s.onEvent != nil {
+			if flt, err := s.onEvent(index, &f, leaf); flt != nil || err != nil {
+				return flt, err
+			}
+		}
+		data = rest
+		index++
+	}
+	return s.checkpoint(b.First, index, data)
+}
+
+// place checks that the event belongs here.
+func (s *scan) place(index uint64, f *frame, chain tlog.Hash, rest []byte) *fault {
+	id, at := f.event[offID:offIndex], binary.BigEndian.Uint64(f.event[offIndex:])
+	switch {
+	case !bytes.Equal(id, s.id[:]):
+		return faultAt(Foreign, index, "the event was written in another log")
+	case at != index:
+		return faultAt(Reordered, index, fmt.Sprintf("event %d stands here", at))
+	case f.chain != chain:
+		if index == 0 {
+			for len(rest) > 0 { // whose log is this?
+				g, r, err := nextFrame(rest)
+				if err != nil {
+					break
+				}
+				if c, err := parseCheckpoint(g.note); err == nil && c.Origin != s.keys.origin {
+					return faultAt(Foreign, index, "the log has another name")
+				}
+				rest = r
+			}
+		}
+		return faultAt(Altered, index, "the event does not match the hash chain")
+	}
+	return nil
+}
+
+// checkpoint checks the end of a batch of the events first to size-1.
+func (s *scan) checkpoint(first, size uint64, data []byte) (*fault, error) {
+	f, rest, err := nextFrame(data)
+	if errors.Is(err, errFrame) || (err == nil && (f.kind != kindCheckpoint || len(rest) != 0)) {
+		return faultAt(Altered, first, "the checkpoint frame of the batch is damaged"), nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	c, err := parseCheckpoint(f.note)
+	if err != nil {
+		return faultAt(Altered, first, "the checkpoint of the batch is malformed"), nil
+	}
+	if c.Origin != s.keys.origin || c.ID != s.id {
+		return faultAt(Foreign, first, "the checkpoint of the batch is of another log"), nil
+	}
+	if s.buf, err = s.tree.root(); err != nil {
+		return nil, err
+	}
+	if c.Size != size || c.Root != s.buf || c.Chain != s.chain {
+		return faultAt(Altered, first, "the events of the batch do not match its checkpoint"), nil
+	}
+	if !s.keys.signedBy(f.note) {
+		return faultAt(KeyUnknown, first, "the checkpoint of the batch is signed by a key that was not given"), nil
+	}
+	if s.every && !s.keys.check(f.note) {
+		return faultAt(Altered, first, "the signature of the checkpoint of the batch is wrong"), nil
+	}
+	if size == s.headAt {
+		s.headOK = bytes.Equal(f.note, s.head)
+	}
+	s.size, s.last = size, c
+	if flt := s.pinnedUpTo(size); flt != nil {
+		return flt, nil
+	}
+	return nil, nil
+}
+
+// pinnedUpTo checks the pins of size n, when the tree has that size.
+func (s *scan) pinnedUpTo(n uint64) *fault {
+	for len(s.pins) > 0 && s.pins[0].Size == n {
+		p := &s.pins[0]
+		root, err := s.tree.root()
+		if err != nil || p.ID != s.id {
+			return &fault{Foreign, -1, "the given head is of another log"}
+		}
+		if root != p.Root {
+			return &fault{Forked, -1, fmt.Sprintf("the given head of size %d has another history", n)}
+		}
+		s.met, s.pins = n, s.pins[1:]
+	}
+	return nil
+}
+
+// finish judges what run has seen.
+func (s *scan) finish() *fault {
+	switch {
+	case s.size == 0 && !s.torn:
+		return &fault{Missing, -1, "there is no log"}
+	case len(s.pins) > 0 && s.size > 0 && s.pins[0].ID != s.id:
+		return &fault{Foreign, -1, "the given head is of another log"}
+	case len(s.pins) > 0:
+		return faultAt(Truncated, s.size, fmt.Sprintf("a given head has %d events", s.pins[len(s.pins)-1].Size))
+	case s.torn:
+		return faultAt(Truncated, s.size, "the log ends inside a batch")
+	case s.headAt > s.size:
+		return faultAt(Truncated, s.size, fmt.Sprintf("the checkpoint beside the log has %d events", s.headAt))
+	case s.head != nil && !s.headOK:
+		return &fault{Altered, -1, "the checkpoint beside the log is not one of the log"}
+	}
+	return nil
+}
+
+// setHead takes the copy of a checkpoint that lies beside the log.
+func (s *scan) setHead(head []byte) *fault {
+	if head == nil {
+		return nil
+	}
+	c, err := parseCheckpoint(head)
+	if err != nil {
+		return &fault{Altered, -1, "the checkpoint beside the log is malformed"}
+	}
+	s.head, s.headAt = head, c.Size
+	return nil
+}
+
+// parsePins checks the signatures of heads that were kept elsewhere.
+func parsePins(keys *keyring, pins [][]byte) ([]Checkpoint, error) {
+	var list []Checkpoint
+	for _, p := range pins {
+		c, err := parseCheckpoint(p)
+		if err != nil || c.Origin != keys.origin || !keys.check(p) {
+			return nil, errors.New("audit: a given head is not a checkpoint signed by a given key")
+		}
+		list = append(list, c)
+	}
+	slices.SortFunc(list, func(a, b Checkpoint) int {
+		switch {
+		case a.Size < b.Size:
+			return -1
+		case a.Size > b.Size:
+			return 1
+		}
+		return 0
+	})
+	return list, nil
+}
