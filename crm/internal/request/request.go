@@ -258,8 +258,8 @@ func write(w *crm.Write, s *crm.Schema) error {
 		}
 	}
 	for i := 1; i < len(row.Persons); i++ {
-		if bytes.Compare(row.Persons[i-1][:], row.Persons[i][:]) >= 0 {
-			return bad("row", "persons are not in ascending order")
+		if row.Persons[i] == row.Persons[0] || i > 1 && bytes.Compare(row.Persons[i-1][:], row.Persons[i][:]) >= 0 {
+			return bad("row", "persons behind the first are not in ascending order")
 		}
 	}
 	size, tokens := len(row.MAC), 0

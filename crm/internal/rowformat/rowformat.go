@@ -56,7 +56,7 @@ func Parse(b []byte, row *crm.Row) error {
 	var persons []crm.UUID
 	for range p.count(len(crm.UUID{})) {
 		id := crm.UUID(p.take(len(crm.UUID{})))
-		if n := len(persons); n > 0 && bytes.Compare(persons[n-1][:], id[:]) >= 0 {
+		if n := len(persons); n > 0 && id == persons[0] || n > 1 && bytes.Compare(persons[n-1][:], id[:]) >= 0 {
 			return crm.ErrDamaged
 		}
 		persons = append(persons, id)
