@@ -6,8 +6,6 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"errors"
-	"fmt"
-	"hash/crc32"
 	"iter"
 	"os"
 	"path/filepath"
@@ -79,7 +77,7 @@ func owners(t testing.TB, file []byte) []int64 {
 func TestFlip(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "log")
 	sealer := audittest.NewSealer()
-	pin := history(t, fileStore(t, dir), sealer, 40)
+	pin := history(t, fileStore(t, dir), sealer, 16)
 	path := filepath.Join(dir, "00000000000000000000.seg")
 	file, err := os.ReadFile(path)
 	if err != nil {
@@ -90,8 +88,9 @@ func TestFlip(t *testing.T) {
 	if v := verify(t, fileStore(t, dir), opts); !v.OK() || v.Opened == 0 {
 		t.Fatal(v)
 	}
-	step := max(1, len(file)/1500) // about 1,500 places
-	if os.Getenv("CRMGUARD_SOAK") != "" {
+	step := max(1, len(file)/1200) // some more than 1,000 places
+	soak := os.Getenv("CRMGUARD_SOAK") != ""
+	if soak {
 		step = 1
 	}
 	places := 0
@@ -121,7 +120,11 @@ func TestFlip(t *testing.T) {
 		t.Fatal(err)
 	}
 	for off := range note {
-		for bit := range 8 {
+		bits := []int{off % 8}
+		if soak {
+			bits = []int{0, 1, 2, 3, 4, 5, 6, 7}
+		}
+		for _, bit := range bits {
 			b := bytes.Clone(note)
 			b[off] ^= 1 << bit
 			if err := os.WriteFile(side, b, 0o600); err != nil {
@@ -133,7 +136,7 @@ func TestFlip(t *testing.T) {
 			}
 		}
 	}
-	t.Logf("%d places of the log and %d of the checkpoint file: all found and named", places, 8*len(note))
+	t.Logf("%d places of the log and %d bytes of the checkpoint file: all found and named", places, len(note))
 	os.WriteFile(side, note, 0o600)
 	if v := verify(t, fileStore(t, dir), opts); !v.OK() {
 		t.Fatal(v)
@@ -330,15 +333,12 @@ func TestForged(t *testing.T) {
 			if len(c.list) == 0 {
 				return
 			}
-			for _, e := range []error{nil} { // what is tampered with does not open either
-				l, err := audit.Open(ctx, forged{memstore.New(), c.list}, audittest.Signer(t, origin), &audit.Options{PinnedHead: pin, Sealer: sealer})
-				ok := errors.Is(err, audit.ErrTampered) || errors.Is(err, audit.ErrTruncated)
-				if opening := strings.HasPrefix(name, "opening"); err != e && !ok || err == nil && !opening {
-					t.Fatalf("open: %v, %v", l, err)
-				}
-				if l != nil {
-					l.Close()
-				}
+			if strings.HasPrefix(name, "opening") {
+				return // Open does not look at openings
+			}
+			_, err := audit.Open(ctx, forged{memstore.New(), c.list}, audittest.Signer(t, origin), &audit.Options{PinnedHead: pin, Sealer: sealer})
+			if !errors.Is(err, audit.ErrTampered) && !errors.Is(err, audit.ErrTruncated) {
+				t.Fatalf("open: %v", err)
 			}
 		})
 	}
@@ -388,7 +388,12 @@ func rewrite(t testing.TB, id [16]byte, n int) driver.Store {
 // hashes, roots and all, is found at the batch he began with.
 func TestRewrittenWithoutKey(t *testing.T) {
 	store := memstore.New()
-	pin := history(t, store, audittest.NewSealer(), 12)
+	l := openLog(t, store, nil)
+	for i := range 12 {
+		if _, err := l.AppendAll(ctx, []audit.Event{full(i), full(i), full(i)}); err != nil {
+			t.Fatal(err)
+		}
+	}
 	list := batchesOf(t, store)
 	r := newReference(origin)
 	for i, b := range list {
@@ -417,12 +422,10 @@ func TestRewrittenWithoutKey(t *testing.T) {
 	}
 	for _, every := range []bool{false, true} {
 		v := verify(t, forged{memstore.New(), list}, &audit.VerifyOptions{EverySignature: every})
-		// Openings were dropped on the way: look at the signature first.
-		if v.OK() || (v.State != audit.Altered && v.State != audit.Withheld) || v.At < int64(list[5].First) {
-			t.Fatalf("%v", v)
+		if v.State != audit.Altered || v.At != int64(list[5].First) {
+			t.Fatal(v)
 		}
 	}
-	_ = pin
 }
 
 func TestVerdictText(t *testing.T) {
@@ -450,5 +453,4 @@ func TestVerdictText(t *testing.T) {
 	if audit.State(99).String() != "State(99)" {
 		t.Error(audit.State(99))
 	}
-	_ = fmt.Sprint(crc32.Castagnoli)
 }

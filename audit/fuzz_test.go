@@ -1,0 +1,76 @@
+package audit_test
+
+import (
+	"bytes"
+	"testing"
+
+	"github.com/crmguard/crmguard/audit"
+	"github.com/crmguard/crmguard/audit/memstore"
+)
+
+// seeds are the frames of a small log.
+func seeds(f *testing.F) (list [][]byte) {
+	store := memstore.New()
+	history(f, store, clearSealer{}, 3)
+	for _, b := range batchesOf(f, store) {
+		list = append(list, b.Data)
+	}
+	return list
+}
+
+// What parses as an event is made of exactly these bytes.
+func FuzzEvent(f *testing.F) {
+	for _, b := range seeds(f) {
+		for len(b) > 0 {
+			var fr audit.Frame
+			fr, b, _ = audit.NextFrame(b)
+			if fr.Kind == 1 {
+				f.Add(fr.Event)
+			}
+		}
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		id, index, e, err := audit.ParseEvent(b)
+		if err == nil && !bytes.Equal(audit.AppendEvent(id, index, e), b) {
+			t.Fatalf("two spellings of one event: %x", b)
+		}
+	})
+}
+
+// A frame takes what it says and no more, and its openings come apart.
+func FuzzFrame(f *testing.F) {
+	for _, b := range seeds(f) {
+		f.Add(b)
+	}
+	f.Add(bytes.Repeat([]byte{0xff}, 40))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		for len(b) > 0 {
+			fr, rest, err := audit.NextFrame(b)
+			if err != nil {
+				return
+			}
+			again := bytes.Clone(b[:len(b)-len(rest)])
+			audit.SealFrame(again)
+			if !bytes.Equal(again, b[:len(again)]) {
+				t.Fatal("two spellings of one frame")
+			}
+			audit.SplitOpenings(fr.Openings)
+			b = rest
+		}
+	})
+}
+
+// A checkpoint has one text.
+func FuzzCheckpoint(f *testing.F) {
+	store := memstore.New()
+	note := history(f, store, clearSealer{}, 2)
+	f.Add(note)
+	f.Add(bytes.Replace(note, []byte("\n\n"), []byte("\nlater 1\n\n"), 1))
+	f.Add([]byte("x\n1\n\n"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		c, err := audit.ParseCheckpoint(b)
+		if err == nil && (!bytes.HasPrefix(b, []byte(audit.CheckpointText(c))) || c.Size == 0 || c.Origin == "") {
+			t.Fatalf("two spellings of one checkpoint: %q", b)
+		}
+	})
+}
