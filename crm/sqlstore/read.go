@@ -16,12 +16,12 @@ import (
 // idsAtOnce is how many ids one statement asks for.
 const idsAtOnce = 512
 
-// list returns "(?,?,?)" with its arguments, the last repeated until their number is a power of two, so that
-// lists of all lengths make few different statements.
+// list returns "(?,?,?)" with its arguments. The last is repeated until their number is a power of two, so
+// that lists of all usual lengths make few different statements.
 func list[T any](values []T, arg func(T) any) (string, []any) {
-	n := 1
-	if len(values) > 1 {
-		n = 1 << bits.Len(uint(len(values)-1))
+	n := len(values)
+	if n > 1 && n <= 1024 {
+		n = 1 << bits.Len(uint(n-1))
 	}
 	args := make([]any, n)
 	for i := range args {
