@@ -8,7 +8,7 @@ type Contact struct {
 	Title    string       `protect:"internal" json:"title"`
 	Phone    Text         `protect:"personal,index=exact:phone,mask=phone" json:"phone"`
 	Email    Text         `protect:"personal,index=exact:email,mask=email" json:"email"`
-	Note     Text         `protect:"personal,mask=hidden" json:"note"`
+	Note     Text         `protect:"personal" json:"note"`
 	Primary  bool         `protect:"internal" json:"primary"` // the one to ask first
 }
 

@@ -44,7 +44,7 @@ type Contract struct {
 	State           ContractState `protect:"internal,indexed" json:"state"`
 	ApprovedAt      time.Time     `protect:"internal" json:"approved_at"`
 	ClosedAt        time.Time     `protect:"internal" json:"closed_at"` // ended or terminated
-	Note            Text          `protect:"personal,mask=hidden" json:"note"`
+	Note            Text          `protect:"personal" json:"note"`
 }
 
 // Validate returns an *InvalidError that lists every broken rule, or nil.

@@ -58,9 +58,9 @@ type Customer struct {
 	Phone2       Text          `protect:"personal,index=exact:phone,mask=phone" json:"phone2"`
 	Email        Text          `protect:"personal,index=exact:email,mask=email" json:"email"`
 	Address      Text          `protect:"personal,mask=address" json:"address"`
-	Website      Text          `protect:"personal,mask=hidden" json:"website"`
+	Website      Text          `protect:"personal" json:"website"`
 	IDNumber     Text          `protect:"sensitive,mask=last4" json:"id_number"` // of an identity document
-	Note         Text          `protect:"personal,mask=hidden" json:"note"`
+	Note         Text          `protect:"personal" json:"note"`
 	City         string        `protect:"internal" json:"city"`
 	Country      string        `protect:"internal" json:"country"`
 	Industry     string        `protect:"internal" json:"industry"`

@@ -21,7 +21,7 @@ type FollowUp struct {
 	Subject     UUID         `protect:"internal,indexed" json:"subject"`      // the record it is about
 	Customer    ID[Customer] `protect:"internal,indexed" json:"customer"`     // none while the subject is a lead
 	Channel     Channel      `protect:"internal" json:"channel"`
-	Text        Text         `protect:"personal,mask=hidden" json:"text"`
+	Text        Text         `protect:"personal" json:"text"`
 	At          time.Time    `protect:"internal,indexed" json:"at"`
 	NextAt      time.Time    `protect:"internal,indexed" json:"next_at"` // when to come back; zero: not planned
 }

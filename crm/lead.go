@@ -36,7 +36,7 @@ type Lead struct {
 	Title       string       `protect:"internal" json:"title"`
 	Phone       Text         `protect:"personal,index=exact:phone,mask=phone" json:"phone"`
 	Email       Text         `protect:"personal,index=exact:email,mask=email" json:"email"`
-	Note        Text         `protect:"personal,mask=hidden" json:"note"`
+	Note        Text         `protect:"personal" json:"note"`
 	City        string       `protect:"internal" json:"city"`
 	Country     string       `protect:"internal" json:"country"`
 	Source      string       `protect:"internal" json:"source"`

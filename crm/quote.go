@@ -83,7 +83,7 @@ type Quote struct {
 	State      QuoteState   `protect:"internal,indexed" json:"state"`
 	SentAt     time.Time    `protect:"internal" json:"sent_at"`
 	DecidedAt  time.Time    `protect:"internal" json:"decided_at"` // accepted, declined or expired
-	Note       Text         `protect:"personal,mask=hidden" json:"note"`
+	Note       Text         `protect:"personal" json:"note"`
 }
 
 // totals adds up the lines.

@@ -120,7 +120,7 @@ type Row struct {
 	Tenant    string
 	Type      string
 	ID        UUID
-	Persons   []UUID // whose keys seal fields of this row, sorted
+	Persons   []UUID // whose keys seal fields of this row: the record's own person, then the others, ascending
 	Version   int64  // 1 when created, one more at each write
 	ChangeSeq int64  // set by the store: grows with every write of any row, in commit order
 	Deleted   bool   // in the recycle bin

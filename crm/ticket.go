@@ -41,8 +41,8 @@ type Ticket struct {
 	Meta[Ticket]
 	Number     string       `protect:"internal,indexed" json:"number"`
 	Customer   ID[Customer] `protect:"internal,indexed" json:"customer"`
-	Subject    Text         `protect:"personal,mask=hidden" json:"subject"`
-	Body       Text         `protect:"personal,mask=hidden" json:"body"`
+	Subject    Text         `protect:"personal" json:"subject"`
+	Body       Text         `protect:"personal" json:"body"`
 	Priority   Priority     `protect:"internal,indexed" json:"priority"`
 	State      TicketState  `protect:"internal,indexed" json:"state"`
 	DueAt      time.Time    `protect:"internal,indexed" json:"due_at"` // zero: no deadline

@@ -1,0 +1,241 @@
+package guard
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/crmguard/crmguard/audit"
+	"github.com/crmguard/crmguard/authz"
+	"github.com/crmguard/crmguard/crm"
+	"github.com/crmguard/crmguard/encrypt"
+)
+
+// Errors that callers branch on.
+var (
+	// ErrForged: a row or the answer of the store does not authenticate. Somebody wrote past the guard.
+	ErrForged = errors.New("guard: row does not authenticate")
+	// ErrQuota: the actor has searched masked fields too often; the quota refills with time.
+	ErrQuota = errors.New("guard: search quota is used up")
+	// ErrReadOnly: the guard was opened for reading.
+	ErrReadOnly = errors.New("guard: opened for reading only")
+)
+
+// Log is what guard needs of an audit.Log.
+type Log interface {
+	Append(ctx context.Context, e audit.Event) (audit.Receipt, error)
+	Query(ctx context.Context, f audit.Filter, before uint64, limit int) ([]audit.Entry, error)
+	Reveal(ctx context.Context, e audit.Entry) ([]audit.Detail, error)
+}
+
+// Caller is who asks, and why.
+type Caller struct {
+	Subject     authz.Subject
+	Environment authz.Environment
+	Reason      string // for actions that oblige to give one; kept in the log under the record's person
+}
+
+// Options of New. Nil means the zero value of each field.
+type Options struct {
+	LogName       string           // names the log in the store's list of applied events; "": "log"
+	Clock         func() time.Time // nil: time.Now
+	SearchPerHour int              // searches of masked fields an actor may make in an hour; 0: 120
+	Region        string           // of phone numbers typed without one, ISO 3166; "": "CN"
+}
+
+// Guard holds the parts that every operation passes. It is safe for concurrent use.
+type Guard struct {
+	store  crm.Store
+	keeper *encrypt.Keeper
+	policy authz.Authorizer
+	log    Log
+	name   string
+	now    func() time.Time
+	quota  quota
+	region string
+}
+
+// New composes a guard and settles what a crash left open: each write that the log announced and the
+// store does not have gets an event that says so. It returns how many there were.
+func New(ctx context.Context, store crm.Store, keeper *encrypt.Keeper, policy authz.Authorizer, log Log, opts *Options) (g *Guard, aborted int, err error) {
+	var o Options
+	if opts != nil {
+		o = *opts
+	}
+	if o.LogName == "" {
+		o.LogName = "log"
+	}
+	if o.Clock == nil {
+		o.Clock = time.Now
+	}
+	if o.SearchPerHour == 0 {
+		o.SearchPerHour = 120
+	}
+	if o.Region == "" {
+		o.Region = "CN"
+	}
+	if store == nil || keeper == nil || policy == nil || log == nil {
+		return nil, 0, errors.New("guard: store, keeper, policy and log are required")
+	}
+	g = &Guard{
+		store: store, keeper: keeper, policy: policy, log: log, name: o.LogName, now: o.Clock,
+		region: o.Region, quota: quota{perHour: o.SearchPerHour, used: map[string]*bucket{}},
+	}
+	aborted, err = g.reconcile(ctx)
+	if err != nil {
+		return nil, 0, fmt.Errorf("guard: comparing log and store: %w", err)
+	}
+	return g, aborted, nil
+}
+
+// Actions of the guard's own events.
+const (
+	actionReconciled = "guard.reconciled"
+	actionRestored   = "backup.restored" // a restore puts the store behind the log; older intents are settled
+	actionAborted    = "guard.aborted"
+)
+
+// MarkRestored says in the log that the store was replaced by a backup, so that writes which the log
+// announced before are not taken for aborted ones. snapshot names the backup.
+func MarkRestored(ctx context.Context, log Log, tenant, actor, snapshot string) error {
+	_, err := log.Append(ctx, audit.Event{
+		Action: actionRestored, Activity: audit.Restore, Outcome: audit.Allowed,
+		Tenant: tenant, Actor: actor, Note: snapshot,
+	})
+	return err
+}
+
+// reconcile looks at every intent since the last reconciliation or restore.
+func (g *Guard) reconcile(ctx context.Context) (int, error) {
+	var from uint64
+	for _, action := range []string{actionReconciled, actionRestored} {
+		last, err := g.log.Query(ctx, audit.Filter{Action: action}, math.MaxUint64, 1)
+		if err != nil {
+			return 0, err
+		}
+		if len(last) == 1 {
+			from = max(from, last[0].Index+1)
+		}
+	}
+	var intents []audit.Entry
+	settled := map[uint64]bool{}
+	for before := uint64(math.MaxUint64); ; {
+		page, err := g.log.Query(ctx, audit.Filter{}, before, 1000)
+		if err != nil {
+			return 0, err
+		}
+		for _, e := range page {
+			if e.Index < from {
+				page = nil
+				break
+			}
+			before = e.Index
+			switch {
+			case e.Event.Outcome == audit.Intended:
+				intents = append(intents, e)
+			case e.Event.Outcome == audit.Aborted && e.Event.HasRef:
+				settled[e.Event.Ref] = true
+			}
+		}
+		if len(page) == 0 {
+			break
+		}
+	}
+	if len(intents) == 0 {
+		return 0, nil
+	}
+	applied, err := g.store.Applied(ctx, g.name, from)
+	if err != nil {
+		return 0, err
+	}
+	slices.Reverse(intents)
+	aborted := 0
+	for _, e := range intents {
+		if _, ok := slices.BinarySearch(applied, e.Index); ok || settled[e.Index] {
+			continue
+		}
+		if err := g.abort(ctx, e.Event.Tenant, e.Event.Actor, e.Index); err != nil {
+			return 0, err
+		}
+		aborted++
+	}
+	r, err := g.log.Append(ctx, audit.Event{
+		Action: actionReconciled, Outcome: audit.Allowed, Count: int64(aborted),
+	})
+	if err != nil {
+		return 0, err
+	}
+	return aborted, g.store.Prune(ctx, g.name, r.Index)
+}
+
+// abort logs that the write announced by event index did not happen.
+func (g *Guard) abort(ctx context.Context, tenant, actor string, index uint64) error {
+	_, err := g.log.Append(ctx, audit.Event{
+		Action: actionAborted, Outcome: audit.Aborted, Tenant: tenant, Actor: actor, Ref: index, HasRef: true,
+	})
+	return err
+}
+
+// Authorize decides on a function that is no record, such as "backup" or "log", and logs the answer
+// before it returns: nil, or an *authz.DeniedError.
+func (g *Guard) Authorize(ctx context.Context, c Caller, action authz.Action, function string) error {
+	d, err := g.policy.Decide(ctx, authz.Request{
+		Subject: c.Subject, Action: action, Environment: c.Environment,
+		Resource: authz.Resource{Tenant: c.Subject.Tenant, Type: function},
+	})
+	if err != nil {
+		return fmt.Errorf("guard: %w", err)
+	}
+	denial := d.Proceed(c.met()...)
+	e := c.event(function, action, d)
+	if denial != nil {
+		e.Outcome = audit.Denied
+	}
+	if _, err := g.log.Append(ctx, e); err != nil {
+		return fmt.Errorf("guard: no log, no data: %w", err)
+	}
+	return denial
+}
+
+// Events returns events of the log to who may read it, newest first, below index before. The reading
+// is an event too.
+func (g *Guard) Events(ctx context.Context, c Caller, f audit.Filter, before uint64, limit int) ([]audit.Entry, error) {
+	if err := g.Authorize(ctx, c, authz.Read, "log"); err != nil {
+		return nil, err
+	}
+	f.Tenant = c.Subject.Tenant
+	return g.log.Query(ctx, f, before, limit)
+}
+
+// Record logs an act of the composing program that touches no record, such as a sign-in. Detail values
+// go through audit.Personal; nothing else in e may be personal.
+func (g *Guard) Record(ctx context.Context, e audit.Event) (audit.Receipt, error) {
+	return g.log.Append(ctx, e)
+}
+
+// met lists the obligations that the caller has met.
+func (c Caller) met() []authz.Obligation {
+	if c.Reason != "" {
+		return []authz.Obligation{authz.NeedReason}
+	}
+	return nil
+}
+
+// activities says which class of the log an action belongs to.
+var activities = map[authz.Action]audit.Activity{
+	authz.List: audit.List, authz.Read: audit.Read, authz.Search: audit.Search, authz.Create: audit.Create,
+	authz.Update: audit.Update, authz.Delete: audit.Delete, authz.Restore: audit.Restore,
+	authz.Reveal: audit.Decrypt, authz.Import: audit.Import, authz.Export: audit.Export, authz.Manage: audit.Configure,
+}
+
+// event begins an event about an action of the caller.
+func (c Caller) event(typ string, action authz.Action, d authz.Decision) audit.Event {
+	return audit.Event{
+		Action: typ + "." + string(action), Activity: activities[action], Outcome: audit.Allowed,
+		Actor: c.Subject.ID, Session: c.Subject.Session, Tenant: c.Subject.Tenant,
+		Purpose: c.Environment.Purpose, Policy: d.Revision, Controls: d.Controls,
+	}
+}

@@ -1,0 +1,493 @@
+package guard
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/crmguard/crmguard/audit"
+	"github.com/crmguard/crmguard/authz"
+	"github.com/crmguard/crmguard/crm"
+	"github.com/crmguard/crmguard/encrypt"
+)
+
+// Query asks for one page of a list.
+type Query struct {
+	Clauses []crm.Clause // over fields that are clear columns and that the policy opens
+	Bin     bool         // the recycle bin instead of living records
+	Sort    string       // such a field; "": by creation
+	Desc    bool
+	After   string // Page.Next of the page before; "" for the first
+	Limit   int    // 1 to 200; 0: 50
+}
+
+// Page is one page of a list.
+type Page[T any] struct {
+	Items []View[T]
+	Next  string // "" on the last page
+	Event uint64 // the log's event of this reading; it names each record
+}
+
+// Get returns one record. Errors: crm.ErrNotFound, also for a record that the caller may not read.
+func (r *Records[T]) Get(ctx context.Context, c Caller, id crm.UUID) (View[T], error) {
+	row, err := r.load(ctx, c, id)
+	if err != nil {
+		return View[T]{}, err
+	}
+	d, err := r.readable(ctx, c, row)
+	if err != nil {
+		return View[T]{}, err
+	}
+	return r.open(ctx, c, authz.Read, row, d)
+}
+
+// load returns an authentic row of the caller's tenant, or crm.ErrNotFound.
+func (r *Records[T]) load(ctx context.Context, c Caller, id crm.UUID) (*crm.Row, error) {
+	rows, err := r.g.store.Load(ctx, c.Subject.Tenant, r.typ, []crm.UUID{id})
+	if err != nil {
+		return nil, fmt.Errorf("guard: %w", err)
+	}
+	if len(rows) != 1 || rows[0].Version == 0 {
+		return nil, crm.ErrNotFound
+	}
+	if rows[0].ID != id {
+		return nil, fmt.Errorf("%w: %s %s", ErrForged, r.typ, id)
+	}
+	if err := r.authentic(ctx, c.Subject.Tenant, rows); err != nil {
+		return nil, err
+	}
+	return &rows[0], nil
+}
+
+// readable decides whether the caller may know of a row at all; a refusal is logged and looks like
+// crm.ErrNotFound.
+func (r *Records[T]) readable(ctx context.Context, c Caller, row *crm.Row) (authz.Decision, error) {
+	d, err := r.g.decider(c, authz.Read).decide(ctx, r.resource(row))
+	if err != nil {
+		return d, err
+	}
+	if d.Proceed(c.met()...) != nil {
+		if err := r.deny(ctx, c, authz.Read, row, d); err != nil {
+			return d, err
+		}
+		return d, crm.ErrNotFound
+	}
+	return d, nil
+}
+
+// deny logs a denial. A nil error means that it is in the log.
+func (r *Records[T]) deny(ctx context.Context, c Caller, a authz.Action, row *crm.Row, d authz.Decision) error {
+	e := c.event(r.typ, a, d)
+	e.Outcome = audit.Denied
+	if row != nil {
+		e.Targets = []audit.Target{{Type: r.typ, ID: row.ID.String(), Version: uint64(row.Version)}}
+	}
+	if _, err := r.g.log.Append(ctx, e); err != nil {
+		return fmt.Errorf("guard: no log, no data: %w", err)
+	}
+	return nil
+}
+
+// open logs that the caller reads one row, then opens it.
+func (r *Records[T]) open(ctx context.Context, c Caller, a authz.Action, row *crm.Row, d authz.Decision) (View[T], error) {
+	views, event, err := r.openAll(ctx, c, a, []crm.Row{*row}, []authz.Decision{d})
+	if err != nil {
+		return View[T]{}, err
+	}
+	views[0].Event = event
+	return views[0], nil
+}
+
+// openAll logs one event that names each row, then opens what the decisions allow.
+func (r *Records[T]) openAll(ctx context.Context, c Caller, a authz.Action, rows []crm.Row, ds []authz.Decision) ([]View[T], uint64, error) {
+	e := c.event(r.typ, a, authz.Decision{})
+	e.Count = int64(len(rows))
+	var shown []string
+	for i := range rows {
+		e.Targets = append(e.Targets, audit.Target{Type: r.typ, ID: rows[i].ID.String(), Version: uint64(rows[i].Version)})
+		e.Policy = ds[i].Revision
+		for _, control := range ds[i].Controls {
+			if !slices.Contains(e.Controls, control) {
+				e.Controls = append(e.Controls, control)
+			}
+		}
+		for _, f := range r.sealed {
+			word := f.Name
+			switch ds[i].Fields.Access(f.Name, string(f.Class)) {
+			case authz.Open:
+			case authz.Masked:
+				word += ":masked"
+			default:
+				continue
+			}
+			if !slices.Contains(shown, word) {
+				shown = append(shown, word)
+			}
+		}
+	}
+	e.Fields = shown
+	receipt, err := r.g.log.Append(ctx, e)
+	if err != nil {
+		return nil, 0, fmt.Errorf("guard: no log, no data: %w", err)
+	}
+	views := make([]View[T], len(rows))
+	for i := range rows {
+		if err := r.hydrate(&rows[i], &views[i].Value); err != nil {
+			return nil, 0, err
+		}
+		views[i].Controls = ds[i].Controls
+		views[i].Event = receipt.Index
+	}
+	return views, receipt.Index, r.fill(ctx, rows, ds, views)
+}
+
+// fill opens the allowed fields of rows into views and masks or hides the rest. Rows with equal field
+// policies are opened together, so that their keys are loaded in one query.
+func (r *Records[T]) fill(ctx context.Context, rows []crm.Row, ds []authz.Decision, views []View[T]) error {
+	groups := map[string][]int{}
+	names := map[string][]string{}
+	for i := range rows {
+		var open []string
+		key := ""
+		for _, f := range r.sealed {
+			if ds[i].Fields.Access(f.Name, string(f.Class)) != authz.Hidden {
+				open = append(open, f.Name)
+				key += f.Name + ","
+			}
+		}
+		groups[key] = append(groups[key], i)
+		names[key] = open
+	}
+	for key, members := range groups {
+		recs := make([]encrypt.Record, len(members))
+		fields := make([][]encrypt.SealedField, len(members))
+		into := make([]*T, len(members))
+		for j, i := range members {
+			recs[j], fields[j], into[j] = recordOf(&rows[i]), sealedOf(rows[i].Sealed), &views[i].Value
+		}
+		if len(names[key]) > 0 {
+			if _, err := r.codec.OpenAll(ctx, r.g.keeper, recs, fields, into, names[key]...); err != nil {
+				return fmt.Errorf("guard: %s: %w", r.typ, err)
+			}
+		}
+		for _, i := range members {
+			if err := r.conceal(&views[i], ds[i]); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// conceal masks and hides the fields of a view as the decision says.
+func (r *Records[T]) conceal(v *View[T], d authz.Decision) error {
+	v.Fields = make(map[string]Access, len(r.fields))
+	for _, f := range r.fields {
+		access := d.Fields.Access(f.Name, string(f.Class))
+		v.Fields[f.Name] = access
+		var err error
+		switch {
+		case access == authz.Masked:
+			err = r.codec.Conceal(&v.Value, f.Name, encrypt.StateMasked)
+		case access == authz.Hidden:
+			err = r.codec.Conceal(&v.Value, f.Name, encrypt.StateHidden)
+		}
+		if err != nil {
+			return fmt.Errorf("guard: %w", err)
+		}
+	}
+	return nil
+}
+
+// Reveal returns one field in clear, where the policy allows it for the reason that the caller gives.
+// The log keeps the reason under the record's person.
+func (r *Records[T]) Reveal(ctx context.Context, c Caller, id crm.UUID, field string) (View[T], error) {
+	var none View[T]
+	f, ok := r.field(field)
+	if !ok {
+		return none, fmt.Errorf("guard: type %s has no field %s", r.typ, field)
+	}
+	row, err := r.load(ctx, c, id)
+	if err != nil {
+		return none, err
+	}
+	if _, err := r.readable(ctx, c, row); err != nil {
+		return none, err
+	}
+	d, err := r.g.decider(c, authz.Reveal).decide(ctx, r.resource(row))
+	if err != nil {
+		return none, err
+	}
+	denial := d.Proceed(c.met()...)
+	if denial == nil && d.Fields.Access(f.Name, string(f.Class)) != authz.Open {
+		denial = &authz.DeniedError{Controls: []string{"fields." + string(f.Class)}}
+	}
+	if denial != nil {
+		return none, errors.Join(denial, r.deny(ctx, c, authz.Reveal, row, d))
+	}
+	e := c.event(r.typ, authz.Reveal, d)
+	e.Targets = []audit.Target{{Type: r.typ, ID: row.ID.String(), Version: uint64(row.Version)}}
+	e.Fields = []string{f.Name}
+	if c.Reason != "" {
+		e.Details = []audit.Detail{audit.Personal("reason", personOf(row), c.Reason)}
+	}
+	receipt, err := r.g.log.Append(ctx, e)
+	if err != nil {
+		return none, fmt.Errorf("guard: no log, no data: %w", err)
+	}
+	// Every other field is hidden in the answer.
+	only := authz.Decision{Allowed: true, Fields: authz.Fields{ByName: map[string]authz.Access{f.Name: authz.Open}}}
+	v := []View[T]{{Controls: d.Controls, Event: receipt.Index}}
+	if f.Clear {
+		if err := r.hydrate(row, &v[0].Value); err != nil {
+			return none, err
+		}
+	}
+	if err := r.fill(ctx, []crm.Row{*row}, []authz.Decision{only}, v); err != nil {
+		return none, err
+	}
+	return v[0], nil
+}
+
+// List returns one page of the records that the caller may list. A field that the policy does not
+// open can be neither filtered nor sorted.
+func (r *Records[T]) List(ctx context.Context, c Caller, q Query) (Page[T], error) {
+	d := r.g.decider(c, authz.List)
+	sq, err := r.prepare(ctx, c, authz.List, d, q)
+	if err != nil {
+		return Page[T]{}, err
+	}
+	page, err := r.g.store.List(ctx, sq)
+	if err != nil {
+		return Page[T]{}, fmt.Errorf("guard: %w", err)
+	}
+	return r.page(ctx, c, authz.List, d, page)
+}
+
+// Count counts the records that List would return over all pages.
+func (r *Records[T]) Count(ctx context.Context, c Caller, q Query) (int64, error) {
+	d := r.g.decider(c, authz.List)
+	sq, err := r.prepare(ctx, c, authz.List, d, q)
+	if err != nil {
+		return 0, err
+	}
+	e := c.event(r.typ, authz.List, authz.Decision{})
+	e.Action = r.typ + ".count"
+	if _, err := r.g.log.Append(ctx, e); err != nil {
+		return 0, fmt.Errorf("guard: no log, no data: %w", err)
+	}
+	n, err := r.g.store.Count(ctx, sq)
+	if err != nil {
+		return 0, fmt.Errorf("guard: %w", err)
+	}
+	return n, nil
+}
+
+// prepare turns a list's query into one for the store, or denies.
+func (r *Records[T]) prepare(ctx context.Context, c Caller, a authz.Action, d *decider, q Query) (crm.Query, error) {
+	sample, err := r.sample(ctx, c, d)
+	if err != nil {
+		return crm.Query{}, err
+	}
+	denial := sample.Proceed(c.met()...)
+	if denial == nil {
+		names := []string{q.Sort}
+		for _, cl := range q.Clauses {
+			names = append(names, cl.Column)
+		}
+		for _, name := range names {
+			f, ok := r.field(name)
+			switch {
+			case name == "":
+			case !ok || !f.Clear:
+				return crm.Query{}, fmt.Errorf("%w: %s is not sorted or filtered by", encrypt.ErrUnsupported, r.typ)
+			case sample.Fields.Access(f.Name, string(f.Class)) != authz.Open:
+				denial = &authz.DeniedError{Controls: []string{"fields." + string(f.Class)}}
+			}
+		}
+	}
+	if denial != nil {
+		return crm.Query{}, errors.Join(denial, r.deny(ctx, c, a, nil, sample))
+	}
+	filter, err := r.g.policy.Filter(ctx, authz.Request{
+		Subject: c.Subject, Action: a, Environment: c.Environment,
+		Resource: authz.Resource{Tenant: c.Subject.Tenant, Type: r.typ},
+	})
+	if err != nil {
+		return crm.Query{}, fmt.Errorf("guard: %w", err)
+	}
+	sq := crm.Query{
+		Tenant: c.Subject.Tenant, Type: r.typ, Where: where{filter, r.state},
+		Clauses: q.Clauses, Sort: q.Sort, Desc: q.Desc, After: q.After, Limit: q.Limit,
+	}
+	if q.Bin {
+		sq.Deletion = crm.InBin
+	}
+	if sq.Limit == 0 {
+		sq.Limit = 50
+	}
+	if sq.Limit < 1 || sq.Limit > 200 {
+		return crm.Query{}, errors.New("guard: a page has 1 to 200 records")
+	}
+	return sq, nil
+}
+
+// page checks what the store returned, logs it and opens it.
+func (r *Records[T]) page(ctx context.Context, c Caller, a authz.Action, d *decider, p crm.Page) (Page[T], error) {
+	if err := r.authentic(ctx, c.Subject.Tenant, p.Rows); err != nil {
+		return Page[T]{}, err
+	}
+	ds := make([]authz.Decision, len(p.Rows))
+	for i := range p.Rows {
+		var err error
+		if ds[i], err = d.decide(ctx, r.resource(&p.Rows[i])); err != nil {
+			return Page[T]{}, err
+		}
+		if ds[i].Proceed(c.met()...) != nil {
+			// The filter admitted what the decision refuses: a fault of the policy engine or a store
+			// that returns what was not asked for. Nothing leaves.
+			return Page[T]{}, errors.Join(errors.New("guard: list and decision disagree"),
+				r.deny(ctx, c, a, &p.Rows[i], ds[i]))
+		}
+	}
+	views, event, err := r.openAll(ctx, c, a, p.Rows, ds)
+	if err != nil {
+		return Page[T]{}, err
+	}
+	return Page[T]{Items: views, Next: p.Next, Event: event}, nil
+}
+
+// Search returns the records, at most limit (1 to 200), that hold exactly the term in one of the fields,
+// after normalisation: a phone in another spelling is found. The fields must be indexed. One that the
+// policy masks is searched under the actor's quota; one that it hides is not searched, and the answer
+// does not tell.
+func (r *Records[T]) Search(ctx context.Context, c Caller, term string, limit int, fields ...string) (Page[T], error) {
+	d := r.g.decider(c, authz.Search)
+	sq, err := r.prepare(ctx, c, authz.Search, d, Query{Limit: limit})
+	if err != nil {
+		return Page[T]{}, err
+	}
+	sample, err := r.sample(ctx, c, d)
+	if err != nil {
+		return Page[T]{}, err
+	}
+	sq.Tokens = []int64{}
+	masked := false
+	var searched []encrypt.Field
+	for _, name := range fields {
+		f, ok := r.field(name)
+		if !ok || len(f.Indexes) == 0 {
+			return Page[T]{}, fmt.Errorf("%w: %s", encrypt.ErrUnsupported, name)
+		}
+		access := sample.Fields.Access(f.Name, string(f.Class))
+		if access == authz.Hidden {
+			continue
+		}
+		masked = masked || access == authz.Masked
+		tokens, err := r.codec.QueryTokens(ctx, r.g.keeper, c.Subject.Tenant, f.Name, term)
+		if err != nil {
+			return Page[T]{}, fmt.Errorf("guard: %w", err)
+		}
+		sq.Tokens = append(sq.Tokens, tokens...)
+		searched = append(searched, f)
+	}
+	if masked && !r.g.quota.take(c.Subject.Tenant+"/"+c.Subject.ID, r.g.now()) {
+		return Page[T]{}, errors.Join(ErrQuota, r.deny(ctx, c, authz.Search, nil, sample))
+	}
+	var found crm.Page
+	if len(sq.Tokens) > 0 {
+		if found, err = r.g.store.List(ctx, sq); err != nil {
+			return Page[T]{}, fmt.Errorf("guard: %w", err)
+		}
+	}
+	found.Next = "" // an exact search has one page
+	page, err := r.page(ctx, c, authz.Search, d, found)
+	if err != nil {
+		return Page[T]{}, err
+	}
+	return page, r.recheck(ctx, c, &page, found.Rows, searched, term)
+}
+
+// recheck opens the searched fields of the candidates and drops those whose token matched by chance.
+func (r *Records[T]) recheck(ctx context.Context, c Caller, page *Page[T], rows []crm.Row, searched []encrypt.Field, term string) error {
+	if len(rows) == 0 {
+		return nil
+	}
+	want := map[string][]string{}
+	names := make([]string, len(searched))
+	for i, f := range searched {
+		terms, err := r.codec.Terms(f.Name, "exact", term)
+		if err != nil {
+			return fmt.Errorf("guard: %w", err)
+		}
+		want[f.Name], names[i] = terms, f.Name
+	}
+	recs := make([]encrypt.Record, len(rows))
+	fields := make([][]encrypt.SealedField, len(rows))
+	values := make([]T, len(rows))
+	into := make([]*T, len(rows))
+	for i := range rows {
+		recs[i], fields[i], into[i] = recordOf(&rows[i]), sealedOf(rows[i].Sealed), &values[i]
+	}
+	if _, err := r.codec.OpenAll(ctx, r.g.keeper, recs, fields, into, names...); err != nil {
+		return fmt.Errorf("guard: %w", err)
+	}
+	kept := page.Items[:0]
+	for i := range rows {
+		hit := false
+		for _, f := range searched {
+			has, err := r.codec.Terms(f.Name, "exact", r.text(&values[i], f))
+			if err != nil {
+				return fmt.Errorf("guard: %w", err)
+			}
+			hit = hit || slices.ContainsFunc(has, func(t string) bool { return slices.Contains(want[f.Name], t) })
+		}
+		if hit {
+			kept = append(kept, page.Items[i])
+		}
+	}
+	page.Items = kept
+	return nil
+}
+
+// History returns the newest events about one record that the caller may read, newest first, below
+// index before (0: from the end). Reasons are opened for who may reveal. It is a reading and logged as one.
+func (r *Records[T]) History(ctx context.Context, c Caller, id crm.UUID, before uint64, limit int) ([]audit.Entry, error) {
+	row, err := r.load(ctx, c, id)
+	if err != nil {
+		return nil, err
+	}
+	d, err := r.readable(ctx, c, row)
+	if err != nil {
+		return nil, err
+	}
+	e := c.event(r.typ, authz.Read, d)
+	e.Action = r.typ + ".history"
+	e.Targets = []audit.Target{{Type: r.typ, ID: row.ID.String(), Version: uint64(row.Version)}}
+	if _, err := r.g.log.Append(ctx, e); err != nil {
+		return nil, fmt.Errorf("guard: no log, no data: %w", err)
+	}
+	if before == 0 {
+		before = math.MaxUint64
+	}
+	entries, err := r.g.log.Query(ctx, audit.Filter{Tenant: c.Subject.Tenant, TargetType: r.typ, TargetID: id.String()}, before, limit)
+	if err != nil {
+		return nil, fmt.Errorf("guard: %w", err)
+	}
+	c.Reason = "history" // decides whether a reveal would be allowed; opens nothing but reasons
+	reveal, err := r.g.decider(c, authz.Reveal).decide(ctx, r.resource(row))
+	if err != nil {
+		return nil, err
+	}
+	for i := range entries {
+		if len(entries[i].Event.Details) == 0 || reveal.Proceed(c.met()...) != nil {
+			continue
+		}
+		if entries[i].Event.Details, err = r.g.log.Reveal(ctx, entries[i]); err != nil {
+			return nil, fmt.Errorf("guard: %w", err)
+		}
+	}
+	return entries, nil
+}

@@ -1,0 +1,322 @@
+package guard
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+
+	"github.com/crmguard/crmguard/audit"
+	"github.com/crmguard/crmguard/authz"
+	"github.com/crmguard/crmguard/crm"
+	"github.com/crmguard/crmguard/encrypt"
+	"github.com/crmguard/crmguard/encrypt/normalize"
+)
+
+// TypeOptions of For. Nil means the zero value of each field.
+type TypeOptions struct {
+	Type        string                         // name of the type in store, policy and log; "": the struct's, lower snake case
+	Normalizers map[string]encrypt.Normalizer  // nil: those of encrypt/normalize
+	Masks       map[string]func(string) string // nil: those of encrypt/normalize
+}
+
+// record is what For needs of a pointer to T; embedding crm.Meta gives it.
+type record[T any] interface {
+	*T
+	Header() crm.Header
+	SetHeader(crm.Header)
+}
+
+// Records are the protected records of one type. It is safe for concurrent use.
+type Records[T any] struct {
+	g       *Guard
+	typ     string
+	codec   *encrypt.Codec[T]
+	fields  []encrypt.Field // all, in the codec's order
+	sealed  []encrypt.Field
+	columns []crm.Column // of the clear fields, in order
+	column  map[string]int
+	state   string // the column that policies call state; "" when the type has none
+
+	header    func(*T) crm.Header
+	setHeader func(*T, crm.Header)
+}
+
+// For makes the door to the records of T, a struct with protect tags that embeds crm.Meta, and
+// declares the type to the store. A type whose tags contradict each other or leave personal data in the
+// clear is refused. When *T has Validate() error or CheckUpdate(prev *T) error, they are asked before a
+// write; prev has only its clear fields.
+func For[T any, P record[T]](ctx context.Context, g *Guard, opts *TypeOptions) (*Records[T], error) {
+	var o TypeOptions
+	if opts != nil {
+		o = *opts
+	}
+	if o.Normalizers == nil {
+		o.Normalizers = normalize.Normalizers(g.region)
+	}
+	if o.Masks == nil {
+		o.Masks = normalize.Masks()
+	}
+	codec, err := encrypt.NewCodec[T](&encrypt.CodecOptions{Type: o.Type, Normalizers: o.Normalizers, Masks: o.Masks})
+	if err != nil {
+		return nil, err
+	}
+	r := &Records[T]{
+		g: g, typ: codec.Type(), codec: codec, fields: codec.Fields(), column: map[string]int{},
+		header:    func(v *T) crm.Header { return P(v).Header() },
+		setHeader: func(v *T, h crm.Header) { P(v).SetHeader(h) },
+	}
+	for _, f := range r.fields {
+		if !f.Clear {
+			r.sealed = append(r.sealed, f)
+			continue
+		}
+		r.column[f.Name] = len(r.columns)
+		r.columns = append(r.columns, crm.Column{Name: f.Name, Kind: columnKind(f.Kind), Indexed: f.Indexed})
+	}
+	for _, name := range []string{"owner", "team"} {
+		if i, ok := r.column[name]; !ok || r.columns[i].Kind != crm.KindString {
+			return nil, fmt.Errorf("guard: type %s has no clear field %s; embed crm.Meta", r.typ, name)
+		}
+	}
+	for _, name := range []string{"state", "stage"} {
+		if i, ok := r.column[name]; ok && r.columns[i].Kind == crm.KindString {
+			r.state = name
+			break
+		}
+	}
+	if err := g.store.Declare(ctx, crm.Schema{Type: r.typ, Columns: r.columns}); err != nil {
+		return nil, fmt.Errorf("guard: type %s: %w", r.typ, err)
+	}
+	return r, nil
+}
+
+func columnKind(k encrypt.Kind) crm.Kind {
+	switch k {
+	case encrypt.KindInt:
+		return crm.KindInt
+	case encrypt.KindBool:
+		return crm.KindBool
+	case encrypt.KindTime:
+		return crm.KindTime
+	}
+	return crm.KindString
+}
+
+// Type returns the name of the type in store, policy and log.
+func (r *Records[T]) Type() string { return r.typ }
+
+// Fields describes the stored fields in the struct's order.
+func (r *Records[T]) Fields() []encrypt.Field { return r.fields }
+
+// View is a record as one caller may see it: personal fields are clear, masked, hidden or erased, as
+// their State says.
+type View[T any] struct {
+	Value    T
+	Controls []string          // why the caller may see it
+	Fields   map[string]Access // for each field, by name
+	Event    uint64            // the log's event of this reading
+}
+
+// Access is how much of a field the policy shows to the caller.
+type Access = authz.Access
+
+// str returns a clear text column of a row, "" when null.
+func (r *Records[T]) str(row *crm.Row, column string) string {
+	if i, ok := r.column[column]; ok && i < len(row.Clear) {
+		return row.Clear[i].Str()
+	}
+	return ""
+}
+
+// resource is what the policy knows of a row.
+func (r *Records[T]) resource(row *crm.Row) authz.Resource {
+	res := authz.Resource{
+		Tenant: row.Tenant, Type: r.typ, ID: row.ID.String(),
+		Owner: r.str(row, "owner"), Team: r.str(row, "team"),
+	}
+	if r.state != "" {
+		res.State = r.str(row, r.state)
+	}
+	return res
+}
+
+// decider decides on many rows of one operation. Equal attributes get the same decision without
+// asking again: a decision is a function of its request.
+type decider struct {
+	policy authz.Authorizer
+	req    authz.Request
+	memo   map[authz.Resource]authz.Decision
+}
+
+func (g *Guard) decider(c Caller, a authz.Action) *decider {
+	return &decider{
+		policy: g.policy,
+		req:    authz.Request{Subject: c.Subject, Action: a, Environment: c.Environment},
+		memo:   map[authz.Resource]authz.Decision{},
+	}
+}
+
+// decide leaves the record's id out of the request when the policy cannot tell records apart by it
+// otherwise: the shipped attributes are owner, team and state.
+func (d *decider) decide(ctx context.Context, res authz.Resource) (authz.Decision, error) {
+	key := res
+	key.ID = ""
+	if dec, ok := d.memo[key]; ok {
+		return dec, nil
+	}
+	d.req.Resource = res
+	dec, err := d.policy.Decide(ctx, d.req)
+	if err != nil {
+		return authz.Decision{}, fmt.Errorf("guard: %w", err)
+	}
+	d.memo[key] = dec
+	return dec, nil
+}
+
+// sample decides for a record that the caller would own, which every kind of grant reaches. It tells
+// which fields of the type the caller may filter, sort and search.
+func (r *Records[T]) sample(ctx context.Context, c Caller, d *decider) (authz.Decision, error) {
+	return d.decide(ctx, authz.Resource{
+		Tenant: c.Subject.Tenant, Type: r.typ, Owner: c.Subject.ID, Team: c.Subject.Team,
+	})
+}
+
+// field returns the description of a field.
+func (r *Records[T]) field(name string) (encrypt.Field, bool) {
+	i := slices.IndexFunc(r.fields, func(f encrypt.Field) bool { return f.Name == name })
+	if i < 0 {
+		return encrypt.Field{}, false
+	}
+	return r.fields[i], true
+}
+
+// where adapts a policy's filter to the columns of the type.
+type where struct {
+	filter authz.Filter
+	state  string
+}
+
+func (w where) name(attr string) string {
+	if attr == "state" {
+		return w.state
+	}
+	return attr
+}
+
+// Match answers for one row; a type without states has the state "".
+func (w where) Match(column func(string) any) bool {
+	return w.filter.Match(func(attr string) any {
+		if name := w.name(attr); name != "" {
+			return column(name)
+		}
+		return ""
+	})
+}
+
+// SQL writes the filter over the type's columns.
+func (w where) SQL(column func(string) (string, error)) (string, []any, error) {
+	return w.filter.SQL(func(attr string) (string, error) {
+		if attr == "id" {
+			return "", errors.New("guard: a list cannot be filtered by id")
+		}
+		if name := w.name(attr); name != "" {
+			return column(name)
+		}
+		return "''", nil
+	})
+}
+
+// authentic checks the MACs of rows.
+func (r *Records[T]) authentic(ctx context.Context, tenant string, rows []crm.Row) error {
+	for i := range rows {
+		row := &rows[i]
+		if row.Tenant != tenant || row.Type != r.typ || row.Version < 1 {
+			return fmt.Errorf("%w: %s %s", ErrForged, r.typ, row.ID)
+		}
+		err := r.g.keeper.VerifyMAC(ctx, tenant, macLabel, digest(row, r.columns), row.MAC)
+		if errors.Is(err, encrypt.ErrTampered) {
+			return r.forged(ctx, tenant, row)
+		}
+		if err != nil {
+			return fmt.Errorf("guard: %w", err)
+		}
+	}
+	return nil
+}
+
+// forged puts a row that does not authenticate into the log.
+func (r *Records[T]) forged(ctx context.Context, tenant string, row *crm.Row) error {
+	_, err := r.g.log.Append(ctx, audit.Event{
+		Action: "guard.forged", Outcome: audit.Failed, Tenant: tenant,
+		Targets: []audit.Target{{Type: r.typ, ID: row.ID.String()}},
+	})
+	return errors.Join(fmt.Errorf("%w: %s %s", ErrForged, r.typ, row.ID), err)
+}
+
+// hydrate sets the clear fields and the header of v from a row.
+func (r *Records[T]) hydrate(row *crm.Row, v *T) error {
+	values := make([]any, len(r.columns))
+	for i := range values {
+		if i < len(row.Clear) {
+			values[i] = row.Clear[i].Any()
+		}
+	}
+	if err := r.codec.SetClear(v, values); err != nil {
+		return fmt.Errorf("guard: %w", err)
+	}
+	h := r.header(v) // owner, team and times are clear columns
+	h.ID, h.Version, h.Deleted = row.ID, row.Version, row.Deleted
+	h.Person = personOf(row)
+	r.setHeader(v, h)
+	return nil
+}
+
+// record names a row to the codec.
+func recordOf(row *crm.Row) encrypt.Record {
+	return encrypt.Record{Tenant: row.Tenant, ID: row.ID, Person: personOf(row)}
+}
+
+// sealedOf and rowSealed convert between the store's and the codec's view of sealed fields.
+func sealedOf(fields []crm.SealedField) []encrypt.SealedField {
+	out := make([]encrypt.SealedField, len(fields))
+	for i, f := range fields {
+		out[i] = encrypt.SealedField{Name: f.Name, Data: f.Data, Tokens: make([]encrypt.Token, len(f.Tokens))}
+		for j, t := range f.Tokens {
+			out[i].Tokens[j] = encrypt.Token(t)
+		}
+	}
+	return out
+}
+
+func rowSealed(fields []encrypt.SealedField) []crm.SealedField {
+	out := make([]crm.SealedField, len(fields))
+	for i, f := range fields {
+		out[i] = crm.SealedField{Name: f.Name, Data: f.Data, Tokens: make([]crm.Token, len(f.Tokens))}
+		for j, t := range f.Tokens {
+			out[i].Tokens[j] = crm.Token(t)
+		}
+	}
+	return out
+}
+
+// text returns a text field of v in clear.
+func (r *Records[T]) text(v *T, f encrypt.Field) string {
+	field := reflect.ValueOf(v).Elem().FieldByName(f.GoName)
+	if t, ok := field.Interface().(interface{ Expose() string }); ok {
+		return t.Expose()
+	}
+	if field.Kind() == reflect.String {
+		return field.String()
+	}
+	return ""
+}
+
+// personOf returns the record's own person, which a row names first.
+func personOf(row *crm.Row) crm.UUID {
+	if len(row.Persons) == 0 {
+		return crm.UUID{}
+	}
+	return row.Persons[0]
+}

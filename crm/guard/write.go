@@ -1,0 +1,400 @@
+package guard
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+
+	"github.com/crmguard/crmguard/audit"
+	"github.com/crmguard/crmguard/authz"
+	"github.com/crmguard/crmguard/crm"
+	"github.com/crmguard/crmguard/encrypt"
+)
+
+// MaxBatch is the most records that one CreateAll takes and one event names.
+const MaxBatch = 1000
+
+// validator and updateChecker are what a domain type may know of its own rules.
+type validator interface{ Validate() error }
+
+type updateChecker[T any] interface{ CheckUpdate(prev *T) error }
+
+// pending is one write between its decision and its transaction.
+type pending struct {
+	row    crm.Row
+	expect int64
+	digest []byte
+}
+
+// Create stores a new record and returns it as the caller may see it. An id, a person, an owner and a
+// team that are not set are made or taken from the caller. The new header is set in v.
+func (r *Records[T]) Create(ctx context.Context, c Caller, v *T) (View[T], error) {
+	errs, err := r.create(ctx, c, authz.Create, []*T{v})
+	if err != nil {
+		return View[T]{}, err
+	}
+	if errs[0] != nil {
+		return View[T]{}, errs[0]
+	}
+	view, err := r.Get(ctx, c, r.header(v).ID)
+	if errors.Is(err, crm.ErrNotFound) { // who may create need not be one who may read
+		r.setHeader(&view.Value, r.header(v))
+		err = nil
+	}
+	return view, err
+}
+
+// CreateAll stores up to MaxBatch new records, as an import does: one decision for each, one event for
+// the batch. errs has an error for each record that was refused, and nil for each that is stored.
+// err means that none was.
+func (r *Records[T]) CreateAll(ctx context.Context, c Caller, vs []*T) (errs []error, err error) {
+	if len(vs) > MaxBatch {
+		return nil, fmt.Errorf("guard: a batch has at most %d records", MaxBatch)
+	}
+	return r.create(ctx, c, authz.Import, vs)
+}
+
+func (r *Records[T]) create(ctx context.Context, c Caller, a authz.Action, vs []*T) ([]error, error) {
+	now := r.g.now().UTC()
+	d := r.g.decider(c, a)
+	errs := make([]error, len(vs))
+	var recs []encrypt.Record
+	var accepted []*T
+	var at []int // places of the accepted in vs
+	var last authz.Decision
+	for i, v := range vs {
+		h := r.header(v)
+		if h.ID.IsZero() {
+			h.ID = crm.NewUUID()
+		}
+		if h.Person.IsZero() {
+			h.Person = crm.NewUUID()
+		}
+		if h.Owner.IsZero() {
+			if id, err := crm.ParseUUID(c.Subject.ID); err == nil {
+				h.Owner = id
+			}
+		}
+		if h.Team == "" {
+			h.Team = c.Subject.Team
+		}
+		h.Version, h.Deleted = 1, false
+		if h.CreatedAt.IsZero() {
+			h.CreatedAt = now
+		}
+		h.UpdatedAt = now
+		r.setHeader(v, h)
+		if w, ok := any(v).(validator); ok {
+			if errs[i] = w.Validate(); errs[i] != nil {
+				continue
+			}
+		}
+		res := authz.Resource{
+			Tenant: c.Subject.Tenant, Type: r.typ, ID: h.ID.String(), Owner: h.Owner.String(), Team: h.Team,
+		}
+		if f, ok := r.field(r.state); ok {
+			res.State = r.text(v, f)
+		}
+		dec, err := d.decide(ctx, res)
+		if err != nil {
+			return nil, err
+		}
+		denial := dec.Proceed(c.met()...)
+		if denial == nil {
+			denial = r.writable(v, nil, dec)
+		}
+		if denial != nil {
+			if err := r.deny(ctx, c, a, nil, dec); err != nil {
+				return nil, err
+			}
+			errs[i] = denial
+			continue
+		}
+		last = dec
+		accepted = append(accepted, v)
+		at = append(at, i)
+		recs = append(recs, encrypt.Record{Tenant: c.Subject.Tenant, ID: h.ID, Person: h.Person})
+	}
+	if len(accepted) == 0 {
+		return errs, nil
+	}
+	sealed, err := r.codec.SealAll(ctx, r.g.keeper, recs, accepted)
+	if err != nil {
+		return nil, fmt.Errorf("guard: %s: %w", r.typ, err)
+	}
+	writes := make([]pending, len(accepted))
+	for i, v := range accepted {
+		if writes[i], err = r.build(ctx, c, v, sealed[i], 0); err != nil {
+			return nil, err
+		}
+	}
+	// A write that the store refuses is taken out, and the others are announced and tried again.
+	for len(writes) > 0 {
+		err := r.commit(ctx, c, a, last, writes)
+		var we *crm.WriteError
+		if errors.As(err, &we) && we.Index >= 0 && we.Index < len(writes) {
+			errs[at[we.Index]] = we.Err
+			writes = slices.Delete(writes, we.Index, we.Index+1)
+			at = slices.Delete(at, we.Index, we.Index+1)
+			continue
+		}
+		return errs, err
+	}
+	return errs, nil
+}
+
+// build makes the row of v.
+func (r *Records[T]) build(ctx context.Context, c Caller, v *T, sealed encrypt.Sealed, expect int64) (pending, error) {
+	h := r.header(v)
+	values, err := r.codec.ClearValues(v)
+	if err != nil {
+		return pending{}, fmt.Errorf("guard: %w", err)
+	}
+	row := crm.Row{
+		Tenant: c.Subject.Tenant, Type: r.typ, ID: h.ID, Version: h.Version, Deleted: h.Deleted,
+		Persons: []crm.UUID{h.Person}, Clear: make([]crm.Value, len(values)), Sealed: rowSealed(sealed.Fields),
+	}
+	for _, p := range sealed.Persons {
+		if crm.UUID(p) != h.Person {
+			row.Persons = append(row.Persons, p)
+		}
+	}
+	slices.SortFunc(row.Persons[1:], func(a, b crm.UUID) int { return bytes.Compare(a[:], b[:]) })
+	for i, a := range values {
+		value, ok := crm.ValueOf(a)
+		if !ok {
+			return pending{}, fmt.Errorf("guard: type %s: column %s has no kind", r.typ, r.columns[i].Name)
+		}
+		row.Clear[i] = value
+	}
+	return r.seal(ctx, row, expect)
+}
+
+// seal adds digest and MAC to a row.
+func (r *Records[T]) seal(ctx context.Context, row crm.Row, expect int64) (pending, error) {
+	sum := digest(&row, r.columns)
+	mac, err := r.g.keeper.MAC(ctx, row.Tenant, macLabel, sum)
+	if err != nil {
+		return pending{}, fmt.Errorf("guard: %w", err)
+	}
+	row.MAC = mac
+	return pending{row: row, expect: expect, digest: sum}, nil
+}
+
+// commit announces the writes in the log, then applies them in one transaction. When the store refuses,
+// the log is told; when the outcome of the commit is unknown, the store is asked whether it has the event.
+func (r *Records[T]) commit(ctx context.Context, c Caller, a authz.Action, d authz.Decision, writes []pending) error {
+	e := c.event(r.typ, a, d)
+	e.Outcome = audit.Intended
+	e.Count = int64(len(writes))
+	batch := crm.Batch{Log: r.g.name}
+	for _, w := range writes {
+		e.Targets = append(e.Targets, audit.Target{
+			Type: r.typ, ID: w.row.ID.String(), Version: uint64(w.row.Version), Digest: w.digest,
+		})
+		batch.Writes = append(batch.Writes, crm.Write{Row: w.row, Expect: w.expect})
+	}
+	receipt, err := r.g.log.Append(ctx, e)
+	if err != nil {
+		return fmt.Errorf("guard: no log, no write: %w", err)
+	}
+	batch.Event = receipt.Index
+	_, err = r.g.store.Apply(ctx, batch)
+	if err == nil {
+		return nil
+	}
+	// What follows must happen even when the caller is gone.
+	ctx = context.WithoutCancel(ctx)
+	if errors.Is(err, crm.ErrUnknown) {
+		applied, lookup := r.g.store.Applied(ctx, r.g.name, receipt.Index)
+		if lookup != nil {
+			return fmt.Errorf("guard: %w", err) // the next start looks again
+		}
+		if _, ok := slices.BinarySearch(applied, receipt.Index); ok {
+			return nil
+		}
+	}
+	if logged := r.g.abort(ctx, c.Subject.Tenant, c.Subject.ID, receipt.Index); logged != nil {
+		return fmt.Errorf("guard: %w", errors.Join(err, logged))
+	}
+	return fmt.Errorf("guard: %w", err)
+}
+
+// writable tells whether the decision lets the caller set the fields of v that differ from what is
+// stored: prev is nil when v is new. A hidden field can be set by nobody who cannot see it.
+func (r *Records[T]) writable(v, prev *T, d authz.Decision) error {
+	val := reflect.ValueOf(v).Elem()
+	for _, f := range r.fields {
+		if d.Fields.Access(f.Name, string(f.Class)) != authz.Hidden {
+			continue
+		}
+		field := val.FieldByName(f.GoName)
+		touched := false
+		switch t := field.Interface().(type) {
+		case interface {
+			IsEmpty() bool
+			State() crm.State
+		}:
+			// On an update, a text that is clear replaces the stored one, even when it is empty.
+			touched = t.State() == crm.Clear && (prev != nil || !t.IsEmpty())
+		default:
+			switch {
+			case prev == nil || !f.Clear:
+				touched = !field.IsZero()
+			default:
+				touched = !reflect.DeepEqual(field.Interface(), reflect.ValueOf(prev).Elem().FieldByName(f.GoName).Interface())
+			}
+		}
+		if touched {
+			return &authz.DeniedError{Controls: []string{"fields." + string(f.Class)}}
+		}
+	}
+	return nil
+}
+
+// Update stores v in the place of the version that v was read from, and returns the new one as the
+// caller may see it. A personal field of v that is masked, hidden, sealed or erased keeps its stored
+// value. Errors: crm.ErrNotFound, crm.ErrConflict when another version is stored, *crm.InvalidError,
+// *crm.TransitionError, *authz.DeniedError.
+func (r *Records[T]) Update(ctx context.Context, c Caller, v *T) (View[T], error) {
+	var none View[T]
+	h := r.header(v)
+	row, d, err := r.mayChange(ctx, c, authz.Update, h.ID)
+	if err != nil {
+		return none, err
+	}
+	if row.Version != h.Version {
+		return none, crm.ErrConflict
+	}
+	if row.Deleted {
+		return none, crm.ErrNotFound
+	}
+	var prev T
+	if err := r.hydrate(row, &prev); err != nil {
+		return none, err
+	}
+	old := r.header(&prev)
+	h.Person, h.CreatedAt, h.Deleted = old.Person, old.CreatedAt, false
+	h.Version, h.UpdatedAt = old.Version+1, r.g.now().UTC()
+	next := *v
+	r.setHeader(&next, h)
+	if w, ok := any(&next).(validator); ok {
+		if err := w.Validate(); err != nil {
+			return none, err
+		}
+	}
+	if w, ok := any(&next).(updateChecker[T]); ok {
+		if err := w.CheckUpdate(&prev); err != nil {
+			return none, err
+		}
+	}
+	denial := r.writable(&next, &prev, d)
+	if denial == nil && (h.Owner != old.Owner || h.Team != old.Team) {
+		// Who gives a record away must be allowed to change it where it goes.
+		res := r.resource(row)
+		res.Owner, res.Team = h.Owner.String(), h.Team
+		there, err := r.g.decider(c, authz.Update).decide(ctx, res)
+		if err != nil {
+			return none, err
+		}
+		d, denial = there, there.Proceed(c.met()...)
+	}
+	if denial != nil {
+		return none, errors.Join(denial, r.deny(ctx, c, authz.Update, row, d))
+	}
+	rec := encrypt.Record{Tenant: c.Subject.Tenant, ID: h.ID, Person: h.Person}
+	sealed, err := r.codec.Seal(ctx, r.g.keeper, rec, &next, sealedOf(row.Sealed), r.unseen(d)...)
+	if err != nil {
+		return none, fmt.Errorf("guard: %s: %w", r.typ, err)
+	}
+	w, err := r.build(ctx, c, &next, sealed, old.Version)
+	if err != nil {
+		return none, err
+	}
+	if err := unwrapWrite(r.commit(ctx, c, authz.Update, d, []pending{w})); err != nil {
+		return none, err
+	}
+	*v = next
+	return r.Get(ctx, c, h.ID)
+}
+
+// unseen lists the sealed fields without a state of their own that the caller could not have read;
+// their stored value is kept.
+func (r *Records[T]) unseen(d authz.Decision) []string {
+	var t T
+	var out []string
+	for _, f := range r.sealed {
+		_, hasState := reflect.ValueOf(&t).Elem().FieldByName(f.GoName).Interface().(interface{ State() crm.State })
+		if !hasState && d.Fields.Access(f.Name, string(f.Class)) != authz.Open {
+			out = append(out, f.Name)
+		}
+	}
+	return out
+}
+
+// mayChange loads a row and decides on a change of it.
+func (r *Records[T]) mayChange(ctx context.Context, c Caller, a authz.Action, id crm.UUID) (*crm.Row, authz.Decision, error) {
+	row, err := r.load(ctx, c, id)
+	if err != nil {
+		return nil, authz.Decision{}, err
+	}
+	if d, err := r.readable(ctx, c, row); err != nil {
+		return nil, d, err
+	}
+	d, err := r.g.decider(c, a).decide(ctx, r.resource(row))
+	if err != nil {
+		return nil, d, err
+	}
+	if denial := d.Proceed(c.met()...); denial != nil {
+		return nil, d, errors.Join(denial, r.deny(ctx, c, a, row, d))
+	}
+	return row, d, nil
+}
+
+// Delete puts a record into the recycle bin. version is the one that the caller saw.
+func (r *Records[T]) Delete(ctx context.Context, c Caller, id crm.UUID, version int64) error {
+	return r.setDeleted(ctx, c, authz.Delete, id, version, true)
+}
+
+// Restore takes a record out of the recycle bin. crm.ErrDuplicate means that a living record has
+// taken a unique value of it.
+func (r *Records[T]) Restore(ctx context.Context, c Caller, id crm.UUID, version int64) error {
+	return r.setDeleted(ctx, c, authz.Restore, id, version, false)
+}
+
+func (r *Records[T]) setDeleted(ctx context.Context, c Caller, a authz.Action, id crm.UUID, version int64, deleted bool) error {
+	row, d, err := r.mayChange(ctx, c, a, id)
+	if err != nil {
+		return err
+	}
+	if row.Version != version {
+		return crm.ErrConflict
+	}
+	if row.Deleted == deleted {
+		return crm.ErrNotFound
+	}
+	next := *row
+	next.Deleted = deleted
+	next.Version++
+	next.Clear = slices.Clone(row.Clear)
+	if i, ok := r.column["updated_at"]; ok {
+		next.Clear[i] = crm.TimeValue(r.g.now())
+	}
+	w, err := r.seal(ctx, next, row.Version)
+	if err != nil {
+		return err
+	}
+	return unwrapWrite(r.commit(ctx, c, a, d, []pending{w}))
+}
+
+// unwrapWrite drops the place of a write in its batch where there is only one.
+func unwrapWrite(err error) error {
+	var we *crm.WriteError
+	if errors.As(err, &we) {
+		return we.Err
+	}
+	return err
+}
