@@ -9,7 +9,6 @@ package normalize
 import (
 	"strings"
 	"unicode"
-	"unicode/utf8"
 
 	"github.com/nyaruka/phonenumbers"
 	"golang.org/x/net/idna"
@@ -92,9 +91,6 @@ func Name(typed string) string {
 func clip(s string) string {
 	if len(s) > maxInput {
 		s = s[:maxInput]
-		for len(s) > 0 && !utf8.ValidString(s[len(s)-1:]) && !utf8.RuneStart(s[len(s)-1]) {
-			s = s[:len(s)-1]
-		}
 	}
 	return strings.ToValidUTF8(s, "")
 }

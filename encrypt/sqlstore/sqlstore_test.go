@@ -1,0 +1,78 @@
+package sqlstore_test
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"path/filepath"
+	"testing"
+
+	_ "modernc.org/sqlite"
+
+	"github.com/crmguard/crmguard/encrypt"
+	"github.com/crmguard/crmguard/encrypt/encrypttest"
+	"github.com/crmguard/crmguard/encrypt/sqlstore"
+	"github.com/crmguard/crmguard/internal/dialect"
+)
+
+func openSQLite(t testing.TB, path string) *sqlstore.Store {
+	t.Helper()
+	w, r, err := dialect.OpenSQLite(context.Background(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { w.Close(); r.Close() })
+	s, err := sqlstore.Open(context.Background(), w, "sqlite", &sqlstore.Options{Reads: r})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func TestSQLite(t *testing.T) {
+	encrypttest.TestKeyStore(t, func(t testing.TB) encrypt.KeyStore {
+		return openSQLite(t, filepath.Join(t.TempDir(), "keys.db"))
+	})
+}
+
+func TestOpenRefusesDialect(t *testing.T) {
+	if _, err := sqlstore.Open(context.Background(), nil, "oracle", nil); err == nil {
+		t.Fatal("opened an unknown dialect")
+	}
+}
+
+// A destroyed key leaves neither the file nor the write-ahead log with its bytes.
+func TestErasureLeavesNoTrace(t *testing.T) {
+	ctx := context.Background()
+	path := filepath.Join(t.TempDir(), "keys.db")
+	s := openSQLite(t, path)
+	needle := []byte("wrapped-key-of-somebody-0123456789")
+	person := encrypt.KeyRecord{
+		ID: encrypt.KeyID{2}, Kind: encrypt.PersonKey, Person: [16]byte{1}, Retention: encrypt.Ordinary,
+		Epoch: encrypt.KeyID{1}, Wrapped: needle, Commitment: []byte("c"),
+	}
+	epoch := encrypt.KeyRecord{ID: encrypt.KeyID{1}, Kind: encrypt.EpochKey, Version: 1, Wrapped: []byte("e")}
+	if err := s.Add(ctx, "acme", []encrypt.KeyRecord{epoch, person}); err != nil {
+		t.Fatal(err)
+	}
+	files := func() (all []byte) {
+		for _, f := range []string{path, path + "-wal"} {
+			b, err := os.ReadFile(f)
+			if err != nil && !os.IsNotExist(err) {
+				t.Fatal(err)
+			}
+			all = append(all, b...)
+		}
+		return all
+	}
+	if !bytes.Contains(files(), needle) {
+		t.Fatal("the search finds nothing even before the erasure")
+	}
+	tomb := encrypt.KeyRecord{ID: person.ID, Kind: encrypt.Tombstone, Retention: encrypt.Ordinary, Wrapped: []byte("m"), Commitment: []byte("o")}
+	if _, err := s.Erase(ctx, "acme", []encrypt.KeyRecord{tomb}); err != nil {
+		t.Fatal(err)
+	}
+	if bytes.Contains(files(), needle) {
+		t.Fatal("the destroyed key is still in a file")
+	}
+}
