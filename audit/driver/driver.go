@@ -43,7 +43,7 @@ type Store interface {
 	// Batches yields the batches in order, beginning with the one that holds
 	// event from, and ends after the last complete one. Beside a writer the
 	// result is a prefix that ends with a whole batch. Data is valid until the
-	// next step. An error ends the sequence; see ErrDamaged and ErrTorn.
+	// next step and must not be changed. An error ends the sequence; see ErrDamaged and ErrTorn.
 	Batches(ctx context.Context, from uint64) iter.Seq2[Batch, error]
 	// Head returns the checkpoint that SetHead stored last, nil when none was.
 	Head(ctx context.Context) ([]byte, error)

@@ -36,7 +36,6 @@ func (s *Store) Batches(ctx context.Context, from uint64) iter.Seq2[driver.Batch
 				yield(driver.Batch{}, err)
 				return
 			}
-			b.Data = bytes.Clone(b.Data)
 			if !yield(b, nil) {
 				return
 			}
