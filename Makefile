@@ -1,0 +1,83 @@
+# Everything that a developer and the continuous integration run. `make help` lists it.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+GO ?= go
+P ?= 2
+FUZZTIME ?= 5s
+NESTED := internal/bench internal/tools internal/realtest/vaultd
+BIN := $(CURDIR)/bin
+export CGO_ENABLED ?= 0
+
+.PHONY: help
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: test
+test: ## all tests of the module; real servers where they are at hand
+	$(GO) test -p $(P) ./...
+
+.PHONY: short
+short: ## the quick tests
+	$(GO) test -p $(P) -short ./...
+
+.PHONY: race
+race: ## the tests of the houses under the race detector (needs a C compiler)
+	CGO_ENABLED=1 $(GO) test -race -short -p $(P) -timeout 20m ./crm/... ./encrypt/... ./authz/... ./audit/... ./backup/...
+
+.PHONY: lint
+lint: $(BIN)/golangci-lint ## gofmt, vet and the linters of .golangci.yml
+	@out=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$out" ]; then echo "gofmt: $$out"; exit 1; fi
+	$(GO) vet -p $(P) ./...
+	$(BIN)/golangci-lint run --timeout 15m ./...
+
+$(BIN)/golangci-lint:
+	GOBIN=$(BIN) $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+
+.PHONY: policy
+policy: $(BIN)/opa $(BIN)/regal ## Rego: tests, coverage of every control, format, strict check, regal
+	$(GO) test -count=1 -run 'TestPolicy|TestMatrix|TestRefusedPolicies|TestFilterAgreesWithDecide' ./authz/rego
+	$(BIN)/opa fmt --fail --list authz/rego/policy/crm
+	$(BIN)/opa check --strict --schema authz/rego/policy/schemas authz/rego/policy/crm
+	$(BIN)/opa test authz/rego/policy/crm authz/rego/policy/data.json
+	$(BIN)/regal lint --config-file .regal/config.yaml authz/rego/policy/crm
+
+$(BIN)/opa:
+	cd internal/tools && $(GO) build -p $(P) -o $(BIN)/opa github.com/open-policy-agent/opa
+
+$(BIN)/regal:
+	cd internal/tools/regal && $(GO) build -p $(P) -o $(BIN)/regal github.com/open-policy-agent/regal
+
+# Each line: package and fuzz target. The run fails when a target does not exist.
+.PHONY: fuzz
+fuzz: ## every fuzz target for FUZZTIME (5s)
+	@internal/tools/fuzz.sh $(FUZZTIME)
+
+.PHONY: examples
+examples: ## every Example, and a build of the programs
+	$(GO) test -p $(P) -count=1 -run '^Example' ./...
+	$(GO) build -o /dev/null ./examples/crm
+	$(GO) run ./examples/quickstart
+
+.PHONY: bench
+bench: ## ours and the peers side by side
+	$(GO) run -C internal/bench . 
+
+.PHONY: vaultd
+vaultd: ## build the real Vault server for tests (minutes, once)
+	$(GO) run ./internal/realtest/build vault
+
+.PHONY: nested
+nested: ## build, vet and test the nested modules
+	@set -e; for d in internal/bench internal/tools; do echo "== $$d"; (cd $$d && $(GO) vet -p $(P) ./... && $(GO) test -p $(P) ./...); done
+
+.PHONY: vuln
+vuln: ## known vulnerabilities; says "not checked" where the database cannot be reached
+	@internal/tools/vuln.sh
+
+.PHONY: soak
+soak: ## kill loops and long fuzzing, with counts printed (long)
+	CRMGUARD_SOAK=1 $(GO) test -p $(P) -count=1 -timeout 120m -v -run 'Soak|Kill|Crash|Flip' ./audit/... ./backup/... ./crm/... ./encrypt/... ./examples/crm/...
+	@internal/tools/fuzz.sh 60s
+
+.PHONY: check
+check: lint policy examples nested fuzz ## everything that is checked besides the tests

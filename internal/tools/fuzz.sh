@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# Runs every fuzz target of the module for a time. Fails when a target finds something, when one that
+# is named in a test file does not run, or when there is none at all.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+time=${1:-5s}
+count=0
+while IFS=: read -r file target; do
+  dir=./$(dirname "$file")
+  echo "fuzz $dir $target"
+  out=$(go test -run '^$' -fuzz "^${target}\$" -fuzztime "$time" "$dir" 2>&1) || { echo "$out"; exit 1; }
+  echo "$out" | grep -q '^fuzz: elapsed' || { echo "$out"; echo "fuzz: $target matched nothing"; exit 1; }
+  echo "$out" | grep '^fuzz: elapsed' | tail -n 1
+  count=$((count + 1))
+done < <(git ls-files '*_test.go' | xargs grep -hoH '^func Fuzz[A-Za-z0-9_]*' | sed 's/func //')
+[ "$count" -gt 0 ] || { echo 'fuzz: no targets'; exit 1; }
+echo "fuzz: $count targets, $time each, no finding"
