@@ -300,6 +300,7 @@ func TestTamper(t *testing.T) {
 
 func TestCompileErrors(t *testing.T) {
 	n := codecOptions()
+	n.Type = "thing"
 	check := func(err error, want ...string) {
 		t.Helper()
 		if err == nil {
