@@ -30,6 +30,28 @@ func list[T any](values []T, arg func(T) any) (string, []any) {
 	return dialect.Placeholders(1, n), args
 }
 
+// lookup returns the statement that selects columns of the rows of a space whose unique key is one of
+// the values; it may give a row twice. PostgreSQL without statistics takes one space for a small part of a table and
+// would rather read all of it than follow a list of keys, so there each key is looked up by itself,
+// behind a LIMIT that the planner cannot move.
+func lookup[T any](d dialect.Dialect, columns, table, key string, in int64, values []T, arg func(T) any) (string, []any) {
+	marks, args := list(values, arg)
+	if d != dialect.Postgres {
+		return "SELECT " + columns + " FROM " + table + " WHERE space = ? AND " + key + " IN " + marks, append([]any{in}, args...)
+	}
+	return "SELECT x.* FROM (VALUES " + castList(args) + ") v (k) CROSS JOIN LATERAL (SELECT " + columns + " FROM " + table +
+		" WHERE space = ? AND " + key + " = v.k LIMIT 1) x", append(args, in)
+}
+
+// castList is a VALUES list of as many rows as args, the first of which gives the type.
+func castList(args []any) string {
+	first := "(CAST(? AS BIGINT))"
+	if _, ok := args[0].([]byte); ok {
+		first = "(CAST(? AS BYTEA))"
+	}
+	return first + strings.Repeat(",(?)", len(args)-1)
+}
+
 func idArg(id crm.UUID) any { return id[:] }
 func tokenArg(t int64) any  { return t }
 
@@ -75,12 +97,11 @@ func (s *Store) Load(ctx context.Context, tenant, typ string, ids []crm.UUID) ([
 		for rest := ids; len(rest) > 0; {
 			some := rest[:min(len(rest), idsAtOnce)]
 			rest = rest[len(some):]
-			marks, args := list(some, idArg)
-			err := s.query(ctx, s.r, t, "SELECT "+t.columns+" FROM "+t.name+" WHERE space = ? AND id IN "+marks,
-				append([]any{in}, args...), func(_ int64, row crm.Row) {
-					row.Tenant = tenant
-					found[row.ID] = row
-				})
+			text, args := lookup(s.d, t.columns, t.name, "id", in, some, idArg)
+			err := s.query(ctx, s.r, t, text, args, func(_ int64, row crm.Row) {
+				row.Tenant = tenant
+				found[row.ID] = row
+			})
 			if err != nil {
 				return err
 			}
@@ -213,13 +234,14 @@ func (s *Store) filter(t *table, in int64, q *crm.Query) (from, where string, ar
 	if q.Tokens != nil {
 		// The few rows that carry a token come first; SQLite takes CROSS JOIN as an order to do so.
 		marks, tokens := list(q.Tokens, tokenArg)
-		hits := "(SELECT DISTINCT row_id AS hit FROM crm_tokens WHERE space = ? AND token IN " + marks + ") k"
-		args = append(append(args, in), tokens...)
 		if s.d == dialect.SQLite {
-			from = hits + " CROSS JOIN " + from
+			from = "(SELECT DISTINCT row_id AS hit FROM crm_tokens WHERE space = ? AND token IN " + marks + ") k CROSS JOIN " + from
+			args = append(append(args, in), tokens...)
 			add("t.row_id = k.hit")
-		} else {
-			from = hits + " JOIN " + from + " ON t.row_id = k.hit"
+		} else { // see lookup
+			from = "(SELECT DISTINCT x.row_id AS hit FROM (VALUES " + castList(tokens) + ") v (k) CROSS JOIN LATERAL (SELECT row_id" +
+				" FROM crm_tokens WHERE space = ? AND token = v.k OFFSET 0) x) k JOIN " + from + " ON t.row_id = k.hit"
+			args = append(append(args, tokens...), in)
 		}
 	}
 	add("t.space = ?", in)

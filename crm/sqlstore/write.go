@@ -233,13 +233,12 @@ func (s *Store) readOld(ctx context.Context, tx *sql.Tx, t *table, in int64, wri
 	for len(ids) > 0 {
 		some := ids[:min(len(ids), idsAtOnce)]
 		ids = ids[len(some):]
-		marks, args := list(some, idArg)
-		err := s.query(ctx, tx, t, "SELECT "+t.columns+" FROM "+t.name+" WHERE space = ? AND id IN "+marks,
-			append([]any{in}, args...), func(number int64, row crm.Row) {
-				old := oldRow{number: number, version: row.Version, living: !row.Deleted}
-				old.tokens, old.unique = tokensOf(&row)
-				byID[row.ID].old = old
-			})
+		text, args := lookup(s.d, t.columns, t.name, "id", in, some, idArg)
+		err := s.query(ctx, tx, t, text, args, func(number int64, row crm.Row) {
+			old := oldRow{number: number, version: row.Version, living: !row.Deleted}
+			old.tokens, old.unique = tokensOf(&row)
+			byID[row.ID].old = old
+		})
 		if err != nil {
 			return err
 		}
@@ -252,9 +251,8 @@ func (s *Store) taken(ctx context.Context, tx *sql.Tx, in int64, tokens []int64,
 	for len(tokens) > 0 {
 		some := tokens[:min(len(tokens), idsAtOnce)]
 		tokens = tokens[len(some):]
-		marks, args := list(some, tokenArg)
-		rows, err := tx.QueryContext(ctx, s.d.Rebind("SELECT token, row_id FROM crm_uniques WHERE space = ? AND token IN "+marks),
-			append([]any{in}, args...)...)
+		text, args := lookup(s.d, "token, row_id", "crm_uniques", "token", in, some, tokenArg)
+		rows, err := tx.QueryContext(ctx, s.d.Rebind(text), args...)
 		if err != nil {
 			return err
 		}
