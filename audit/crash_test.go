@@ -2,6 +2,7 @@ package audit_test
 
 import (
 	"bufio"
+	"crypto/ed25519"
 	"fmt"
 	"os"
 	"os/exec"
@@ -26,12 +27,17 @@ func TestMain(m *testing.M) {
 
 // child appends for ever and prints what was acknowledged.
 func child(dir string) {
-	t := &testing.B{}
 	store, err := filestore.Open(dir, &filestore.Options{SegmentBytes: 20000})
 	if err != nil {
 		panic(err)
 	}
-	l, err := audit.Open(ctx, store, audittest.Signer(t, origin), &audit.Options{Sealer: clearSealer{}, CheckpointEvery: time.Millisecond})
+	seed := make([]byte, ed25519.SeedSize) // the key of audittest.Signer
+	copy(seed, origin)
+	signer, err := audit.NewEd25519Signer(origin, ed25519.NewKeyFromSeed(seed))
+	if err != nil {
+		panic(err)
+	}
+	l, err := audit.Open(ctx, store, signer, &audit.Options{Sealer: clearSealer{}, CheckpointEvery: time.Millisecond})
 	if err != nil {
 		fmt.Println("open:", err)
 		os.Exit(3)
