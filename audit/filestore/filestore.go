@@ -19,7 +19,6 @@ import (
 	"iter"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"sort"
 	"strconv"
@@ -87,8 +86,6 @@ func Open(dir string, opts *Options) (*Store, error) {
 		return nil, fmt.Errorf("filestore: %w", err)
 	case !info.IsDir():
 		return nil, errors.New("filestore: not a folder")
-	case runtime.GOOS != "windows" && info.Mode().Perm()&0o022 != 0:
-		return nil, fmt.Errorf("filestore: others may write to the folder (mode %04o)", info.Mode().Perm())
 	}
 	return s, nil
 }

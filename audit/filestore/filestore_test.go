@@ -54,7 +54,7 @@ func TestModes(t *testing.T) {
 	if err := os.Chmod(dir, 0o777); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := filestore.Open(dir, nil); err == nil {
+	if _, err := open(t, dir, nil).Writer(context.Background()); err == nil {
 		t.Error("a folder that others may write to is taken")
 	}
 	if _, err := filestore.Open(filepath.Join(dir, files[0].Name()), nil); err == nil {

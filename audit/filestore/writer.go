@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"time"
 
@@ -34,13 +35,21 @@ type writer struct {
 	closed bool
 }
 
-// Writer implements driver.Store. It makes the folder when there is none.
+// Writer implements driver.Store. It makes the folder when there is none, and
+// refuses one that others may write to.
 func (s *Store) Writer(ctx context.Context) (driver.Writer, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
 	if err := os.MkdirAll(s.dir, 0o700); err != nil {
 		return nil, fmt.Errorf("filestore: %w", err)
+	}
+	info, err := os.Stat(s.dir)
+	if err != nil {
+		return nil, fmt.Errorf("filestore: %w", err)
+	}
+	if runtime.GOOS != "windows" && info.Mode().Perm()&0o022 != 0 {
+		return nil, fmt.Errorf("filestore: others may write to the folder (mode %04o)", info.Mode().Perm())
 	}
 	lock, err := os.OpenFile(filepath.Join(s.dir, lockFile), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
