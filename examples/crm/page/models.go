@@ -89,12 +89,12 @@ type Action struct {
 	Label  Text
 	Href   string
 	Post   bool
-	Hidden []Hidden // form values of a Post
-	Tone   Tone     // Danger for what takes something away
+	Inputs []Input // form values of a Post
+	Tone   Tone    // Danger for what takes something away
 }
 
-// Hidden is a form value that nobody sees.
-type Hidden struct{ Name, Value string }
+// Input is a form value that nobody sees.
+type Input struct{ Name, Value string }
 
 // Fact is a line of a label and a value.
 type Fact struct {
