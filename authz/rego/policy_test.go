@@ -75,7 +75,7 @@ func TestPolicy(t *testing.T) {
 func TestMatrix(t *testing.T) {
 	e := engine(t)
 	roles := []string{"admin", "manager", "sales", "marketing", "support", "finance", "auditor"}
-	types := []string{"customer", "contact", "lead", "follow_up", "quote", "contract", "ticket", "employee", "log", "backup", "keys"}
+	types := []string{"customer", "contact", "lead", "follow_up", "quote", "contract", "ticket", "employee", "account", "log", "backup", "keys"}
 	actions := []authz.Action{authz.List, authz.Read, authz.Search, authz.Create, authz.Update, authz.Delete,
 		authz.Restore, authz.Reveal, authz.Import, authz.Export, authz.Manage}
 	var b strings.Builder

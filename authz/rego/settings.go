@@ -17,6 +17,7 @@ type settings struct {
 		Grants         map[string]map[string]map[string]string            `json:"grants"`          // role, type, action -> depth
 		Fields         map[string]map[string]map[string]string            `json:"fields"`          // role, view, class -> level
 		FieldOverrides map[string]map[string]map[string]map[string]string `json:"field_overrides"` // role, type, field, view -> level
+		Reserved       map[string]string                                  `json:"reserved"`        // role -> the one subject it is for
 		ObligationsOf  map[string][]string                                `json:"obligations_of"`
 		FrozenStates   map[string][]string                                `json:"frozen_states"`
 	} `json:"settings"`
@@ -51,6 +52,11 @@ func checkSettings(text []byte) error {
 		}
 		if reaches(s.Inherits, r, r, map[string]bool{}) {
 			return refuse("data.json: inherits: role %q inherits itself", r)
+		}
+	}
+	for r := range s.Reserved {
+		if !role(r) {
+			return refuse("data.json: reserved: unknown role %q", r)
 		}
 	}
 	for r, types := range s.Grants {

@@ -2,7 +2,7 @@ package crm.fields_test
 
 import data.crm.fields
 
-asks(roles, action) := {"subject": {"roles": roles}, "action": action, "resource": {"type": "customer"}}
+asks(roles, action) := {"subject": {"id": "e1", "roles": roles}, "action": action, "resource": {"type": "customer"}}
 
 test_sales_sees_masks_in_lists if {
 	fields.by_class.personal == 1 with input as asks(["sales"], "list")

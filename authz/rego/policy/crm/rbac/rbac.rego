@@ -11,9 +11,17 @@
 package crm.rbac
 
 # METADATA
+# title: Session roles
+# description: The roles of the session. A reserved role counts for the one subject it is reserved to.
+session_roles contains role if {
+	some role in input.subject.roles
+	object.get(data.settings.reserved, role, input.subject.id) == input.subject.id
+}
+
+# METADATA
 # title: Effective roles
 # description: The roles of the session and all that they inherit, so far as they are known.
-effective_roles := graph.reachable(data.settings.inherits, {role | some role in input.subject.roles})
+effective_roles := graph.reachable(data.settings.inherits, session_roles)
 
 # METADATA
 # title: Depths

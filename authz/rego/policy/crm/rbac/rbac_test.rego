@@ -66,3 +66,12 @@ test_deny_unknown_type if not rbac.permit with input as asks(sales, "read", {"ty
 test_deny_no_roles if {
 	not rbac.permit with input as asks({"id": "e1", "roles": [], "team": "/"}, "read", customer("e1", "/"))
 }
+
+test_allow_system if {
+	rbac.permit with input as asks({"id": "system", "roles": ["system"], "team": ""}, "read", {"type": "account"})
+}
+
+test_deny_reserved_role_of_another[id] if {
+	some id in ["e1", "", "System"]
+	not rbac.permit with input as asks({"id": id, "roles": ["system"], "team": ""}, "read", {"type": "account"})
+}
