@@ -89,7 +89,7 @@ func MaskAddress(s string) string {
 	if i := strings.IndexFunc(s, func(r rune) bool { return unicode.Is(unicode.Han, r) }); i >= 0 {
 		end, found := 0, 0
 		for at, r := range s {
-			if found < 2 && strings.ContainsRune("省市区县州盟", r) && at < 60 {
+			if found < 2 && strings.ContainsRune("省市区县", r) && at < 60 {
 				end, found = at+len(string(r)), found+1
 			}
 		}

@@ -47,10 +47,8 @@ func Phone(typed, region string) string {
 	if strings.HasPrefix(s, "00") { // the international prefix of most countries; no national number begins so
 		s = "+" + s[2:]
 	}
-	if n, err := phonenumbers.Parse(s, region); err == nil {
-		if e := phonenumbers.Format(n, phonenumbers.E164); len(e) > 4 {
-			return e
-		}
+	if n, err := phonenumbers.Parse(s, region); err == nil && phonenumbers.IsPossibleNumber(n) {
+		return phonenumbers.Format(n, phonenumbers.E164)
 	}
 	return strings.Map(func(r rune) rune {
 		if r < '0' || r > '9' {
