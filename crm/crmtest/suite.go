@@ -232,8 +232,7 @@ func (s suite) update(t *testing.T) {
 		row.Clear[2] = crm.IntValue(v)
 		row.Sealed[0].Data = []byte{byte(v)}
 		row.Sealed[0].Tokens = []crm.Token{{Value: v}}
-		row.Persons = append(row.Persons[:1:1], PersonID(50+int(v)).UUID())
-		slices.SortFunc(row.Persons, func(a, b crm.UUID) int { return cmp.Compare(a.String(), b.String()) })
+		row.Persons = []crm.UUID{PersonID(90).UUID(), PersonID(50 + int(v)).UUID(), PersonID(70).UUID()} // ids ascend
 		apply(t, st, one(row))
 		if got := loadOne(t, st, row); !sameRow(got, row) {
 			t.Fatalf("version %d came back as %+v", v, got)
@@ -1063,6 +1062,9 @@ func (s suite) badRows(t *testing.T) {
 		"fields unsorted": {"row", func(w *crm.Write) { slices.Reverse(w.Row.Sealed) }},
 		"field twice":     {"row", func(w *crm.Write) { w.Row.Sealed[1].Name = w.Row.Sealed[0].Name }},
 		"no field name":   {"row", func(w *crm.Write) { w.Row.Sealed[0].Name = "" }},
+		"persons unsorted": {"row", func(w *crm.Write) {
+			w.Row.Persons = []crm.UUID{PersonID(1).UUID(), PersonID(3).UUID(), PersonID(2).UUID()}
+		}},
 		"person twice":    {"row", func(w *crm.Write) { w.Row.Persons = append(w.Row.Persons, w.Row.Persons[0]) }},
 		"too large":       {"row", func(w *crm.Write) { w.Row.Sealed[0].Data = make([]byte, 16<<20+1) }},
 		"too many tokens": {"row", func(w *crm.Write) { w.Row.Sealed[0].Tokens = make([]crm.Token, 10001) }},

@@ -15,8 +15,8 @@ const version = 1
 // unique is the flag of a unique token.
 const unique = 1
 
-// Append writes the body of row behind b. The row's persons and field names must be in strictly
-// ascending order.
+// Append writes the body of row behind b. The row's persons behind the first and its field
+// names must be in strictly ascending order.
 func Append(b []byte, row *crm.Row) []byte {
 	b = append(b, version)
 	b = binary.AppendUvarint(b, uint64(len(row.Persons)))
