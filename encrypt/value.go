@@ -19,7 +19,7 @@ func (c *Codec[T]) Type() string { return c.typ }
 // Fields describes the stored fields in struct order. The caller may keep but not change it.
 func (c *Codec[T]) Fields() []Field { return c.fields }
 
-// Clear returns the clear columns of v, in the order of Fields: nil, string, int64, bool or time.Time.
+// ClearValues returns the clear columns of v, in the order of Fields: nil, string, int64, bool or time.Time.
 // Zero ids, zero times and nil pointers are nil.
 func (c *Codec[T]) ClearValues(v *T) ([]any, error) {
 	rv := reflect.ValueOf(v).Elem()

@@ -13,6 +13,7 @@ import (
 	"github.com/crmguard/crmguard/encrypt/encrypttest"
 	"github.com/crmguard/crmguard/encrypt/sqlstore"
 	"github.com/crmguard/crmguard/internal/dialect"
+	"github.com/crmguard/crmguard/internal/realtest"
 )
 
 func openSQLite(t testing.TB, path string) *sqlstore.Store {
@@ -32,6 +33,17 @@ func openSQLite(t testing.TB, path string) *sqlstore.Store {
 func TestSQLite(t *testing.T) {
 	encrypttest.TestKeyStore(t, func(t testing.TB) encrypt.KeyStore {
 		return openSQLite(t, filepath.Join(t.TempDir(), "keys.db"))
+	})
+}
+
+func TestPostgres(t *testing.T) {
+	realtest.Postgres(t) // skips the test when there is none
+	encrypttest.TestKeyStore(t, func(t testing.TB) encrypt.KeyStore {
+		s, err := sqlstore.Open(context.Background(), realtest.Postgres(t).DB, "postgres", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
 	})
 }
 
