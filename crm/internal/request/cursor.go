@@ -77,6 +77,9 @@ func parseCursor(q *crm.Query, kind crm.Kind) (Cursor, error) {
 			return Cursor{}, garbled
 		}
 	}
+	if c.Encode(q) != q.After { // base64 skips line breaks, and a boolean has many numbers
+		return Cursor{}, garbled
+	}
 	return c, nil
 }
 
