@@ -1,0 +1,37 @@
+package backup
+
+import "errors"
+
+// Errors that callers branch on. Those about an object come inside an [ObjectError] that names it.
+var (
+	ErrNotFound = errors.New("backup: not found")                                             // no such object or snapshot
+	ErrExists   = errors.New("backup: exists already")                                        // write-once objects are never replaced
+	ErrFull     = errors.New("backup: the bucket is full")                                    // nothing was committed
+	ErrTampered = errors.New("backup: damaged, forged or missing")                            // an object is not what was signed
+	ErrVersion  = errors.New("backup: a later format")                                        // written by a newer release
+	ErrKey      = errors.New("backup: the key does not fit")                                  // wrong or missing private, signing or pinned key
+	ErrNotEmpty = errors.New("backup: the store is not empty")                                // a sink takes rows into an empty store only
+	ErrStale    = errors.New("backup: older than what was seen")                              // a tombstone list or chain that was rolled back
+	ErrReplay   = errors.New("backup: tombstones exist and nothing was given to replay them") // see RestoreOptions.Tombstones
+	ErrInsecure = errors.New("backup: the key file must have mode 0600")
+)
+
+// ObjectError says which object of a bucket an error is about.
+type ObjectError struct {
+	Object string // the object's name in its bucket
+	Err    error  // one of the errors of this package, or the bucket's own
+}
+
+// Error returns the error and the object's name.
+func (e *ObjectError) Error() string { return e.Err.Error() + ": " + e.Object }
+
+// Unwrap returns Err.
+func (e *ObjectError) Unwrap() error { return e.Err }
+
+func object(name string, err error) error {
+	var oe *ObjectError
+	if err == nil || errors.As(err, &oe) {
+		return err
+	}
+	return &ObjectError{Object: name, Err: err}
+}

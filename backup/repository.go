@@ -1,0 +1,154 @@
+package backup
+
+import (
+	"context"
+	"crypto"
+	"crypto/ed25519"
+	"errors"
+	"time"
+)
+
+// Options of [Open]. A nil *Options opens for reading.
+type Options struct {
+	// Signer signs manifests: an Ed25519 key whose public half is the pinned one. Nil = reading only.
+	Signer crypto.Signer
+	// Recipient is the public key that backups are sealed to. Its private half should lie elsewhere.
+	// Nil = reading only.
+	Recipient *PublicKey
+	// Shards is the bucket of the key shards; it must allow deletion. Nil = no person keys are
+	// kept, and a BackupOptions.Keys is an error.
+	Shards Bucket
+	// KeepShards is how long a set of key shards outlives the next one. 0 = 7 days.
+	KeepShards time.Duration
+	// Grace is the age below which Sweep leaves unreferenced objects alone. 0 = 24 hours.
+	Grace time.Duration
+	// Head is the newest snapshot that is known from elsewhere, such as the audit log: a repository
+	// without it was rolled back (ErrStale). The zero Head = unknown.
+	Head Head
+	// Observer is told of progress, from one goroutine at a time. Nil = nobody.
+	Observer func(Progress)
+	// Now is the clock. Nil = time.Now.
+	Now func() time.Time
+}
+
+// Head names a snapshot by the place and the digest of its manifest.
+type Head struct {
+	Number uint64   // from 1
+	Digest [32]byte // SHA-256 of the manifest object
+}
+
+// Progress is what was done so far by one call.
+type Progress struct {
+	Table  string // the table at hand
+	Rows   int64
+	Bytes  int64 // of rows, before compression
+	Stored int64 // of objects written or read
+}
+
+// Snapshot is one backup, as its signed manifest tells.
+type Snapshot struct {
+	ID         string // 32 hexadecimal digits
+	Head       Head
+	Name       string // of the source
+	Created    time.Time
+	Engine     string
+	Versions   map[string]int64 // of the schema
+	Tables     []TableInfo
+	Rows       int64  // of all tables
+	Bytes      int64  // of all rows, before compression
+	Stored     int64  // of its objects
+	Anchor     []byte // what BackupOptions.Anchor was
+	Tombstones uint64 // the number of the newest tombstone list at that time
+}
+
+// TableInfo is what a snapshot holds of one table.
+type TableInfo struct {
+	Name  string
+	Rows  int64
+	Bytes int64
+}
+
+// Repository is a series of snapshots in a bucket. It is safe for concurrent use, and several
+// processes may use one bucket.
+type Repository struct {
+	bucket Bucket
+	pin    ed25519.PublicKey
+	opts   Options
+}
+
+// BackupOptions of [Repository.Backup]. A nil *BackupOptions is the zero value.
+type BackupOptions struct {
+	// Name of the source. Empty = "default".
+	Name string
+	// Anchor is kept in the manifest: the newest checkpoint of the audit log. At most 64 KiB.
+	// Nil = none.
+	Anchor []byte
+	// Keys are the person keys that go into the shard bucket. Nil = none.
+	Keys KeySource
+	// Tombstones of the persons erased so far. The zero value = none are known.
+	Tombstones Tombstones
+}
+
+// Tombstones is the whole list of erased persons: opaque records that the caller signs and checks
+// itself, at most 1 MiB each.
+type Tombstones struct {
+	Number  uint64 // only grows, with each erasure; 0 = nobody was ever erased
+	Records [][]byte
+}
+
+// RestoreOptions of [Repository.Restore]. A nil *RestoreOptions is the zero value.
+type RestoreOptions struct {
+	// Keys takes the newest key shards, before any row. Nil = they are left where they are.
+	Keys KeySink
+	// Tombstones replays the newest list, after the keys and before any row. Nil = the restore is refused with
+	// ErrReplay when there is one.
+	Tombstones func(ctx context.Context, list Tombstones) error
+}
+
+// Level says how much [Repository.Verify] reads.
+type Level int
+
+// The levels.
+const (
+	// Quick checks every signature, the chain, and that each object is there in its size.
+	Quick Level = iota
+	// Full reads every object too and, given the key, opens it: the restore path into nothing.
+	Full
+)
+
+// VerifyOptions of [Repository.Verify]. A nil *VerifyOptions is the zero value: quick, all snapshots.
+type VerifyOptions struct {
+	Level Level
+	// Key opens what is read. Nil = Full compares digests only, and Report.Opened is false.
+	Key *PrivateKey
+	// Snapshot is the only one whose objects are looked at. Empty = all.
+	Snapshot string
+}
+
+// Fault is one thing that is wrong with a repository.
+type Fault struct {
+	Object   string // its name
+	Snapshot string // the snapshot that needs it; empty when none is known
+	Err      error  // ErrTampered, ErrNotFound, ErrVersion, ErrStale, ErrKey, or the bucket's own
+}
+
+// Report is the result of [Repository.Verify].
+type Report struct {
+	Level     Level
+	Opened    bool // everything was decrypted, decompressed and compared with the signed counts and digests
+	Anchored  bool // the newest snapshot, or one after it, was the one pinned by Options.Head
+	Snapshots int
+	Objects   int   // that snapshots and shard sets need
+	Bytes     int64 // that were read
+	Loose     int   // objects that nothing refers to: an interrupted backup, or one under way
+	Faults    []Fault
+}
+
+// Err returns nil when nothing is wrong, else an error that holds each fault as an [ObjectError].
+func (r *Report) Err() error {
+	var all []error
+	for _, f := range r.Faults {
+		all = append(all, object(f.Object, f.Err))
+	}
+	return errors.Join(all...)
+}
