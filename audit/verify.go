@@ -48,6 +48,7 @@ type VerifyOptions struct {
 	EverySignature bool              // check the signature of each checkpoint; false: of the last one and the pins, whose roots contain all others
 	Clock          func() time.Time  // nil: time.Now
 	Progress       func(done uint64) // gets the number of events checked, each 65,536; nil: none
+	OnEvent        func(Entry)       // gets each event that is in order, before the verdict is known; nil: none
 }
 
 // Verdict is the result of a verification.
@@ -151,7 +152,15 @@ func Verify(ctx context.Context, store driver.Store, keys []string, opts *Verify
 		if o.Progress != nil && index&0xffff == 0xffff {
 			o.Progress(index + 1)
 		}
-		return v.details(ctx, o.Sealer, index, f)
+		flt, err := v.details(ctx, o.Sealer, index, f)
+		if o.OnEvent != nil && flt == nil && err == nil {
+			var e Entry
+			if _, _, e.Event, err = parseEvent(f.event); err == nil {
+				e.Receipt = Receipt{Index: index, Leaf: tlog.RecordHash(f.event), Chain: f.chain}
+				o.OnEvent(e)
+			}
+		}
+		return flt, err
 	}
 	flt := s.setHead(head)
 	beside := flt

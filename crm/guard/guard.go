@@ -20,8 +20,6 @@ var (
 	ErrForged = errors.New("guard: row does not authenticate")
 	// ErrQuota: the actor has searched masked fields too often; the quota refills with time.
 	ErrQuota = errors.New("guard: search quota is used up")
-	// ErrReadOnly: the guard was opened for reading.
-	ErrReadOnly = errors.New("guard: opened for reading only")
 )
 
 // Log is what guard needs of an audit.Log.

@@ -48,32 +48,22 @@ type Records[T any] struct {
 // clear is refused. When *T has Validate() error or CheckUpdate(prev *T) error, they are asked before a
 // write; prev has only its clear fields.
 func For[T any, P record[T]](ctx context.Context, g *Guard, opts *TypeOptions) (*Records[T], error) {
-	var o TypeOptions
-	if opts != nil {
-		o = *opts
-	}
-	if o.Normalizers == nil {
-		o.Normalizers = normalize.Normalizers(g.region)
-	}
-	if o.Masks == nil {
-		o.Masks = normalize.Masks()
-	}
-	codec, err := encrypt.NewCodec[T](&encrypt.CodecOptions{Type: o.Type, Normalizers: o.Normalizers, Masks: o.Masks})
+	codec, schema, err := compile[T](g.region, opts)
 	if err != nil {
 		return nil, err
 	}
 	r := &Records[T]{
-		g: g, typ: codec.Type(), codec: codec, fields: codec.Fields(), column: map[string]int{},
+		g: g, typ: codec.Type(), codec: codec, fields: codec.Fields(), columns: schema.Columns, column: map[string]int{},
 		header:    func(v *T) crm.Header { return P(v).Header() },
 		setHeader: func(v *T, h crm.Header) { P(v).SetHeader(h) },
 	}
 	for _, f := range r.fields {
 		if !f.Clear {
 			r.sealed = append(r.sealed, f)
-			continue
 		}
-		r.column[f.Name] = len(r.columns)
-		r.columns = append(r.columns, crm.Column{Name: f.Name, Kind: columnKind(f.Kind), Indexed: f.Indexed})
+	}
+	for i, c := range r.columns {
+		r.column[c.Name] = i
 	}
 	for _, name := range []string{"owner", "team"} {
 		if i, ok := r.column[name]; !ok || r.columns[i].Kind != crm.KindString {
@@ -86,10 +76,41 @@ func For[T any, P record[T]](ctx context.Context, g *Guard, opts *TypeOptions) (
 			break
 		}
 	}
-	if err := g.store.Declare(ctx, crm.Schema{Type: r.typ, Columns: r.columns}); err != nil {
+	if err := g.store.Declare(ctx, schema); err != nil {
 		return nil, fmt.Errorf("guard: type %s: %w", r.typ, err)
 	}
 	return r, nil
+}
+
+// Schema returns how records of T are stored, for tools that look at rows from outside: see Check.
+func Schema[T any](opts *TypeOptions) (crm.Schema, error) {
+	_, schema, err := compile[T]("CN", opts)
+	return schema, err
+}
+
+// compile reads the tags of T. region is that of phone numbers typed without one.
+func compile[T any](region string, opts *TypeOptions) (*encrypt.Codec[T], crm.Schema, error) {
+	var o TypeOptions
+	if opts != nil {
+		o = *opts
+	}
+	if o.Normalizers == nil {
+		o.Normalizers = normalize.Normalizers(region)
+	}
+	if o.Masks == nil {
+		o.Masks = normalize.Masks()
+	}
+	codec, err := encrypt.NewCodec[T](&encrypt.CodecOptions{Type: o.Type, Normalizers: o.Normalizers, Masks: o.Masks})
+	if err != nil {
+		return nil, crm.Schema{}, err
+	}
+	schema := crm.Schema{Type: codec.Type()}
+	for _, f := range codec.Fields() {
+		if f.Clear {
+			schema.Columns = append(schema.Columns, crm.Column{Name: f.Name, Kind: columnKind(f.Kind), Indexed: f.Indexed})
+		}
+	}
+	return codec, schema, nil
 }
 
 func columnKind(k encrypt.Kind) crm.Kind {

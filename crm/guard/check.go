@@ -1,0 +1,153 @@
+package guard
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/crmguard/crmguard/audit"
+	"github.com/crmguard/crmguard/crm"
+	"github.com/crmguard/crmguard/encrypt"
+)
+
+// Finding is one row that is not as the log says.
+type Finding struct {
+	Type, ID string
+	Problem  string // missing, forged, rolled_back, altered or unlogged
+}
+
+// CheckReport is what a Check found.
+type CheckReport struct {
+	Rows     int64 // looked at
+	Events   int64 // writes in the log
+	Findings []Finding
+}
+
+// OK tells whether there was nothing to find.
+func (r CheckReport) OK() bool { return len(r.Findings) == 0 }
+
+// written is the last state of a record that the log knows.
+type written struct {
+	version uint64
+	digest  []byte
+	seen    bool
+}
+
+// Check compares rows with the log: their MACs, and their versions and digests with the newest write
+// that was announced and not aborted. It finds rows that are missing, forged, put back to an older
+// state, or written past the log.
+//
+// After a restore the rows are those of the backup: of what the log says before it nothing is
+// expected in the store, and only MACs are checked.
+type Check struct {
+	tenant   string
+	schemas  []crm.Schema
+	last     map[string]map[crm.UUID]*written
+	pending  map[uint64]audit.Event // announced, until it is known that it was not aborted
+	restored bool
+	report   CheckReport
+}
+
+// NewCheck begins a check of the rows of these schemas; see Schema.
+func NewCheck(tenant string, schemas ...crm.Schema) *Check {
+	c := &Check{
+		tenant: tenant, schemas: schemas,
+		last: map[string]map[crm.UUID]*written{}, pending: map[uint64]audit.Event{},
+	}
+	for _, s := range schemas {
+		c.last[s.Type] = map[crm.UUID]*written{}
+	}
+	return c
+}
+
+// Event takes one event; give it all, from the begin of the log on, in order.
+func (c *Check) Event(e audit.Entry) {
+	if e.Event.Tenant != "" && e.Event.Tenant != c.tenant {
+		return
+	}
+	switch {
+	case e.Event.Action == actionRestored:
+		c.restored = true
+		clear(c.pending)
+	case e.Event.Outcome == audit.Intended:
+		c.report.Events++
+		c.pending[e.Index] = e.Event
+	case e.Event.Outcome == audit.Aborted && e.Event.HasRef:
+		delete(c.pending, e.Event.Ref)
+	}
+}
+
+// settle notes what a write made of its records.
+func (c *Check) settle(e audit.Event) {
+	for _, t := range e.Targets {
+		m, ok := c.last[t.Type]
+		id, err := crm.ParseUUID(t.ID)
+		if !ok || err != nil || len(t.Digest) == 0 {
+			continue
+		}
+		if w := m[id]; w == nil || w.version < t.Version {
+			m[id] = &written{version: t.Version, digest: t.Digest}
+		}
+	}
+}
+
+// Rows reads every row of the store and reports. keeper's tenant keys are needed, no person key is. A row
+// whose write was under way while the events were read is not a finding when a later check would not
+// find it: rows newer than the log as it was read are only checked by their MAC.
+func (c *Check) Rows(ctx context.Context, store crm.Store, keeper *encrypt.Keeper) (CheckReport, error) {
+	for _, e := range c.pending {
+		c.settle(e)
+	}
+	for _, s := range c.schemas {
+		if err := c.rows(ctx, store, keeper, s, c.last[s.Type]); err != nil {
+			return c.report, err
+		}
+	}
+	return c.report, nil
+}
+
+func (c *Check) rows(ctx context.Context, store crm.Store, keeper *encrypt.Keeper, s crm.Schema, last map[crm.UUID]*written) error {
+	find := func(id crm.UUID, problem string) {
+		c.report.Findings = append(c.report.Findings, Finding{Type: s.Type, ID: id.String(), Problem: problem})
+	}
+	q := crm.Query{Tenant: c.tenant, Type: s.Type, Where: crm.Everything{}, Deletion: crm.LivingAndBin, Limit: 1000}
+	for {
+		page, err := store.List(ctx, q)
+		if err != nil {
+			return fmt.Errorf("guard: %w", err)
+		}
+		for i := range page.Rows {
+			row := &page.Rows[i]
+			c.report.Rows++
+			sum := digest(row, s.Columns)
+			w := last[row.ID]
+			err := keeper.VerifyMAC(ctx, c.tenant, macLabel, sum, row.MAC)
+			switch {
+			case errors.Is(err, encrypt.ErrTampered):
+				find(row.ID, "forged")
+			case err != nil:
+				return fmt.Errorf("guard: %w", err)
+			case w == nil && !c.restored:
+				find(row.ID, "unlogged")
+			case w == nil:
+			case uint64(row.Version) < w.version:
+				find(row.ID, "rolled_back")
+			case uint64(row.Version) == w.version && !bytes.Equal(sum, w.digest):
+				find(row.ID, "altered")
+			}
+			if w != nil {
+				w.seen = true
+			}
+		}
+		if q.After = page.Next; page.Next == "" {
+			break
+		}
+	}
+	for id, w := range last {
+		if !w.seen {
+			find(id, "missing")
+		}
+	}
+	return nil
+}

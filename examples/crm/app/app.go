@@ -1,0 +1,290 @@
+package app
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	_ "github.com/jackc/pgx/v5/stdlib" // the driver "pgx"
+	_ "modernc.org/sqlite"             // the driver "sqlite"
+
+	"github.com/crmguard/crmguard/audit"
+	"github.com/crmguard/crmguard/audit/filestore"
+	"github.com/crmguard/crmguard/authz/rego"
+	"github.com/crmguard/crmguard/crm"
+	"github.com/crmguard/crmguard/crm/guard"
+	"github.com/crmguard/crmguard/crm/sqlstore"
+	"github.com/crmguard/crmguard/encrypt"
+	"github.com/crmguard/crmguard/encrypt/localkek"
+	keystore "github.com/crmguard/crmguard/encrypt/sqlstore"
+	"github.com/crmguard/crmguard/encrypt/vault"
+	"github.com/crmguard/crmguard/internal/dialect"
+)
+
+// ErrInUse says that another process writes in the data folder.
+var ErrInUse = errors.New("crm: the data folder is in use by another crm process (a running serve?); stop it first")
+
+// App is the opened CRM.
+type App struct {
+	Config Config
+	Guard  *guard.Guard
+	Log    *audit.Log
+	Keeper *encrypt.Keeper
+	First  bool // the database held nothing before
+	// Aborted is how many writes a crash had announced and not made; each is marked so in the log.
+	Aborted int
+
+	Customers *guard.Records[crm.Customer]
+	Contacts  *guard.Records[crm.Contact]
+	Leads     *guard.Records[crm.Lead]
+	FollowUps *guard.Records[crm.FollowUp]
+	Quotes    *guard.Records[crm.Quote]
+	Contracts *guard.Records[crm.Contract]
+	Tickets   *guard.Records[crm.Ticket]
+	Employees *guard.Records[crm.Employee]
+	Accounts  *guard.Records[Account]
+
+	db      databases
+	lock    *os.File
+	close   []func() error
+	once    sync.Once
+	verdict verdictCache
+}
+
+// databases are the handles of one database: on SQLite one that writes and a pool that reads.
+type databases struct {
+	w, r    *sql.DB
+	dialect dialect.Dialect
+}
+
+func openDatabase(ctx context.Context, c *Config) (databases, error) {
+	d := databases{dialect: c.Dialect()}
+	var err error
+	if d.dialect == dialect.SQLite {
+		d.w, d.r, err = dialect.OpenSQLite(ctx, c.DB)
+		return d, err
+	}
+	if d.w, err = sql.Open("pgx", c.DB); err != nil {
+		return d, errors.New("crm: --db is not a PostgreSQL URL") // the driver's error repeats the URL
+	}
+	d.w.SetMaxOpenConns(16)
+	d.r = d.w
+	if err := d.w.PingContext(ctx); err != nil {
+		d.close()
+		return d, fmt.Errorf("crm: PostgreSQL cannot be reached (%s)", code(err))
+	}
+	return d, nil
+}
+
+func code(err error) string {
+	if c := dialect.Code(err); c != "" {
+		return c
+	}
+	return "no answer"
+}
+
+func (d databases) close() error {
+	err := d.w.Close()
+	if d.r != d.w {
+		err = errors.Join(err, d.r.Close())
+	}
+	return err
+}
+
+// openKEK opens the key encryption key that the configuration names.
+func openKEK(ctx context.Context, c *Config) (encrypt.KEK, func() error, error) {
+	kind, name, _ := strings.Cut(c.KEK, ":")
+	if kind == "vault" {
+		k, err := vault.Open(ctx, vault.Config{Key: name})
+		if err != nil {
+			return nil, nil, err
+		}
+		return k, k.Close, nil
+	}
+	k, err := localkek.Open(name, nil)
+	return k, func() error { return nil }, err
+}
+
+// acquire takes the data folder for writing. The lock dies with the process.
+func acquire(c *Config) (*os.File, error) {
+	f, err := os.OpenFile(c.path("lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("crm: data folder: %w", err)
+	}
+	if err := tryLock(f); err != nil {
+		f.Close()
+		return nil, ErrInUse
+	}
+	return f, nil
+}
+
+// Open opens everything for reading and writing. Only one process at a time has a data folder open;
+// ErrInUse says that another has. The caller closes what is returned.
+func Open(ctx context.Context, c Config) (a *App, err error) {
+	if err := c.complete(); err != nil {
+		return nil, err
+	}
+	if err := c.prepare(); err != nil {
+		return nil, err
+	}
+	a = &App{Config: c}
+	defer func() {
+		if err != nil {
+			_ = a.Close() // err says what went wrong first
+			a = nil
+		}
+	}()
+	if a.lock, err = acquire(&a.Config); err != nil {
+		return a, err
+	}
+	if err := restoring(&a.Config); err != nil {
+		return a, err
+	}
+	if a.db, err = openDatabase(ctx, &a.Config); err != nil {
+		return a, err
+	}
+	a.close = append(a.close, a.db.close)
+	kek, closeKEK, err := openKEK(ctx, &a.Config)
+	if err != nil {
+		return a, err
+	}
+	a.close = append(a.close, closeKEK)
+	keys, err := keystore.Open(ctx, a.db.w, string(a.db.dialect), &keystore.Options{Reads: a.db.r})
+	if err != nil {
+		return a, err
+	}
+	if a.Keeper, err = encrypt.NewKeeper(kek, keys, nil); err != nil {
+		return a, err
+	}
+	if err = a.openLog(ctx); err != nil {
+		return a, err
+	}
+	policy, err := rego.New(ctx, nil)
+	if err != nil {
+		return a, err
+	}
+	store, err := openStore(ctx, a.db)
+	if err != nil {
+		return a, err
+	}
+	if a.Guard, a.Aborted, err = guard.New(ctx, store, a.Keeper, policy, a.Log, &guard.Options{LogName: a.Config.Instance}); err != nil {
+		return a, err
+	}
+	if err = a.openRecords(ctx); err != nil {
+		return a, err
+	}
+	return a, a.firstStart(ctx)
+}
+
+// openStore opens the rows.
+func openStore(ctx context.Context, db databases) (crm.Store, error) {
+	return sqlstore.Open(ctx, db.w, db.r, db.dialect)
+}
+
+func (a *App) openRecords(ctx context.Context) error {
+	var errs []error
+	a.Customers = open[crm.Customer](ctx, a, &errs)
+	a.Contacts = open[crm.Contact](ctx, a, &errs)
+	a.Leads = open[crm.Lead](ctx, a, &errs)
+	a.FollowUps = open[crm.FollowUp](ctx, a, &errs)
+	a.Quotes = open[crm.Quote](ctx, a, &errs)
+	a.Contracts = open[crm.Contract](ctx, a, &errs)
+	a.Tickets = open[crm.Ticket](ctx, a, &errs)
+	a.Employees = open[crm.Employee](ctx, a, &errs)
+	a.Accounts = open[Account](ctx, a, &errs)
+	return errors.Join(errs...)
+}
+
+// open makes the door of one type; For's constraint wants the pointer type spelled out.
+func open[T any, P interface {
+	*T
+	Header() crm.Header
+	SetHeader(crm.Header)
+}](ctx context.Context, a *App, errs *[]error) *guard.Records[T] {
+	r, err := guard.For[T, P](ctx, a.Guard, nil)
+	if err != nil {
+		*errs = append(*errs, err)
+	}
+	return r
+}
+
+// sealer seals the openings of the log under the keys of the persons they are about.
+type sealer struct{ keeper *encrypt.Keeper }
+
+func (s sealer) SealOpening(ctx context.Context, tenant string, person [16]byte, ad, plaintext []byte) ([]byte, error) {
+	return s.keeper.SealFor(ctx, tenant, person, "log", ad, plaintext)
+}
+
+func (s sealer) OpenOpening(ctx context.Context, tenant string, person [16]byte, ad, sealed []byte) ([]byte, error) {
+	b, err := s.keeper.OpenFor(ctx, tenant, person, "log", ad, sealed)
+	switch {
+	case errors.Is(err, encrypt.ErrErased):
+		err = errors.Join(audit.ErrErased, err)
+	case errors.Is(err, encrypt.ErrKMSUnavailable):
+		err = errors.Join(audit.ErrUnavailable, err)
+	}
+	return b, err
+}
+
+// logName is the origin of this instance's log.
+func (c *Config) logName() string { return "crmguard.example/" + Tenant + "/" + c.Instance }
+
+func (c *Config) logFolder() string {
+	if c.Instance == "main" {
+		return c.path("log")
+	}
+	return c.path("log-" + c.Instance)
+}
+
+// openLog opens the log for writing, against the newest head that was kept outside of it.
+func (a *App) openLog(ctx context.Context) error {
+	signer, err := audit.OpenSigningKey(a.Config.path("signing.key"), a.Config.logName())
+	if err != nil {
+		return err
+	}
+	pins, err := openPins(ctx, a.db, a.Config.Instance)
+	if err != nil {
+		return err
+	}
+	head, err := pins.newest(ctx, signer.VerifierKey())
+	if err != nil {
+		return err
+	}
+	store, err := filestore.Open(a.Config.logFolder(), nil)
+	if err != nil {
+		return err
+	}
+	a.Log, err = audit.Open(ctx, store, signer, &audit.Options{
+		Sealer:     sealer{a.Keeper},
+		PinnedHead: head,
+		OnCheckpoint: func(cp audit.Checkpoint) {
+			ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+			defer cancel()
+			pins.keep(ctx, cp)
+		},
+	})
+	if err != nil {
+		return err
+	}
+	a.close = append(a.close, a.Log.Close)
+	return nil
+}
+
+// Close ends everything in the reverse order of its opening. It may be called twice.
+func (a *App) Close() error {
+	var errs []error
+	a.once.Do(func() {
+		for i := len(a.close) - 1; i >= 0; i-- {
+			errs = append(errs, a.close[i]())
+		}
+		if a.lock != nil {
+			errs = append(errs, a.lock.Close())
+		}
+	})
+	return errors.Join(errs...)
+}

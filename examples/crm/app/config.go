@@ -1,0 +1,111 @@
+// Package app wires the houses into one CRM: it opens keys, stores, log and policy as the configuration
+// says, and gives the protected records to whoever serves them.
+package app
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+
+	"github.com/crmguard/crmguard/internal/dialect"
+)
+
+// Tenant is the tenant of all records of this program; every layer below can hold many.
+const Tenant = "default"
+
+// Config is what flags and environment say. The zero value with Data set runs on embedded defaults.
+type Config struct {
+	Data          string // folder of keys, log, certificates and the embedded database
+	Addr          string // to listen on
+	DB            string // path of an SQLite file or postgres:// URL; "": Data/crm.db
+	KEK           string // local:PATH or vault:TRANSIT-KEY; "": local:Data/kek.local
+	Backup        string // bucket URL of backups; "": Data/backup
+	BackupKeys    string // bucket URL of the key shards; "": Data/backup-keys
+	Instance      string // names this process's log where several share a database; "": "main"
+	Plain         bool   // plain HTTP: no TLS, no __Host- cookie
+	AllowLocalKEK bool   // serve beyond loopback although the KEK is a local file
+	Seed          bool   // demo data on the first start
+}
+
+var instanceName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,39}$`)
+
+// complete fills in the defaults and refuses what cannot be meant.
+func (c *Config) complete() error {
+	if c.Data == "" {
+		return errors.New("crm: no data folder")
+	}
+	abs, err := filepath.Abs(c.Data)
+	if err != nil {
+		return fmt.Errorf("crm: data folder: %w", err)
+	}
+	c.Data = abs
+	if c.Instance == "" {
+		c.Instance = "main"
+	}
+	if !instanceName.MatchString(c.Instance) {
+		return errors.New("crm: --instance takes lower-case letters, digits and -, at most 40")
+	}
+	if c.DB == "" {
+		c.DB = c.path("crm.db")
+	}
+	if c.KEK == "" {
+		c.KEK = "local:" + c.path("kek.local")
+	}
+	kind, name, ok := strings.Cut(c.KEK, ":")
+	if !ok || name == "" || kind != "local" && kind != "vault" {
+		return errors.New("crm: --kek takes local:PATH or vault:TRANSIT-KEY")
+	}
+	if c.Backup == "" {
+		c.Backup = "file://" + filepath.ToSlash(c.path("backup"))
+	}
+	if c.BackupKeys == "" {
+		c.BackupKeys = "file://" + filepath.ToSlash(c.path("backup-keys"))
+	}
+	return nil
+}
+
+// path names a file of the data folder.
+func (c *Config) path(name string) string { return filepath.Join(c.Data, name) }
+
+// Dialect tells which database DB names.
+func (c *Config) Dialect() dialect.Dialect {
+	if strings.HasPrefix(c.DB, "postgres://") || strings.HasPrefix(c.DB, "postgresql://") {
+		return dialect.Postgres
+	}
+	return dialect.SQLite
+}
+
+// LocalKEK tells whether the KEK is a file on this host.
+func (c *Config) LocalKEK() bool { return strings.HasPrefix(c.KEK, "local:") }
+
+// CheckAddr refuses to serve a development key to other hosts.
+func (c *Config) CheckAddr() error {
+	host, _, err := net.SplitHostPort(c.Addr)
+	if err != nil {
+		return errors.New("crm: --addr takes HOST:PORT")
+	}
+	loopback := host == "localhost"
+	if ip := net.ParseIP(host); ip != nil {
+		loopback = ip.IsLoopback()
+	}
+	if c.LocalKEK() && !loopback && !c.AllowLocalKEK {
+		return errors.New("crm: the key is a development key in a file: it is not served beyond loopback; " +
+			"use --kek vault:KEY, or --allow-local-kek if you know why")
+	}
+	if c.Plain && !loopback {
+		return errors.New("crm: --http serves plain text and only on loopback")
+	}
+	return nil
+}
+
+// prepare makes the data folder, readable by its owner only.
+func (c *Config) prepare() error {
+	if err := os.MkdirAll(c.Data, 0o700); err != nil {
+		return fmt.Errorf("crm: data folder: %w", err)
+	}
+	return nil
+}
