@@ -1,9 +1,6 @@
 package page
 
-import (
-	"io"
-	"time"
-)
+import "time"
 
 // Text is something to read: an entry of the catalogues, or data shown as it is. Data is always
 // escaped and isolated from the direction of the text around it. The zero Text shows nothing.
@@ -356,7 +353,7 @@ type Reveal struct {
 	Label  Text   // T("field.customer.phone")
 	Record string // which record, as the reader may see it
 	Mask   string
-	Action string // where the reason is posted
+	Action string // where the reason is posted; a GET of it asks
 	Back   string // the record's page
 	Reason string // as typed before
 	Error  Text   // T("reveal.reason.required")
@@ -491,13 +488,5 @@ type Options struct {
 
 // Renderer writes pages. Its methods are safe for concurrent use.
 type Renderer struct {
-	now   func() time.Time
-	zone  *time.Location
 	langs map[string]*language
 }
-
-// The methods of Renderer.
-var _ interface {
-	Page(w io.Writer, f Frame, content any) error
-	Fragment(w io.Writer, lang string, content any) error
-} = (*Renderer)(nil)
