@@ -318,6 +318,14 @@ func verdictTone(state string, ok bool) string {
 	return "danger"
 }
 
+// local returns a link of this site, for attributes that html/template does not know to be links.
+func local(href string) string {
+	if strings.HasPrefix(href, "/") && !strings.HasPrefix(href, "//") && !strings.HasPrefix(href, "/\\") || strings.HasPrefix(href, "?") {
+		return href
+	}
+	return "#"
+}
+
 func initials(name string) string {
 	words := strings.Fields(name)
 	if len(words) == 0 {
@@ -364,6 +372,7 @@ func (l *language) funcs(files map[string]asset) template.FuncMap {
 		"when":     func(t time.Time) template.HTML { return l.timeTag(t, l.when(t)) },
 		"date":     func(t time.Time) template.HTML { return l.timeTag(t, l.date(t)) },
 		"clock":    func(t time.Time) template.HTML { return l.timeTag(t, l.clock(t)) },
+		"local":    local,
 		"initials": initials, "tone": tone, "verdictTone": verdictTone,
 		"verdictText": func(s string) Text { return T("verdict." + s) },
 		"verdictNote": func(s string) Text { return T("verdict." + s + ".note") },
