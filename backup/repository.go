@@ -5,6 +5,7 @@ import (
 	"crypto"
 	"crypto/ed25519"
 	"errors"
+	"fmt"
 	"time"
 )
 
@@ -18,7 +19,8 @@ type Options struct {
 	// Shards is the bucket of the key shards; it must allow deletion. Nil = no person keys are
 	// kept, and a BackupOptions.Keys is an error.
 	Shards Bucket
-	// KeepShards is how long a set of key shards outlives the next one. 0 = 7 days.
+	// KeepShards is the age at which a set of key shards that is not the newest is deleted, by the
+	// next backup or Sweep. 0 = 7 days.
 	KeepShards time.Duration
 	// Grace is the age below which Sweep leaves unreferenced objects alone. 0 = 24 hours.
 	Grace time.Duration
@@ -31,10 +33,12 @@ type Options struct {
 	Now func() time.Time
 }
 
-// Head names a snapshot by the place and the digest of its manifest.
+// Head names a snapshot by the place and the digest of its manifest. Keep the newest one, and the
+// number of the newest tombstone list, where whoever can write the bucket cannot.
 type Head struct {
-	Number uint64   // from 1
-	Digest [32]byte // SHA-256 of the manifest object
+	Number     uint64   // of the snapshot, from 1; 0 = none is known
+	Digest     [32]byte // SHA-256 of the manifest object
+	Tombstones uint64   // number of the tombstone list; 0 = none
 }
 
 // Progress is what was done so far by one call.
@@ -47,18 +51,17 @@ type Progress struct {
 
 // Snapshot is one backup, as its signed manifest tells.
 type Snapshot struct {
-	ID         string // 32 hexadecimal digits
-	Head       Head
-	Name       string // of the source
-	Created    time.Time
-	Engine     string
-	Versions   map[string]int64 // of the schema
-	Tables     []TableInfo
-	Rows       int64  // of all tables
-	Bytes      int64  // of all rows, before compression
-	Stored     int64  // of its objects
-	Anchor     []byte // what BackupOptions.Anchor was
-	Tombstones uint64 // the number of the newest tombstone list at that time
+	ID       string // 32 hexadecimal digits
+	Head     Head
+	Name     string // of the source
+	Created  time.Time
+	Engine   string
+	Versions map[string]int64 // of the schema
+	Tables   []TableInfo
+	Rows     int64  // of all tables
+	Bytes    int64  // of all rows, before compression
+	Stored   int64  // of its objects
+	Anchor   []byte // what BackupOptions.Anchor was
 }
 
 // TableInfo is what a snapshot holds of one table.
@@ -71,9 +74,48 @@ type TableInfo struct {
 // Repository is a series of snapshots in a bucket. It is safe for concurrent use, and several
 // processes may use one bucket.
 type Repository struct {
-	bucket Bucket
-	pin    ed25519.PublicKey
+	data   *space
+	shards *space // nil without Options.Shards
 	opts   Options
+}
+
+// Open opens the repository in a bucket, and the one of key shards in Options.Shards. Everything in
+// them is checked with pin, an Ed25519 public key that comes from elsewhere. With a signer an empty
+// bucket becomes a repository; without one that is ErrNotFound. Errors: ErrKey when pin is not the
+// key of this repository or of the signer, ErrTampered, ErrVersion.
+func Open(ctx context.Context, bucket Bucket, pin ed25519.PublicKey, opts *Options) (*Repository, error) {
+	r := &Repository{}
+	if opts != nil {
+		r.opts = *opts
+	}
+	o := &r.opts
+	if len(pin) != ed25519.PublicKeySize {
+		return nil, fmt.Errorf("%w: the pinned key is not an Ed25519 public key", ErrKey)
+	}
+	if o.Signer != nil {
+		if pub, ok := o.Signer.Public().(ed25519.PublicKey); !ok || !pub.Equal(pin) {
+			return nil, fmt.Errorf("%w: the signer is not the pinned one", ErrKey)
+		}
+	}
+	if o.KeepShards <= 0 {
+		o.KeepShards = 7 * 24 * time.Hour
+	}
+	if o.Grace <= 0 {
+		o.Grace = 24 * time.Hour
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	var err error
+	if r.data, err = openSpace(ctx, bucket, kindData, pin, o); err != nil {
+		return nil, err
+	}
+	if o.Shards != nil {
+		if r.shards, err = openSpace(ctx, o.Shards, kindShards, pin, o); err != nil {
+			return nil, err
+		}
+	}
+	return r, nil
 }
 
 // BackupOptions of [Repository.Backup]. A nil *BackupOptions is the zero value.

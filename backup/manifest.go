@@ -1,0 +1,267 @@
+package backup
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"time"
+)
+
+const (
+	formatVersion = 1
+	magicSize     = 8
+	signedHead    = magicSize + 4 + 16 + ed25519.SignatureSize // of a signed object, before its payload
+
+	magicRepository = "CGBKREPO"
+	magicManifest   = "CGBKMANI"
+	magicTombstones = "CGBKTOMB"
+	magicSegment    = "CGBKSEGM"
+	magicSegmentEnd = "CGBKSEGE"
+	magicKeyHeader  = "CGBKKEYH"
+
+	maxManifest   = 64 << 20
+	maxTombstones = 1 << 30
+	maxAnchor     = 64 << 10
+	maxRecord     = 1 << 20
+
+	// The algorithms of version 1.
+	cipherName      = "AES-256-GCM"
+	compressionName = "zstd"
+	digestName      = "HMAC-SHA-256"
+
+	kindData   = "data"   // rows of a source
+	kindShards = "shards" // keys of persons
+
+	repositoryName   = "repository"
+	snapshotPrefix   = "snapshots/"
+	segmentPrefix    = "segments/"
+	keyPrefix        = "keys/"
+	tombstonesPrefix = "tombstones/"
+)
+
+// id16 is a random id that is hexadecimal in names and JSON.
+type id16 [16]byte
+
+func newID() id16 {
+	var id id16
+	rand.Read(id[:])
+	return id
+}
+
+func (id id16) String() string               { return hex.EncodeToString(id[:]) }
+func (id id16) MarshalText() ([]byte, error) { return []byte(id.String()), nil }
+
+func (id *id16) UnmarshalText(b []byte) error { return unhex(id[:], b) }
+
+// sum32 is a SHA-256 digest or a MAC.
+type sum32 [32]byte
+
+func (s sum32) MarshalText() ([]byte, error)  { return []byte(hex.EncodeToString(s[:])), nil }
+func (s *sum32) UnmarshalText(b []byte) error { return unhex(s[:], b) }
+
+func unhex(dst, text []byte) error {
+	if len(text) != 2*len(dst) || !bytes.Equal(bytes.ToLower(text), text) {
+		return errMalformed
+	}
+	if _, err := hex.Decode(dst, text); err != nil {
+		return errMalformed
+	}
+	return nil
+}
+
+// errMalformed is for what is authentic and yet not as the format says.
+var errMalformed = fmt.Errorf("%w: malformed", ErrTampered)
+
+// repositoryHead is the payload of the object "repository".
+type repositoryHead struct {
+	Repository id16      `json:"repository"`
+	Kind       string    `json:"kind"`
+	Created    time.Time `json:"created"`
+}
+
+// manifest is the payload of a manifest.
+type manifest struct {
+	Repository  id16             `json:"repository"`
+	Kind        string           `json:"kind"`
+	Number      uint64           `json:"number"`
+	Previous    sum32            `json:"previous"` // digest of manifest Number-1; zero for the first
+	Snapshot    id16             `json:"snapshot"`
+	Name        string           `json:"name"`
+	Created     time.Time        `json:"created"`
+	Engine      string           `json:"engine"`
+	Versions    map[string]int64 `json:"versions"`
+	Tables      []manifestTable  `json:"tables"`
+	Cipher      string           `json:"cipher"`
+	Compression string           `json:"compression"`
+	Digest      string           `json:"digest"`
+	Commitment  sum32            `json:"commitment"` // of the data key
+	Keys        []manifestObject `json:"keys"`
+	Segments    []manifestObject `json:"segments"`
+	Anchor      []byte           `json:"anchor"`
+	Tombstones  uint64           `json:"tombstones"` // number of the list; 0 = none
+	Shards      uint64           `json:"shards"`     // number of the shard set; 0 = none
+
+	digest sum32 // of the whole object
+}
+
+type manifestTable struct {
+	Name   string `json:"name"`
+	Rows   int64  `json:"rows"`
+	Bytes  int64  `json:"bytes"`
+	Digest sum32  `json:"digest"`
+}
+
+type manifestObject struct {
+	Name   string `json:"name"`
+	Size   int64  `json:"size"`
+	SHA256 sum32  `json:"sha256"`
+}
+
+func (m *manifest) stored() int64 {
+	var n int64
+	for _, o := range m.Keys {
+		n += o.Size
+	}
+	for _, o := range m.Segments {
+		n += o.Size
+	}
+	return n
+}
+
+func (m *manifest) snapshot() Snapshot {
+	s := Snapshot{
+		ID: m.Snapshot.String(), Head: Head{Number: m.Number, Digest: m.digest, Tombstones: m.Tombstones}, Name: m.Name,
+		Created: m.Created, Engine: m.Engine, Versions: m.Versions, Stored: m.stored(), Anchor: m.Anchor,
+	}
+	for _, t := range m.Tables {
+		s.Tables = append(s.Tables, TableInfo{Name: t.Name, Rows: t.Rows, Bytes: t.Bytes})
+		s.Rows += t.Rows
+		s.Bytes += t.Bytes
+	}
+	return s
+}
+
+// name is where the manifest lies.
+func manifestName(number uint64) string { return fmt.Sprintf("%s%016d", snapshotPrefix, number) }
+
+func tombstonesName(number uint64) string { return fmt.Sprintf("%s%016d", tombstonesPrefix, number) }
+
+// parseNumber reads the number of a name that one of the two above made.
+func parseNumber(prefix, name string) (uint64, bool) {
+	if len(name) != len(prefix)+16 {
+		return 0, false
+	}
+	var n uint64
+	for _, c := range []byte(name[len(prefix):]) {
+		if c < '0' || c > '9' {
+			return 0, false
+		}
+		n = n*10 + uint64(c-'0')
+	}
+	return n, n > 0
+}
+
+func keyName(snapshot id16, recipient [16]byte) string {
+	return keyPrefix + snapshot.String() + "-" + hex.EncodeToString(recipient[:])
+}
+
+// pinID names a signing key in the objects it signed.
+func pinID(pin ed25519.PublicKey) (id [16]byte) {
+	sum := sha256.Sum256(append([]byte("crmguard backup signer v1\x00"), pin...))
+	copy(id[:], sum[:])
+	return id
+}
+
+// signed makes a signed object.
+func signed(magic string, payload []byte, signer crypto.Signer, pin ed25519.PublicKey) ([]byte, error) {
+	b := make([]byte, 0, signedHead+len(payload))
+	b = append(b, magic...)
+	b = binary.BigEndian.AppendUint32(b, formatVersion)
+	id := pinID(pin)
+	b = append(b, id[:]...)
+	sig, err := signer.Sign(rand.Reader, message(b, payload), crypto.Hash(0))
+	if err != nil {
+		return nil, fmt.Errorf("backup: sign: %w", err)
+	}
+	if len(sig) != ed25519.SignatureSize || !ed25519.Verify(pin, message(b, payload), sig) {
+		return nil, fmt.Errorf("%w: the signer is not the pinned one", ErrKey)
+	}
+	b = append(b, sig...)
+	return append(b, payload...), nil
+}
+
+// message is what is signed: a label, the head up to the signature, the payload.
+func message(head, payload []byte) []byte {
+	m := append([]byte("crmguard backup signed object v1\x00"), head[:magicSize+20]...)
+	return append(m, payload...)
+}
+
+// open checks a signed object and returns its payload. ErrKey: signed by a key that is not the pinned one, or so it says.
+func openSigned(magic string, b []byte, pin ed25519.PublicKey) ([]byte, error) {
+	if len(b) < signedHead || string(b[:magicSize]) != magic {
+		return nil, ErrTampered
+	}
+	if v := binary.BigEndian.Uint32(b[magicSize:]); v != formatVersion {
+		return nil, versionError(v)
+	}
+	id := pinID(pin)
+	if !bytes.Equal(b[magicSize+4:magicSize+20], id[:]) {
+		return nil, ErrKey
+	}
+	payload := b[signedHead:]
+	if !ed25519.Verify(pin, message(b, payload), b[magicSize+20:signedHead]) {
+		return nil, ErrTampered
+	}
+	return payload, nil
+}
+
+// versionError tells a later format from a damaged number.
+func versionError(v uint32) error {
+	if v > formatVersion && v < 1<<16 {
+		return ErrVersion
+	}
+	return ErrTampered
+}
+
+// parseManifest checks and reads a manifest that lies at number.
+func parseManifest(b []byte, pin ed25519.PublicKey, number uint64) (*manifest, error) {
+	payload, err := openSigned(magicManifest, b, pin)
+	if err != nil {
+		return nil, err
+	}
+	m := &manifest{digest: sha256.Sum256(b)}
+	if err := strictJSON(payload, m); err != nil {
+		return nil, err
+	}
+	if m.Number != number || m.Cipher != cipherName || m.Compression != compressionName ||
+		m.Digest != digestName || len(m.Keys) == 0 || len(m.Segments) == 0 ||
+		(m.Kind != kindData && m.Kind != kindShards) {
+		return nil, errMalformed
+	}
+	for _, o := range append(m.Keys[:len(m.Keys):len(m.Keys)], m.Segments...) {
+		if o.Size <= 0 || o.Size > maxSegment {
+			return nil, errMalformed
+		}
+	}
+	return m, nil
+}
+
+// strictJSON reads exactly one value, no unknown fields. A later format may have them, but says so in its version.
+func strictJSON(b []byte, v any) error {
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	if err := d.Decode(v); err != nil {
+		return errMalformed
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return errMalformed
+	}
+	return nil
+}

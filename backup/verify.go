@@ -1,0 +1,238 @@
+package backup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Snapshots returns what is there, oldest first, by their signed manifests. An error says what is
+// wrong with others, or with the chain; the sound ones are returned all the same.
+func (r *Repository) Snapshots(ctx context.Context) ([]Snapshot, error) {
+	var all []Snapshot
+	var errs []error
+	for m, err := range r.data.chain(ctx) {
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		r.data.saw(m)
+		all = append(all, m.snapshot())
+	}
+	return all, errors.Join(errs...)
+}
+
+// Verify looks whether everything could be restored. The error is for what kept it from looking; what
+// it found wrong is in the report, with the key shards, which it names with the prefix "shards:".
+// That the newest snapshots were taken away whole shows by Options.Head only: see Report.Anchored.
+func (r *Repository) Verify(ctx context.Context, opts *VerifyOptions) (*Report, error) {
+	var o VerifyOptions
+	if opts != nil {
+		o = *opts
+	}
+	rep := &Report{Level: o.Level, Opened: o.Level == Full && o.Key != nil}
+	newest, err := r.data.verify(ctx, &o, rep, "")
+	if err != nil {
+		return nil, err
+	}
+	rep.Anchored = r.opts.Head.Number > 0 && newest != nil && newest.Number >= r.opts.Head.Number &&
+		!slices.ContainsFunc(rep.Faults, func(f Fault) bool { return f.Object == manifestName(r.opts.Head.Number) })
+	if _, err := r.tombstones(ctx, newest); err != nil {
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		rep.add("", "", tombstonesPrefix, err)
+	}
+	switch {
+	case r.shards != nil:
+		set, err := r.shards.verify(ctx, &o, rep, "shards:")
+		if err != nil {
+			return nil, err
+		}
+		if newest != nil && newest.Shards > 0 && (set == nil || set.Number < newest.Shards) {
+			rep.add("shards:", newest.Snapshot.String(), manifestName(newest.Shards), ErrStale)
+		}
+	case newest != nil && newest.Shards > 0:
+		rep.add("shards:", newest.Snapshot.String(), manifestName(newest.Shards),
+			errors.New("backup: not looked at, for Options.Shards is nil"))
+	}
+	if o.Snapshot != "" && rep.Snapshots == 0 {
+		return nil, fmt.Errorf("%w: no such snapshot", ErrNotFound)
+	}
+	rep.Opened = rep.Opened && len(rep.Faults) == 0
+	return rep, nil
+}
+
+// add notes a fault once, under the name of the object that the error is about.
+func (r *Report) add(prefix, snapshot, name string, err error) {
+	var oe *ObjectError
+	if errors.As(err, &oe) {
+		name, err = oe.Object, oe.Err
+	}
+	f := Fault{Object: prefix + name, Snapshot: snapshot, Err: err}
+	if !slices.ContainsFunc(r.Faults, func(g Fault) bool { return g.Object == f.Object && g.Snapshot == f.Snapshot }) {
+		r.Faults = append(r.Faults, f)
+	}
+}
+
+// verify looks at one bucket and returns its newest sound manifest.
+func (s *space) verify(ctx context.Context, o *VerifyOptions, rep *Report, prefix string) (newest *manifest, err error) {
+	there := map[string]int64{}
+	for obj, err := range s.bucket.List(ctx, "") {
+		if err != nil {
+			return nil, object(prefix, err)
+		}
+		there[obj.Name] = obj.Size
+	}
+	used := map[string]bool{repositoryName: true}
+	if _, err := openSpace(ctx, s.bucket, s.kind, s.pin, &Options{}); err != nil {
+		rep.add(prefix, "", repositoryName, err)
+	}
+	snapshots := map[string]bool{}
+	for m, err := range s.chain(ctx) {
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		if err != nil {
+			rep.add(prefix, "", snapshotPrefix, err)
+			var oe *ObjectError
+			if errors.As(err, &oe) {
+				used[oe.Object] = true
+			}
+			continue
+		}
+		newest = m
+		used[manifestName(m.Number)] = true
+		snapshots[m.Snapshot.String()] = true
+		id := m.Snapshot.String()
+		objects := slices.Concat(m.Keys, m.Segments)
+		for _, obj := range objects {
+			used[obj.Name] = true
+		}
+		if s.kind == kindData {
+			if o.Snapshot != "" && o.Snapshot != id {
+				continue
+			}
+			rep.Snapshots++
+		}
+		rep.Objects += len(objects) + 1
+		sound := true
+		for _, obj := range objects {
+			size, ok := there[obj.Name]
+			switch {
+			case !ok:
+				err = fmt.Errorf("%w: %w", ErrTampered, ErrNotFound)
+			case size != obj.Size:
+				err = ErrTampered
+			case o.Level == Full:
+				if _, err = s.fetch(ctx, obj); err == nil {
+					rep.Bytes += obj.Size
+				}
+			default:
+				err = nil
+			}
+			if ctx.Err() != nil {
+				return nil, ctx.Err()
+			}
+			if err != nil {
+				sound = false
+				rep.add(prefix, id, obj.Name, err)
+			}
+		}
+		if o.Level == Full && o.Key != nil && sound {
+			load := discard
+			if s.kind == kindShards {
+				load = keyLoad(nil)
+			}
+			if err := s.read(ctx, m, o.Key, &progress{observe: s.opts.Observer}, load); err != nil {
+				if ctx.Err() != nil {
+					return nil, ctx.Err()
+				}
+				rep.add(prefix, id, manifestName(m.Number), err)
+			}
+		}
+	}
+	for name := range there {
+		switch {
+		case used[name], strings.HasPrefix(name, tombstonesPrefix) && s.kind == kindData,
+			keyOf(name) != "" && snapshots[keyOf(name)]:
+		default:
+			rep.Loose++
+		}
+	}
+	return newest, nil
+}
+
+// keyOf returns the snapshot id in the name of a key header, "" for any other name.
+func keyOf(name string) string {
+	rest, ok := strings.CutPrefix(name, keyPrefix)
+	if !ok || len(rest) < 32 {
+		return ""
+	}
+	return rest[:32]
+}
+
+// Sweep removes what interrupted backups left, when it is older than Options.Grace, tombstone lists
+// that a newer one replaces, and key shards that are too old. It removes nothing while a manifest is
+// damaged or missing, for then it cannot know what is needed: ErrTampered, ErrStale. No backup may
+// take longer than the grace.
+func (r *Repository) Sweep(ctx context.Context) (removed int, err error) {
+	highest, err := r.data.highestList(ctx)
+	if err != nil {
+		return 0, err
+	}
+	if highest > 0 {
+		if _, err := r.data.list(ctx, highest); err != nil {
+			return 0, err
+		}
+	}
+	removed, err = r.data.sweep(ctx, highest)
+	if err != nil || r.shards == nil {
+		return removed, err
+	}
+	n, err := r.shards.expire(ctx)
+	removed += n
+	if err != nil {
+		return removed, err
+	}
+	n, err = r.shards.sweep(ctx, 0)
+	return removed + n, err
+}
+
+func (s *space) sweep(ctx context.Context, list uint64) (removed int, err error) {
+	// The objects first: what is committed after that is younger than the grace.
+	var old []string
+	limit := s.opts.Now().Add(-s.opts.Grace)
+	for _, prefix := range []string{segmentPrefix, keyPrefix, tombstonesPrefix} {
+		for o, err := range s.bucket.List(ctx, prefix) {
+			if err != nil {
+				return 0, object(prefix, err)
+			}
+			if o.Modified.Before(limit) {
+				old = append(old, o.Name)
+			}
+		}
+	}
+	used, snapshots := map[string]bool{}, map[string]bool{}
+	for m, err := range s.chain(ctx) {
+		if err != nil {
+			return 0, err
+		}
+		snapshots[m.Snapshot.String()] = true
+		for _, o := range m.Segments {
+			used[o.Name] = true
+		}
+	}
+	for _, name := range old {
+		if n, ok := parseNumber(tombstonesPrefix, name); used[name] || ok && n >= list || snapshots[keyOf(name)] {
+			continue
+		}
+		if err := s.bucket.Delete(ctx, name); err != nil {
+			return removed, object(name, err)
+		}
+		removed++
+	}
+	return removed, nil
+}
