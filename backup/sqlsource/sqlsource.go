@@ -1,36 +1,276 @@
+// Package sqlsource backs up and restores whole SQLite and PostgreSQL databases: every ordinary table,
+// each value as it is stored, in one consistent snapshot beside running writers.
+//
+// Sealed values stay sealed. Tables of keys must not go along: name them in [Options].Exclude, and
+// give keys to backup.BackupOptions.Keys instead, which keeps them where they can be deleted.
+//
+// A SQLite database is recreated whole: tables, indexes, views, triggers, autoincrement state, row
+// ids, user_version. PostgreSQL gets its tables from Options.Prepare, the application's own
+// migrations, and then rows and sequences. Either way the rows appear in one transaction, and a
+// database whose preparation was begun is marked by a table named crmguard_restore until the end.
+//
+// What would be lost in silence is refused: virtual tables of SQLite and large objects of PostgreSQL.
+// Roles, grants and settings of a server belong to its operator and are not copied.
 package sqlsource
 
 import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
+	"strings"
+
+	_ "github.com/jackc/pgx/v5/stdlib" // the driver "pgx"
+	_ "modernc.org/sqlite"             // the driver "sqlite"
 
 	"github.com/crmguard/crmguard/backup"
+	"github.com/crmguard/crmguard/internal/dialect"
 )
 
-// Options of a [Database].
+// The engines, as snapshots name them.
+const (
+	engineSQLite   = "sqlite"
+	enginePostgres = "postgres"
+)
+
+// marker is the table that marks a database whose restore has not ended.
+const marker = "crmguard_restore"
+
+// Options of a [Database]. A nil *Options is the zero value.
 type Options struct {
-	// Exclude are prefixes of table names that are neither read nor written. Nil = none. Name the key tables.
+	// Exclude names tables, by the beginnings of their names, that are neither read nor written nor
+	// looked at: all tables that hold keys. Nil = none.
 	Exclude []string
-	// Prepare creates the tables in the database that is restored into. Nil: SQLite recreates them as they
-	// were; PostgreSQL has them already, empty.
+	// Prepare creates the tables in a database that is restored into, and may put first rows into
+	// them, which the restore replaces. It must bring the schema that was backed up. Nil: SQLite
+	// recreates the tables as they were; PostgreSQL must have them already, all empty.
 	Prepare func(ctx context.Context, db *sql.DB) error
 }
 
-// Database is a backup.Source and backup.Sink.
-type Database struct{}
+// Database is a [backup.Source] and a [backup.Sink]. Errors say which table and the database's
+// code, never its words, which may hold values; Unwrap gives those.
+type Database struct {
+	db     *sql.DB
+	engine engine
+	opts   Options
+}
 
-// SQLite ... db is the writing handle for restores.
-func SQLite(db *sql.DB, opts *Options) *Database { return nil }
+// engine is what the two databases do not share.
+type engine interface {
+	name() string
+	dump(ctx context.Context, d *Database, conn *sql.Conn, w *backup.Writer) error
+	load(ctx context.Context, d *Database, conn *sql.Conn, r *backup.Reader, prepared bool) error
+	// tables lists the ordinary tables but for the excluded and the marker.
+	tables(ctx context.Context, d *Database, conn *sql.Conn) ([]table, error)
+	// begin starts a transaction; reading = a snapshot.
+	begin(ctx context.Context, conn *sql.Conn, reading bool) error
+}
 
-// Postgres ...
-func Postgres(db *sql.DB, opts *Options) *Database { return nil }
+// table is an ordinary table.
+type table struct {
+	name   string // as snapshots name it
+	quoted string
+}
 
-// Dump implements backup.Source.
-func (d *Database) Dump(ctx context.Context, w *backup.Writer) error { return errors.New("stub") }
+var (
+	_ backup.Source = (*Database)(nil)
+	_ backup.Sink   = (*Database)(nil)
+)
 
-// Load implements backup.Sink.
-func (d *Database) Load(ctx context.Context, r *backup.Reader) error { return errors.New("stub") }
+// SQLite returns the database behind db, opened by the driver "sqlite" of modernc.org/sqlite. A handle
+// that only reads will do for backups.
+func SQLite(db *sql.DB, opts *Options) *Database { return newDatabase(db, sqlite{}, opts) }
 
-// Incomplete tells whether a restore was begun and did not end: such a database is not to be used.
-func (d *Database) Incomplete(ctx context.Context) (bool, error) { return false, errors.New("stub") }
+// Postgres returns the database behind db, opened by the driver "pgx". Restoring takes the rights of
+// the tables' owner.
+func Postgres(db *sql.DB, opts *Options) *Database { return newDatabase(db, postgres{}, opts) }
+
+func newDatabase(db *sql.DB, e engine, opts *Options) *Database {
+	d := &Database{db: db, engine: e}
+	if opts != nil {
+		d.opts = *opts
+	}
+	return d
+}
+
+func (d *Database) excluded(name string) bool {
+	if name == marker {
+		return true
+	}
+	for _, prefix := range d.opts.Exclude {
+		if strings.HasPrefix(name, prefix) {
+			return true
+		}
+	}
+	return false
+}
+
+// Dump implements [backup.Source].
+func (d *Database) Dump(ctx context.Context, w *backup.Writer) error {
+	return d.transaction(ctx, true, func(conn *sql.Conn) error {
+		if marked, err := d.marked(ctx, conn); err != nil || marked {
+			if marked {
+				err = errors.New("sqlsource: a restore into this database has not ended")
+			}
+			return err
+		}
+		return d.engine.dump(ctx, d, conn, w)
+	})
+}
+
+// Load implements [backup.Sink]. Errors: backup.ErrNotEmpty.
+func (d *Database) Load(ctx context.Context, r *backup.Reader) error {
+	if got := r.Schema().Engine; got != d.engine.name() {
+		return fmt.Errorf("sqlsource: a snapshot of another engine than %s", d.engine.name())
+	}
+	marked, err := d.Incomplete(ctx)
+	if err != nil {
+		return err
+	}
+	if !marked {
+		err = d.transaction(ctx, true, func(conn *sql.Conn) error { return d.empty(ctx, conn) })
+		if err != nil {
+			return err
+		}
+	}
+	if d.opts.Prepare != nil {
+		if !marked {
+			if _, err := d.db.ExecContext(ctx, "CREATE TABLE "+marker+" (begun INTEGER)"); err != nil {
+				return failed("mark the restore", err)
+			}
+		}
+		if err := d.opts.Prepare(ctx, d.db); err != nil {
+			return fmt.Errorf("sqlsource: prepare: %w", err)
+		}
+	}
+	return d.transaction(ctx, false, func(conn *sql.Conn) error {
+		marked, err := d.marked(ctx, conn)
+		if err != nil {
+			return err
+		}
+		if !marked { // again, now that nobody else can come between
+			if err := d.empty(ctx, conn); err != nil {
+				return err
+			}
+		}
+		if err := d.engine.load(ctx, d, conn, r, marked); err != nil {
+			return err
+		}
+		if marked {
+			if _, err := conn.ExecContext(ctx, "DROP TABLE "+d.engine.(interface{ marker() string }).marker()); err != nil {
+				return failed("end the restore", err)
+			}
+		}
+		return nil
+	})
+}
+
+// Incomplete tells whether a restore into the database was begun and has not ended. Such a database
+// must not be used, except by Load, which begins again.
+func (d *Database) Incomplete(ctx context.Context) (marked bool, err error) {
+	conn, err := d.db.Conn(ctx)
+	if err != nil {
+		return false, failed("connect", err)
+	}
+	defer conn.Close()
+	return d.marked(ctx, conn)
+}
+
+func (d *Database) marked(ctx context.Context, conn *sql.Conn) (marked bool, err error) {
+	query := "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = '" + marker + "')"
+	if d.engine.name() == enginePostgres {
+		query = "SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_tables WHERE tablename = '" + marker + "')"
+	}
+	if err := conn.QueryRowContext(ctx, query).Scan(&marked); err != nil {
+		return false, failed("look for a restore", err)
+	}
+	return marked, nil
+}
+
+// empty returns backup.ErrNotEmpty when a table has a row or, where tables will be created, exists.
+func (d *Database) empty(ctx context.Context, conn *sql.Conn) error {
+	tables, err := d.engine.tables(ctx, d, conn)
+	if err != nil {
+		return err
+	}
+	if d.engine.name() == engineSQLite && d.opts.Prepare == nil && len(tables) > 0 {
+		return backup.ErrNotEmpty
+	}
+	for _, t := range tables {
+		var some bool
+		if err := conn.QueryRowContext(ctx, "SELECT EXISTS (SELECT 1 FROM "+t.quoted+")").Scan(&some); err != nil {
+			return failed("look into table "+t.name, err)
+		}
+		if some {
+			return backup.ErrNotEmpty
+		}
+	}
+	return nil
+}
+
+// transaction runs do within one, on a connection of its own.
+func (d *Database) transaction(ctx context.Context, reading bool, do func(*sql.Conn) error) (err error) {
+	conn, err := d.db.Conn(ctx)
+	if err != nil {
+		return failed("connect", err)
+	}
+	defer conn.Close()
+	if err := d.engine.begin(ctx, conn, reading); err != nil {
+		return failed("begin", err)
+	}
+	if err := do(conn); err != nil {
+		if _, rerr := conn.ExecContext(context.WithoutCancel(ctx), "ROLLBACK"); rerr != nil {
+			// A connection in an unknown state must not go back to the pool.
+			conn.Raw(func(any) error { return errBadConn })
+		}
+		return err
+	}
+	if _, err := conn.ExecContext(ctx, "COMMIT"); err != nil {
+		conn.ExecContext(context.WithoutCancel(ctx), "ROLLBACK")
+		return failed("commit", err)
+	}
+	return nil
+}
+
+// failed wraps an error of the database without its words.
+func failed(what string, err error) error {
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	return &databaseError{what, err}
+}
+
+type databaseError struct {
+	what string
+	err  error
+}
+
+func (e *databaseError) Error() string {
+	if code := dialect.Code(e.err); code != "" {
+		return "sqlsource: " + e.what + " (" + code + ")"
+	}
+	return "sqlsource: " + e.what
+}
+
+func (e *databaseError) Unwrap() error { return e.err }
+
+func quote(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }
+
+// versions adds the number of the last migration of a table that goose keeps.
+func versions(ctx context.Context, conn *sql.Conn, t table, columns []string, into map[string]int64) error {
+	found := 0
+	for _, c := range columns {
+		if c == "version_id" || c == "is_applied" {
+			found++
+		}
+	}
+	if found != 2 {
+		return nil
+	}
+	var v sql.NullInt64
+	if err := conn.QueryRowContext(ctx, "SELECT max(version_id) FROM "+t.quoted+" WHERE is_applied").Scan(&v); err != nil {
+		return failed("versions in table "+t.name, err)
+	}
+	into[t.name] = v.Int64
+	return nil
+}

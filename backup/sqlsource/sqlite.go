@@ -1,0 +1,364 @@
+package sqlsource
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/crmguard/crmguard/backup"
+)
+
+type sqlite struct{}
+
+func (sqlite) name() string   { return engineSQLite }
+func (sqlite) marker() string { return marker }
+
+// sqliteSchema is the schema's data: docs/formats/backup.md.
+type sqliteSchema struct {
+	UserVersion   int64            `json:"user_version"`
+	ApplicationID int64            `json:"application_id"`
+	Objects       []sqliteObject   `json:"objects"`
+	Sequences     map[string]int64 `json:"sequences"` // of AUTOINCREMENT tables
+}
+
+type sqliteObject struct {
+	Type  string `json:"type"`
+	Name  string `json:"name"`
+	Table string `json:"table"`
+	SQL   string `json:"sql"`
+}
+
+func (sqlite) begin(ctx context.Context, conn *sql.Conn, reading bool) error {
+	if reading {
+		_, err := conn.ExecContext(ctx, "BEGIN")
+		return err
+	}
+	// Rows come in any order and as they were: nothing is checked or cascaded meanwhile.
+	_, err := conn.ExecContext(ctx, "BEGIN IMMEDIATE")
+	if err == nil {
+		_, err = conn.ExecContext(ctx, "PRAGMA defer_foreign_keys = ON")
+	}
+	return err
+}
+
+func (sqlite) tables(ctx context.Context, d *Database, conn *sql.Conn) ([]table, error) {
+	rows, err := conn.QueryContext(ctx, "SELECT name, type FROM pragma_table_list WHERE schema = 'main' ORDER BY name")
+	if err != nil {
+		return nil, failed("list tables", err)
+	}
+	defer rows.Close()
+	var all []table
+	for rows.Next() {
+		var name, kind string
+		if err := rows.Scan(&name, &kind); err != nil {
+			return nil, failed("list tables", err)
+		}
+		switch {
+		case strings.HasPrefix(name, "sqlite_"), kind == "view", d.excluded(name):
+		case kind != "table":
+			return nil, fmt.Errorf("sqlsource: table %s is %s, which is not known: exclude it", name, kind)
+		default:
+			all = append(all, table{name, quote(name)})
+		}
+	}
+	return all, failedOr("list tables", rows.Err())
+}
+
+func failedOr(what string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return failed(what, err)
+}
+
+// columns lists what of a table is stored. Its row id is among it where nothing else names it.
+func (sqlite) columns(ctx context.Context, conn *sql.Conn, t table) ([]string, error) {
+	rows, err := conn.QueryContext(ctx, "SELECT name, hidden, pk, upper(type) FROM pragma_table_xinfo(?) ORDER BY cid", t.name)
+	if err != nil {
+		return nil, failed("columns of table "+t.name, err)
+	}
+	defer rows.Close()
+	var names []string
+	keys, alias, named := 0, false, false
+	for rows.Next() {
+		var name, kind string
+		var hidden, pk int
+		if err := rows.Scan(&name, &hidden, &pk, &kind); err != nil {
+			return nil, failed("columns of table "+t.name, err)
+		}
+		if pk > 0 {
+			keys++
+			alias = kind == "INTEGER"
+		}
+		named = named || strings.EqualFold(name, "rowid")
+		if hidden == 0 { // not generated
+			names = append(names, name)
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return nil, failed("columns of table "+t.name, err)
+	}
+	var without bool
+	err = conn.QueryRowContext(ctx, "SELECT wr FROM pragma_table_list WHERE schema = 'main' AND name = ?", t.name).Scan(&without)
+	if err != nil {
+		return nil, failed("columns of table "+t.name, err)
+	}
+	if !without && !named && (keys != 1 || !alias) {
+		names = append([]string{"rowid"}, names...)
+	}
+	return names, nil
+}
+
+func (e sqlite) dump(ctx context.Context, d *Database, conn *sql.Conn, w *backup.Writer) error {
+	tables, err := e.tables(ctx, d, conn)
+	if err != nil {
+		return err
+	}
+	s := backup.Schema{Engine: engineSQLite, Versions: map[string]int64{}}
+	columns := make([][]string, len(tables))
+	for i, t := range tables {
+		if columns[i], err = e.columns(ctx, conn, t); err != nil {
+			return err
+		}
+		if err := versions(ctx, conn, t, columns[i], s.Versions); err != nil {
+			return err
+		}
+	}
+	state, err := e.schema(ctx, d, conn)
+	if err != nil {
+		return err
+	}
+	if s.Data, err = json.Marshal(state); err != nil {
+		return err
+	}
+	if err := w.Schema(s); err != nil {
+		return err
+	}
+	for i, t := range tables {
+		if err := w.Table(backup.Table{Name: t.name, Columns: columns[i]}); err != nil {
+			return err
+		}
+		if err := e.rows(ctx, conn, t, columns[i], w); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (e sqlite) rows(ctx context.Context, conn *sql.Conn, t table, columns []string, w *backup.Writer) error {
+	exprs := make([]string, len(columns))
+	for i, c := range columns {
+		exprs[i] = "+" + quote(c) // an expression has no declared type, by which the driver would convert values
+	}
+	rows, err := conn.QueryContext(ctx, "SELECT "+strings.Join(exprs, ", ")+" FROM "+t.quoted)
+	if err != nil {
+		return failed("read table "+t.name, err)
+	}
+	defer rows.Close()
+	values := make([]any, len(columns))
+	into := make([]any, len(columns))
+	for i := range values {
+		into[i] = &values[i]
+	}
+	for rows.Next() {
+		if err := rows.Scan(into...); err != nil {
+			return failed("read table "+t.name, err)
+		}
+		if err := w.Row(values...); err != nil {
+			return err
+		}
+	}
+	return failedOr("read table "+t.name, rows.Err())
+}
+
+func (sqlite) schema(ctx context.Context, d *Database, conn *sql.Conn) (*sqliteSchema, error) {
+	s := &sqliteSchema{Objects: []sqliteObject{}, Sequences: map[string]int64{}}
+	if err := conn.QueryRowContext(ctx, "SELECT user_version FROM pragma_user_version").Scan(&s.UserVersion); err != nil {
+		return nil, failed("read the schema", err)
+	}
+	if err := conn.QueryRowContext(ctx, "SELECT application_id FROM pragma_application_id").Scan(&s.ApplicationID); err != nil {
+		return nil, failed("read the schema", err)
+	}
+	rows, err := conn.QueryContext(ctx, "SELECT type, name, tbl_name, sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY rowid")
+	if err != nil {
+		return nil, failed("read the schema", err)
+	}
+	defer rows.Close()
+	autoincrement := false
+	for rows.Next() {
+		var o sqliteObject
+		if err := rows.Scan(&o.Type, &o.Name, &o.Table, &o.SQL); err != nil {
+			return nil, failed("read the schema", err)
+		}
+		autoincrement = autoincrement || o.Name == "sqlite_sequence"
+		if !strings.HasPrefix(o.Name, "sqlite_") && !d.excluded(o.Table) && !d.excluded(o.Name) {
+			s.Objects = append(s.Objects, o)
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return nil, failed("read the schema", err)
+	}
+	if !autoincrement {
+		return s, nil
+	}
+	seq, err := conn.QueryContext(ctx, "SELECT name, seq FROM sqlite_sequence")
+	if err != nil {
+		return nil, failed("read the sequences", err)
+	}
+	defer seq.Close()
+	for seq.Next() {
+		var name string
+		var n int64
+		if err := seq.Scan(&name, &n); err != nil {
+			return nil, failed("read the sequences", err)
+		}
+		if !d.excluded(name) {
+			s.Sequences[name] = n
+		}
+	}
+	return s, failedOr("read the sequences", seq.Err())
+}
+
+func (e sqlite) load(ctx context.Context, d *Database, conn *sql.Conn, r *backup.Reader, prepared bool) error {
+	var s sqliteSchema
+	if err := json.Unmarshal(r.Schema().Data, &s); err != nil {
+		return errors.New("sqlsource: the schema of the snapshot is not known")
+	}
+	after := s.Objects // what is created after the rows
+	if prepared {
+		var err error
+		if after, err = e.clear(ctx, d, conn); err != nil {
+			return err
+		}
+	} else {
+		for _, o := range s.Objects {
+			if o.Type == "table" {
+				if _, err := conn.ExecContext(ctx, o.SQL); err != nil {
+					return failed("create table "+o.Name, err)
+				}
+			}
+		}
+		after = slices.DeleteFunc(slices.Clone(after), func(o sqliteObject) bool { return o.Type == "table" })
+	}
+	have, err := e.tables(ctx, d, conn)
+	if err != nil {
+		return err
+	}
+	loaded := 0
+	for {
+		t, err := r.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		i := slices.IndexFunc(have, func(h table) bool { return h.name == t.Name })
+		if i < 0 {
+			return fmt.Errorf("sqlsource: table %s is in the snapshot and not in the schema", t.Name)
+		}
+		loaded++
+		if err := e.loadTable(ctx, conn, have[i], t, r); err != nil {
+			return err
+		}
+	}
+	if loaded != len(have) {
+		return errors.New("sqlsource: the schema has tables that the snapshot has not")
+	}
+	if len(s.Sequences) > 0 {
+		for name, n := range s.Sequences {
+			_, err := conn.ExecContext(ctx, "DELETE FROM sqlite_sequence WHERE name = ?", name)
+			if err == nil {
+				_, err = conn.ExecContext(ctx, "INSERT INTO sqlite_sequence (name, seq) VALUES (?, ?)", name, n)
+			}
+			if err != nil {
+				return failed("set the sequence of table "+name, err)
+			}
+		}
+	}
+	for _, o := range after {
+		if _, err := conn.ExecContext(ctx, o.SQL); err != nil {
+			return failed("create "+o.Type+" "+o.Name, err)
+		}
+	}
+	for _, p := range []string{
+		fmt.Sprintf("PRAGMA user_version = %d", s.UserVersion), fmt.Sprintf("PRAGMA application_id = %d", s.ApplicationID),
+	} {
+		if _, err := conn.ExecContext(ctx, p); err != nil {
+			return failed("set a version", err)
+		}
+	}
+	return nil
+}
+
+// clear empties prepared tables and takes their triggers away, which it returns.
+func (e sqlite) clear(ctx context.Context, d *Database, conn *sql.Conn) ([]sqliteObject, error) {
+	s, err := e.schema(ctx, d, conn)
+	if err != nil {
+		return nil, err
+	}
+	var triggers []sqliteObject
+	for _, o := range s.Objects {
+		if o.Type == "trigger" {
+			if _, err := conn.ExecContext(ctx, "DROP TRIGGER "+quote(o.Name)); err != nil {
+				return nil, failed("drop trigger "+o.Name, err)
+			}
+			triggers = append(triggers, o)
+		}
+	}
+	for _, o := range s.Objects {
+		if o.Type == "table" {
+			if _, err := conn.ExecContext(ctx, "DELETE FROM "+quote(o.Name)); err != nil {
+				return nil, failed("empty table "+o.Name, err)
+			}
+		}
+	}
+	return triggers, nil
+}
+
+const insertValues = 1000 // most bound values of one statement
+
+func (sqlite) loadTable(ctx context.Context, conn *sql.Conn, t table, from backup.Table, r *backup.Reader) error {
+	quoted := make([]string, len(from.Columns))
+	for i, c := range from.Columns {
+		quoted[i] = quote(c)
+	}
+	batch := max(1, min(200, insertValues/len(quoted)))
+	one := "(" + strings.TrimSuffix(strings.Repeat("?,", len(quoted)), ",") + ")"
+	insert := func(n int) (*sql.Stmt, error) {
+		return conn.PrepareContext(ctx, "INSERT INTO "+t.quoted+" ("+strings.Join(quoted, ", ")+") VALUES "+
+			strings.TrimSuffix(strings.Repeat(one+",", n), ","))
+	}
+	stmt, err := insert(batch)
+	if err != nil {
+		return failed("fill table "+t.name, err)
+	}
+	defer stmt.Close()
+	values := make([]any, 0, batch*len(quoted))
+	for row, err := range r.Rows() {
+		if err != nil {
+			return err
+		}
+		if values = append(values, row...); len(values) == cap(values) {
+			if _, err := stmt.ExecContext(ctx, values...); err != nil {
+				return failed("fill table "+t.name, err)
+			}
+			values = values[:0]
+		}
+	}
+	if len(values) == 0 {
+		return nil
+	}
+	rest, err := insert(len(values) / len(quoted))
+	if err != nil {
+		return failed("fill table "+t.name, err)
+	}
+	defer rest.Close()
+	_, err = rest.ExecContext(ctx, values...)
+	return failedOr("fill table "+t.name, err)
+}
