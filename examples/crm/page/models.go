@@ -306,6 +306,7 @@ const (
 	FieldChecks   // any of Options; each posts Name
 	FieldHidden
 	FieldURL
+	FieldPassword // Value is never shown; one named old or current asks for the present password
 )
 
 // Field is one field of a Form.

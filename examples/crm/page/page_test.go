@@ -229,6 +229,11 @@ func TestHiddenLooksTheSame(t *testing.T) {
 	text := render(t, r, "en", sample{"/", "act.edit", f, false})
 	require.NotContains(t, text, "13800135678")
 	require.NotContains(t, text, `name="phone"`)
+	f.Sections[0].Fields = []page.Field{{Name: "old", Kind: page.FieldPassword, Value: "13800135678"}, {Name: "new", Kind: page.FieldPassword, Value: "13800135678"}}
+	text = render(t, r, "en", sample{"/", "act.edit", f, false})
+	require.NotContains(t, text, "13800135678")
+	require.Contains(t, text, `type="password" value="" autocomplete="current-password"`)
+	require.Contains(t, text, `type="password" value="" autocomplete="new-password"`)
 }
 
 func TestCatalogues(t *testing.T) {

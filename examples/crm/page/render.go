@@ -435,6 +435,8 @@ func (l *language) funcs(files map[string]asset) template.FuncMap {
 		},
 		"inputType": func(k FieldKind) string {
 			switch k {
+			case FieldPassword:
+				return "password"
 			case FieldEmail:
 				return "email"
 			case FieldTel:
@@ -445,6 +447,15 @@ func (l *language) funcs(files map[string]asset) template.FuncMap {
 				return "datetime-local"
 			}
 			return "text"
+		},
+		"autocomplete": func(f Field) string {
+			switch {
+			case f.Kind != FieldPassword:
+				return "off"
+			case f.Name == "old" || f.Name == "current":
+				return "current-password"
+			}
+			return "new-password"
 		},
 		"longest": func(k FieldKind) int {
 			if k == FieldEmail {
