@@ -3,8 +3,13 @@ package guard
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash"
+	"slices"
 
 	"github.com/crmguard/crmguard/audit"
 	"github.com/crmguard/crmguard/crm"
@@ -13,15 +18,17 @@ import (
 
 // Finding is one row that is not as the log says.
 type Finding struct {
-	Type, ID string
-	Problem  string // missing, forged, rolled_back, altered or unlogged
+	Type    string `json:"type"`
+	ID      string `json:"id"`
+	Problem string `json:"problem"` // missing, forged, rolled_back, altered or unlogged
 }
 
 // CheckReport is what a Check found.
 type CheckReport struct {
-	Rows     int64 // looked at
-	Events   int64 // writes in the log
-	Findings []Finding
+	Rows     int64     `json:"rows"`   // looked at
+	Events   int64     `json:"events"` // writes in the log
+	Digest   string    `json:"digest"` // SHA-256 over all rows by type and id, hex: equal for equal stores
+	Findings []Finding `json:"findings"`
 }
 
 // OK tells whether there was nothing to find.
@@ -99,18 +106,25 @@ func (c *Check) Rows(ctx context.Context, store crm.Store, keeper *encrypt.Keepe
 	for _, e := range c.pending {
 		c.settle(e)
 	}
+	all := sha256.New()
 	for _, s := range c.schemas {
-		if err := c.rows(ctx, store, keeper, s, c.last[s.Type]); err != nil {
+		if err := c.rows(ctx, store, keeper, s, c.last[s.Type], all); err != nil {
 			return c.report, err
 		}
 	}
+	c.report.Digest = hex.EncodeToString(all.Sum(nil))
 	return c.report, nil
 }
 
-func (c *Check) rows(ctx context.Context, store crm.Store, keeper *encrypt.Keeper, s crm.Schema, last map[crm.UUID]*written) error {
+func (c *Check) rows(ctx context.Context, store crm.Store, keeper *encrypt.Keeper, s crm.Schema, last map[crm.UUID]*written, all hash.Hash) error {
 	find := func(id crm.UUID, problem string) {
 		c.report.Findings = append(c.report.Findings, Finding{Type: s.Type, ID: id.String(), Problem: problem})
 	}
+	type line struct {
+		id   crm.UUID
+		hash [sha256.Size]byte
+	}
+	var lines []line
 	q := crm.Query{Tenant: c.tenant, Type: s.Type, Where: crm.Everything{}, Deletion: crm.LivingAndBin, Limit: 1000}
 	for {
 		page, err := store.List(ctx, q)
@@ -121,6 +135,7 @@ func (c *Check) rows(ctx context.Context, store crm.Store, keeper *encrypt.Keepe
 			row := &page.Rows[i]
 			c.report.Rows++
 			sum := digest(row, s.Columns)
+			lines = append(lines, line{row.ID, sha256.Sum256(binary.BigEndian.AppendUint64(slices.Concat(sum, row.MAC), uint64(row.ChangeSeq)))})
 			w := last[row.ID]
 			err := keeper.VerifyMAC(ctx, c.tenant, macLabel, sum, row.MAC)
 			switch {
@@ -143,6 +158,11 @@ func (c *Check) rows(ctx context.Context, store crm.Store, keeper *encrypt.Keepe
 		if q.After = page.Next; page.Next == "" {
 			break
 		}
+	}
+	slices.SortFunc(lines, func(a, b line) int { return bytes.Compare(a.id[:], b.id[:]) })
+	for _, l := range lines {
+		all.Write(l.id[:])
+		all.Write(l.hash[:])
 	}
 	for id, w := range last {
 		if !w.seen {

@@ -237,3 +237,13 @@ func (c Caller) event(typ string, action authz.Action, d authz.Decision) audit.E
 		Purpose: c.Environment.Purpose, Policy: d.Revision, Controls: d.Controls,
 	}
 }
+
+// May tells whether the caller may do a to a function that is no record. It does nothing and logs
+// nothing; it is for pages that offer only what will be allowed.
+func (g *Guard) May(ctx context.Context, c Caller, a authz.Action, function string) (bool, error) {
+	d, err := g.policy.Decide(ctx, authz.Request{
+		Subject: c.Subject, Action: a, Environment: c.Environment,
+		Resource: authz.Resource{Tenant: c.Subject.Tenant, Type: function},
+	})
+	return d.Allowed, err
+}

@@ -491,3 +491,63 @@ func (r *Records[T]) History(ctx context.Context, c Caller, id crm.UUID, before 
 	}
 	return entries, nil
 }
+
+// GetAll returns those of the records that exist and that the caller may list, in the order of ids, at
+// most 200, with what a list shows of them: the records that others refer to.
+func (r *Records[T]) GetAll(ctx context.Context, c Caller, ids []crm.UUID) ([]View[T], error) {
+	if len(ids) == 0 {
+		return nil, nil
+	}
+	if len(ids) > 200 {
+		return nil, errors.New("guard: at most 200 records at once")
+	}
+	rows, err := r.g.store.Load(ctx, c.Subject.Tenant, r.typ, ids)
+	if err != nil {
+		return nil, fmt.Errorf("guard: %w", err)
+	}
+	rows = slices.DeleteFunc(rows, func(row crm.Row) bool { return row.Version == 0 || row.Deleted })
+	if err := r.authentic(ctx, c.Subject.Tenant, rows); err != nil {
+		return nil, err
+	}
+	d := r.g.decider(c, authz.List)
+	var ds []authz.Decision
+	kept := rows[:0]
+	for i := range rows {
+		dec, err := d.decide(ctx, r.resource(&rows[i]))
+		if err != nil {
+			return nil, err
+		}
+		if dec.Proceed(c.met()...) == nil {
+			kept = append(kept, rows[i])
+			ds = append(ds, dec)
+		}
+	}
+	if len(kept) == 0 {
+		return nil, nil
+	}
+	views, _, err := r.openAll(ctx, c, authz.List, kept, ds)
+	return views, err
+}
+
+// May tells whether the caller may do a, and with which fields, to the record v, or to a record of
+// their own when v is nil. It opens nothing and is for pages that offer only what will be allowed; each
+// operation decides for itself.
+func (r *Records[T]) May(ctx context.Context, c Caller, a authz.Action, v *T) (bool, map[string]Access, error) {
+	res := authz.Resource{Tenant: c.Subject.Tenant, Type: r.typ, Owner: c.Subject.ID, Team: c.Subject.Team}
+	if v != nil {
+		h := r.header(v)
+		res.ID, res.Owner, res.Team = h.ID.String(), h.Owner.String(), h.Team
+		if f, ok := r.field(r.state); ok {
+			res.State = r.text(v, f)
+		}
+	}
+	d, err := r.g.decider(c, a).decide(ctx, res)
+	if err != nil {
+		return false, nil, err
+	}
+	fields := map[string]Access{}
+	for _, f := range r.fields {
+		fields[f.Name] = d.Fields.Access(f.Name, string(f.Class))
+	}
+	return d.Allowed, fields, nil
+}

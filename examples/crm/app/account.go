@@ -158,9 +158,9 @@ func (a *App) account(ctx context.Context, login string) (*Account, error) {
 }
 
 // SignIn checks a login and password. On success it returns the subject for a session and whether the
-// password must be changed first. Every attempt is in the log with its true reason; session and source
-// are opaque ids.
-func (a *App) SignIn(ctx context.Context, login, password, session, source string) (authz.Subject, bool, error) {
+// password must be changed first. Every attempt is in the log with its true reason; session
+// is an opaque id.
+func (a *App) SignIn(ctx context.Context, login, password, session string) (authz.Subject, bool, error) {
 	e := audit.Event{
 		Action: "session.sign_in", Activity: audit.Logon, Outcome: audit.Failed, Tenant: Tenant, Session: session,
 	}

@@ -50,9 +50,11 @@ type App struct {
 	Accounts  *guard.Records[Account]
 
 	db      databases
+	kek     encrypt.KEK
 	lock    *os.File
 	close   []func() error
 	once    sync.Once
+	backups sync.Mutex
 	verdict verdictCache
 }
 
@@ -153,6 +155,7 @@ func Open(ctx context.Context, c Config) (a *App, err error) {
 	if err != nil {
 		return a, err
 	}
+	a.kek = kek
 	a.close = append(a.close, closeKEK)
 	keys, err := keystore.Open(ctx, a.db.w, string(a.db.dialect), &keystore.Options{Reads: a.db.r})
 	if err != nil {

@@ -42,7 +42,7 @@ var Logins = []struct{ Role, Login string }{
 // Admin returns the one employee of an installation without demo data.
 func Admin() *crm.Employee {
 	g := generator{rnd: rand.New(rand.NewPCG(7, 11))}
-	e := g.employee("Administrator", "admin@demo.example", "admin", "/")
+	e := g.employee("Administrator", "admin@demo.example", "admin", "/office/")
 	return e
 }
 
@@ -100,7 +100,7 @@ func New(customers int) *World {
 	g := &generator{rnd: rand.New(rand.NewPCG(2026, 11))}
 	w := &World{}
 	names := []string{"Ada Admin", "林梅", "李强", "Mara Market", "Sam Support", "方芳", "Audrey Auditor"}
-	teams := []string{"/", "/east/", "/east/1/", "/market/", "/support/", "/finance/", "/audit/"}
+	teams := []string{"/office/", "/east/", "/east/1/", "/market/", "/support/", "/finance/", "/audit/"}
 	for i, l := range Logins {
 		w.Employees = append(w.Employees, g.employee(names[i], l.Login, l.Role, teams[i]))
 	}

@@ -1,0 +1,395 @@
+package app
+
+import (
+	"context"
+	"crypto/ed25519"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"iter"
+	"os"
+	"strings"
+
+	"github.com/crmguard/crmguard/audit"
+	"github.com/crmguard/crmguard/audit/filestore"
+	"github.com/crmguard/crmguard/backup"
+	"github.com/crmguard/crmguard/backup/blobstore"
+	"github.com/crmguard/crmguard/backup/sqlsource"
+	"github.com/crmguard/crmguard/crm/guard"
+	"github.com/crmguard/crmguard/encrypt"
+	keystore "github.com/crmguard/crmguard/encrypt/sqlstore"
+	"github.com/crmguard/crmguard/internal/dialect"
+
+	"database/sql"
+)
+
+// excluded are the tables that no backup holds: wrapped keys, which lie in the shard bucket, and the
+// heads of the log, which belong to the running installation.
+var excluded = []string{"encrypt_", "app_"}
+
+// Files of the data folder that backups need.
+const (
+	recoveryKey   = "recovery.key"       // opens backups; belongs elsewhere
+	recoveryPub   = "recovery.pub"       // seals them
+	manifestKey   = "backup-signing.key" // signs manifests
+	manifestPin   = "backup-signing.pub" // checks them
+	restoringMark = "restoring"          // there while a restore runs
+)
+
+// backupKeys makes the keys of backups on first use.
+func (c *Config) backupKeys() error {
+	if _, err := os.Stat(c.path(recoveryPub)); errors.Is(err, fs.ErrNotExist) {
+		key, err := backup.GenerateKey()
+		if err != nil {
+			return err
+		}
+		if err := key.WriteFile(c.path(recoveryKey)); err != nil {
+			return err
+		}
+		if err := os.WriteFile(c.path(recoveryPub), []byte(key.Public().String()+"\n"), 0o600); err != nil {
+			return err
+		}
+	}
+	if _, err := os.Stat(c.path(manifestPin)); errors.Is(err, fs.ErrNotExist) {
+		key, err := backup.CreateSigner(c.path(manifestKey))
+		if err != nil {
+			return err
+		}
+		pin := hex.EncodeToString(key.Public().(ed25519.PublicKey))
+		if err := os.WriteFile(c.path(manifestPin), []byte(pin+"\n"), 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// repository opens the backups; sign says that one is to be written. done closes it.
+func (c *Config) repository(ctx context.Context, sign bool, observer func(backup.Progress)) (r *backup.Repository, done func(), err error) {
+	text, err := os.ReadFile(c.path(manifestPin))
+	if err != nil {
+		return nil, nil, fmt.Errorf("crm: there is no %s: no backup was made from this folder", manifestPin)
+	}
+	pin, err := hex.DecodeString(strings.TrimSpace(string(text)))
+	if err != nil || len(pin) != ed25519.PublicKeySize {
+		return nil, nil, fmt.Errorf("crm: %s is damaged", manifestPin)
+	}
+	bucket, err := blobstore.Open(ctx, c.Backup)
+	if err != nil {
+		return nil, nil, err
+	}
+	shards, err := blobstore.Open(ctx, c.BackupKeys)
+	if err != nil {
+		return nil, nil, errors.Join(err, bucket.Close())
+	}
+	done = func() { _ = errors.Join(bucket.Close(), shards.Close()) }
+	opts := &backup.Options{Shards: shards, Observer: observer}
+	if sign {
+		if opts.Signer, err = backup.ReadSigner(c.path(manifestKey)); err != nil {
+			done()
+			return nil, nil, err
+		}
+		text, err := os.ReadFile(c.path(recoveryPub))
+		if err != nil {
+			done()
+			return nil, nil, fmt.Errorf("crm: reading %s: %w", recoveryPub, err)
+		}
+		if opts.Recipient, err = backup.ParsePublicKey(string(text)); err != nil {
+			done()
+			return nil, nil, err
+		}
+	}
+	if r, err = backup.Open(ctx, bucket, pin, opts); err != nil {
+		done()
+		return nil, nil, err
+	}
+	return r, done, nil
+}
+
+// keyShards gives the wrapped keys of a tenant to backups and takes them back.
+type keyShards struct{ keeper *encrypt.Keeper }
+
+// ExportKeys yields every key record.
+func (k keyShards) ExportKeys(ctx context.Context) iter.Seq2[[]byte, error] {
+	return func(yield func([]byte, error) bool) {
+		stop := errors.New("enough")
+		err := k.keeper.ExportKeys(ctx, Tenant, func(_ [8]byte, record []byte) error {
+			if !yield(record, nil) {
+				return stop
+			}
+			return nil
+		})
+		if err != nil && !errors.Is(err, stop) {
+			yield(nil, err)
+		}
+	}
+}
+
+// ImportKeys takes key records back, all or none of what is malformed.
+func (k keyShards) ImportKeys(ctx context.Context, records iter.Seq2[[]byte, error]) error {
+	var all [][]byte
+	for r, err := range records {
+		if err != nil {
+			return err
+		}
+		all = append(all, r)
+	}
+	return k.keeper.ImportKeys(ctx, Tenant, all)
+}
+
+// tombstones lists the erasures so far.
+func tombstones(ctx context.Context, keys encrypt.KeyStore) (backup.Tombstones, error) {
+	number, err := keys.Erasures(ctx, Tenant)
+	if err != nil || number <= 1 {
+		return backup.Tombstones{}, err
+	}
+	records, err := keys.Find(ctx, Tenant, encrypt.KeyQuery{Since: 1})
+	if err != nil {
+		return backup.Tombstones{}, err
+	}
+	out := backup.Tombstones{Number: number - 1}
+	for i := range records {
+		b, err := records[i].MarshalBinary()
+		if err != nil {
+			return out, err
+		}
+		out.Records = append(out.Records, b)
+	}
+	return out, nil
+}
+
+// dumper is the part of the database that backups hold.
+func dumper(db databases) *sqlsource.Database {
+	opts := &sqlsource.Options{Exclude: excluded}
+	if db.dialect == dialect.Postgres {
+		opts.Prepare = func(ctx context.Context, _ *sql.DB) error {
+			store, err := openStore(ctx, db)
+			if err != nil {
+				return err
+			}
+			ss, err := schemas()
+			if err != nil {
+				return err
+			}
+			return store.Declare(ctx, ss...)
+		}
+		return sqlsource.Postgres(db.w, opts)
+	}
+	return sqlsource.SQLite(db.w, opts)
+}
+
+// Backup writes a full snapshot. It reads the database in one consistent moment and may run beside a
+// serving process, which puts the snapshot into its log when it next looks.
+func Backup(ctx context.Context, c Config, observer func(backup.Progress)) (backup.Snapshot, error) {
+	if err := c.complete(); err != nil {
+		return backup.Snapshot{}, err
+	}
+	if _, err := os.Stat(c.path("signing.key")); err != nil {
+		return backup.Snapshot{}, errors.New("crm: there is nothing to back up in this data folder")
+	}
+	db, err := openDatabase(ctx, &c)
+	if err != nil {
+		return backup.Snapshot{}, err
+	}
+	defer db.close()
+	kek, closeKEK, err := openKEK(ctx, &c)
+	if err != nil {
+		return backup.Snapshot{}, err
+	}
+	defer closeKEK()
+	return writeBackup(ctx, &c, db, kek, observer)
+}
+
+// Backup writes a full snapshot of the opened CRM.
+func (a *App) Backup(ctx context.Context, observer func(backup.Progress)) (backup.Snapshot, error) {
+	s, err := writeBackup(ctx, &a.Config, a.db, a.kek, observer)
+	if err != nil {
+		return s, err
+	}
+	return s, a.NoteBackups(ctx, []backup.Snapshot{s})
+}
+
+func writeBackup(ctx context.Context, c *Config, db databases, kek encrypt.KEK, observer func(backup.Progress)) (backup.Snapshot, error) {
+	if err := c.backupKeys(); err != nil {
+		return backup.Snapshot{}, err
+	}
+	keys, err := keystore.Open(ctx, db.w, string(db.dialect), &keystore.Options{Reads: db.r})
+	if err != nil {
+		return backup.Snapshot{}, err
+	}
+	keeper, err := encrypt.NewKeeper(kek, keys, nil)
+	if err != nil {
+		return backup.Snapshot{}, err
+	}
+	dead, err := tombstones(ctx, keys)
+	if err != nil {
+		return backup.Snapshot{}, err
+	}
+	logStore, err := filestore.Open(c.logFolder(), nil)
+	if err != nil {
+		return backup.Snapshot{}, err
+	}
+	anchor, err := logStore.Head(ctx)
+	if err != nil {
+		return backup.Snapshot{}, err
+	}
+	repo, done, err := c.repository(ctx, true, observer)
+	if err != nil {
+		return backup.Snapshot{}, err
+	}
+	defer done()
+	return repo.Backup(ctx, dumper(db), &backup.BackupOptions{
+		Name: Tenant, Anchor: anchor, Keys: keyShards{keeper}, Tombstones: dead,
+	})
+}
+
+// Snapshots lists the backups, oldest first. There are none before the first backup.
+func Snapshots(ctx context.Context, c Config) ([]backup.Snapshot, error) {
+	if err := c.complete(); err != nil {
+		return nil, err
+	}
+	if _, err := os.Stat(c.path(manifestPin)); err != nil {
+		return nil, nil
+	}
+	repo, done, err := c.repository(ctx, false, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	return repo.Snapshots(ctx)
+}
+
+// VerifyBackups checks every object of the backups and, where the recovery key lies here, opens them.
+func VerifyBackups(ctx context.Context, c Config, recovery string) (*backup.Report, error) {
+	if err := c.complete(); err != nil {
+		return nil, err
+	}
+	repo, done, err := c.repository(ctx, false, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	opts := &backup.VerifyOptions{Level: backup.Full}
+	if recovery == "" {
+		recovery = c.path(recoveryKey)
+	}
+	key, err := backup.ReadKey(recovery)
+	switch {
+	case err == nil:
+		opts.Key = key
+	case !errors.Is(err, fs.ErrNotExist):
+		return nil, err
+	}
+	return repo.Verify(ctx, opts)
+}
+
+// RecoveryKeyHere tells whether the key that opens backups lies in the data folder.
+func (c *Config) RecoveryKeyHere() bool {
+	_, err := os.Stat(c.path(recoveryKey))
+	return err == nil
+}
+
+// Restore puts a snapshot, the newest when id is "", into an empty database, with the newest key
+// shards. recovery is the path of the key that opens backups; "" is the data folder's. The log goes on
+// and says that it happened.
+func Restore(ctx context.Context, c Config, id, recovery string, observer func(backup.Progress)) (snap backup.Snapshot, err error) {
+	if err := c.complete(); err != nil {
+		return snap, err
+	}
+	if _, err := os.Stat(c.Data); err != nil {
+		return snap, errors.New("crm: there is no data folder")
+	}
+	a := &App{Config: c}
+	if a.lock, err = acquire(&c); err != nil {
+		return snap, err
+	}
+	defer func() { err = errors.Join(err, a.Close()) }()
+	if recovery == "" {
+		recovery = c.path(recoveryKey)
+	}
+	key, err := backup.ReadKey(recovery)
+	if err != nil {
+		return snap, err
+	}
+	repo, done, err := c.repository(ctx, false, observer)
+	if err != nil {
+		return snap, err
+	}
+	defer done()
+	if a.db, err = openDatabase(ctx, &c); err != nil {
+		return snap, err
+	}
+	a.close = append(a.close, a.db.close)
+	kek, closeKEK, err := openKEK(ctx, &c)
+	if err != nil {
+		return snap, err
+	}
+	a.close = append(a.close, closeKEK)
+	keys, err := keystore.Open(ctx, a.db.w, string(a.db.dialect), &keystore.Options{Reads: a.db.r})
+	if err != nil {
+		return snap, err
+	}
+	if a.Keeper, err = encrypt.NewKeeper(kek, keys, nil); err != nil {
+		return snap, err
+	}
+	if err := a.openLog(ctx); err != nil {
+		return snap, err
+	}
+	if err := os.WriteFile(c.path(restoringMark), nil, 0o600); err != nil {
+		return snap, fmt.Errorf("crm: data folder: %w", err)
+	}
+	snap, err = repo.Restore(ctx, id, dumper(a.db), key, &backup.RestoreOptions{
+		Keys: keyShards{a.Keeper},
+		Tombstones: func(ctx context.Context, list backup.Tombstones) error {
+			return a.Keeper.ImportKeys(ctx, Tenant, list.Records)
+		},
+	})
+	if errors.Is(err, backup.ErrNotEmpty) {
+		return snap, errors.Join(err, os.Remove(c.path(restoringMark)))
+	}
+	if err != nil {
+		return snap, err
+	}
+	if err := guard.MarkRestored(ctx, a.Log, Tenant, "system", snap.ID); err != nil {
+		return snap, err
+	}
+	return snap, os.Remove(c.path(restoringMark))
+}
+
+// restoring refuses a database whose restore did not end.
+func restoring(c *Config) error {
+	if _, err := os.Stat(c.path(restoringMark)); err == nil {
+		return errors.New("crm: a restore was interrupted; run restore again before anything else")
+	}
+	return nil
+}
+
+// KeyTarget names where the key shards go, without credentials.
+func (c *Config) KeyTarget() string { return redact(c.BackupKeys) }
+
+// NoteBackups puts snapshots into the log that are not there yet: those that another process wrote
+// beside this one.
+func (a *App) NoteBackups(ctx context.Context, snapshots []backup.Snapshot) error {
+	a.backups.Lock()
+	defer a.backups.Unlock()
+	known := map[string]bool{}
+	seen, err := a.Log.Query(ctx, audit.Filter{Action: "backup.created"}, a.Log.Size(), 10_000)
+	if err != nil {
+		return err
+	}
+	for _, e := range seen {
+		known[e.Event.Note] = true
+	}
+	for _, s := range snapshots {
+		if known[s.ID] {
+			continue
+		}
+		if _, err := a.Log.Append(ctx, audit.Event{
+			Action: "backup.created", Activity: audit.Backup, Outcome: audit.Allowed, Tenant: Tenant, Actor: "system",
+			Count: s.Rows, Note: s.ID,
+		}); err != nil {
+			return err
+		}
+	}
+	return nil
+}

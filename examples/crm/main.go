@@ -1,0 +1,345 @@
+// Command crm is a complete CRM on protected records: web pages, a REST API and this command line.
+//
+//	go run ./examples/crm
+//
+// makes ./crm-data with keys, log, database and demo data, prints where it serves and one-time
+// passwords for an account of each role. crm help lists the commands.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/crmguard/crmguard/backup"
+	"github.com/crmguard/crmguard/examples/crm/app"
+	"github.com/crmguard/crmguard/examples/crm/web"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	root := command()
+	if err := root.ExecuteContext(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "crm:", strings.TrimPrefix(err.Error(), "crm: "))
+		os.Exit(1)
+	}
+}
+
+// env returns the environment's answer for a flag that was not given.
+func env(name, fallback string) string {
+	if v := os.Getenv("CRM_" + name); v != "" {
+		return v
+	}
+	return fallback
+}
+
+// command builds the command line; flags may stand before or after arguments.
+func command() *cobra.Command {
+	var c app.Config
+	root := &cobra.Command{
+		Use:           "crm",
+		Short:         "A CRM on protected records",
+		Long:          "A CRM on protected records. Without a command it serves. Every flag may be given as an environment variable CRM_NAME.",
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Args:          cobra.NoArgs,
+	}
+	f := root.PersistentFlags()
+	f.StringVar(&c.Data, "data", env("DATA", "crm-data"), "folder of keys, log and the embedded database")
+	f.StringVar(&c.Addr, "addr", env("ADDR", "localhost:8443"), "address to listen on")
+	f.StringVar(&c.DB, "db", env("DB", ""), "SQLite file or postgres:// URL (default DATA/crm.db)")
+	f.StringVar(&c.KEK, "kek", env("KEK", ""), "local:PATH, or vault:TRANSIT-KEY with the usual VAULT_ variables (default local:DATA/kek.local)")
+	f.StringVar(&c.Backup, "backup", env("BACKUP", ""), "bucket URL of backups (default DATA/backup)")
+	f.StringVar(&c.BackupKeys, "backup-keys", env("BACKUP_KEYS", ""), "bucket URL of the key shards, which must allow deletion (default DATA/backup-keys)")
+	f.StringVar(&c.Instance, "instance", env("INSTANCE", "main"), "name of this process's log where several share a database")
+	f.BoolVar(&c.Plain, "http", env("HTTP", "") != "", "serve plain HTTP, on loopback only")
+	f.BoolVar(&c.AllowLocalKEK, "allow-local-kek", false, "serve beyond loopback with a development key")
+	f.BoolVar(&c.Seed, "seed", env("SEED", "true") != "false", "demo data on the first start")
+
+	serve := &cobra.Command{
+		Use: "serve", Short: "Serve pages and API (the default)", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return runServe(cmd.Context(), c, cmd.OutOrStdout()) },
+	}
+	root.RunE = serve.RunE
+	root.AddCommand(serve, importCommand(&c), verifyCommand(&c), backupCommand(&c), restoreCommand(&c),
+		rotateCommand(&c), accountCommand(&c))
+	return root
+}
+
+// openApp opens the CRM and reports what a crash left behind.
+func openApp(ctx context.Context, c app.Config, out io.Writer) (*app.App, error) {
+	a, err := app.Open(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	if a.Aborted > 0 {
+		fmt.Fprintf(out, "%d announced writes had not been made when the last process ended; the log says so now\n", a.Aborted)
+	}
+	return a, nil
+}
+
+// populate fills an empty CRM and prints the passwords, once.
+func populate(ctx context.Context, a *app.App, out io.Writer) error {
+	if !a.First {
+		return nil
+	}
+	logins, err := a.Populate(ctx)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintln(out, "One-time passwords, printed now and kept nowhere:")
+	for _, l := range logins {
+		fmt.Fprintf(out, "  %-10s %-24s %s\n", l.Role, l.Login, l.Password)
+	}
+	return nil
+}
+
+func runServe(ctx context.Context, c app.Config, out io.Writer) (err error) {
+	if err := c.CheckAddr(); err != nil {
+		return err
+	}
+	a, err := openApp(ctx, c, out)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, a.Close()) }()
+	if err := populate(ctx, a, out); err != nil {
+		return err
+	}
+	return web.Serve(ctx, a, out)
+}
+
+func importCommand(c *app.Config) *cobra.Command {
+	var owner string
+	cmd := &cobra.Command{
+		Use: "import FILE.csv", Short: "Store the customers of a CSV file", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) (err error) {
+			file, err := os.Open(args[0])
+			if err != nil {
+				return fmt.Errorf("the file cannot be opened: %w", errors.Unwrap(err))
+			}
+			defer file.Close()
+			out := cmd.OutOrStdout()
+			a, err := openApp(cmd.Context(), *c, out)
+			if err != nil {
+				return err
+			}
+			defer func() { err = errors.Join(err, a.Close()) }()
+			if err := populate(cmd.Context(), a, out); err != nil {
+				return err
+			}
+			in, err := a.Owner(cmd.Context(), owner)
+			if err != nil {
+				return err
+			}
+			show := liner(out)
+			rep, err := a.ImportCustomers(cmd.Context(), file, in, func(r app.ImportReport) {
+				show(fmt.Sprintf("stored %d of %d rows, %.0f rows/s", r.Stored, r.Rows, rate(r.Stored, r.Took)))
+			})
+			printImport(out, rep)
+			if err != nil {
+				return err
+			}
+			if len(rep.Rejected) > 0 {
+				return fmt.Errorf("%d rows were not stored", len(rep.Rejected))
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&owner, "owner", "", "e-mail of the employee who gets the customers (default: the administrator)")
+	return cmd
+}
+
+func rate(n int, took time.Duration) float64 {
+	if took <= 0 {
+		return 0
+	}
+	return float64(n) / took.Seconds()
+}
+
+func printImport(out io.Writer, r app.ImportReport) {
+	fmt.Fprintf(out, "%d rows in (%s), %d stored, %d rejected, %d with a phone kept as typed, %.0f rows/s\n",
+		r.Rows, r.Encoding, r.Stored, len(r.Rejected), r.Warned, rate(r.Stored, r.Took))
+	if len(r.Ignored) > 0 {
+		fmt.Fprintf(out, "columns not imported: %d\n", len(r.Ignored))
+	}
+	for i, row := range r.Rejected {
+		if i == 50 {
+			fmt.Fprintf(out, "  and %d more\n", len(r.Rejected)-i)
+			break
+		}
+		fmt.Fprintf(out, "  line %d: %s\n", row.Line, row.Reason)
+	}
+}
+
+// liner shows progress: in place on a terminal, one line each otherwise.
+func liner(out io.Writer) func(string) {
+	f, ok := out.(*os.File)
+	if !ok || !term.IsTerminal(int(f.Fd())) {
+		return func(s string) { fmt.Fprintln(out, s) }
+	}
+	return func(s string) { fmt.Fprintf(out, "\r\x1b[K%s", s) }
+}
+
+func verifyCommand(c *app.Config) *cobra.Command {
+	var asJSON, backups bool
+	var recovery string
+	cmd := &cobra.Command{
+		Use: "verify", Short: "Check the log, every row against it and, with --backups, every backup", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			out := cmd.OutOrStdout()
+			v, err := app.Verify(cmd.Context(), *c)
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				enc := json.NewEncoder(out)
+				enc.SetIndent("", "  ")
+				if err := enc.Encode(v); err != nil {
+					return err
+				}
+			} else {
+				fmt.Fprintln(out, v.Summary())
+			}
+			if !v.OK() {
+				return errors.New("the verification failed")
+			}
+			if !backups {
+				return nil
+			}
+			rep, err := app.VerifyBackups(cmd.Context(), *c, recovery)
+			if err != nil {
+				return err
+			}
+			word := "compared with their digests (no recovery key here)"
+			if rep.Opened {
+				word = "opened"
+			}
+			fmt.Fprintf(out, "backups: %d snapshots, %d objects, %s %s\n", rep.Snapshots, rep.Objects, size(rep.Bytes), word)
+			return rep.Err()
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "for machines")
+	cmd.Flags().BoolVar(&backups, "backups", false, "read every backup too")
+	cmd.Flags().StringVar(&recovery, "recovery-key", "", "file of the key that opens backups (default DATA/recovery.key)")
+	return cmd
+}
+
+// size writes bytes for people.
+func size(n int64) string {
+	switch {
+	case n >= 1<<30:
+		return fmt.Sprintf("%.1f GiB", float64(n)/(1<<30))
+	case n >= 1<<20:
+		return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20))
+	}
+	return fmt.Sprintf("%.1f KiB", float64(n)/(1<<10))
+}
+
+func backupProgress(out io.Writer) func(backup.Progress) {
+	show := liner(out)
+	var last time.Time
+	return func(p backup.Progress) {
+		if time.Since(last) > 500*time.Millisecond {
+			last = time.Now()
+			show(fmt.Sprintf("%d rows, %s, now %s", p.Rows, size(p.Bytes), p.Table))
+		}
+	}
+}
+
+func backupCommand(c *app.Config) *cobra.Command {
+	return &cobra.Command{
+		Use: "backup", Short: "Write a full backup; may run beside serve", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			out := cmd.OutOrStdout()
+			start := time.Now()
+			s, err := app.Backup(cmd.Context(), *c, backupProgress(out))
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(out, "snapshot %s: %d rows, %s of rows in %s of objects, %.1f s\n",
+				s.ID, s.Rows, size(s.Bytes), size(s.Stored), time.Since(start).Seconds())
+			fmt.Fprintln(out, "opens with recovery.key, which belongs somewhere else than this host")
+			return nil
+		},
+	}
+}
+
+func restoreCommand(c *app.Config) *cobra.Command {
+	var recovery string
+	cmd := &cobra.Command{
+		Use: "restore [SNAPSHOT]", Short: "Restore a backup (the newest) into an empty database", Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			out := cmd.OutOrStdout()
+			id := ""
+			if len(args) == 1 {
+				id = args[0]
+			}
+			start := time.Now()
+			s, err := app.Restore(cmd.Context(), *c, id, recovery, backupProgress(out))
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(out, "restored snapshot %s of %s: %d rows, %.1f s\n", s.ID, s.Created.Format(time.RFC3339), s.Rows, time.Since(start).Seconds())
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&recovery, "recovery-key", "", "file of the key that opens backups (default DATA/recovery.key)")
+	return cmd
+}
+
+func rotateCommand(c *app.Config) *cobra.Command {
+	return &cobra.Command{
+		Use: "rotate", Short: "Begin a new key epoch: living keys are wrapped anew, the old epoch key is retired", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) (err error) {
+			out := cmd.OutOrStdout()
+			a, err := openApp(cmd.Context(), *c, out)
+			if err != nil {
+				return err
+			}
+			defer func() { err = errors.Join(err, a.Close()) }()
+			show := liner(out)
+			n := 0
+			if err := a.Rotate(cmd.Context(), func(done, total int) {
+				n = total
+				show(fmt.Sprintf("%d of %d keys", done, total))
+			}); err != nil {
+				return err
+			}
+			fmt.Fprintf(out, "\n%d keys are under the new epoch key; the old one is retired\n", n)
+			return nil
+		},
+	}
+}
+
+func accountCommand(c *app.Config) *cobra.Command {
+	cmd := &cobra.Command{Use: "account", Short: "Accounts"}
+	cmd.AddCommand(&cobra.Command{
+		Use: "reset LOGIN", Short: "Give an account a new one-time password", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) (err error) {
+			a, err := openApp(cmd.Context(), *c, cmd.OutOrStdout())
+			if err != nil {
+				return err
+			}
+			defer func() { err = errors.Join(err, a.Close()) }()
+			p, err := a.ResetPassword(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			fmt.Fprintln(cmd.OutOrStdout(), "one-time password:", p)
+			return nil
+		},
+	})
+	return cmd
+}

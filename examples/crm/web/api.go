@@ -1,0 +1,227 @@
+package web
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"reflect"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+
+	"github.com/crmguard/crmguard/authz"
+	"github.com/crmguard/crmguard/crm"
+	"github.com/crmguard/crmguard/crm/guard"
+)
+
+// apiKey carries the request of who is signed in.
+type apiKey struct{}
+
+// api registers the REST interface: the same records through the same door, as JSON. Each field comes
+// with its state; masked and hidden ones are what the policy leaves of them.
+func (s *Server) api(mux *http.ServeMux) {
+	cfg := huma.DefaultConfig("crmguard CRM", "1")
+	cfg.OpenAPIPath, cfg.DocsPath, cfg.SchemasPath, cfg.CreateHooks = "/api/openapi", "", "", nil
+	// The default answer to a request that does not fit repeats the value that was sent; ours names the place.
+	huma.NewError = func(status int, message string, errs ...error) huma.StatusError {
+		e := &apiError{Status: status, Title: http.StatusText(status)}
+		if status < 500 {
+			e.Detail = message
+		}
+		for _, err := range errs {
+			var d *huma.ErrorDetail
+			if errors.As(err, &d) {
+				e.Places = append(e.Places, d.Location)
+			}
+		}
+		return e
+	}
+	api := humago.New(mux, cfg)
+	api.UseMiddleware(func(ctx huma.Context, next func(huma.Context)) {
+		r, _ := humago.Unwrap(ctx)
+		req, _ := s.signedIn(r)
+		if req == nil || req.session.oneTime {
+			_ = huma.WriteErr(api, ctx, http.StatusUnauthorized, "sign in first")
+			return
+		}
+		next(huma.WithValue(ctx, apiKey{}, req))
+	})
+	for _, k := range s.kinds {
+		k.(interface{ register(huma.API) }).register(api)
+	}
+}
+
+// apiError is RFC 9457's problem, without the values that were sent.
+type apiError struct {
+	Status   int      `json:"status"`
+	Title    string   `json:"title"`
+	Detail   string   `json:"detail,omitempty"`
+	Places   []string `json:"places,omitempty"`
+	Controls []string `json:"controls,omitempty"`
+}
+
+// Error returns title and detail.
+func (e *apiError) Error() string { return e.Title + ": " + e.Detail }
+
+// GetStatus is the HTTP status.
+func (e *apiError) GetStatus() int { return e.Status }
+
+// ContentType is RFC 9457's.
+func (e *apiError) ContentType(string) string { return "application/problem+json" }
+
+// apiFault turns an error of the door into an answer.
+func apiFault(err error) error {
+	e := &apiError{Status: statusOf(err)}
+	e.Title = http.StatusText(e.Status)
+	var denied *authz.DeniedError
+	var invalid *crm.InvalidError
+	if errors.As(err, &denied) {
+		e.Controls = denied.Controls
+	}
+	if errors.As(err, &invalid) {
+		for _, f := range invalid.Fields {
+			e.Places = append(e.Places, f.Field+" "+f.Rule)
+		}
+	}
+	return e
+}
+
+// apiField is one field of a record.
+type apiField struct {
+	Value any    `json:"value"`
+	State string `json:"state" enum:"clear,masked,hidden,sealed,erased"`
+}
+
+// apiRecord is one record.
+type apiRecord struct {
+	ID      string              `json:"id"`
+	Version int64               `json:"version"`
+	Fields  map[string]apiField `json:"fields"`
+}
+
+type apiPage struct {
+	Body struct {
+		Items []apiRecord `json:"items"`
+		Next  string      `json:"next,omitempty"`
+	}
+}
+
+type apiOne struct{ Body apiRecord }
+
+func (k *resource[T]) record(v *guard.View[T]) apiRecord {
+	h := k.header(&v.Value)
+	out := apiRecord{ID: h.ID.String(), Version: h.Version, Fields: map[string]apiField{}}
+	for _, f := range k.records.Fields() {
+		state := crm.Clear
+		var value any
+		switch x := k.value(&v.Value, f.Name).Interface().(type) {
+		case crm.Text:
+			state, value = x.State(), x.Expose()
+		case time.Time:
+			if !x.IsZero() {
+				value = x
+			}
+		default:
+			value = x
+			if u, ok := asUUID(reflect.ValueOf(x)); ok {
+				value = u.String()
+			}
+		}
+		if v.Fields[f.Name] == authz.Hidden {
+			state, value = crm.Hidden, nil
+		}
+		out.Fields[f.Name] = apiField{Value: value, State: state.String()}
+	}
+	return out
+}
+
+// register adds the operations of one type.
+func (k *resource[T]) register(api huma.API) {
+	base := "/api/v1/" + k.plural
+	op := func(id, method, path, summary string) huma.Operation {
+		return huma.Operation{OperationID: id + "-" + k.plural, Method: method, Path: path, Summary: summary, Tags: []string{k.plural}, MaxBodyBytes: 64 << 10}
+	}
+	caller := func(ctx context.Context) (guard.Caller, *request) {
+		r := ctx.Value(apiKey{}).(*request)
+		return r.caller(), r
+	}
+	huma.Register(api, op("list", http.MethodGet, base, fmt.Sprintf("List the %s that you may see, newest first", k.plural)),
+		func(ctx context.Context, in *struct {
+			After string `query:"after" doc:"next of the page before" maxLength:"400"`
+			Limit int    `query:"limit" minimum:"1" maximum:"200" default:"50"`
+		}) (*apiPage, error) {
+			c, _ := caller(ctx)
+			p, err := k.records.List(ctx, c, guard.Query{After: in.After, Limit: in.Limit, Sort: k.sort, Desc: true})
+			if err != nil {
+				return nil, apiFault(err)
+			}
+			out := &apiPage{}
+			out.Body.Next = p.Next
+			out.Body.Items = []apiRecord{}
+			for i := range p.Items {
+				out.Body.Items = append(out.Body.Items, k.record(&p.Items[i]))
+			}
+			return out, nil
+		})
+	huma.Register(api, op("get", http.MethodGet, base+"/{id}", "Read one record"),
+		func(ctx context.Context, in *struct {
+			ID string `path:"id" maxLength:"36"`
+		}) (*apiOne, error) {
+			u, err := crm.ParseUUID(in.ID)
+			if err != nil {
+				return nil, apiFault(crm.ErrNotFound)
+			}
+			c, _ := caller(ctx)
+			v, err := k.records.Get(ctx, c, u)
+			if err != nil {
+				return nil, apiFault(err)
+			}
+			return &apiOne{Body: k.record(&v)}, nil
+		})
+	if len(k.searchable) > 0 {
+		huma.Register(api, op("search", http.MethodPost, base+"/search", "Find records by a complete name, phone or e-mail"),
+			func(ctx context.Context, in *struct {
+				Body struct {
+					Term string `json:"term" minLength:"1" maxLength:"200"`
+				}
+			}) (*apiPage, error) {
+				c, _ := caller(ctx)
+				p, err := k.records.Search(ctx, c, in.Body.Term, 50, k.searchable...)
+				if err != nil {
+					return nil, apiFault(err)
+				}
+				out := &apiPage{}
+				out.Body.Items = []apiRecord{}
+				for i := range p.Items {
+					out.Body.Items = append(out.Body.Items, k.record(&p.Items[i]))
+				}
+				return out, nil
+			})
+	}
+	huma.Register(api, op("reveal", http.MethodPost, base+"/{id}/reveal", "Read one masked field in clear, for a reason"),
+		func(ctx context.Context, in *struct {
+			ID   string `path:"id" maxLength:"36"`
+			Body struct {
+				Field  string `json:"field" maxLength:"40"`
+				Reason string `json:"reason" minLength:"1" maxLength:"500"`
+			}
+		}) (*apiOne, error) {
+			u, err := crm.ParseUUID(in.ID)
+			if err != nil {
+				return nil, apiFault(crm.ErrNotFound)
+			}
+			if f, ok := k.byName[in.Body.Field]; !ok || f.Clear {
+				return nil, apiFault(crm.ErrNotFound)
+			}
+			c, _ := caller(ctx)
+			c.Reason = in.Body.Reason
+			v, err := k.records.Reveal(ctx, c, u, in.Body.Field)
+			if err != nil {
+				return nil, apiFault(err)
+			}
+			full := k.record(&v)
+			return &apiOne{Body: apiRecord{ID: in.ID, Version: full.Version, Fields: map[string]apiField{in.Body.Field: full.Fields[in.Body.Field]}}}, nil
+		})
+}

@@ -1,0 +1,526 @@
+package web
+
+import (
+	"errors"
+	"fmt"
+	"math/big"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/crmguard/crmguard/authz"
+	"github.com/crmguard/crmguard/crm"
+	"github.com/crmguard/crmguard/crm/guard"
+	"github.com/crmguard/crmguard/encrypt"
+	"github.com/crmguard/crmguard/examples/crm/app"
+	"github.com/crmguard/crmguard/examples/crm/page"
+)
+
+// resourceOf begins the kind of a type.
+func resourceOf[T any, P interface {
+	*T
+	Header() crm.Header
+}](records *guard.Records[T], plural, title string) *resource[T] {
+	k := &resource[T]{
+		typ: records.Type(), plural: plural, records: records, title: title, sort: "updated_at",
+		header: func(v *T) crm.Header { return P(v).Header() }, byName: map[string]encrypt.Field{},
+		refs: map[string]string{},
+	}
+	for _, f := range records.Fields() {
+		k.byName[f.Name] = f
+		if f.Name == "customer" {
+			k.refs["customer"] = crm.TypeCustomer
+		}
+		for _, i := range f.Indexes {
+			if i.Kind == "exact" {
+				k.searchable = append(k.searchable, f.Name)
+			}
+		}
+	}
+	return k
+}
+
+// lifecycle gives a kind the steps of a transition table.
+func lifecycle[T any, S ~string](k *resource[T], l crm.Lifecycle[S], state func(*T) S, move func(*T, S, time.Time) error) {
+	k.moves = func(v *T) []string {
+		var out []string
+		for _, s := range l.Next(state(v)) {
+			out = append(out, string(s))
+		}
+		return out
+	}
+	k.move = func(v *T, to string, at time.Time) error { return move(v, S(to), at) }
+}
+
+func strs[S ~string](in ...S) []string {
+	out := make([]string, len(in))
+	for i, s := range in {
+		out[i] = string(s)
+	}
+	return out
+}
+
+// allKinds describes every type: its columns, its page and its form.
+func (s *Server) allKinds() []kind {
+	a := s.app
+	text := func(name string) field { return field{name: name} }
+	view := func(name string) field { return field{name: name, kind: noInput} }
+	currency := field{name: "currency", kind: page.FieldSelect, options: []string{"CNY", "USD", "EUR"}}
+	customerRef := field{name: "customer", kind: page.FieldHidden, create: true}
+
+	customers := resourceOf(a.Customers, "customers", "name")
+	customers.list = []string{"name", "contact", "phone", "stage", "open_value", "last_follow_up"}
+	customers.badge = "stage"
+	customers.money = []string{"open_value", "credit_limit"}
+	customers.tabs = []string{crm.TypeFollowUp, crm.TypeContact, crm.TypeQuote, crm.TypeContract, crm.TypeTicket}
+	customers.sections = []section{
+		{"main", []field{
+			{name: "name", required: true, wide: true}, text("contact"),
+			{name: "kind", kind: page.FieldSelect, options: strs(crm.CompanyCustomer, crm.PersonCustomer), labels: "kind"},
+			{name: "phone", kind: page.FieldTel}, {name: "phone2", kind: page.FieldTel}, {name: "email", kind: page.FieldEmail},
+			{name: "website", kind: page.FieldURL},
+		}},
+		{"identity", []field{text("id_number")}},
+		{"money", []field{{name: "open_value", kind: page.FieldMoney}, {name: "credit_limit", kind: page.FieldMoney}, currency}},
+		{"address", []field{{name: "address", wide: true}, text("city"), text("country"), text("industry"), text("source"), view("external_id"), view("last_follow_up")}},
+		{"note", []field{{name: "note", kind: page.FieldTextarea, wide: true}}},
+	}
+	customers.prepare = func(v *crm.Customer, _ *http.Request) []error {
+		v.Stage, v.Kind, v.Currency = crm.CustomerNew, crm.CompanyCustomer, "CNY"
+		return nil
+	}
+	lifecycle(customers, crm.CustomerLifecycle(), func(v *crm.Customer) crm.CustomerStage { return v.Stage }, (*crm.Customer).Move)
+
+	contacts := resourceOf(a.Contacts, "contacts", "name")
+	contacts.list = []string{"name", "customer", "title", "phone", "email"}
+	contacts.sections = []section{
+		{"main", []field{{name: "name", required: true}, text("title"), {name: "phone", kind: page.FieldTel}, {name: "email", kind: page.FieldEmail}, {name: "primary", kind: page.FieldCheckbox}, view("customer"), customerRef}},
+		{"note", []field{{name: "note", kind: page.FieldTextarea, wide: true}}},
+	}
+	contacts.prepare = func(v *crm.Contact, r *http.Request) []error { return setCustomer(&v.Customer, r) }
+
+	leads := resourceOf(a.Leads, "leads", "name")
+	leads.list = []string{"name", "company", "phone", "state", "source", "updated_at"}
+	leads.badge = "state"
+	leads.refs["customer"] = crm.TypeCustomer
+	leads.sections = []section{
+		{"main", []field{{name: "name", required: true}, text("company"), text("title"), {name: "phone", kind: page.FieldTel}, {name: "email", kind: page.FieldEmail}, text("source"), view("customer")}},
+		{"address", []field{text("city"), text("country")}},
+		{"note", []field{{name: "note", kind: page.FieldTextarea, wide: true}}},
+	}
+	leads.prepare = func(v *crm.Lead, _ *http.Request) []error { v.State = crm.LeadNew; return nil }
+	lifecycle(leads, crm.LeadLifecycle(), func(v *crm.Lead) crm.LeadState { return v.State }, (*crm.Lead).Move)
+
+	followUps := resourceOf(a.FollowUps, "follow-ups", "text")
+	followUps.list = []string{"text", "customer", "channel", "at", "next_at"}
+	followUps.sort = "at"
+	followUps.sections = []section{
+		{"main", []field{
+			{name: "channel", kind: page.FieldSelect, options: strs(crm.ChannelCall, crm.ChannelVisit, crm.ChannelWeChat, crm.ChannelEmail, crm.ChannelOther), labels: "channel"},
+			{name: "at", kind: page.FieldTime, required: true}, {name: "next_at", kind: page.FieldTime}, view("customer"), customerRef,
+			{name: "text", kind: page.FieldTextarea, wide: true, required: true},
+		}},
+	}
+	followUps.prepare = func(v *crm.FollowUp, r *http.Request) []error {
+		v.Channel, v.At, v.SubjectType = crm.ChannelCall, time.Now().UTC().Truncate(time.Minute), crm.TypeCustomer
+		errs := setCustomer(&v.Customer, r)
+		v.Subject = v.Customer.UUID()
+		return errs
+	}
+
+	quotes := resourceOf(a.Quotes, "quotes", "number")
+	quotes.list = []string{"number", "customer", "state", "total", "valid_until"}
+	quotes.badge, quotes.lines = "state", true
+	quotes.money = []string{"net", "tax", "total"}
+	quotes.sections = []section{
+		{"main", []field{{name: "number", required: true}, view("customer"), customerRef, currency, {name: "valid_until", kind: page.FieldDate, required: true}, view("sent_at"), view("decided_at")}},
+		{"money", []field{view("net"), view("tax"), view("total")}},
+		{"note", []field{{name: "note", kind: page.FieldTextarea, wide: true}}},
+	}
+	quotes.prepare = func(v *crm.Quote, r *http.Request) []error {
+		v.State, v.Currency = crm.QuoteDraft, "CNY"
+		v.Number = number("Q")
+		v.ValidUntil = time.Now().UTC().Truncate(24*time.Hour).AddDate(0, 1, 0)
+		return setCustomer(&v.Customer, r)
+	}
+	lifecycle(quotes, crm.QuoteLifecycle(), func(v *crm.Quote) crm.QuoteState { return v.State }, (*crm.Quote).Move)
+
+	contracts := resourceOf(a.Contracts, "contracts", "number")
+	contracts.list = []string{"number", "customer", "state", "amount", "paid", "ends"}
+	contracts.badge = "state"
+	contracts.money = []string{"amount", "paid"}
+	contracts.refs["quote"] = crm.TypeQuote
+	contracts.sections = []section{
+		{"main", []field{{name: "number", required: true}, view("customer"), customerRef, view("quote"), {name: "starts", kind: page.FieldDate, required: true}, {name: "ends", kind: page.FieldDate, required: true}, view("signatory"), view("approved_at"), view("closed_at")}},
+		{"money", []field{{name: "amount", kind: page.FieldMoney}, {name: "paid", kind: page.FieldMoney}, currency}},
+		{"note", []field{{name: "note", kind: page.FieldTextarea, wide: true}}},
+	}
+	contracts.prepare = func(v *crm.Contract, r *http.Request) []error {
+		v.State, v.Currency = crm.ContractDraft, "CNY"
+		v.Number = number("C")
+		v.Starts = time.Now().UTC().Truncate(24 * time.Hour)
+		v.Ends = v.Starts.AddDate(1, 0, 0)
+		return setCustomer(&v.Customer, r)
+	}
+	lifecycle(contracts, crm.ContractLifecycle(), func(v *crm.Contract) crm.ContractState { return v.State }, (*crm.Contract).Move)
+
+	tickets := resourceOf(a.Tickets, "tickets", "subject")
+	tickets.list = []string{"number", "subject", "customer", "priority", "state", "due_at"}
+	tickets.badge = "state"
+	tickets.sections = []section{
+		{"main", []field{view("number"), {name: "subject", required: true, wide: true}, view("customer"), customerRef,
+			{name: "priority", kind: page.FieldSelect, options: strs(crm.PriorityLow, crm.PriorityNormal, crm.PriorityHigh, crm.PriorityUrgent), labels: "priority"},
+			{name: "due_at", kind: page.FieldTime}, {name: "body", kind: page.FieldTextarea, wide: true}, view("resolved_at"), view("closed_at")}},
+	}
+	tickets.prepare = func(v *crm.Ticket, r *http.Request) []error {
+		v.State, v.Priority = crm.TicketOpen, crm.PriorityNormal
+		v.Number = number("T")
+		return setCustomer(&v.Customer, r)
+	}
+	lifecycle(tickets, crm.TicketLifecycle(), func(v *crm.Ticket) crm.TicketState { return v.State }, (*crm.Ticket).Move)
+
+	employees := resourceOf(a.Employees, "employees", "name")
+	employees.list = []string{"name", "roles", "team", "state", "joined"}
+	employees.badge = "state"
+	employees.sections = []section{
+		{"main", []field{{name: "name", required: true}, {name: "email", kind: page.FieldEmail, required: true}, {name: "phone", kind: page.FieldTel}, {name: "team"},
+			{name: "roles", kind: page.FieldChecks, options: []string{"admin", "manager", "sales", "marketing", "support", "finance", "auditor"}, labels: "role", wide: true},
+			{name: "joined", kind: page.FieldDate}}},
+	}
+	employees.prepare = func(v *crm.Employee, _ *http.Request) []error {
+		v.State, v.Team, v.Joined = crm.EmployeeInvited, "/office/", time.Now().UTC().Truncate(24*time.Hour)
+		return nil
+	}
+	lifecycle(employees, crm.EmployeeLifecycle(), func(v *crm.Employee) crm.EmployeeState { return v.State }, (*crm.Employee).Move)
+
+	return []kind{customers, contacts, leads, followUps, quotes, contracts, tickets, employees}
+}
+
+// setCustomer takes the customer that a new record is for from the address or the form.
+func setCustomer(id *crm.ID[crm.Customer], r *http.Request) []error {
+	u, err := crm.ParseUUID(r.FormValue("customer"))
+	if err == nil {
+		*id = crm.ID[crm.Customer](u)
+	}
+	return nil
+}
+
+// number makes a number of a series that two clerks do not draw at once: the day and the time of it.
+func number(series string) string {
+	now := time.Now()
+	return fmt.Sprintf("%s-%s-%05d", series, now.Format("20060102"), now.Hour()*3600+now.Minute()*60+now.Second())
+}
+
+// inherit gives a new record the person and the team of its customer, whom the caller must be able to
+// read: personal data in it is the customer's.
+func (s *Server) inherit(r *request, v any) error {
+	var id crm.ID[crm.Customer]
+	switch x := v.(type) {
+	case *crm.FollowUp:
+		id = x.Customer
+	case *crm.Quote:
+		id = x.Customer
+		_ = x.Compute() // a total that does not fit is told by Validate
+	case *crm.Contract:
+		id = x.Customer
+	case *crm.Ticket:
+		id = x.Customer
+	case *crm.Contact:
+		id = x.Customer
+	default:
+		return nil
+	}
+	if id.IsZero() {
+		return nil // Validate says so
+	}
+	c, err := s.app.Customers.Get(r.Context(), r.caller(), id.UUID())
+	if err != nil {
+		return err
+	}
+	switch x := v.(type) {
+	case *crm.FollowUp:
+		x.Person, x.Subject = c.Value.Person, id.UUID()
+	case *crm.Quote:
+		x.Person = c.Value.Person
+	case *crm.Contract:
+		x.Person = c.Value.Person
+	case *crm.Ticket:
+		x.Person = c.Value.Person
+	}
+	return nil
+}
+
+// followed notes at the customer when it was last followed up. Somebody else's change in between is
+// taken in; who may not change the customer leaves it as it is.
+func (s *Server) followed(r *request, f *crm.FollowUp) error {
+	for range 3 {
+		v, err := s.app.Customers.Get(r.Context(), r.caller(), f.Customer.UUID())
+		if err != nil {
+			return err
+		}
+		if !f.At.After(v.Value.LastFollowUp) {
+			return nil
+		}
+		v.Value.LastFollowUp = f.At
+		_, err = s.app.Customers.Update(r.Context(), r.caller(), &v.Value)
+		var denied *authz.DeniedError
+		if err == nil || errors.As(err, &denied) {
+			return nil
+		}
+		if !errors.Is(err, crm.ErrConflict) {
+			return err
+		}
+	}
+	return nil
+}
+
+// convert makes a customer and a contact of a lead. The caller must be allowed to change the lead and to
+// create both; the program then copies what they may see masked only. The ids follow from the lead, so that
+// a conversion that was interrupted is finished by the next.
+func (s *Server) convert(w http.ResponseWriter, r *request, u crm.UUID) error {
+	ctx, c := r.Context(), r.caller()
+	mine, err := s.app.Leads.Get(ctx, c, u)
+	if err != nil {
+		return err
+	}
+	for _, may := range []func() (bool, error){
+		func() (bool, error) { ok, _, err := s.app.Leads.May(ctx, c, authz.Update, &mine.Value); return ok, err },
+		func() (bool, error) { ok, _, err := s.app.Customers.May(ctx, c, authz.Create, nil); return ok, err },
+		func() (bool, error) { ok, _, err := s.app.Contacts.May(ctx, c, authz.Create, nil); return ok, err },
+	} {
+		ok, err := may()
+		if err != nil {
+			return err
+		}
+		if !ok {
+			return &authz.DeniedError{Controls: []string{"rbac.grant"}}
+		}
+	}
+	full, err := s.app.Leads.Get(ctx, app.System("conversion"), u)
+	if err != nil {
+		return err
+	}
+	lead := full.Value
+	customer, contact, err := lead.Convert(crm.ID[crm.Customer](derived(u, 1)), crm.ID[crm.Contact](derived(u, 2)), time.Now())
+	if err != nil {
+		return err
+	}
+	if _, err := s.app.Customers.Create(ctx, c, customer); err != nil && !errors.Is(err, crm.ErrConflict) {
+		return err
+	}
+	if _, err := s.app.Contacts.Create(ctx, c, contact); err != nil && !errors.Is(err, crm.ErrConflict) {
+		return err
+	}
+	mine.Value.State, mine.Value.Customer, mine.Value.Contact, mine.Value.ConvertedAt = lead.State, lead.Customer, lead.Contact, lead.ConvertedAt
+	if _, err := s.app.Leads.Update(ctx, c, &mine.Value); err != nil {
+		return err
+	}
+	return s.done(w, r, "created", "/customers/"+lead.Customer.String(), crm.TypeCustomer)
+}
+
+// derived makes an id that follows from another.
+func derived(u crm.UUID, n byte) crm.UUID {
+	u[15] ^= n
+	return u
+}
+
+// quoteLines shows the lines of a quote.
+func quoteLines(q *crm.Quote) page.List {
+	l := page.List{ID: "lines", Title: page.T("lines.title"), Count: -1, Columns: []page.Column{
+		{Label: page.T("field.product")}, {Label: page.T("field.quantity"), Kind: page.KindNumber},
+		{Label: page.T("field.unit_price"), Kind: page.KindMoney}, {Label: page.T("field.discount"), Kind: page.KindNumber},
+		{Label: page.T("field.tax_rate"), Kind: page.KindNumber}, {Label: page.T("field.total"), Kind: page.KindMoney},
+	}}
+	for _, line := range q.Lines {
+		net, tax, _ := line.Amounts()
+		l.Rows = append(l.Rows, page.Row{Cells: []page.Cell{
+			{Text: line.Product}, {Kind: page.KindNumber, Amount: line.Quantity},
+			{Kind: page.KindMoney, Amount: line.UnitPrice, Currency: q.Currency},
+			{Text: percent(line.Discount) + " %"}, {Text: percent(line.Tax) + " %"},
+			{Kind: page.KindMoney, Amount: net + tax, Currency: q.Currency},
+		}})
+	}
+	return l
+}
+
+// percent writes basis points as percent, without needless zeros.
+func percent(points int64) string {
+	return strings.TrimSuffix(strings.TrimRight(fmt.Sprintf("%d.%02d", points/100, points%100), "0"), ".")
+}
+
+// lineRows shows the lines of a quote as inputs.
+func lineRows(q *crm.Quote) *page.Lines {
+	l := &page.Lines{Currency: q.Currency}
+	for _, line := range q.Lines {
+		l.Rows = append(l.Rows, page.LineRow{
+			Product: line.Product, Quantity: strconv.FormatInt(line.Quantity, 10),
+			UnitPrice: fmt.Sprintf("%d.%02d", line.UnitPrice/100, line.UnitPrice%100),
+			Discount:  percent(line.Discount), Tax: percent(line.Tax),
+		})
+	}
+	return l
+}
+
+// readLines reads them back. A row without a product is not meant.
+func readLines(r *http.Request, q *crm.Quote) error {
+	var lines []crm.Line
+	for i := range 100 {
+		get := func(name string) string {
+			return strings.TrimSpace(r.PostForm.Get(fmt.Sprintf("lines.%d.%s", i, name)))
+		}
+		if get("product") == "" {
+			continue
+		}
+		quantity, err := strconv.ParseInt(get("quantity"), 10, 64)
+		if err != nil {
+			return err
+		}
+		price, err := minor(get("unit_price"))
+		if err != nil {
+			return err
+		}
+		discount, err := points(get("discount"))
+		if err != nil {
+			return err
+		}
+		tax, err := points(get("tax"))
+		if err != nil {
+			return err
+		}
+		lines = append(lines, crm.Line{Product: get("product"), Quantity: quantity, UnitPrice: price, Discount: discount, Tax: tax})
+	}
+	q.Lines = lines
+	return nil
+}
+
+// points reads percent such as 13 or 2.5 as basis points.
+func points(text string) (int64, error) {
+	if text == "" {
+		return 0, nil
+	}
+	x, ok := new(big.Rat).SetString(text)
+	if !ok {
+		return 0, errBadRequest
+	}
+	x.Mul(x, big.NewRat(100, 1))
+	if !x.IsInt() || !x.Num().IsInt64() {
+		return 0, errBadRequest
+	}
+	return x.Num().Int64(), nil
+}
+
+// nav lists what the caller may open.
+func (s *Server) nav(r *request) []page.NavGroup {
+	visible := func(k kind) []page.NavItem {
+		if !k.visible(r) {
+			return nil
+		}
+		href := "/" + k.path()
+		return []page.NavItem{{
+			Label: page.T("nav." + strings.ReplaceAll(k.path(), "-", "_")), Href: href,
+			Active: r.URL.Path == href || strings.HasPrefix(r.URL.Path, href+"/"),
+		}}
+	}
+	groups := map[string][]page.NavItem{}
+	for _, k := range s.kinds {
+		group := map[string]string{
+			"customer": "work", "lead": "work", "contact": "work", "follow_up": "work",
+			"quote": "deals", "contract": "deals", "ticket": "service", "employee": "data",
+		}[k.name()]
+		groups[group] = append(groups[group], visible(k)...)
+	}
+	groups["work"] = append([]page.NavItem{{Label: page.T("nav.home"), Href: "/", Active: r.URL.Path == "/"}}, groups["work"]...)
+	if s.kind(crm.TypeCustomer).visible(r) {
+		groups["data"] = append(groups["data"], page.NavItem{Label: page.T("nav.recycle_bin"), Href: "/customers?show=bin"})
+	}
+	if s.mayReadLog(r) {
+		groups["trust"] = append(groups["trust"], page.NavItem{Label: page.T("nav.log"), Href: "/log", Active: strings.HasPrefix(r.URL.Path, "/log")})
+	}
+	if s.may(r, authz.Read, "backup") {
+		groups["trust"] = append(groups["trust"], page.NavItem{Label: page.T("nav.backups"), Href: "/backups", Active: r.URL.Path == "/backups"})
+	}
+	var out []page.NavGroup
+	for _, g := range []string{"work", "deals", "service", "data", "trust"} {
+		if len(groups[g]) > 0 {
+			out = append(out, page.NavGroup{Label: page.T("nav." + g), Items: groups[g]})
+		}
+	}
+	return out
+}
+
+// may asks the policy about a function without using it.
+func (s *Server) may(r *request, a authz.Action, function string) bool {
+	ok, err := s.app.Guard.May(r.Context(), r.caller(), a, function)
+	return ok && err == nil
+}
+
+func (s *Server) mayReadLog(r *request) bool { return s.may(r, authz.Read, "log") }
+
+// home is the first page after signing in.
+func (s *Server) home(w http.ResponseWriter, r *request) error {
+	h := &page.Home{Name: r.self.Name.Expose()}
+	month := guard.Query{Clauses: []crm.Clause{{Column: "last_follow_up", Op: crm.Less, Values: []crm.Value{crm.TimeValue(time.Now().AddDate(0, 0, -30))}}}}
+	open := guard.Query{Clauses: []crm.Clause{{Column: "state", Op: crm.Equal, Values: []crm.Value{crm.StringValue(string(crm.TicketOpen))}}}}
+	for _, c := range []struct {
+		typ   string
+		label string
+		href  string
+		q     guard.Query
+		tone  page.Tone
+	}{
+		{crm.TypeCustomer, "type.customer.many", "/customers", guard.Query{}, page.Neutral},
+		{crm.TypeCustomer, "home.overdue", "/customers?show=overdue", month, page.Warning},
+		{crm.TypeLead, "type.lead.many", "/leads", guard.Query{}, page.Neutral},
+		{crm.TypeContract, "type.contract.many", "/contracts", guard.Query{}, page.Neutral},
+		{crm.TypeTicket, "home.open_tickets", "/tickets", open, page.Neutral},
+	} {
+		k := s.kind(c.typ)
+		if !k.visible(r) {
+			continue
+		}
+		n, err := k.count(r, c.q)
+		if err != nil {
+			return err
+		}
+		h.Counts = append(h.Counts, page.Count{Label: page.T(c.label), Value: n, Href: c.href, Tone: c.tone})
+	}
+	if k := s.kind(crm.TypeCustomer).(*resource[crm.Customer]); k.visible(r) {
+		p, err := k.records.List(r.Context(), r.caller(), guard.Query{Sort: "updated_at", Desc: true, Limit: 6})
+		if err != nil {
+			return err
+		}
+		l, err := k.table(s, r, p.Items, k.list)
+		if err != nil {
+			return err
+		}
+		l.Title, l.Policy = page.T("home.recent"), nil
+		h.Lists = append(h.Lists, *l)
+	}
+	return s.show(w, r, http.StatusOK, page.T("nav.home"), h)
+}
+
+// search looks a complete name, phone or e-mail up in every type. The term is posted, so that it is in
+// no address and no history.
+func (s *Server) search(w http.ResponseWriter, r *request) error {
+	p := &page.Search{Note: page.T("search.note")}
+	if r.Method == http.MethodPost {
+		p.Query = strings.TrimSpace(r.FormValue("q"))
+		if len(p.Query) > 200 {
+			return errBadRequest
+		}
+		if p.Query != "" {
+			for _, k := range s.kinds {
+				l, err := k.search(r, s, p.Query)
+				if err != nil {
+					return err
+				}
+				if l != nil {
+					l.ID = "found-" + k.path()
+					p.Lists = append(p.Lists, *l)
+				}
+			}
+		}
+	}
+	return s.show(w, r, http.StatusOK, page.T("search.title"), p)
+}
