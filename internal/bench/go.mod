@@ -3,6 +3,11 @@ module github.com/crmguard/crmguard/internal/bench
 go 1.26.0
 
 require (
+	github.com/crmguard/crmguard v0.0.0
+	modernc.org/sqlite v1.60.1
+)
+
+require (
 	github.com/nyaruka/phonenumbers v1.8.1 // indirect
 	github.com/open-policy-agent/opa v1.22.2 // indirect
 	github.com/pressly/goose/v3 v3.28.0 // indirect
@@ -10,7 +15,6 @@ require (
 	golang.org/x/crypto v0.58.0 // indirect
 	golang.org/x/mod v0.42.0 // indirect
 	golang.org/x/text v0.43.0 // indirect
-	modernc.org/sqlite v1.60.1
 )
 
 require (
@@ -50,7 +54,5 @@ require (
 	modernc.org/mathutil v1.7.1 // indirect
 	modernc.org/memory v1.12.1 // indirect
 )
-
-require github.com/crmguard/crmguard v0.0.0
 
 replace github.com/crmguard/crmguard => ../..

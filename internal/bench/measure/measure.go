@@ -21,8 +21,8 @@ type Variant struct {
 
 // Options of Compare. The zero value of a field has the meaning it says.
 type Options struct {
-	Rounds int           // 0: 9
-	Round  time.Duration // how long a variant runs in a round; 0: 200 ms
+	Rounds int           // 0: 21
+	Round  time.Duration // how long a variant runs in a round; 0: 80 ms
 }
 
 // Figure is what was measured of a variant.
@@ -37,10 +37,10 @@ type Figure struct {
 // Compare measures the variants of one work. One of them must be the peer.
 func Compare(work string, opts Options, variants ...Variant) ([]Figure, error) {
 	if opts.Rounds == 0 {
-		opts.Rounds = 9
+		opts.Rounds = 21
 	}
 	if opts.Round == 0 {
-		opts.Round = 200 * time.Millisecond
+		opts.Round = 80 * time.Millisecond
 	}
 	peer := slices.IndexFunc(variants, func(v Variant) bool { return v.Peer })
 	if peer < 0 {
@@ -49,7 +49,7 @@ func Compare(work string, opts Options, variants ...Variant) ([]Figure, error) {
 	ns := make([][]float64, len(variants))
 	allocs := make([][]float64, len(variants))
 	for i, v := range variants { // warm up
-		if _, _, err := run(v.Do, opts.Round/4); err != nil {
+		if _, _, err := run(v.Do, opts.Round); err != nil {
 			return nil, fmt.Errorf("%s, %s: %w", work, variants[i].Name, err)
 		}
 	}
