@@ -464,3 +464,13 @@ func TestNothingIsWrittenOnError(t *testing.T) {
 	require.Error(t, renderer(t).Page(&b, frame("en", "nav.home", "/"), "text"))
 	require.Zero(t, b.Len())
 }
+
+func BenchmarkList(b *testing.B) {
+	r, l, f := renderer(b), customers("华东精密仪器有限公司"), frame("en", "type.customer.many", "/customers")
+	l.Rows = append(append(append(append(l.Rows, l.Rows...), l.Rows...), l.Rows...), l.Rows[:10]...)
+	for b.Loop() {
+		if err := r.Page(io.Discard, f, l); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
