@@ -222,7 +222,7 @@ func TestHiddenLooksTheSame(t *testing.T) {
 	}
 	want := show(page.Cell{State: page.Hidden})
 	require.Equal(t, want, show(page.Cell{State: page.Hidden, Text: "13800135678", RevealURL: "/r", Kind: page.KindMono, Href: "/x", Strong: true}))
-	for _, st := range []page.State{page.Hidden, page.Sealed, page.Erased} {
+	for _, st := range []page.State{page.Hidden, page.Sealed, page.Erased, 5, 255} {
 		require.NotContains(t, show(page.Cell{State: st, Text: "13800135678"}), "13800135678")
 	}
 	f := &page.Form{Sections: []page.FormSection{{Fields: []page.Field{{Name: "phone", Locked: true, Value: "13800135678", Label: page.T("field.phone")}}}}}

@@ -255,12 +255,18 @@ func (e *Error) filled() Error {
 
 // cellView is a Cell in its place.
 type cellView struct {
-	Cell    Cell
+	Cell    *Cell
 	Compact bool // in a list
 }
 
+// Open tells whether the reader holds the value itself. An unknown state is shown as hidden.
+func (v *cellView) Open() bool { return v.Cell.State == Clear }
+
+// Words tells whether the value is shown as it is.
+func (v *cellView) Words() bool { return v.Cell.Kind == KindText || v.Cell.Kind > KindLong }
+
 // Blank tells whether there is nothing to show.
-func (v cellView) Blank() bool {
+func (v *cellView) Blank() bool {
 	c := v.Cell
 	switch c.Kind {
 	case KindMoney:
@@ -276,7 +282,7 @@ func (v cellView) Blank() bool {
 }
 
 // MaskClass returns the class of the mask: names are set as text, numbers and addresses in fixed width.
-func (v cellView) MaskClass() string {
+func (v *cellView) MaskClass() string {
 	if v.Cell.RevealURL == "" && !strings.ContainsFunc(v.Cell.Text, func(r rune) bool { return r == '@' || unicode.IsDigit(r) }) {
 		return "mask-name"
 	}
@@ -349,7 +355,7 @@ func (l *language) funcs(files map[string]asset) template.FuncMap {
 			return Plain(s)
 		},
 		"join": l.join,
-		"words": func(c Cell) template.HTML {
+		"words": func(c *Cell) template.HTML {
 			if c.Key != "" {
 				return l.html(T(c.Key))
 			}
@@ -395,19 +401,19 @@ func (l *language) funcs(files map[string]asset) template.FuncMap {
 		"bar": func(primary *Action, secondary []Action, edit string) barView {
 			return barView{primary, secondary, edit}
 		},
-		"compact": func(c Cell, i int, href string) cellView {
+		"compact": func(c Cell, i int, href string) *cellView {
 			if i == 0 {
 				c.Strong = true
 				if c.Href == "" {
 					c.Href = href
 				}
 			}
-			return cellView{c, true}
+			return &cellView{&c, true}
 		},
-		"whole": func(c Cell) cellView { return cellView{c, false} },
-		"heading": func(c Cell) cellView {
+		"whole": func(c Cell) *cellView { return &cellView{&c, false} },
+		"heading": func(c Cell) *cellView {
 			c.RevealURL = ""
-			return cellView{c, false}
+			return &cellView{&c, false}
 		},
 		"listID": listID,
 		"last":   func(first int64, rows []Row) int64 { return first + int64(len(rows)) - 1 },
