@@ -204,6 +204,7 @@ func (s *space) write(ctx context.Context, name string, source Source, progress 
 		return nil, err
 	}
 	m.Keys = append(m.Keys, o)
+	progress.add("", 0, 0, o.Size)
 
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)

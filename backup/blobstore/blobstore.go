@@ -144,6 +144,9 @@ func (b *Bucket) putFile(ctx context.Context, name string, data []byte) error {
 		err = f.Sync()
 	}
 	if err == nil {
+		err = ctx.Err()
+	}
+	if err == nil {
 		err = os.Link(f.Name(), path)
 	}
 	cancel()

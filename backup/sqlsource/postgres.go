@@ -42,7 +42,7 @@ type postgresSequence struct {
 	Called bool   `json:"called"`
 }
 
-func (postgres) begin(ctx context.Context, conn *sql.Conn, reading bool) error {
+func (postgres) begin(ctx context.Context, conn *sql.Conn, reading bool) (end func() error, err error) {
 	begin := "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
 	if reading {
 		begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
@@ -54,10 +54,11 @@ func (postgres) begin(ctx context.Context, conn *sql.Conn, reading bool) error {
 		"SET LOCAL statement_timeout = 0", "SET LOCAL idle_in_transaction_session_timeout = 0", "SET LOCAL search_path = pg_catalog",
 	} {
 		if _, err := conn.ExecContext(ctx, q); err != nil {
-			return err
+			conn.ExecContext(context.WithoutCancel(ctx), "ROLLBACK")
+			return nil, err
 		}
 	}
-	return nil
+	return func() error { return nil }, nil
 }
 
 const userSpaces = "n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'"

@@ -33,17 +33,30 @@ type sqliteObject struct {
 	SQL   string `json:"sql"`
 }
 
-func (sqlite) begin(ctx context.Context, conn *sql.Conn, reading bool) error {
+func (sqlite) begin(ctx context.Context, conn *sql.Conn, reading bool) (end func() error, err error) {
 	if reading {
 		_, err := conn.ExecContext(ctx, "BEGIN")
+		return func() error { return nil }, err
+	}
+	// Rows come in any order and as they were: nothing is refused or cascaded meanwhile.
+	var on bool
+	if err := conn.QueryRowContext(ctx, "PRAGMA foreign_keys").Scan(&on); err != nil {
+		return nil, err
+	}
+	end = func() error {
+		if !on {
+			return nil
+		}
+		_, err := conn.ExecContext(context.WithoutCancel(ctx), "PRAGMA foreign_keys = ON")
 		return err
 	}
-	// Rows come in any order and as they were: nothing is checked or cascaded meanwhile.
-	_, err := conn.ExecContext(ctx, "BEGIN IMMEDIATE")
-	if err == nil {
-		_, err = conn.ExecContext(ctx, "PRAGMA defer_foreign_keys = ON")
+	if _, err := conn.ExecContext(ctx, "PRAGMA foreign_keys = OFF"); err != nil {
+		return nil, err
 	}
-	return err
+	if _, err := conn.ExecContext(ctx, "BEGIN IMMEDIATE"); err != nil {
+		return nil, errors.Join(err, end())
+	}
+	return end, nil
 }
 
 func (sqlite) tables(ctx context.Context, d *Database, conn *sql.Conn) ([]table, error) {

@@ -62,8 +62,10 @@ type engine interface {
 	load(ctx context.Context, d *Database, conn *sql.Conn, r *backup.Reader, prepared bool) error
 	// tables lists the ordinary tables but for the excluded and the marker.
 	tables(ctx context.Context, d *Database, conn *sql.Conn) ([]table, error)
-	// begin starts a transaction; reading = a snapshot.
-	begin(ctx context.Context, conn *sql.Conn, reading bool) error
+	// marker is the marker's name in statements.
+	marker() string
+	// begin starts a transaction; reading = a snapshot. end is called when it has ended.
+	begin(ctx context.Context, conn *sql.Conn, reading bool) (end func() error, err error)
 }
 
 // table is an ordinary table.
@@ -135,7 +137,7 @@ func (d *Database) Load(ctx context.Context, r *backup.Reader) error {
 	}
 	if d.opts.Prepare != nil {
 		if !marked {
-			if _, err := d.db.ExecContext(ctx, "CREATE TABLE "+marker+" (begun INTEGER)"); err != nil {
+			if _, err := d.db.ExecContext(ctx, "CREATE TABLE "+d.engine.marker()+" (begun INTEGER)"); err != nil {
 				return failed("mark the restore", err)
 			}
 		}
@@ -157,7 +159,7 @@ func (d *Database) Load(ctx context.Context, r *backup.Reader) error {
 			return err
 		}
 		if marked {
-			if _, err := conn.ExecContext(ctx, "DROP TABLE "+d.engine.(interface{ marker() string }).marker()); err != nil {
+			if _, err := conn.ExecContext(ctx, "DROP TABLE "+d.engine.marker()); err != nil {
 				return failed("end the restore", err)
 			}
 		}
@@ -215,9 +217,15 @@ func (d *Database) transaction(ctx context.Context, reading bool, do func(*sql.C
 		return failed("connect", err)
 	}
 	defer conn.Close()
-	if err := d.engine.begin(ctx, conn, reading); err != nil {
+	end, err := d.engine.begin(ctx, conn, reading)
+	if err != nil {
 		return failed("begin", err)
 	}
+	defer func() {
+		if eerr := end(); eerr != nil && err == nil {
+			err = failed("end", eerr)
+		}
+	}()
 	if err := do(conn); err != nil {
 		if _, rerr := conn.ExecContext(context.WithoutCancel(ctx), "ROLLBACK"); rerr != nil {
 			// A connection in an unknown state must not go back to the pool.

@@ -1,0 +1,286 @@
+package backuptest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"sync"
+	"testing"
+
+	"crypto/ed25519"
+
+	"github.com/crmguard/crmguard/backup"
+)
+
+// TestBucket checks that open makes a bucket as backup.Bucket promises, empty at first.
+func TestBucket(t *testing.T, open func(testing.TB) backup.Bucket) {
+	names := func(t *testing.T, b backup.Bucket, prefix string) (all []string) {
+		t.Helper()
+		for o, err := range b.List(t.Context(), prefix) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if o.Modified.IsZero() {
+				t.Errorf("%s has no time", o.Name)
+			}
+			all = append(all, fmt.Sprintf("%s %d", o.Name, o.Size))
+		}
+		return all
+	}
+	t.Run("put, get, list, delete", func(t *testing.T) {
+		b, ctx := open(t), t.Context()
+		if got := names(t, b, ""); len(got) != 0 {
+			t.Fatalf("not empty at first: %v", got)
+		}
+		if got := names(t, b, "segments/"); len(got) != 0 {
+			t.Fatalf("not empty at first: %v", got)
+		}
+		for name, data := range map[string]string{"segments/b1": "hello", "segments/a-2": "", "head": "x", "segments2/z": "zz"} {
+			if err := b.Put(ctx, name, []byte(data)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := names(t, b, "segments/"); !reflect.DeepEqual(got, []string{"segments/a-2 0", "segments/b1 5"}) {
+			t.Fatalf("list: %v", got)
+		}
+		if got := names(t, b, "seg"); len(got) != 3 {
+			t.Fatalf("list by part of a word: %v", got)
+		}
+		if got := names(t, b, ""); len(got) != 4 {
+			t.Fatalf("list of all: %v", got)
+		}
+		for _, c := range []struct {
+			offset, length int64
+			want           string
+		}{{0, 100, "hello"}, {0, 2, "he"}, {3, 2, "lo"}, {3, 100, "lo"}, {0, 0, ""}} {
+			got, err := b.Get(ctx, "segments/b1", c.offset, c.length)
+			if err != nil || string(got) != c.want {
+				t.Fatalf("get %d+%d: %q, %v", c.offset, c.length, got, err)
+			}
+		}
+		for range 2 {
+			if err := b.Delete(ctx, "segments/b1"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := b.Get(ctx, "segments/b1", 0, 1); !errors.Is(err, backup.ErrNotFound) {
+			t.Fatalf("get what was deleted: %v", err)
+		}
+		if _, err := b.Get(ctx, "never/was", 0, 1); !errors.Is(err, backup.ErrNotFound) {
+			t.Fatalf("get what never was: %v", err)
+		}
+	})
+	t.Run("write once", func(t *testing.T) {
+		b, ctx := open(t), t.Context()
+		var wg sync.WaitGroup
+		errs := make([]error, 8)
+		for i := range errs {
+			wg.Go(func() { errs[i] = b.Put(ctx, "snapshots/1", bytes.Repeat([]byte{byte(i)}, 100_000)) })
+		}
+		wg.Wait()
+		winner := -1
+		for i, err := range errs {
+			switch {
+			case err == nil && winner < 0:
+				winner = i
+			case !errors.Is(err, backup.ErrExists):
+				t.Fatalf("put %d of a taken name: %v", i, err)
+			}
+		}
+		if winner < 0 {
+			t.Fatal("nobody wrote")
+		}
+		got, err := b.Get(ctx, "snapshots/1", 0, 1<<20)
+		if err != nil || !bytes.Equal(got, bytes.Repeat([]byte{byte(winner)}, 100_000)) {
+			t.Fatalf("the object is not the winner's: %d bytes, %v", len(got), err)
+		}
+		if all := names(t, b, ""); len(all) != 1 {
+			t.Fatalf("left behind: %v", all)
+		}
+	})
+	t.Run("cancelled", func(t *testing.T) {
+		b := open(t)
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := b.Put(ctx, "a", []byte("x")); err == nil {
+			t.Fatal("a cancelled put succeeded")
+		}
+		if _, err := b.Get(t.Context(), "a", 0, 1); !errors.Is(err, backup.ErrNotFound) {
+			t.Fatalf("a cancelled put left an object: %v", err)
+		}
+	})
+}
+
+// Store is what can be backed up and restored into.
+type Store interface {
+	backup.Source
+	backup.Sink
+}
+
+// TestStore checks a source and sink: filled makes a store with some rows, empty one without, of the same kind.
+func TestStore(t *testing.T, filled, empty func(testing.TB) Store) {
+	t.Run("round trip", func(t *testing.T) {
+		from, to := filled(t), empty(t)
+		want := dump(t, from)
+		if rows(want) == 0 {
+			t.Fatal("the filled store has no rows")
+		}
+		if err := restoreInto(t, want, to); err != nil {
+			t.Fatal(err)
+		}
+		same(t, want, dump(t, to))
+		if err := restoreInto(t, want, to); !errors.Is(err, backup.ErrNotEmpty) {
+			t.Fatalf("a second restore: got %v, want ErrNotEmpty", err)
+		}
+		same(t, want, dump(t, to))
+	})
+	t.Run("not empty", func(t *testing.T) {
+		to := filled(t)
+		want := dump(t, to)
+		if err := restoreInto(t, want, to); !errors.Is(err, backup.ErrNotEmpty) {
+			t.Fatalf("got %v, want ErrNotEmpty", err)
+		}
+		same(t, want, dump(t, to))
+	})
+	t.Run("interrupted", func(t *testing.T) {
+		from, to := filled(t), empty(t)
+		want := dump(t, from)
+		bucket, repo, key := repository(t)
+		if _, err := repo.Backup(t.Context(), want, nil); err != nil {
+			t.Fatal(err)
+		}
+		broken := bucket.Clone()
+		for o := range broken.List(t.Context(), "segments/") {
+			b, _ := broken.Get(t.Context(), o.Name, 0, o.Size)
+			b[len(b)-30] ^= 1 // the footer, behind all rows: the digest of the object does not fit
+			broken.Set(o.Name, b)
+		}
+		bad := reopen(t, broken)
+		if _, err := bad.Restore(t.Context(), "", to, key, nil); !errors.Is(err, backup.ErrTampered) {
+			t.Fatalf("got %v, want ErrTampered", err)
+		}
+		// The sink takes rows until the reader fails late.
+		late := &lateFailure{want}
+		if _, err := repo.Backup(t.Context(), late, nil); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := repo.Restore(t.Context(), "", to, key, nil); err == nil {
+			t.Fatal("a table of no schema was taken")
+		}
+		if err := restoreInto(t, want, to); err != nil {
+			t.Fatalf("restore after ones that failed: %v", err)
+		}
+		same(t, want, dump(t, to))
+	})
+	t.Run("cancelled", func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		_, repo, _ := repository(t)
+		if _, err := repo.Backup(ctx, filled(t), nil); !errors.Is(err, context.Canceled) {
+			t.Fatalf("got %v, want context.Canceled", err)
+		}
+	})
+}
+
+// lateFailure dumps a store and then a table that its schema does not know.
+type lateFailure struct{ *Memory }
+
+func (l *lateFailure) Dump(ctx context.Context, w *backup.Writer) error {
+	if err := l.Memory.Dump(ctx, w); err != nil {
+		return err
+	}
+	if err := w.Table(backup.Table{Name: "no_such_table_anywhere", Columns: []string{"a"}}); err != nil {
+		return err
+	}
+	return w.Row(int64(1))
+}
+
+func rows(m *Memory) (n int) {
+	for _, t := range m.Tables {
+		n += len(t.Rows)
+	}
+	return n
+}
+
+func same(t *testing.T, want, got *Memory) {
+	t.Helper()
+	if !bytes.Equal(want.Schema.Data, got.Schema.Data) {
+		t.Errorf("schema: got %s\nwant %s", got.Schema.Data, want.Schema.Data)
+	}
+	if !reflect.DeepEqual(want.Schema.Versions, got.Schema.Versions) {
+		t.Errorf("versions: got %v, want %v", got.Schema.Versions, want.Schema.Versions)
+	}
+	if len(want.Tables) != len(got.Tables) {
+		t.Fatalf("%d tables, want %d", len(got.Tables), len(want.Tables))
+	}
+	for i, w := range want.Tables {
+		g := got.Tables[i]
+		if !reflect.DeepEqual(w.Table, g.Table) || len(w.Rows) != len(g.Rows) {
+			t.Fatalf("table %v with %d rows, want %v with %d", g.Table, len(g.Rows), w.Table, len(w.Rows))
+		}
+		for k := range w.Rows {
+			if fmt.Sprintf("%#v", w.Rows[k]) != fmt.Sprintf("%#v", g.Rows[k]) { // not DeepEqual, to which NaN is never equal
+				t.Fatalf("table %s, row %d: got %#v\nwant %#v", w.Name, k, g.Rows[k], w.Rows[k])
+			}
+		}
+	}
+}
+
+// dump reads a store through a repository.
+func dump(t testing.TB, from backup.Source) *Memory {
+	t.Helper()
+	_, repo, key := repository(t)
+	if _, err := repo.Backup(t.Context(), from, nil); err != nil {
+		t.Fatal(err)
+	}
+	var m Memory
+	if _, err := repo.Restore(t.Context(), "", &m, key, nil); err != nil {
+		t.Fatal(err)
+	}
+	return &m
+}
+
+func restoreInto(t testing.TB, from backup.Source, to backup.Sink) error {
+	t.Helper()
+	_, repo, key := repository(t)
+	if _, err := repo.Backup(t.Context(), from, nil); err != nil {
+		t.Fatal(err)
+	}
+	_, err := repo.Restore(t.Context(), "", to, key, nil)
+	return err
+}
+
+// Signer is a signing key that is the same on each call. Never use it outside tests.
+func Signer() ed25519.PrivateKey {
+	return ed25519.NewKeyFromSeed(bytes.Repeat([]byte("test"), 8))
+}
+
+var privateKey = sync.OnceValues(backup.GenerateKey)
+
+// Key is one private key for the whole test binary.
+func Key(t testing.TB) *backup.PrivateKey {
+	t.Helper()
+	k, err := privateKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+func repository(t testing.TB) (*Bucket, *backup.Repository, *backup.PrivateKey) {
+	t.Helper()
+	b := &Bucket{}
+	return b, reopen(t, b), Key(t)
+}
+
+func reopen(t testing.TB, b backup.Bucket) *backup.Repository {
+	t.Helper()
+	s := Signer()
+	r, err := backup.Open(t.Context(), b, s.Public().(ed25519.PublicKey), &backup.Options{Signer: s, Recipient: Key(t).Public()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}

@@ -1,0 +1,36 @@
+// Package backup keeps encrypted, signed snapshots of a store in a bucket and restores them.
+//
+// # Use
+//
+// [Open] opens the [Repository] of a [Bucket] (package blobstore: a folder, memory, cloud).
+// [Repository.Backup] writes what a [Source] dumps; package sqlsource dumps SQLite and PostgreSQL.
+// [Repository.Verify] says whether everything could be restored, [Repository.Restore] loads a snapshot
+// into an empty [Sink]. Package backuptest has the suites for buckets, sources and sinks of your own.
+//
+// # Keys
+//
+// Snapshots are sealed to a public key ([GenerateKey]) whose private half should lie elsewhere: a host
+// without it writes backups and cannot read them. An Ed25519 key ([CreateSigner]) signs every manifest, and
+// whoever restores pins its public half; nothing is opened before that signature is checked. The
+// recovery key cannot be replaced: without it a backup opens for nobody.
+//
+// # Persons
+//
+// Rows are copied as stored. Where personal values are sealed under keys of persons, destroying a key
+// erases the value from every backup too, provided that the keys are not in it: they go to
+// Options.Shards, a bucket that allows deletion, as a set that the next ones replace and that is
+// deleted when it is a week old. Each backup and restore carries the list of erased persons
+// ([Tombstones]), and a restore with an older list than was seen is refused.
+//
+// # Format
+//
+// docs/formats/backup.md describes every byte; repositories of version 1 stay readable. Objects are
+// written once and never changed. The manifest comes last and commits: a crash before it leaves
+// objects that nothing refers to, which [Repository.Sweep] removes.
+//
+// # What it does not do
+//
+// Table names, row counts, sizes and times stand in the clear, signed manifest. Whoever can delete in the bucket
+// can destroy backups; that the newest ones are missing shows only by a [Head] kept elsewhere, for
+// which the audit log is the place. Names of objects and tables stand in errors, values and keys never.
+package backup

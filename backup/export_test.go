@@ -1,0 +1,71 @@
+package backup
+
+import (
+	"crypto/ed25519"
+
+	"github.com/klauspost/compress/zstd"
+)
+
+// ParseManifest, ParseTombstones, ParseRows and ReadSegment are the parsers, for fuzzing.
+func ParseManifest(payload []byte, signer ed25519.PrivateKey) error {
+	pin := signer.Public().(ed25519.PublicKey)
+	b, err := signed(magicManifest, payload, signer, pin)
+	if err != nil {
+		return err
+	}
+	_, err = parseManifest(b, pin, 1)
+	return err
+}
+
+// OpenSigned reads bytes that nobody signed.
+func OpenSigned(b []byte, pin ed25519.PublicKey) error {
+	_, err := parseManifest(b, pin, 1)
+	return err
+}
+
+func ParseTombstones(b []byte) ([]byte, error) {
+	t, err := parseTombstones(b, id16{})
+	if err != nil {
+		return nil, err
+	}
+	return t.marshal(id16{})
+}
+
+func ParseRows(b []byte, columns int) ([]byte, error) {
+	row := make([]any, columns)
+	var out []byte
+	for len(b) > 0 {
+		var err error
+		if b, err = parseRow(b, row); err != nil {
+			return nil, err
+		}
+		for _, v := range row {
+			if out, err = appendValue(out, v); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return out, nil
+}
+
+// Segment is a good one, and ReadSegment opens one with its key.
+func Segment() []byte {
+	zenc, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest))
+	if err != nil {
+		panic(err)
+	}
+	defer zenc.Close()
+	w := newSegmentWriter(&dataKey{}, id16{}, 0, zenc)
+	w.add(frame{kind: frameSchema, table: noTable, plain: []byte("{}")})
+	w.add(frame{kind: frameEnd, table: noTable, flags: flagLast})
+	return w.finish()
+}
+
+func ReadSegment(b []byte) error {
+	zdec, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(maxFrame+1<<20))
+	if err != nil {
+		return err
+	}
+	defer zdec.Close()
+	return readSegment(b, &dataKey{}, id16{}, 0, zdec, func(frame) error { return nil })
+}

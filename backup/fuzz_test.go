@@ -1,0 +1,84 @@
+package backup_test
+
+import (
+	"bytes"
+	"testing"
+
+	"github.com/crmguard/crmguard/backup"
+	"github.com/crmguard/crmguard/backup/backuptest"
+)
+
+// FuzzManifest reads signed payloads of any content: no panic.
+func FuzzManifest(f *testing.F) {
+	f.Add([]byte(`{"number":1,"kind":"data","cipher":"AES-256-GCM","compression":"zstd","digest":"HMAC-SHA-256","keys":[{"size":1}],"segments":[{"size":-1}]}`))
+	f.Add([]byte(`{"repository":"zz"}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		backup.ParseManifest(b, signer)
+		if backup.OpenSigned(b, pin) == nil {
+			t.Fatal("what nobody signed was taken")
+		}
+	})
+}
+
+// FuzzTombstones: one list has one spelling.
+func FuzzTombstones(f *testing.F) {
+	f.Add(append(make([]byte, 23), 1, 0, 0, 0, 1, 0, 0, 0, 1, 'x'))
+	f.Add(make([]byte, 28))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		out, err := backup.ParseTombstones(b)
+		if err == nil && !bytes.Equal(out, b) {
+			t.Fatalf("%x reads as %x", b, out)
+		}
+	})
+}
+
+// FuzzRows: one row has one spelling.
+func FuzzRows(f *testing.F) {
+	f.Add([]byte{0, 1, 6, 3, 1, 'x', 4, 0, 5, 6, 7, 2, 3}, uint8(1))
+	f.Add([]byte{2, 0x7f, 0xf8, 0, 0, 0, 0, 0, 1}, uint8(1))
+	f.Add([]byte{3, 0x80, 0}, uint8(1))
+	f.Fuzz(func(t *testing.T, b []byte, columns uint8) {
+		if columns == 0 {
+			return
+		}
+		out, err := backup.ParseRows(b, int(columns))
+		if err == nil && !bytes.Equal(out, b) {
+			t.Fatalf("%x reads as %x", b, out)
+		}
+	})
+}
+
+// FuzzSegment: nothing but the segment itself opens.
+func FuzzSegment(f *testing.F) {
+	good := backup.Segment()
+	if err := backup.ReadSegment(good); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(good)
+	f.Add(good[:len(good)-1])
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if backup.ReadSegment(b) == nil && !bytes.HasPrefix(b, good[:8]) {
+			t.Fatal("opened")
+		}
+	})
+}
+
+func BenchmarkBackup(b *testing.B) {
+	m := backuptest.Rows(100_000)
+	r := open(b, &backuptest.Bucket{}, nil)
+	for b.Loop() {
+		b.SetBytes(mustBackup(b, r, m, nil).Bytes)
+	}
+}
+
+func BenchmarkVerify(b *testing.B) {
+	m := backuptest.Rows(100_000)
+	r := open(b, &backuptest.Bucket{}, nil)
+	b.SetBytes(mustBackup(b, r, m, nil).Bytes)
+	o := full(b)
+	for b.Loop() {
+		if rep, err := r.Verify(b.Context(), o); err != nil || rep.Err() != nil {
+			b.Fatal(err, rep.Err())
+		}
+	}
+}
