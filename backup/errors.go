@@ -18,8 +18,9 @@ var (
 
 // ObjectError says which object of a bucket an error is about.
 type ObjectError struct {
-	Object string // the object's name in its bucket
-	Err    error  // one of the errors of this package, or the bucket's own
+	Object   string // the object's name in its bucket; in a Report with "shards:" before it for that bucket
+	Snapshot string // in a Report the snapshot that needs the object; empty when none is known
+	Err      error  // one of the errors of this package, or the bucket's own
 }
 
 // Error returns the error and the object's name.

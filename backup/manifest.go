@@ -141,7 +141,7 @@ func (m *manifest) snapshot() Snapshot {
 		Created: m.Created, Engine: m.Engine, Versions: m.Versions, Stored: m.stored(), Anchor: m.Anchor,
 	}
 	for _, t := range m.Tables {
-		s.Tables = append(s.Tables, TableInfo{Name: t.Name, Rows: t.Rows, Bytes: t.Bytes})
+		s.Tables = append(s.Tables, Table{Name: t.Name, Rows: t.Rows, Bytes: t.Bytes})
 		s.Rows += t.Rows
 		s.Bytes += t.Bytes
 	}

@@ -57,18 +57,11 @@ type Snapshot struct {
 	Created  time.Time
 	Engine   string
 	Versions map[string]int64 // of the schema
-	Tables   []TableInfo
-	Rows     int64  // of all tables
-	Bytes    int64  // of all rows, before compression
-	Stored   int64  // of its objects
-	Anchor   []byte // what BackupOptions.Anchor was
-}
-
-// TableInfo is what a snapshot holds of one table.
-type TableInfo struct {
-	Name  string
-	Rows  int64
-	Bytes int64
+	Tables   []Table          // without their columns, which are not in the clear
+	Rows     int64            // of all tables
+	Bytes    int64            // of all rows, before compression
+	Stored   int64            // of its objects
+	Anchor   []byte           // what BackupOptions.Anchor was
 }
 
 // Repository is a series of snapshots in a bucket. It is safe for concurrent use, and several
@@ -167,13 +160,6 @@ type VerifyOptions struct {
 	Snapshot string
 }
 
-// Fault is one thing that is wrong with a repository.
-type Fault struct {
-	Object   string // its name
-	Snapshot string // the snapshot that needs it; empty when none is known
-	Err      error  // ErrTampered, ErrNotFound, ErrVersion, ErrStale, ErrKey, or the bucket's own
-}
-
 // Report is the result of [Repository.Verify].
 type Report struct {
 	Level     Level
@@ -183,14 +169,14 @@ type Report struct {
 	Objects   int   // that snapshots and shard sets need
 	Bytes     int64 // that were read
 	Loose     int   // objects that nothing refers to: an interrupted backup, or one under way
-	Faults    []Fault
+	Faults    []*ObjectError
 }
 
-// Err returns nil when nothing is wrong, else an error that holds each fault as an [ObjectError].
+// Err returns nil when nothing is wrong, else an error that holds each fault.
 func (r *Report) Err() error {
-	var all []error
-	for _, f := range r.Faults {
-		all = append(all, object(f.Object, f.Err))
+	all := make([]error, len(r.Faults))
+	for i, f := range r.Faults {
+		all[i] = f
 	}
 	return errors.Join(all...)
 }

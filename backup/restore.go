@@ -116,7 +116,8 @@ func (r *Reader) Next() (Table, error) {
 		r.cols, r.rows, r.bytes, r.listed = len(t.Columns), 0, 0, false
 		r.mac = r.key.rowDigest(r.m.Snapshot, f.plain)
 		r.progress.add(t.Name, 0, 0, 0)
-		return Table(t), nil
+		m := &r.m.Tables[r.at-1]
+		return Table{Name: t.Name, Columns: t.Columns, Rows: m.Rows, Bytes: m.Bytes}, nil
 	case frameEnd:
 		if f.table != noTable || f.rows != 0 || len(f.plain) != 0 || r.at != len(r.m.Tables) {
 			return Table{}, r.wrong()

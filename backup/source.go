@@ -17,6 +17,8 @@ type Schema struct {
 type Table struct {
 	Name    string
 	Columns []string
+	Rows    int64 // how many; known of a Snapshot and by a Reader, a source need not say
+	Bytes   int64 // of all rows, before compression; likewise
 }
 
 // Source is what is backed up.

@@ -38,7 +38,7 @@ func (r *Repository) Verify(ctx context.Context, opts *VerifyOptions) (*Report, 
 		return nil, err
 	}
 	rep.Anchored = r.opts.Head.Number > 0 && newest != nil && newest.Number >= r.opts.Head.Number &&
-		!slices.ContainsFunc(rep.Faults, func(f Fault) bool { return f.Object == manifestName(r.opts.Head.Number) })
+		!slices.ContainsFunc(rep.Faults, func(f *ObjectError) bool { return f.Object == manifestName(r.opts.Head.Number) })
 	if _, err := r.tombstones(ctx, newest); err != nil {
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
@@ -71,8 +71,8 @@ func (r *Report) add(prefix, snapshot, name string, err error) {
 	if errors.As(err, &oe) {
 		name, err = oe.Object, oe.Err
 	}
-	f := Fault{Object: prefix + name, Snapshot: snapshot, Err: err}
-	if !slices.ContainsFunc(r.Faults, func(g Fault) bool { return g.Object == f.Object && g.Snapshot == f.Snapshot }) {
+	f := &ObjectError{Object: prefix + name, Snapshot: snapshot, Err: err}
+	if !slices.ContainsFunc(r.Faults, func(g *ObjectError) bool { return g.Object == f.Object && g.Snapshot == f.Snapshot }) {
 		r.Faults = append(r.Faults, f)
 	}
 }

@@ -172,7 +172,7 @@ func (m *Memory) Load(_ context.Context, r *backup.Reader) error {
 		if err != nil {
 			return err
 		}
-		mt := MemoryTable{Table: t}
+		mt := MemoryTable{Table: backup.Table{Name: t.Name, Columns: t.Columns}}
 		for row, err := range r.Rows() {
 			if err != nil {
 				return err

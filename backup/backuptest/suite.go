@@ -217,7 +217,7 @@ func same(t *testing.T, want, got *Memory) {
 	}
 	for i, w := range want.Tables {
 		g := got.Tables[i]
-		if !reflect.DeepEqual(w.Table, g.Table) || len(w.Rows) != len(g.Rows) {
+		if w.Name != g.Name || !reflect.DeepEqual(w.Columns, g.Columns) || len(w.Rows) != len(g.Rows) {
 			t.Fatalf("table %v with %d rows, want %v with %d", g.Table, len(g.Rows), w.Table, len(w.Rows))
 		}
 		for k := range w.Rows {
