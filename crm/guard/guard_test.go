@@ -507,6 +507,20 @@ func TestListsAreBounded(t *testing.T) {
 	require.ErrorIs(t, err, encrypt.ErrUnsupported)
 }
 
+// TestSearchOverFields: a term that is no phone and records without one do not get in the way.
+func TestSearchOverFields(t *testing.T) {
+	r := newRig(t)
+	r.add(t, sales, "Söhne", "", "s@example.com")
+	r.add(t, sales, "B", "13800135678", "")
+	for term, want := range map[string]int{"söhne": 1, "138 0013 5678": 1, "S@EXAMPLE.com": 1, "nobody": 0, "张伟": 2} {
+		p, err := r.customers.Search(t.Context(), sales, term, 5, "name", "contact", "phone", "phone2", "email")
+		require.NoError(t, err, term)
+		assert.Len(t, p.Items, want, term)
+	}
+	_, err := r.customers.Search(t.Context(), sales, "no digits", 5, "phone")
+	require.ErrorIs(t, err, encrypt.ErrUnsupported)
+}
+
 func TestSearchQuota(t *testing.T) {
 	r := newRig(t)
 	g, _, err := guard.New(t.Context(), r.store, r.keeper, r.policy, r.log, &guard.Options{SearchPerHour: 3})

@@ -375,6 +375,7 @@ func (r *Records[T]) Search(ctx context.Context, c Caller, term string, limit in
 	}
 	sq.Tokens = []int64{}
 	masked := false
+	var unsupported error
 	var searched []encrypt.Field
 	for _, name := range fields {
 		f, ok := r.field(name)
@@ -387,11 +388,18 @@ func (r *Records[T]) Search(ctx context.Context, c Caller, term string, limit in
 		}
 		masked = masked || access == authz.Masked
 		tokens, err := r.codec.QueryTokens(ctx, r.g.keeper, c.Subject.Tenant, f.Name, term)
+		if errors.Is(err, encrypt.ErrUnsupported) && len(fields) > 1 {
+			unsupported = err // a name is no phone: the other fields are searched
+			continue
+		}
 		if err != nil {
 			return Page[T]{}, fmt.Errorf("guard: %w", err)
 		}
 		sq.Tokens = append(sq.Tokens, tokens...)
 		searched = append(searched, f)
+	}
+	if len(searched) == 0 && unsupported != nil {
+		return Page[T]{}, fmt.Errorf("guard: %w", unsupported)
 	}
 	if masked && !r.g.quota.take(c.Subject.Tenant+"/"+c.Subject.ID, r.g.now()) {
 		return Page[T]{}, errors.Join(ErrQuota, r.deny(ctx, c, authz.Search, nil, sample))
@@ -418,9 +426,9 @@ func (r *Records[T]) recheck(ctx context.Context, c Caller, page *Page[T], rows 
 	want := map[string][]string{}
 	names := make([]string, len(searched))
 	for i, f := range searched {
-		terms, err := r.codec.Terms(f.Name, "exact", term)
+		terms, err := r.terms(f.Name, term)
 		if err != nil {
-			return fmt.Errorf("guard: %w", err)
+			return err
 		}
 		want[f.Name], names[i] = terms, f.Name
 	}
@@ -438,9 +446,9 @@ func (r *Records[T]) recheck(ctx context.Context, c Caller, page *Page[T], rows 
 	for i := range rows {
 		hit := false
 		for _, f := range searched {
-			has, err := r.codec.Terms(f.Name, "exact", r.text(&values[i], f))
+			has, err := r.terms(f.Name, r.text(&values[i], f))
 			if err != nil {
-				return fmt.Errorf("guard: %w", err)
+				return err
 			}
 			hit = hit || slices.ContainsFunc(has, func(t string) bool { return slices.Contains(want[f.Name], t) })
 		}
@@ -450,6 +458,15 @@ func (r *Records[T]) recheck(ctx context.Context, c Caller, page *Page[T], rows 
 	}
 	page.Items = kept
 	return nil
+}
+
+// terms normalises a value of an indexed field; there are none for one that cannot be found, such as "".
+func (r *Records[T]) terms(field, value string) ([]string, error) {
+	terms, err := r.codec.Terms(field, "exact", value)
+	if err != nil && !errors.Is(err, encrypt.ErrUnsupported) {
+		return nil, fmt.Errorf("guard: %w", err)
+	}
+	return terms, nil
 }
 
 // History returns the newest events about one record that the caller may read, newest first, below

@@ -84,61 +84,92 @@ func (a *App) ImportCustomers(ctx context.Context, r io.Reader, owner *crm.Emplo
 	if !named {
 		return rep, errors.New("crm: no column of the file is a name; expected one of company, name, first name, 公司名称, 姓名")
 	}
-	var batch []*crm.Customer
-	var lines []int
-	flush := func() error {
-		if len(batch) == 0 {
-			return nil
-		}
-		errs, err := a.Customers.CreateAll(ctx, System("import"), batch)
+	// One goroutine reads and prepares the next batch while another stores this one.
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	batches := make(chan importBatch, 1)
+	go func() {
+		defer close(batches)
+		readBatches(ctx, file, column, owner, batches)
+	}()
+	for b := range batches {
+		rep.Rows += b.rows
+		rep.Rejected = append(rep.Rejected, b.rejected...)
+		errs, err := a.Customers.CreateAll(ctx, System("import"), b.customers)
 		if err != nil {
-			return err
+			return rep, err
 		}
 		for i, e := range errs {
 			if e != nil {
-				rep.Rejected = append(rep.Rejected, RejectedRow{lines[i], reason(e)})
+				rep.Rejected = append(rep.Rejected, RejectedRow{b.lines[i], reason(e)})
 				continue
 			}
 			rep.Stored++
-			for _, p := range []crm.Text{batch[i].Phone, batch[i].Phone2} {
-				if s := p.Expose(); s != "" && !strings.HasPrefix(normalize.Phone(s, "CN"), "+") {
-					rep.Warned++
-					break
-				}
+			if b.typed[i] {
+				rep.Warned++
 			}
 		}
-		batch, lines = batch[:0], lines[:0]
 		rep.Took = time.Since(start)
 		if progress != nil {
 			progress(rep)
 		}
-		return nil
-	}
-	for rec, err := range file.Records() {
-		if err := ctx.Err(); err != nil {
-			return rep, err
-		}
-		rep.Rows++
-		var re *csvfile.RowError
-		if errors.As(err, &re) {
-			rep.Rejected = append(rep.Rejected, RejectedRow{re.Line, re.Reason})
-			continue
-		}
-		if err != nil {
-			return rep, fmt.Errorf("crm: reading the file: %w", err)
-		}
-		batch = append(batch, customerOf(rec.Fields, column, owner))
-		lines = append(lines, rec.Line)
-		if len(batch) == guard.MaxBatch {
-			if err := flush(); err != nil {
-				return rep, err
-			}
+		if b.err != nil {
+			return rep, b.err
 		}
 	}
-	err = flush()
 	slices.SortFunc(rep.Rejected, func(a, b RejectedRow) int { return a.Line - b.Line })
 	rep.Took = time.Since(start)
-	return rep, err
+	return rep, ctx.Err()
+}
+
+// importBatch is what is stored in one transaction.
+type importBatch struct {
+	rows      int // read from the file for it
+	customers []*crm.Customer
+	lines     []int
+	typed     []bool // a phone is no phone number and is kept as typed
+	rejected  []RejectedRow
+	err       error // that ended the reading
+}
+
+// readBatches reads the file until its end, an error, or the end of ctx.
+func readBatches(ctx context.Context, file *csvfile.Reader, column map[string]int, owner *crm.Employee, out chan<- importBatch) {
+	var b importBatch
+	send := func() bool {
+		select {
+		case out <- b:
+			b = importBatch{}
+			return true
+		case <-ctx.Done():
+			return false
+		}
+	}
+	for rec, err := range file.Records() {
+		b.rows++
+		var re *csvfile.RowError
+		switch {
+		case errors.As(err, &re):
+			b.rejected = append(b.rejected, RejectedRow{re.Line, re.Reason})
+		case err != nil:
+			b.err = fmt.Errorf("crm: reading the file: %w", err)
+			send()
+			return
+		default:
+			c := customerOf(rec.Fields, column, owner)
+			typed := false
+			for _, p := range []crm.Text{c.Phone, c.Phone2} {
+				s := p.Expose()
+				typed = typed || s != "" && !strings.HasPrefix(normalize.Phone(s, "CN"), "+")
+			}
+			b.customers, b.lines, b.typed = append(b.customers, c), append(b.lines, rec.Line), append(b.typed, typed)
+		}
+		if len(b.customers) == guard.MaxBatch && !send() {
+			return
+		}
+	}
+	if b.rows > 0 {
+		send()
+	}
 }
 
 // meaning returns the field that a header names, "" for none.

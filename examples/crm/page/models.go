@@ -279,7 +279,8 @@ type Form struct {
 	Lines    *Lines
 	Submit   Text // T("act.save")
 	Cancel   string
-	Note     Text // such as T("form.masked.note")
+	Note     Text   // such as T("form.masked.note")
+	Username string // beside a new password, for password managers; not shown
 }
 
 // FormSection groups fields.

@@ -16,6 +16,7 @@ import (
 	"github.com/crmguard/crmguard/crm"
 	"github.com/crmguard/crmguard/crm/guard"
 	"github.com/crmguard/crmguard/encrypt"
+	"github.com/crmguard/crmguard/encrypt/normalize"
 	"github.com/crmguard/crmguard/examples/crm/page"
 )
 
@@ -1106,6 +1107,9 @@ func (k *resource[T]) reveal(s *Server, w http.ResponseWriter, r *request) error
 	plain := v.Value
 	text, _ := k.value(&plain, name).Interface().(crm.Text)
 	p.Value = &page.Value{Text: text.Expose(), Again: p.Action, Event: v.Event}
+	if mask := normalize.Masks()[k.byName[name].Mask]; mask != nil {
+		p.Value.Mask = mask(text.Expose())
+	}
 	if ok := s.mayReadLog(r); ok {
 		p.Value.LogHref = "/log/" + strconv.FormatUint(v.Event, 10)
 	}

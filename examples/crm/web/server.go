@@ -436,7 +436,7 @@ func (s *Server) signOut(w http.ResponseWriter, r *http.Request) {
 // passwordForm asks for a new password, at the first sign-in and whenever somebody wants to.
 func (s *Server) passwordForm(r *request, errs ...page.Text) *page.Form {
 	f := &page.Form{
-		Title: page.T("password.title"), Action: "/password", Submit: page.T("act.save"), Errors: errs, Note: page.T("password.note"),
+		Title: page.T("password.title"), Action: "/password", Submit: page.T("act.save"), Errors: errs, Note: page.T("password.note"), Username: r.session.login,
 		Sections: []page.FormSection{{Fields: []page.Field{
 			{Name: "old", Kind: page.FieldPassword, Label: page.T("password.old"), Required: true},
 			{Name: "new", Kind: page.FieldPassword, Label: page.T("password.new"), Required: true, Help: page.T("password.help")},
