@@ -90,12 +90,24 @@ func code(err error) string {
 	return "no answer"
 }
 
+// close ends the readers first: SQLite empties its WAL into the database when the last connection ends,
+// which must be one that can write.
 func (d databases) close() error {
-	err := d.w.Close()
+	var err error
 	if d.r != d.w {
-		err = errors.Join(err, d.r.Close())
+		err = d.r.Close()
 	}
-	return err
+	return errors.Join(err, d.w.Close())
+}
+
+// openExisting is openDatabase for commands that must not make an empty database where one is missing.
+func openExisting(ctx context.Context, c *Config) (databases, error) {
+	if c.Dialect() == dialect.SQLite {
+		if _, err := os.Stat(c.DB); err != nil {
+			return databases{}, errors.New("crm: there is no database here; crm restore brings one back from a backup")
+		}
+	}
+	return openDatabase(ctx, c)
 }
 
 // openKEK opens the key encryption key that the configuration names.
