@@ -48,6 +48,9 @@ type written struct {
 // After a restore the rows are those of the backup: of what the log says before it nothing is
 // expected in the store, and only MACs are checked.
 type Check struct {
+	// Shared says that other logs announce writes to the same store: a row that this log does not know
+	// is checked by its MAC only.
+	Shared   bool
 	tenant   string
 	schemas  []crm.Schema
 	last     map[string]map[crm.UUID]*written
@@ -143,7 +146,7 @@ func (c *Check) rows(ctx context.Context, store crm.Store, keeper *encrypt.Keepe
 				find(row.ID, "forged")
 			case err != nil:
 				return fmt.Errorf("guard: %w", err)
-			case w == nil && !c.restored:
+			case w == nil && !c.restored && !c.Shared:
 				find(row.ID, "unlogged")
 			case w == nil:
 			case uint64(row.Version) < w.version:

@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"crypto/ed25519"
+	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -83,7 +84,7 @@ func (c *Config) repository(ctx context.Context, sign bool, observer func(backup
 		return nil, nil, errors.Join(err, bucket.Close())
 	}
 	done = func() { _ = errors.Join(bucket.Close(), shards.Close()) }
-	opts := &backup.Options{Shards: shards, Observer: observer}
+	opts := &backup.Options{Shards: shards, Observer: observer, Head: c.knownHead(ctx)}
 	if sign {
 		if opts.Signer, err = backup.ReadSigner(c.path(manifestKey)); err != nil {
 			done()
@@ -105,6 +106,53 @@ func (c *Config) repository(ctx context.Context, sign bool, observer func(backup
 	}
 	return r, done, nil
 }
+
+// headNote writes which snapshot of which bucket an event is about; knownHead reads it back.
+func (c *Config) headNote(s backup.Snapshot) string {
+	return fmt.Sprintf("%s %d %x %d %s", s.ID, s.Head.Number, s.Head.Digest, s.Head.Tombstones, c.targetID())
+}
+
+// targetID names the bucket in few characters.
+func (c *Config) targetID() string {
+	sum := sha256.Sum256([]byte(c.BackupTarget()))
+	return hex.EncodeToString(sum[:4])
+}
+
+// knownHead returns the newest snapshot that the log knows, so that a bucket that was rolled back is found
+// out. The log is read from its folder, for a backup may run beside the process that writes it.
+func (c *Config) knownHead(ctx context.Context) (h backup.Head) {
+	store, err := filestore.Open(c.logFolder(), nil)
+	if err != nil {
+		return backup.Head{}
+	}
+	signer, err := audit.OpenSigningKey(c.path("signing.key"), c.logName())
+	if err != nil {
+		return backup.Head{}
+	}
+	_, err = audit.Verify(ctx, store, []string{signer.VerifierKey()}, &audit.VerifyOptions{OnEvent: func(e audit.Entry) {
+		if e.Event.Action != actionBackup {
+			return
+		}
+		var id, target string
+		var digest []byte
+		var n backup.Head
+		if _, err := fmt.Sscanf(e.Event.Note, "%s %d %x %d %s", &id, &n.Number, &digest, &n.Tombstones, &target); err != nil ||
+			len(digest) != len(n.Digest) || target != c.targetID() {
+			return
+		}
+		copy(n.Digest[:], digest)
+		if n.Number > h.Number {
+			h = n
+		}
+	}})
+	if err != nil {
+		return backup.Head{}
+	}
+	return h
+}
+
+// actionBackup is the event of a snapshot.
+const actionBackup = "backup.created"
 
 // keyShards gives the wrapped keys of a tenant to backups and takes them back.
 type keyShards struct{ keeper *encrypt.Keeper }
@@ -137,18 +185,16 @@ func (k keyShards) ImportKeys(ctx context.Context, records iter.Seq2[[]byte, err
 	return k.keeper.ImportKeys(ctx, Tenant, all)
 }
 
-// tombstones lists the erasures so far.
+// tombstones lists the erasures so far. Their number in a backup is their count: the store's erasure
+// number starts anew after a restore.
 func tombstones(ctx context.Context, keys encrypt.KeyStore) (backup.Tombstones, error) {
-	number, err := keys.Erasures(ctx, Tenant)
-	if err != nil || number <= 1 {
-		return backup.Tombstones{}, err
-	}
 	records, err := keys.Find(ctx, Tenant, encrypt.KeyQuery{Since: 1})
 	if err != nil {
 		return backup.Tombstones{}, err
 	}
-	out := backup.Tombstones{Number: number - 1}
+	out := backup.Tombstones{Number: uint64(len(records))}
 	for i := range records {
+		records[i].Number = 0
 		b, err := records[i].MarshalBinary()
 		if err != nil {
 			return out, err
@@ -178,6 +224,15 @@ func dumper(db databases) *sqlsource.Database {
 	return sqlsource.SQLite(db.w, opts)
 }
 
+// source reads the database; on SQLite it leaves the one connection that writes alone.
+func source(db databases) *sqlsource.Database {
+	opts := &sqlsource.Options{Exclude: excluded}
+	if db.dialect == dialect.Postgres {
+		return sqlsource.Postgres(db.r, opts)
+	}
+	return sqlsource.SQLite(db.r, opts)
+}
+
 // Backup writes a full snapshot. It reads the database in one consistent moment and may run beside a
 // serving process, which puts the snapshot into its log when it next looks.
 func Backup(ctx context.Context, c Config, observer func(backup.Progress)) (backup.Snapshot, error) {
@@ -187,7 +242,7 @@ func Backup(ctx context.Context, c Config, observer func(backup.Progress)) (back
 	if _, err := os.Stat(c.path("signing.key")); err != nil {
 		return backup.Snapshot{}, errors.New("crm: there is nothing to back up in this data folder")
 	}
-	db, err := openDatabase(ctx, &c)
+	db, err := openExisting(ctx, &c)
 	if err != nil {
 		return backup.Snapshot{}, err
 	}
@@ -238,7 +293,7 @@ func writeBackup(ctx context.Context, c *Config, db databases, kek encrypt.KEK, 
 		return backup.Snapshot{}, err
 	}
 	defer done()
-	return repo.Backup(ctx, dumper(db), &backup.BackupOptions{
+	return repo.Backup(ctx, source(db), &backup.BackupOptions{
 		Name: Tenant, Anchor: anchor, Keys: keyShards{keeper}, Tombstones: dead,
 	})
 }
@@ -373,20 +428,21 @@ func (a *App) NoteBackups(ctx context.Context, snapshots []backup.Snapshot) erro
 	a.backups.Lock()
 	defer a.backups.Unlock()
 	known := map[string]bool{}
-	seen, err := a.Log.Query(ctx, audit.Filter{Action: "backup.created"}, a.Log.Size(), 10_000)
+	seen, err := a.Log.Query(ctx, audit.Filter{Action: actionBackup}, a.Log.Size(), 10_000)
 	if err != nil {
 		return err
 	}
 	for _, e := range seen {
-		known[e.Event.Note] = true
+		id, _, _ := strings.Cut(e.Event.Note, " ")
+		known[id] = true
 	}
 	for _, s := range snapshots {
 		if known[s.ID] {
 			continue
 		}
 		if _, err := a.Log.Append(ctx, audit.Event{
-			Action: "backup.created", Activity: audit.Backup, Outcome: audit.Allowed, Tenant: Tenant, Actor: "system",
-			Count: s.Rows, Note: s.ID,
+			Action: actionBackup, Activity: audit.Backup, Outcome: audit.Allowed, Tenant: Tenant, Actor: "system",
+			Count: s.Rows, Note: a.Config.headNote(s),
 		}); err != nil {
 			return err
 		}

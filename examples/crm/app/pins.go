@@ -68,3 +68,13 @@ func (p *pins) newest(ctx context.Context, key string) ([]byte, error) {
 	}
 	return []byte(text), nil
 }
+
+// shared tells whether other instances have logs of their own for the same database.
+func shared(ctx context.Context, db databases, instance string) (bool, error) {
+	var n int
+	err := db.r.QueryRowContext(ctx, db.dialect.Rebind(`SELECT count(*) FROM app_head WHERE instance <> ?`), instance).Scan(&n)
+	if err != nil {
+		return false, fmt.Errorf("crm: reading the kept heads of the logs (%s)", code(err))
+	}
+	return n > 0, nil
+}

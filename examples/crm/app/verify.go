@@ -127,7 +127,7 @@ func Verify(ctx context.Context, c Config) (Verification, error) {
 	if _, err := os.Stat(c.Data); err != nil {
 		return out, errors.New("crm: there is no data folder")
 	}
-	db, err := openDatabase(ctx, &c)
+	db, err := openExisting(ctx, &c)
 	if err != nil {
 		return out, err
 	}
@@ -157,6 +157,9 @@ func Verify(ctx context.Context, c Config) (Verification, error) {
 		return out, err
 	}
 	check := guard.NewCheck(Tenant, ss...)
+	if check.Shared, err = shared(ctx, db, c.Instance); err != nil {
+		return out, err
+	}
 	if out.Log, err = verifyLog(ctx, &c, db, sealer{keeper}, check.Event); err != nil {
 		return out, err
 	}
