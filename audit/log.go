@@ -486,7 +486,7 @@ func (l *Log) copier() {
 			return
 		}
 		if err := l.writer.SetHead(context.Background(), c.Note); err != nil {
-			l.fail(err)
+			_ = l.fail(err) // Err keeps it
 			return
 		}
 		copied = c.Size

@@ -557,8 +557,6 @@ func TestFullBucket(t *testing.T) {
 	}
 }
 
-func full2(t testing.TB) *backup.VerifyOptions { return full(t) }
-
 func TestSweep(t *testing.T) {
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	clock := func() time.Time { return now }

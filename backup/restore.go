@@ -399,7 +399,7 @@ func (r *Repository) shardSet(ctx context.Context, newest *manifest) (*manifest,
 // discard reads everything and keeps nothing: what Verify does.
 func discard(_ context.Context, r *Reader) error {
 	for {
-		if _, err := r.Next(); err == io.EOF {
+		if _, err := r.Next(); errors.Is(err, io.EOF) {
 			return nil
 		} else if err != nil {
 			return err

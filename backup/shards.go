@@ -42,10 +42,10 @@ func (d keyDump) Dump(ctx context.Context, w *Writer) error {
 func keyLoad(sink KeySink) func(context.Context, *Reader) error {
 	return func(ctx context.Context, r *Reader) error {
 		t, err := r.Next()
-		if err != nil && err != io.EOF {
+		if err != nil && !errors.Is(err, io.EOF) {
 			return err
 		}
-		if err == io.EOF || r.Schema().Engine != shardEngine || t.Name != shardTable || len(t.Columns) != 1 {
+		if errors.Is(err, io.EOF) || r.Schema().Engine != shardEngine || t.Name != shardTable || len(t.Columns) != 1 {
 			return r.wrong()
 		}
 		records := func(yield func([]byte, error) bool) {
@@ -75,7 +75,7 @@ func keyLoad(sink KeySink) func(context.Context, *Reader) error {
 				}
 			}
 		}
-		if _, err := r.Next(); err != io.EOF {
+		if _, err := r.Next(); !errors.Is(err, io.EOF) {
 			if err == nil {
 				err = r.wrong()
 			}

@@ -239,7 +239,6 @@ type walk struct {
 	at    position // of the next batch; off counts from the start of the file
 	again bool
 	buf   []byte
-	data  []byte
 }
 
 func (w *walk) resume(ctx context.Context, yield func(driver.Batch, error) bool) (bool, error) {
@@ -269,7 +268,7 @@ func (w *walk) segment(ctx context.Context, at position, yield func(driver.Batch
 	defer func() { w.buf = r.buf }()
 	if w.at.off == 0 {
 		head, err := r.next(segmentHead)
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			err = driver.ErrTorn
 		}
 		if err != nil {
@@ -285,7 +284,7 @@ func (w *walk) segment(ctx context.Context, at position, yield func(driver.Batch
 			return true, err
 		}
 		head, err := r.next(batchHead)
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return true, nil
 		}
 		if err != nil {
@@ -300,7 +299,7 @@ func (w *walk) segment(ctx context.Context, at position, yield func(driver.Batch
 		} else {
 			b.Data, err = r.next(size)
 		}
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			err = driver.ErrTorn
 		}
 		if err != nil {
@@ -345,7 +344,7 @@ func (r *window) next(n int) ([]byte, error) {
 		m, err := r.f.ReadAt(r.buf[r.hi:r.hi+int(room)], r.off+int64(r.hi))
 		r.hi += m
 		if m == 0 {
-			if err == nil || err == io.EOF {
+			if err == nil || errors.Is(err, io.EOF) {
 				return nil, r.short()
 			}
 			return nil, fmt.Errorf("filestore: %w", err)

@@ -68,7 +68,7 @@ func (s *Store) Writer(ctx context.Context) (driver.Writer, error) {
 	}
 	w := &writer{s: s, lock: lock}
 	if err := w.recover(); err != nil {
-		w.release()
+		_ = w.release() // err says what went wrong first
 		return nil, err
 	}
 	s.mu.Lock()
@@ -96,7 +96,7 @@ func (w *writer) recover() error {
 	size := info.Size()
 	r := &window{f: w.f, limit: size}
 	head, err := r.next(segmentHead)
-	if err == io.EOF || errors.Is(err, driver.ErrTorn) {
+	if errors.Is(err, io.EOF) || errors.Is(err, driver.ErrTorn) {
 		return w.tear(0, size)
 	}
 	if err != nil {
@@ -111,7 +111,7 @@ func (w *writer) recover() error {
 	w.off = segmentHead
 	for {
 		head, err := r.next(batchHead)
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if errors.Is(err, driver.ErrTorn) {

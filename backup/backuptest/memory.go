@@ -5,6 +5,7 @@ package backuptest
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"iter"
@@ -165,7 +166,7 @@ func (m *Memory) Load(_ context.Context, r *backup.Reader) error {
 	var tables []MemoryTable
 	for {
 		t, err := r.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			m.Schema, m.Tables = r.Schema(), tables
 			return nil
 		}

@@ -202,7 +202,7 @@ func (b *Bucket) List(ctx context.Context, prefix string) iter.Seq2[backup.Objec
 		it := b.b.List(&blob.ListOptions{Prefix: prefix})
 		for {
 			o, err := it.Next(ctx)
-			if err == io.EOF {
+			if errors.Is(err, io.EOF) {
 				return
 			}
 			if err != nil {

@@ -54,7 +54,7 @@ func (postgres) begin(ctx context.Context, conn *sql.Conn, reading bool) (end fu
 		"SET LOCAL statement_timeout = 0", "SET LOCAL idle_in_transaction_session_timeout = 0", "SET LOCAL search_path = pg_catalog",
 	} {
 		if _, err := conn.ExecContext(ctx, q); err != nil {
-			conn.ExecContext(context.WithoutCancel(ctx), "ROLLBACK")
+			_, _ = conn.ExecContext(context.WithoutCancel(ctx), "ROLLBACK") // err says what went wrong first
 			return nil, err
 		}
 	}
@@ -420,7 +420,7 @@ func (e postgres) load(ctx context.Context, d *Database, conn *sql.Conn, r *back
 	loaded := 0
 	for {
 		t, err := r.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {

@@ -265,7 +265,7 @@ func (e sqlite) load(ctx context.Context, d *Database, conn *sql.Conn, r *backup
 	loaded := 0
 	for {
 		t, err := r.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {

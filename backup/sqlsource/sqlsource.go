@@ -229,12 +229,12 @@ func (d *Database) transaction(ctx context.Context, reading bool, do func(*sql.C
 	if err := do(conn); err != nil {
 		if _, rerr := conn.ExecContext(context.WithoutCancel(ctx), "ROLLBACK"); rerr != nil {
 			// A connection in an unknown state must not go back to the pool.
-			conn.Raw(func(any) error { return errBadConn })
+			_ = conn.Raw(func(any) error { return errBadConn })
 		}
 		return err
 	}
 	if _, err := conn.ExecContext(ctx, "COMMIT"); err != nil {
-		conn.ExecContext(context.WithoutCancel(ctx), "ROLLBACK")
+		_, _ = conn.ExecContext(context.WithoutCancel(ctx), "ROLLBACK")
 		return failed("commit", err)
 	}
 	return nil

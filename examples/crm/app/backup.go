@@ -251,7 +251,7 @@ func Backup(ctx context.Context, c Config, observer func(backup.Progress)) (back
 	if err != nil {
 		return backup.Snapshot{}, err
 	}
-	defer closeKEK()
+	defer func() { _ = closeKEK() }()
 	return writeBackup(ctx, &c, db, kek, observer)
 }
 

@@ -136,7 +136,7 @@ func Verify(ctx context.Context, c Config) (Verification, error) {
 	if err != nil {
 		return out, err
 	}
-	defer closeKEK()
+	defer func() { _ = closeKEK() }()
 	keys, err := keystore.Open(ctx, db.w, string(db.dialect), &keystore.Options{Reads: db.r})
 	if err != nil {
 		return out, err

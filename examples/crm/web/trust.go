@@ -195,7 +195,6 @@ type jobs struct {
 	progress page.Progress
 	started  time.Time
 	failed   error
-	cancel   context.CancelFunc
 }
 
 // backups is the page of backups.
