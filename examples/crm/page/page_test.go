@@ -206,6 +206,7 @@ func TestHostileLinksAreRefused(t *testing.T) {
 	l := customers("x")
 	l.Rows[0].Href, l.NextHref = "javascript:alert(1)", "javascript:alert(2)"
 	text := render(t, r, "en", sample{"/customers", "type.customer.many", l, false})
+	require.NotContains(t, text, `href="javascript:`)
 	l.Rows[1].Cells[2].RevealURL, l.Chips[0].Href = "javascript:alert(3)", "//elsewhere.example/"
 	text = render(t, r, "en", sample{"/customers", "type.customer.many", l, false})
 	require.NotContains(t, text, `hx-get="javascript:`)
