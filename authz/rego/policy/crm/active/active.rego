@@ -8,9 +8,9 @@
 package crm.active
 
 # METADATA
-# title: Active
+# title: Subject
 # description: The subject is known by an id and marked as active.
-active if {
+subject if {
 	input.subject.active == true
 	input.subject.id != ""
 }

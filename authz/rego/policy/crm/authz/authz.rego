@@ -14,7 +14,7 @@ package crm.authz
 # entrypoint: true
 permitted if {
 	data.crm.tenant.same
-	data.crm.active.active
+	data.crm.active.subject
 	data.crm.frozen.mutable
 	data.crm.rbac.permit
 }
@@ -47,7 +47,7 @@ required := {"tenant.same", "active.subject", "frozen.state", "rbac.grant"}
 
 met contains "tenant.same" if data.crm.tenant.same
 
-met contains "active.subject" if data.crm.active.active
+met contains "active.subject" if data.crm.active.subject
 
 met contains "frozen.state" if data.crm.frozen.mutable
 

@@ -21,9 +21,10 @@ view := data.settings.views[input.action]
 # description: The highest access among the subject's roles, for each class that some role names.
 by_class[class] := level if {
 	some class in data.settings.classes
-	levels := {data.settings.levels[name] |
+	levels := {number |
 		some role in rbac.effective_roles
 		name := data.settings.fields[role][view][class]
+		number := data.settings.levels[name]
 	}
 	level := max(levels)
 }
@@ -34,9 +35,10 @@ by_class[class] := level if {
 by_name[field] := level if {
 	some role in rbac.effective_roles
 	some field, _ in data.settings.field_overrides[role][input.resource.type]
-	levels := {data.settings.levels[name] |
+	levels := {number |
 		some other in rbac.effective_roles
 		name := data.settings.field_overrides[other][input.resource.type][field][view]
+		number := data.settings.levels[name]
 	}
 	level := max(levels)
 }

@@ -12,6 +12,7 @@ package crm.frozen
 changing := {"update", "delete"}
 
 # METADATA
+# scope: document
 # title: Mutable
 # description: The action changes nothing, or the record's type has no final states, or its state is not one.
 mutable if {

@@ -32,6 +32,7 @@ depths contains depth if {
 }
 
 # METADATA
+# scope: document
 # title: Permit
 # description: A grant reaches the record.
 permit if "all" in depths
@@ -58,6 +59,7 @@ owns if {
 }
 
 # METADATA
+# scope: document
 # title: Grounds
 # description: Which kind of grant covers the record; shown to the person as the reason.
 grounds contains "rbac.all" if "all" in depths
