@@ -100,14 +100,19 @@ func (d databases) close() error {
 	return errors.Join(err, d.w.Close())
 }
 
-// openExisting is openDatabase for commands that must not make an empty database where one is missing.
+// openExisting is openDatabase for commands that must not make a database, nor keys in an empty one.
 func openExisting(ctx context.Context, c *Config) (databases, error) {
+	none := errors.New("crm: there is no database here; crm restore brings one back from a backup")
 	if c.Dialect() == dialect.SQLite {
 		if _, err := os.Stat(c.DB); err != nil {
-			return databases{}, errors.New("crm: there is no database here; crm restore brings one back from a backup")
+			return databases{}, none
 		}
 	}
-	return openDatabase(ctx, c)
+	db, err := openDatabase(ctx, c)
+	if err == nil && !db.holdsRows(ctx) {
+		return databases{}, errors.Join(none, db.close())
+	}
+	return db, err
 }
 
 // openKEK opens the key encryption key that the configuration names.

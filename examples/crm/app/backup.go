@@ -390,6 +390,9 @@ func Restore(ctx context.Context, c Config, id, recovery string, observer func(b
 	if err := a.openLog(ctx); err != nil {
 		return snap, err
 	}
+	if restoring(&c) == nil && a.db.holdsRows(ctx) {
+		return snap, backup.ErrNotEmpty // said before the mark, which would keep a healthy CRM from starting
+	}
 	if err := os.WriteFile(c.path(restoringMark), nil, 0o600); err != nil {
 		return snap, fmt.Errorf("crm: data folder: %w", err)
 	}
@@ -409,6 +412,12 @@ func Restore(ctx context.Context, c Config, id, recovery string, observer func(b
 		return snap, err
 	}
 	return snap, os.Remove(c.path(restoringMark))
+}
+
+// holdsRows tells whether records were ever written to the database.
+func (d databases) holdsRows(ctx context.Context) bool {
+	var seq int64
+	return d.r.QueryRowContext(ctx, `SELECT seq FROM crm_counter WHERE seq > 0`).Scan(&seq) == nil
 }
 
 // restoring refuses a database whose restore did not end.
