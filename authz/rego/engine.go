@@ -62,6 +62,10 @@ type Engine struct {
 	filter   rego.PreparedPartialQuery
 	store    storage.Store
 	revision string
+
+	memorable bool // decisions and filters may be kept
+	decisions memo[authz.Decision]
+	filters   memo[authz.Filter]
 }
 
 var _ authz.Authorizer = (*Engine)(nil)
@@ -94,6 +98,7 @@ func New(ctx context.Context, opts *Options) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
+	e.memorable = memorable(compiler)
 	base := []func(*rego.Rego){
 		rego.Compiler(compiler),
 		rego.Store(e.store),
@@ -240,8 +245,24 @@ func annotated(m *ast.Module) bool {
 	return false
 }
 
-// Decide answers one request. An error means that no decision was reached.
+// Decide answers one request. An error means that no decision was reached. The answer may be shared with
+// other callers, who must not change it.
 func (e *Engine) Decide(ctx context.Context, r authz.Request) (authz.Decision, error) {
+	if !e.memorable {
+		return e.decide(ctx, r)
+	}
+	q := ask(r, true)
+	if d, ok := e.decisions.get(q); ok {
+		return d, nil
+	}
+	d, err := e.decide(ctx, r)
+	if err == nil {
+		e.decisions.put(q, d)
+	}
+	return d, err
+}
+
+func (e *Engine) decide(ctx context.Context, r authz.Request) (authz.Decision, error) {
 	rs, err := e.decision.Eval(ctx, rego.EvalParsedInput(input(r, true)),
 		rego.EvalMetrics(metrics.NoOp()))
 	if err != nil {

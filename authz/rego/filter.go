@@ -24,6 +24,22 @@ func unknowns() []*ast.Term {
 
 // Filter returns which records of r.Resource.Type the subject may act on.
 func (e *Engine) Filter(ctx context.Context, r authz.Request) (authz.Filter, error) {
+	if !e.memorable {
+		return e.partial(ctx, r)
+	}
+	q := ask(r, false)
+	if f, ok := e.filters.get(q); ok {
+		return f, nil
+	}
+	f, err := e.partial(ctx, r)
+	if err == nil {
+		e.filters.put(q, f)
+	}
+	return f, err
+}
+
+// partial evaluates the policy with the record unknown.
+func (e *Engine) partial(ctx context.Context, r authz.Request) (authz.Filter, error) {
 	pq, err := e.filter.Partial(ctx, rego.EvalParsedInput(input(r, false)))
 	if err != nil {
 		return authz.Filter{}, fmt.Errorf("authz/rego: no filter: %w", err)
