@@ -79,8 +79,8 @@ func (c *Config) Dialect() dialect.Dialect {
 	return dialect.SQLite
 }
 
-// LocalKEK tells whether the KEK is a file on this host.
-func (c *Config) LocalKEK() bool { return strings.HasPrefix(c.KEK, "local:") }
+// LocalKEK tells whether the KEK is a file on this host, as it is when nothing is said.
+func (c *Config) LocalKEK() bool { return !strings.HasPrefix(c.KEK, "vault:") }
 
 // CheckAddr refuses to serve a development key to other hosts.
 func (c *Config) CheckAddr() error {
