@@ -538,3 +538,33 @@ func exec1(t testing.TB, db *sql.DB, query string, args ...any) {
 	require.NoError(t, err)
 	require.EqualValues(t, 1, n)
 }
+
+// TestServersGone: while Vault is sealed cached keys serve on, while PostgreSQL is away pages say 503,
+// and both come back without a restart.
+func TestServersGone(t *testing.T) {
+	long(t)
+	v := realtest.Vault(t)
+	v.Key("crm")
+	pg := realtest.Postgres(t)
+	env := []string{"VAULT_ADDR=" + v.Addr, "VAULT_TOKEN=" + v.Root}
+	flags := []string{"--kek", "vault:crm", "--db", pg.DSN}
+	data, _ := filled(t, 50, env, flags...)
+	p := serve(t, data, env, flags...)
+	c := p.signIn(t, "admin")
+	path := "/customers/" + walk(t, c, "/api/v1/customers?limit=200")[0].ID
+	v.Seal()
+	assert.Equal(t, http.StatusOK, c.get(t, path).status, "cached keys serve while Vault is sealed")
+	out, code := run(t, env, append([]string{"verify", "--data", data}, flags...)...)
+	assert.Equal(t, 1, code)
+	assert.Contains(t, out, "key service unavailable")
+	assert.NotContains(t, out, v.Root)
+	v.Unseal()
+	assert.Equal(t, http.StatusOK, c.post(t, "/customers", url.Values{"name": {"After the seal"}, "kind": {"company"}}).status)
+	pg.Stop(t)
+	assert.Equal(t, http.StatusServiceUnavailable, c.get(t, path).status)
+	pg.Start(t)
+	assert.Eventually(t, func() bool { return c.get(t, path).status == http.StatusOK }, 30*time.Second, 50*time.Millisecond)
+	p.stop(t)
+	assert.NotContains(t, p.output.String(), v.Root)
+	green(t, env, append([]string{"--data", data}, flags...)...)
+}
