@@ -27,6 +27,7 @@ type Finding struct {
 type CheckReport struct {
 	Rows     int64     `json:"rows"`   // looked at
 	Events   int64     `json:"events"` // writes in the log
+	Open     int64     `json:"open"`   // writes that a crash may have kept from being made; the next start settles them
 	Digest   string    `json:"digest"` // SHA-256 over all rows by type and id, hex: equal for equal stores
 	Findings []Finding `json:"findings"`
 }
@@ -36,6 +37,7 @@ func (r CheckReport) OK() bool { return len(r.Findings) == 0 }
 
 // written is the last state of a record that the log knows.
 type written struct {
+	event   uint64
 	version uint64
 	digest  []byte
 	seen    bool
@@ -45,8 +47,8 @@ type written struct {
 // that was announced and not aborted. It finds rows that are missing, forged, put back to an older
 // state, or written past the log.
 //
-// After a restore the rows are those of the backup: of what the log says before it nothing is
-// expected in the store, and only MACs are checked.
+// After a restore the rows are those of the backup: what the log announced before the snapshot is expected
+// in the store; a row that it does not know is checked by its MAC only.
 type Check struct {
 	// Shared says that other logs announce writes to the same store: a row that this log does not know
 	// is checked by its MAC only.
@@ -55,6 +57,7 @@ type Check struct {
 	schemas  []crm.Schema
 	last     map[string]map[crm.UUID]*written
 	pending  map[uint64]audit.Event // announced, until it is known that it was not aborted
+	mark     uint64                 // announcements up to here were settled while the program that made them ran
 	restored bool
 	report   CheckReport
 }
@@ -76,10 +79,18 @@ func (c *Check) Event(e audit.Entry) {
 	if e.Event.Tenant != "" && e.Event.Tenant != c.tenant {
 		return
 	}
+	if e.Event.HasRef && (e.Event.Outcome == audit.Intended || e.Event.Action == actionSettled || e.Event.Action == actionReconciled) {
+		c.mark = max(c.mark, e.Event.Ref)
+	}
 	switch {
 	case e.Event.Action == actionRestored:
+		// What the log announced before the snapshot was made must be there; what came later is gone.
 		c.restored = true
-		clear(c.pending)
+		for index := range c.pending {
+			if index >= uint64(e.Event.Count) {
+				delete(c.pending, index)
+			}
+		}
 	case e.Event.Outcome == audit.Intended:
 		c.report.Events++
 		c.pending[e.Index] = e.Event
@@ -89,7 +100,7 @@ func (c *Check) Event(e audit.Entry) {
 }
 
 // settle notes what a write made of its records.
-func (c *Check) settle(e audit.Event) {
+func (c *Check) settle(index uint64, e audit.Event) {
 	for _, t := range e.Targets {
 		m, ok := c.last[t.Type]
 		id, err := crm.ParseUUID(t.ID)
@@ -97,7 +108,7 @@ func (c *Check) settle(e audit.Event) {
 			continue
 		}
 		if w := m[id]; w == nil || w.version < t.Version {
-			m[id] = &written{version: t.Version, digest: t.Digest}
+			m[id] = &written{event: index, version: t.Version, digest: t.Digest}
 		}
 	}
 }
@@ -106,8 +117,8 @@ func (c *Check) settle(e audit.Event) {
 // whose write was under way while the events were read is not a finding when a later check would not
 // find it: rows newer than the log as it was read are only checked by their MAC.
 func (c *Check) Rows(ctx context.Context, store crm.Store, keeper *encrypt.Keeper) (CheckReport, error) {
-	for _, e := range c.pending {
-		c.settle(e)
+	for index, e := range c.pending {
+		c.settle(index, e)
 	}
 	all := sha256.New()
 	for _, s := range c.schemas {
@@ -149,6 +160,8 @@ func (c *Check) rows(ctx context.Context, store crm.Store, keeper *encrypt.Keepe
 			case w == nil && !c.restored && !c.Shared:
 				find(row.ID, "unlogged")
 			case w == nil:
+			case uint64(row.Version) < w.version && w.event > c.mark:
+				c.report.Open++
 			case uint64(row.Version) < w.version:
 				find(row.ID, "rolled_back")
 			case uint64(row.Version) == w.version && !bytes.Equal(sum, w.digest):
@@ -168,7 +181,11 @@ func (c *Check) rows(ctx context.Context, store crm.Store, keeper *encrypt.Keepe
 		all.Write(l.hash[:])
 	}
 	for id, w := range last {
-		if !w.seen {
+		switch {
+		case w.seen:
+		case w.event > c.mark:
+			c.report.Open++
+		default:
 			find(id, "missing")
 		}
 	}

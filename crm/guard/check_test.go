@@ -102,6 +102,7 @@ func TestCheckFinds(t *testing.T) {
 			w.City = "x"
 			_, err := r.customers.Update(t.Context(), sales, &w)
 			require.NoError(t, err)
+			require.NoError(t, r.guard.Settle(t.Context()))
 			r.bendList(c.change(r, before))
 			for shared, want := range map[bool]string{false: c.want, true: c.shared} {
 				report := r.check(t, shared)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/crmguard/crmguard/audit"
@@ -54,6 +55,54 @@ type Guard struct {
 	now    func() time.Time
 	quota  quota
 	region string
+	open   unsettled
+}
+
+// unsettled are the writes that the log has announced and whose outcome is not known yet. Each announcement
+// says up to which event all earlier ones are settled, so that after a crash only the last few can be
+// unmade: who deletes an older row, or puts an older state back, cannot pass it off as a crash.
+type unsettled struct {
+	mu   sync.Mutex
+	all  map[*announcement]bool // outcome unknown
+	last uint64                 // the newest announcement
+}
+
+// announcement is one write from before it is announced until its outcome is known.
+type announcement struct{ after uint64 } // its event's index is above this
+
+// begin is called before the announcement is appended: its index will be above all that are known now.
+func (u *unsettled) begin() *announcement {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	a := &announcement{after: u.last}
+	u.all[a] = true
+	return a
+}
+
+// announced notes the index.
+func (u *unsettled) announced(a *announcement, index uint64) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	a.after = index - 1
+	u.last = max(u.last, index)
+}
+
+// settle notes that the outcome is known.
+func (u *unsettled) settle(a *announcement) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	delete(u.all, a)
+}
+
+// mark returns the event up to which every announcement is settled; ok is false when there is none.
+func (u *unsettled) mark() (index uint64, ok bool) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	index = u.last
+	for a := range u.all {
+		index = min(index, a.after)
+	}
+	return index, index > 0
 }
 
 // New composes a guard and settles what a crash left open: each write that the log announced and the
@@ -80,7 +129,7 @@ func New(ctx context.Context, store crm.Store, keeper *encrypt.Keeper, policy au
 	}
 	g = &Guard{
 		store: store, keeper: keeper, policy: policy, log: log, name: o.LogName, now: o.Clock,
-		region: o.Region, quota: quota{perHour: o.SearchPerHour, used: map[string]*bucket{}},
+		region: o.Region, open: unsettled{all: map[*announcement]bool{}}, quota: quota{perHour: o.SearchPerHour, used: map[string]*bucket{}},
 	}
 	aborted, err = g.reconcile(ctx)
 	if err != nil {
@@ -94,15 +143,28 @@ const (
 	actionReconciled = "guard.reconciled"
 	actionRestored   = "backup.restored" // a restore puts the store behind the log; older intents are settled
 	actionAborted    = "guard.aborted"
+	actionSettled    = "guard.settled" // every write announced before is made or aborted
 )
 
 // MarkRestored says in the log that the store was replaced by a backup, so that writes which the log
-// announced before are not taken for aborted ones. snapshot names the backup.
-func MarkRestored(ctx context.Context, log Log, tenant, actor, snapshot string) error {
+// announced before are not taken for aborted ones. snapshot names the backup; size is how many events the
+// log had when it was made: what they wrote is expected in the store.
+func MarkRestored(ctx context.Context, log Log, tenant, actor, snapshot string, size uint64) error {
 	_, err := log.Append(ctx, audit.Event{
 		Action: actionRestored, Activity: audit.Restore, Outcome: audit.Allowed,
-		Tenant: tenant, Actor: actor, Note: snapshot,
+		Tenant: tenant, Actor: actor, Note: snapshot, Count: int64(size),
 	})
+	return err
+}
+
+// Settle says in the log that every announced write is made or aborted, if there was one. Call it when
+// the program ends in order.
+func (g *Guard) Settle(ctx context.Context) error {
+	index, ok := g.open.mark()
+	if !ok {
+		return nil
+	}
+	_, err := g.log.Append(ctx, audit.Event{Action: actionSettled, Outcome: audit.Allowed, Ref: index, HasRef: true})
 	return err
 }
 
@@ -120,6 +182,7 @@ func (g *Guard) reconcile(ctx context.Context) (int, error) {
 	}
 	var intents []audit.Entry
 	settled := map[uint64]bool{}
+	var mark uint64 // announcements up to here were settled while the program that made them ran
 	for before := uint64(math.MaxUint64); ; {
 		page, err := g.log.Query(ctx, audit.Filter{}, before, 1000)
 		if err != nil {
@@ -131,6 +194,9 @@ func (g *Guard) reconcile(ctx context.Context) (int, error) {
 				break
 			}
 			before = e.Index
+			if e.Event.HasRef && (e.Event.Outcome == audit.Intended || e.Event.Action == actionSettled) {
+				mark = max(mark, e.Event.Ref)
+			}
 			switch {
 			case e.Event.Outcome == audit.Intended:
 				intents = append(intents, e)
@@ -152,7 +218,7 @@ func (g *Guard) reconcile(ctx context.Context) (int, error) {
 	slices.Reverse(intents)
 	aborted := 0
 	for _, e := range intents {
-		if _, ok := slices.BinarySearch(applied, e.Index); ok || settled[e.Index] {
+		if _, ok := slices.BinarySearch(applied, e.Index); ok || settled[e.Index] || e.Index <= mark {
 			continue
 		}
 		if err := g.abort(ctx, e.Event.Tenant, e.Event.Actor, e.Index); err != nil {
@@ -162,6 +228,7 @@ func (g *Guard) reconcile(ctx context.Context) (int, error) {
 	}
 	r, err := g.log.Append(ctx, audit.Event{
 		Action: actionReconciled, Outcome: audit.Allowed, Count: int64(aborted),
+		Ref: intents[len(intents)-1].Index, HasRef: true,
 	})
 	if err != nil {
 		return 0, err

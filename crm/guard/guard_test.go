@@ -447,10 +447,78 @@ func TestCrashBetweenLogAndStore(t *testing.T) {
 	assert.Zero(t, aborted, "settled once")
 }
 
+// TestACrashUnmakesOnlyTheLastWrites: who removes applied events and puts older rows back cannot have a
+// restart take them for writes that a crash prevented.
+func TestACrashUnmakesOnlyTheLastWrites(t *testing.T) {
+	r := newRig(t)
+	v := r.add(t, sales, "A", "", "")
+	before := r.raw(t, v.Value.ID.UUID())
+	w := v.Value
+	w.City = "x"
+	_, err := r.customers.Update(t.Context(), sales, &w)
+	require.NoError(t, err)
+	r.add(t, sales, "B", "", "")
+	// The older row is put back and the list of applied events emptied.
+	r.bendList(func(rows []crm.Row) []crm.Row {
+		for i := range rows {
+			if rows[i].ID == before.ID {
+				rows[i] = before
+			}
+		}
+		return rows
+	})
+	require.NoError(t, r.store.Store.Prune(t.Context(), "log", math.MaxInt64))
+	_, aborted, err := guard.New(t.Context(), r.store, r.keeper, r.policy, r.log, nil)
+	require.NoError(t, err)
+	assert.LessOrEqual(t, aborted, 1, "only the very last write can be unmade")
+	report := r.check(t, false)
+	require.NotEmpty(t, report.Findings)
+	assert.Equal(t, "rolled_back", report.Findings[0].Problem)
+
+	// After an orderly end nothing can be.
+	r = newRig(t)
+	r.add(t, sales, "A", "", "")
+	require.NoError(t, r.guard.Settle(t.Context()))
+	require.NoError(t, r.store.Store.Prune(t.Context(), "log", math.MaxInt64))
+	_, aborted, err = guard.New(t.Context(), r.store, r.keeper, r.policy, r.log, nil)
+	require.NoError(t, err)
+	assert.Zero(t, aborted)
+	r.bendList(func([]crm.Row) []crm.Row { return nil })
+	assert.Len(t, r.check(t, false).Findings, 1)
+}
+
+// TestCheckAfterCrash: what a crash may have prevented is open, not a finding.
+func TestCheckAfterCrash(t *testing.T) {
+	r := newRig(t)
+	r.add(t, sales, "A", "", "")
+	r.store.apply = func(crm.Batch) error { panic("power cut") }
+	assert.Panics(t, func() { _, _ = r.customers.Create(t.Context(), sales, customer("B", "", "")) })
+	report := r.check(t, false)
+	assert.True(t, report.OK(), "%v", report.Findings)
+	assert.Equal(t, int64(1), report.Open)
+}
+
+// TestCheckAfterRestore: what the log announced before the snapshot is still expected.
+func TestCheckAfterRestore(t *testing.T) {
+	r := newRig(t)
+	r.add(t, sales, "A", "", "")
+	r.add(t, sales, "B", "", "")
+	size := r.log.Size()
+	r.add(t, sales, "C", "", "")
+	require.NoError(t, guard.MarkRestored(t.Context(), r.log, "default", "op", "snapshot-1", size))
+	r.add(t, sales, "D", "", "")
+	require.NoError(t, r.guard.Settle(t.Context()))
+	assert.True(t, r.check(t, false).OK())
+	r.bendList(func(rows []crm.Row) []crm.Row { return rows[1:] })
+	report := r.check(t, false)
+	require.Len(t, report.Findings, 1)
+	assert.Equal(t, "missing", report.Findings[0].Problem)
+}
+
 func TestRestoredStoreIsNotAborted(t *testing.T) {
 	r := newRig(t)
 	r.add(t, sales, "A", "", "")
-	require.NoError(t, guard.MarkRestored(t.Context(), r.log, "default", "op", "snapshot-1"))
+	require.NoError(t, guard.MarkRestored(t.Context(), r.log, "default", "op", "snapshot-1", 0))
 	_, aborted, err := guard.New(t.Context(), memstore.New(), r.keeper, r.policy, r.log, nil)
 	require.NoError(t, err)
 	assert.Zero(t, aborted)

@@ -190,6 +190,7 @@ func (r *Records[T]) commit(ctx context.Context, c Caller, a authz.Action, d aut
 	e := c.event(r.typ, a, d)
 	e.Outcome = audit.Intended
 	e.Count = int64(len(writes))
+	e.Ref, e.HasRef = r.g.open.mark()
 	batch := crm.Batch{Log: r.g.name}
 	for _, w := range writes {
 		e.Targets = append(e.Targets, audit.Target{
@@ -197,13 +198,19 @@ func (r *Records[T]) commit(ctx context.Context, c Caller, a authz.Action, d aut
 		})
 		batch.Writes = append(batch.Writes, crm.Write{Row: w.row, Expect: w.expect})
 	}
+	write := r.g.open.begin()
 	receipt, err := r.g.log.Append(ctx, e)
 	if err != nil {
+		if ctx.Err() == nil {
+			r.g.open.settle(write) // the log has not taken it; a caller who went away cannot know
+		}
 		return fmt.Errorf("guard: no log, no write: %w", err)
 	}
 	batch.Event = receipt.Index
+	r.g.open.announced(write, receipt.Index)
 	_, err = r.g.store.Apply(ctx, batch)
 	if err == nil {
+		r.g.open.settle(write)
 		return nil
 	}
 	// What follows must happen even when the caller is gone.
@@ -214,12 +221,14 @@ func (r *Records[T]) commit(ctx context.Context, c Caller, a authz.Action, d aut
 			return fmt.Errorf("guard: %w", err) // the next start looks again
 		}
 		if _, ok := slices.BinarySearch(applied, receipt.Index); ok {
+			r.g.open.settle(write)
 			return nil
 		}
 	}
 	if logged := r.g.abort(ctx, c.Subject.Tenant, c.Subject.ID, receipt.Index); logged != nil {
 		return fmt.Errorf("guard: %w", errors.Join(err, logged))
 	}
+	r.g.open.settle(write)
 	return fmt.Errorf("guard: %w", err)
 }
 

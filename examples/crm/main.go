@@ -14,6 +14,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -63,9 +64,26 @@ func command() *cobra.Command {
 	f.StringVar(&c.Backup, "backup", env("BACKUP", ""), "bucket URL of backups (default DATA/backup)")
 	f.StringVar(&c.BackupKeys, "backup-keys", env("BACKUP_KEYS", ""), "bucket URL of the key shards, which must allow deletion (default DATA/backup-keys)")
 	f.StringVar(&c.Instance, "instance", env("INSTANCE", "main"), "name of this process's log where several share a database")
-	f.BoolVar(&c.Plain, "http", env("HTTP", "") != "", "serve plain HTTP, on loopback only")
+	f.StringVar(&c.TLSCert, "tls-cert", env("TLS_CERT", ""), "PEM file of the certificate (default: a self-signed one for localhost)")
+	f.StringVar(&c.TLSKey, "tls-key", env("TLS_KEY", ""), "PEM file of its key")
+	f.BoolVar(&c.Plain, "http", false, "serve plain HTTP, on loopback only")
 	f.BoolVar(&c.AllowLocalKEK, "allow-local-kek", false, "serve beyond loopback with a development key")
-	f.BoolVar(&c.Seed, "seed", env("SEED", "true") != "false", "demo data on the first start")
+	f.BoolVar(&c.Seed, "seed", true, "demo data on the first start")
+	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
+		for name, v := range map[string]*bool{"http": &c.Plain, "allow-local-kek": &c.AllowLocalKEK, "seed": &c.Seed} {
+			variable := strings.ToUpper(strings.ReplaceAll(name, "-", "_"))
+			text := env(variable, "")
+			if text == "" || cmd.Flags().Changed(name) {
+				continue
+			}
+			b, err := strconv.ParseBool(text)
+			if err != nil {
+				return fmt.Errorf("CRM_%s is neither true nor false", variable)
+			}
+			*v = b
+		}
+		return nil
+	}
 
 	serve := &cobra.Command{
 		Use: "serve", Short: "Serve pages and API (the default)", Args: cobra.NoArgs,
@@ -304,6 +322,9 @@ func rotateCommand(c *app.Config) *cobra.Command {
 		Use: "rotate", Short: "Begin a new key epoch: living keys are wrapped anew, the old epoch key is retired", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			out := cmd.OutOrStdout()
+			if err := c.MustExist(); err != nil {
+				return err
+			}
 			a, err := openApp(cmd.Context(), *c, out)
 			if err != nil {
 				return err
@@ -326,8 +347,11 @@ func rotateCommand(c *app.Config) *cobra.Command {
 func accountCommand(c *app.Config) *cobra.Command {
 	cmd := &cobra.Command{Use: "account", Short: "Accounts"}
 	cmd.AddCommand(&cobra.Command{
-		Use: "reset LOGIN", Short: "Give an account a new one-time password", Args: cobra.ExactArgs(1),
+		Use: "reset LOGIN", Short: "Give an account, or an employee without one, a one-time password", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
+			if err := c.MustExist(); err != nil {
+				return err
+			}
 			a, err := openApp(cmd.Context(), *c, cmd.OutOrStdout())
 			if err != nil {
 				return err

@@ -287,12 +287,12 @@ func secrecy(t *testing.T, dsn string, pg ...*realtest.PostgresServer) {
 	data := filepath.Join(t.TempDir(), "data")
 	f := flags(data, dsn)
 	p := serve(t, data, nil, f[2:]...)
-	c := p.signIn(t, "admin")
+	p.signIn(t, "admin")
 	p.stop(t)
 	mustRun(t, nil, append([]string{"import", csvOf(t, rows)}, f...)...)
 	// Searches, readings and reveals leave openings in the log; the WAL is looked at while it is in use.
 	p = serve(t, data, nil, f[2:]...)
-	c = p.signIn(t, "admin")
+	c := p.signIn(t, "admin")
 	for i := range 20 {
 		row := rows[i*len(rows)/100|i&7]
 		found := items(t, c.postJSON(t, "/api/v1/customers/search", `{"term":"`+row.email+`"}`))

@@ -270,14 +270,20 @@ func (a *App) setPassword(ctx context.Context, acc *Account, password string, on
 	return err
 }
 
-// ResetPassword gives an account a new one-time password and returns it.
+// ResetPassword gives an account a new one-time password and returns it. An employee with this address
+// who has no account yet gets one.
 func (a *App) ResetPassword(ctx context.Context, login string) (string, error) {
 	acc, err := a.account(ctx, login)
 	if err != nil {
 		return "", err
 	}
 	if acc == nil {
-		return "", crm.ErrNotFound
+		// An employee without an account gets one.
+		e, err := a.Owner(ctx, login)
+		if err != nil {
+			return "", err
+		}
+		return a.AddAccount(ctx, login, e.ID.UUID())
 	}
 	password := oneTimePassword()
 	return password, a.setPassword(ctx, acc, password, true)

@@ -129,6 +129,16 @@ func openKEK(ctx context.Context, c *Config) (encrypt.KEK, func() error, error) 
 	return k, func() error { return nil }, err
 }
 
+// probe asks for the tenant's keys once: a KEK that does not open them is told apart from rows that do
+// not authenticate, before any row is looked at.
+func probe(ctx context.Context, keeper *encrypt.Keeper) error {
+	_, err := keeper.MAC(ctx, Tenant, "probe", nil)
+	if errors.Is(err, encrypt.ErrTampered) {
+		return errors.New("crm: the KEK does not open the keys in the database: it is another one, or they were changed")
+	}
+	return err
+}
+
 // acquire takes the data folder for writing. The lock dies with the process.
 func acquire(c *Config) (*os.File, error) {
 	f, err := os.OpenFile(c.path("lock"), os.O_CREATE|os.O_RDWR, 0o600)
@@ -181,7 +191,13 @@ func Open(ctx context.Context, c Config) (a *App, err error) {
 	if a.Keeper, err = encrypt.NewKeeper(kek, keys, nil); err != nil {
 		return a, err
 	}
+	if err = probe(ctx, a.Keeper); err != nil {
+		return a, err
+	}
 	if err = a.openLog(ctx); err != nil {
+		return a, err
+	}
+	if err = a.checkNotLost(ctx); err != nil {
 		return a, err
 	}
 	policy, err := rego.New(ctx, nil)
@@ -192,9 +208,12 @@ func Open(ctx context.Context, c Config) (a *App, err error) {
 	if err != nil {
 		return a, err
 	}
-	if a.Guard, a.Aborted, err = guard.New(ctx, store, a.Keeper, policy, a.Log, &guard.Options{LogName: a.Config.Instance}); err != nil {
+	if a.Guard, a.Aborted, err = guard.New(ctx, store, a.Keeper, policy, a.Log, &guard.Options{
+		LogName: a.Config.Instance, SearchPerHour: 3 * 120, // a search of the pages asks three types
+	}); err != nil {
 		return a, err
 	}
+	a.close = append(a.close, func() error { return a.Guard.Settle(context.WithoutCancel(ctx)) })
 	if err = a.openRecords(ctx); err != nil {
 		return a, err
 	}
@@ -263,6 +282,11 @@ func (c *Config) logFolder() string {
 
 // openLog opens the log for writing, against the newest head that was kept outside of it.
 func (a *App) openLog(ctx context.Context) error {
+	if _, err := os.Stat(a.Config.path("signing.key")); err != nil {
+		if _, err := os.Stat(a.Config.logFolder()); err == nil {
+			return errors.New("crm: there is a log, but signing.key is gone; put it back, for another key would not continue this log")
+		}
+	}
 	signer, err := audit.OpenSigningKey(a.Config.path("signing.key"), a.Config.logName())
 	if err != nil {
 		return err

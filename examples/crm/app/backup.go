@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"iter"
 	"os"
+	"strconv"
 	"strings"
 
 	"github.com/crmguard/crmguard/audit"
@@ -393,6 +394,7 @@ func Restore(ctx context.Context, c Config, id, recovery string, observer func(b
 	if restoring(&c) == nil && a.db.holdsRows(ctx) {
 		return snap, backup.ErrNotEmpty // said before the mark, which would keep a healthy CRM from starting
 	}
+	before := restoring(&c) != nil // an earlier restore was interrupted
 	if err := os.WriteFile(c.path(restoringMark), nil, 0o600); err != nil {
 		return snap, fmt.Errorf("crm: data folder: %w", err)
 	}
@@ -402,13 +404,14 @@ func Restore(ctx context.Context, c Config, id, recovery string, observer func(b
 			return a.Keeper.ImportKeys(ctx, Tenant, list.Records)
 		},
 	})
-	if errors.Is(err, backup.ErrNotEmpty) {
-		return snap, errors.Join(err, os.Remove(c.path(restoringMark)))
-	}
 	if err != nil {
+		// Rows come back in one transaction, so that a restore that failed has left the database as it was.
+		if !a.db.holdsRows(ctx) && !before {
+			err = errors.Join(err, os.Remove(c.path(restoringMark)))
+		}
 		return snap, err
 	}
-	if err := guard.MarkRestored(ctx, a.Log, Tenant, "system", snap.ID); err != nil {
+	if err := guard.MarkRestored(ctx, a.Log, Tenant, "system", snap.ID, anchorSize(snap.Anchor)); err != nil {
 		return snap, err
 	}
 	return snap, os.Remove(c.path(restoringMark))
@@ -418,6 +421,19 @@ func Restore(ctx context.Context, c Config, id, recovery string, observer func(b
 func (d databases) holdsRows(ctx context.Context) bool {
 	var seq int64
 	return d.r.QueryRowContext(ctx, `SELECT seq FROM crm_counter WHERE seq > 0`).Scan(&seq) == nil
+}
+
+// anchorSize reads how many events the log had from the checkpoint that a snapshot holds.
+func anchorSize(note []byte) uint64 {
+	lines := strings.SplitN(string(note), "\n", 3)
+	if len(lines) < 2 {
+		return 0
+	}
+	n, err := strconv.ParseUint(lines[1], 10, 64)
+	if err != nil {
+		return 0
+	}
+	return n
 }
 
 // restoring refuses a database whose restore did not end.

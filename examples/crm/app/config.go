@@ -27,8 +27,10 @@ type Config struct {
 	BackupKeys    string // bucket URL of the key shards; "": Data/backup-keys
 	Instance      string // names this process's log where several share a database; "": "main"
 	Plain         bool   // plain HTTP: no TLS, no __Host- cookie
-	AllowLocalKEK bool   // serve beyond loopback although the KEK is a local file
-	Seed          bool   // demo data on the first start
+	TLSCert       string // PEM files of a certificate and its key; "": a self-signed one for localhost
+	TLSKey        string
+	AllowLocalKEK bool // serve beyond loopback although the KEK is a local file
+	Seed          bool // demo data on the first start
 }
 
 var instanceName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,39}$`)
@@ -52,6 +54,9 @@ func (c *Config) complete() error {
 	if c.DB == "" {
 		c.DB = c.path("crm.db")
 	}
+	if c.Dialect() == dialect.SQLite && strings.Contains(c.DB, "://") {
+		return errors.New("crm: --db takes a path or a postgres:// URL") // the URL may hold a password
+	}
 	if c.KEK == "" {
 		c.KEK = "local:" + c.path("kek.local")
 	}
@@ -64,6 +69,15 @@ func (c *Config) complete() error {
 	}
 	if c.BackupKeys == "" {
 		c.BackupKeys = "file://" + filepath.ToSlash(c.path("backup-keys"))
+	}
+	return nil
+}
+
+// MustExist refuses a data folder that no installation is in, for commands that would make little sense in
+// a new one.
+func (c *Config) MustExist() error {
+	if _, err := os.Stat(filepath.Join(c.Data, "signing.key")); err != nil {
+		return errors.New("crm: there is no installation in this data folder")
 	}
 	return nil
 }
@@ -84,6 +98,12 @@ func (c *Config) LocalKEK() bool { return !strings.HasPrefix(c.KEK, "vault:") }
 
 // CheckAddr refuses to serve a development key to other hosts.
 func (c *Config) CheckAddr() error {
+	if err := c.complete(); err != nil {
+		return err
+	}
+	if (c.TLSCert == "") != (c.TLSKey == "") {
+		return errors.New("crm: --tls-cert and --tls-key go together")
+	}
 	host, _, err := net.SplitHostPort(c.Addr)
 	if err != nil {
 		return errors.New("crm: --addr takes HOST:PORT")

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 
+	"github.com/crmguard/crmguard/audit"
 	"github.com/crmguard/crmguard/crm"
 	"github.com/crmguard/crmguard/crm/guard"
 	"github.com/crmguard/crmguard/examples/crm/seed"
@@ -18,21 +20,69 @@ const demoCustomers = 2000
 
 // firstStart looks whether there is anybody who can sign in.
 func (a *App) firstStart(ctx context.Context) error {
+	done, err := a.happened(ctx, actionPopulated)
+	if err != nil || done {
+		return err
+	}
+	begun, err := a.happened(ctx, actionPopulating)
+	if err != nil {
+		return err
+	}
 	n, err := a.Accounts.Count(ctx, System("start"), guard.Query{})
-	a.First = n == 0
+	if err != nil {
+		return err
+	}
+	a.First = begun || n == 0
+	return nil
+}
+
+// Events of the first start. It is over when the second is in the log; until then it is begun again.
+const (
+	actionPopulating = "crm.populating"
+	actionPopulated  = "crm.populated"
+)
+
+func (a *App) happened(ctx context.Context, action string) (bool, error) {
+	found, err := a.Log.Query(ctx, audit.Filter{Action: action}, math.MaxUint64, 1)
+	return len(found) > 0, err
+}
+
+func (a *App) note(ctx context.Context, action string) error {
+	_, err := a.Log.Append(ctx, audit.Event{Action: action, Activity: audit.Configure, Outcome: audit.Allowed, Tenant: Tenant, Actor: "system"})
 	return err
+}
+
+// checkNotLost refuses an empty database beside a log that knows of an installation: the database was
+// lost, and a new one must not quietly take its place.
+func (a *App) checkNotLost(ctx context.Context) error {
+	done, err := a.happened(ctx, actionPopulated)
+	if err != nil || !done || a.db.holdsRows(ctx) {
+		return err
+	}
+	return errors.New("crm: the log knows an installation, but the database is empty; crm restore brings it back from a backup")
 }
 
 // Populate fills an empty CRM: with demo data when the configuration says so, else with one
 // administrator. It returns the one-time passwords, which nothing keeps. It may be run again after an
 // interruption: what exists stays.
 func (a *App) Populate(ctx context.Context) ([]OneTime, error) {
+	if err := a.note(ctx, actionPopulating); err != nil {
+		return nil, err
+	}
+	out, err := a.populate(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return out, a.note(ctx, actionPopulated)
+}
+
+func (a *App) populate(ctx context.Context) ([]OneTime, error) {
 	if !a.Config.Seed {
 		admin := seed.Admin()
 		if err := fill(ctx, a.Employees, []*crm.Employee{admin}); err != nil {
 			return nil, err
 		}
-		p, err := a.AddAccount(ctx, admin.Email.Expose(), admin.ID.UUID())
+		p, err := a.firstAccount(ctx, admin.Email.Expose(), admin.ID.UUID())
 		return []OneTime{{"admin", admin.Email.Expose(), p}}, err
 	}
 	w := seed.New(demoCustomers)
@@ -52,7 +102,7 @@ func (a *App) Populate(ctx context.Context) ([]OneTime, error) {
 	}
 	var out []OneTime
 	for i, l := range seed.Logins {
-		p, err := a.AddAccount(ctx, l.Login, w.Employees[i].ID.UUID())
+		p, err := a.firstAccount(ctx, l.Login, w.Employees[i].ID.UUID())
 		if err != nil {
 			return nil, fmt.Errorf("crm: demo accounts: %w", err)
 		}
@@ -77,4 +127,14 @@ func fill[T any](ctx context.Context, r *guard.Records[T], vs []*T) error {
 		vs = vs[n:]
 	}
 	return nil
+}
+
+// firstAccount makes an account, or, when an interrupted run made it, gives it a new password: the one
+// before was never printed.
+func (a *App) firstAccount(ctx context.Context, login string, employee crm.UUID) (string, error) {
+	p, err := a.AddAccount(ctx, login, employee)
+	if errors.Is(err, crm.ErrDuplicate) {
+		return a.ResetPassword(ctx, login)
+	}
+	return p, err
 }

@@ -145,6 +145,9 @@ func Verify(ctx context.Context, c Config) (Verification, error) {
 	if err != nil {
 		return out, err
 	}
+	if err := probe(ctx, keeper); err != nil {
+		return out, err
+	}
 	store, err := openStore(ctx, db)
 	if err != nil {
 		return out, err
@@ -176,6 +179,9 @@ func (v Verification) Summary() string {
 	fmt.Fprintln(&b, "log: ", v.Log)
 	if v.Rows.Events > 0 || v.Rows.Rows > 0 {
 		fmt.Fprintf(&b, "rows:  %d checked against %d logged writes, %d findings\n", v.Rows.Rows, v.Rows.Events, len(v.Rows.Findings))
+	}
+	if v.Rows.Open > 0 {
+		fmt.Fprintf(&b, "       %d of the last announced writes are not made: the process was at work or ended in a crash; its next start settles them\n", v.Rows.Open)
 	}
 	for i, f := range v.Rows.Findings {
 		if i == 20 {

@@ -432,6 +432,7 @@ type Backups struct {
 	Keys         []Fact     // where the keys lie
 	Commands     []Command
 	RecoveryHere bool // the private recovery key still lies on this host
+	Failed       Text // the last run failed
 }
 
 // Snapshot is one backup.

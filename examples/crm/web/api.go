@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"reflect"
+	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -60,6 +62,7 @@ type apiError struct {
 	Detail   string   `json:"detail,omitempty"`
 	Places   []string `json:"places,omitempty"`
 	Controls []string `json:"controls,omitempty"`
+	Ref      string   `json:"ref,omitempty"`
 }
 
 // Error returns title and detail.
@@ -75,6 +78,10 @@ func (e *apiError) ContentType(string) string { return "application/problem+json
 func apiFault(err error) error {
 	e := &apiError{Status: statusOf(err)}
 	e.Title = http.StatusText(e.Status)
+	if e.Status == http.StatusInternalServerError {
+		e.Ref = newID()
+		slog.Error("request failed", "ref", e.Ref, "err", err) // names types, ids and rules, never values
+	}
 	var denied *authz.DeniedError
 	var invalid *crm.InvalidError
 	if errors.As(err, &denied) {
@@ -216,7 +223,7 @@ func (k *resource[T]) register(api huma.API) {
 				return nil, apiFault(crm.ErrNotFound)
 			}
 			c, _ := caller(ctx)
-			c.Reason = in.Body.Reason
+			c.Reason = strings.TrimSpace(in.Body.Reason)
 			v, err := k.records.Reveal(ctx, c, u, in.Body.Field)
 			if err != nil {
 				return nil, apiFault(err)

@@ -69,6 +69,7 @@ type resource[T any] struct {
 	lines       bool                                // a quote has lines
 	money       []string                            // fields in minor units of the field currency
 	tabs        []string                            // types that belong to it
+	ofCustomer  bool                                // made from a customer's page only
 	refs        map[string]string                   // field -> type it refers to
 	header      func(v *T) crm.Header
 	byName      map[string]encrypt.Field
@@ -338,7 +339,7 @@ func (k *resource[T]) showList(s *Server, w http.ResponseWriter, r *request) err
 		l.Chips = append(l.Chips, page.Chip{Label: page.T("list.overdue"), Href: base + "?show=overdue", Active: show == "overdue"})
 	}
 	l.Chips = append(l.Chips, page.Chip{Label: page.T("list.bin"), Href: base + "?show=bin", Active: show == "bin"})
-	if ok, _, err := k.records.May(r.Context(), r.caller(), authz.Create, nil); err == nil && ok {
+	if ok, _, err := k.records.May(r.Context(), r.caller(), authz.Create, nil); err == nil && ok && !k.ofCustomer {
 		l.Primary = &page.Action{Label: page.T("act.new." + k.typ), Href: base + "/new"}
 		l.Empty.Action = l.Primary
 	}
@@ -982,6 +983,9 @@ func (k *resource[T]) update(s *Server, w http.ResponseWriter, r *request) error
 	}
 	next := v.Value
 	if err = k.read(r, &next, false); err == nil {
+		err = s.keepsOwnRole(r, &next)
+	}
+	if err == nil {
 		if q, ok := any(&next).(*crm.Quote); ok {
 			_ = q.Compute() // a total that does not fit is told by Validate
 		}
@@ -1118,14 +1122,20 @@ func (k *resource[T]) reveal(s *Server, w http.ResponseWriter, r *request) error
 
 func (s *Server) revealAnswer(w http.ResponseWriter, r *request, status int, p *page.Reveal) error {
 	if r.Header.Get("HX-Request") != "" {
-		w.WriteHeader(status)
-		return s.fragment(w, r, p)
+		return s.fragmentStatus(w, r, status, p)
 	}
 	return s.show(w, r, status, page.T("reveal.title", p.Label), p)
 }
 
 func (s *Server) fragment(w http.ResponseWriter, r *request, content any) error {
+	return s.fragmentStatus(w, r, http.StatusOK, content)
+}
+
+func (s *Server) fragmentStatus(w http.ResponseWriter, r *request, status int, content any) error {
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.Header().Add("Vary", "HX-Request")
+	if status != http.StatusOK {
+		w.WriteHeader(status)
+	}
 	return s.pages.Fragment(w, r.lang, content)
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/big"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -93,6 +94,7 @@ func (s *Server) allKinds() []kind {
 	lifecycle(customers, crm.CustomerLifecycle(), func(v *crm.Customer) crm.CustomerStage { return v.Stage }, (*crm.Customer).Move)
 
 	contacts := resourceOf(a.Contacts, "contacts", "name")
+	contacts.ofCustomer = true
 	contacts.list = []string{"name", "customer", "title", "phone", "email"}
 	contacts.sections = []section{
 		{"main", []field{{name: "name", required: true}, text("title"), {name: "phone", kind: page.FieldTel}, {name: "email", kind: page.FieldEmail}, {name: "primary", kind: page.FieldCheckbox}, view("customer"), customerRef}},
@@ -113,6 +115,7 @@ func (s *Server) allKinds() []kind {
 	lifecycle(leads, crm.LeadLifecycle(), func(v *crm.Lead) crm.LeadState { return v.State }, (*crm.Lead).Move)
 
 	followUps := resourceOf(a.FollowUps, "follow-ups", "text")
+	followUps.ofCustomer = true
 	followUps.list = []string{"text", "customer", "channel", "at", "next_at"}
 	followUps.sort = "at"
 	followUps.sections = []section{
@@ -130,6 +133,7 @@ func (s *Server) allKinds() []kind {
 	}
 
 	quotes := resourceOf(a.Quotes, "quotes", "number")
+	quotes.ofCustomer = true
 	quotes.list = []string{"number", "customer", "state", "total", "valid_until"}
 	quotes.badge, quotes.lines = "state", true
 	quotes.money = []string{"net", "tax", "total"}
@@ -147,12 +151,13 @@ func (s *Server) allKinds() []kind {
 	lifecycle(quotes, crm.QuoteLifecycle(), func(v *crm.Quote) crm.QuoteState { return v.State }, (*crm.Quote).Move)
 
 	contracts := resourceOf(a.Contracts, "contracts", "number")
+	contracts.ofCustomer = true
 	contracts.list = []string{"number", "customer", "state", "amount", "paid", "ends"}
 	contracts.badge = "state"
 	contracts.money = []string{"amount", "paid"}
 	contracts.refs["quote"] = crm.TypeQuote
 	contracts.sections = []section{
-		{"main", []field{{name: "number", required: true}, view("customer"), customerRef, view("quote"), {name: "starts", kind: page.FieldDate, required: true}, {name: "ends", kind: page.FieldDate, required: true}, view("signatory"), view("approved_at"), view("closed_at")}},
+		{"main", []field{{name: "number", required: true}, view("customer"), customerRef, view("quote"), {name: "starts", kind: page.FieldDate, required: true}, {name: "ends", kind: page.FieldDate, required: true}, text("signatory"), view("approved_at"), view("closed_at")}},
 		{"money", []field{{name: "amount", kind: page.FieldMoney}, {name: "paid", kind: page.FieldMoney}, currency}},
 		{"note", []field{{name: "note", kind: page.FieldTextarea, wide: true}}},
 	}
@@ -166,6 +171,7 @@ func (s *Server) allKinds() []kind {
 	lifecycle(contracts, crm.ContractLifecycle(), func(v *crm.Contract) crm.ContractState { return v.State }, (*crm.Contract).Move)
 
 	tickets := resourceOf(a.Tickets, "tickets", "subject")
+	tickets.ofCustomer = true
 	tickets.list = []string{"number", "subject", "customer", "priority", "state", "due_at"}
 	tickets.badge = "state"
 	tickets.sections = []section{
@@ -208,8 +214,7 @@ func setCustomer(id *crm.ID[crm.Customer], r *http.Request) []error {
 
 // number makes a number of a series that two clerks do not draw at once: the day and the time of it.
 func number(series string) string {
-	now := time.Now()
-	return fmt.Sprintf("%s-%s-%05d", series, now.Format("20060102"), now.Hour()*3600+now.Minute()*60+now.Second())
+	return fmt.Sprintf("%s-%s", series, time.Now().UTC().Format("20060102-150405.000"))
 }
 
 // inherit gives a new record the person and the team of its customer, whom the caller must be able to
@@ -245,10 +250,23 @@ func (s *Server) inherit(r *request, v any) error {
 		x.Person = c.Value.Person
 	case *crm.Contract:
 		x.Person = c.Value.Person
+		if !x.Signatory.IsEmpty() && x.SignatoryPerson.IsZero() {
+			x.SignatoryPerson = c.Value.Person // who signs for the customer
+		}
 	case *crm.Ticket:
 		x.Person = c.Value.Person
 	}
 	return nil
+}
+
+// keepsOwnRole refuses that an administrator takes the role from himself: the last one could not give it
+// back.
+func (s *Server) keepsOwnRole(r *request, v any) error {
+	e, ok := v.(*crm.Employee)
+	if !ok || e.ID != r.self.ID || !slices.Contains(r.self.Roles, "admin") || slices.Contains(e.Roles, "admin") {
+		return nil
+	}
+	return &crm.InvalidError{Type: crm.TypeEmployee, Fields: []crm.FieldError{{Field: "roles", Rule: "fixed"}}}
 }
 
 // followed notes at the customer when it was last followed up. Somebody else's change in between is

@@ -49,6 +49,9 @@ func Serve(ctx context.Context, a *app.App, out io.Writer) error {
 	scheme := "http"
 	if !c.Plain {
 		cert, err := certificate(c.Data)
+		if c.TLSCert != "" {
+			cert, err = tls.LoadX509KeyPair(c.TLSCert, c.TLSKey)
+		}
 		if err != nil {
 			ln.Close()
 			return err
@@ -73,7 +76,10 @@ func Serve(ctx context.Context, a *app.App, out io.Writer) error {
 		<-ctx.Done()
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 		defer cancel()
-		done <- srv.Shutdown(ctx)
+		err := srv.Shutdown(ctx)
+		wait, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Minute)
+		defer cancel()
+		done <- errors.Join(err, s.Wait(wait))
 	}()
 	if err := srv.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
 		return err

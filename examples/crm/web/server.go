@@ -19,6 +19,7 @@ import (
 	"github.com/crmguard/crmguard/crm"
 	"github.com/crmguard/crmguard/crm/guard"
 	"github.com/crmguard/crmguard/encrypt"
+	"github.com/crmguard/crmguard/encrypt/normalize"
 	"github.com/crmguard/crmguard/examples/crm/app"
 	"github.com/crmguard/crmguard/examples/crm/page"
 )
@@ -185,10 +186,23 @@ func (s *Server) handle(mux *http.ServeMux, pattern string, h func(http.Response
 			http.Redirect(w, r, "/password", http.StatusSeeOther)
 			return
 		}
+		if err := r.ParseForm(); err != nil {
+			s.fail(w, r, badForm(err))
+			return
+		}
 		if err := h(w, req); err != nil {
 			s.fail(w, r, err)
 		}
 	})
+}
+
+// badForm says why a posted form could not be read.
+func badForm(err error) error {
+	var large *http.MaxBytesError
+	if errors.As(err, &large) {
+		return err
+	}
+	return errBadRequest
 }
 
 // lang is the language of a request: the switch, else the browser's.
@@ -211,7 +225,9 @@ func (s *Server) language(w http.ResponseWriter, r *http.Request) {
 
 // local returns a path of this server, "/" for anything else.
 func local(path string) string {
-	if !strings.HasPrefix(path, "/") || strings.HasPrefix(path, "//") || strings.ContainsAny(path, "\\\r\n") {
+	// Browsers drop control characters and take a backslash for a slash.
+	bad := strings.ContainsFunc(path, func(r rune) bool { return r < 0x21 || r == '\\' || r == 0x7f })
+	if !strings.HasPrefix(path, "/") || strings.HasPrefix(path, "//") || bad {
 		return "/"
 	}
 	return path
@@ -389,16 +405,24 @@ func (s *Server) signInPage(w http.ResponseWriter, r *http.Request, status int, 
 }
 
 func (s *Server) signIn(w http.ResponseWriter, r *http.Request) {
+	if err := r.ParseForm(); err != nil {
+		s.fail(w, r, badForm(err))
+		return
+	}
 	login, password := strings.TrimSpace(r.FormValue("email")), r.FormValue("password")
 	back := local(r.FormValue("back"))
 	source, _, _ := net.SplitHostPort(r.RemoteAddr)
 	id := newID()
-	if !s.attempts.allowed(strings.ToLower(login), source) {
+	// The account is found by its normalised login, so that is what attempts are counted by.
+	account := normalize.Email(login)
+	if !s.attempts.take(account, source) {
 		s.signInPage(w, r, http.StatusTooManyRequests, &page.SignIn{Email: login, Back: back, Failed: true})
 		return
 	}
 	subject, oneTime, err := s.app.SignIn(r.Context(), login, password, id)
-	s.attempts.note(strings.ToLower(login), source, err == nil)
+	if err == nil {
+		s.attempts.succeeded(account, source)
+	}
 	if errors.Is(err, app.ErrSignIn) {
 		s.signInPage(w, r, http.StatusUnauthorized, &page.SignIn{Email: login, Back: back, Failed: true})
 		return

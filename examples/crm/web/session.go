@@ -144,9 +144,9 @@ type attempts struct {
 }
 
 type attempt struct {
-	failed int
-	until  time.Time
-	last   time.Time
+	tried int
+	until time.Time
+	last  time.Time
 }
 
 const (
@@ -158,15 +158,9 @@ func newAttempts() *attempts { return &attempts{all: map[[32]byte]attempt{}, now
 
 func pair(login, source string) [32]byte { return sha256.Sum256([]byte(login + "\x00" + source)) }
 
-// allowed tells whether the pair may try.
-func (a *attempts) allowed(login, source string) bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return !a.now().Before(a.all[pair(login, source)].until)
-}
-
-// note counts an attempt.
-func (a *attempts) note(login, source string, ok bool) {
+// take counts an attempt before it is made, so that many at once are counted too; false when the pair
+// has to wait.
+func (a *attempts) take(login, source string) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	now := a.now()
@@ -178,19 +172,25 @@ func (a *attempts) note(login, source string, ok bool) {
 		}
 	}
 	k := pair(login, source)
-	if ok {
-		delete(a.all, k)
-		return
-	}
 	v := a.all[k]
-	if now.Sub(v.last) > attemptsWait {
-		v.failed = 0
+	if now.Before(v.until) {
+		return false
 	}
-	v.failed++
+	if now.Sub(v.last) > attemptsWait {
+		v.tried = 0
+	}
+	v.tried++
 	v.last = now
-	if v.failed >= maxAttempts {
-		v.until = now.Add(attemptsWait)
-		v.failed = 0
+	if v.tried >= maxAttempts {
+		v.until, v.tried = now.Add(attemptsWait), 0
 	}
 	a.all[k] = v
+	return true
+}
+
+// succeeded forgets the attempts of a pair.
+func (a *attempts) succeeded(login, source string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.all, pair(login, source))
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
+	"log/slog"
 	"math"
 	"net/http"
 	"path/filepath"
@@ -226,8 +227,8 @@ func (s *Server) backups(w http.ResponseWriter, r *request) error {
 	}
 	failed := s.jobs.failed
 	s.jobs.mu.Unlock()
-	if failed != nil && len(p.Snapshots) > 0 {
-		p.Snapshots[0].Failed = page.T("backup.failed")
+	if failed != nil {
+		p.Failed = page.T("backup.run_failed")
 	}
 	mono := func(s string) page.Cell { return page.Cell{Kind: page.KindMono, Text: s} }
 	p.Keys = []page.Fact{
@@ -263,6 +264,12 @@ func (s *Server) runBackup(w http.ResponseWriter, r *request) error {
 					s.jobs.progress.Rate = int64(float64(p.Rows) / took)
 				}
 			})
+			if err != nil {
+				slog.Error("backup failed", "err", err) // names objects and tables, never values
+				_, _ = s.app.Log.Append(ctx, audit.Event{
+					Action: "backup.failed", Activity: audit.Backup, Outcome: audit.Failed, Tenant: app.Tenant, Actor: "system",
+				})
+			}
 			s.jobs.mu.Lock()
 			defer s.jobs.mu.Unlock()
 			s.jobs.running, s.jobs.failed = false, err
