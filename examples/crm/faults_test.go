@@ -179,7 +179,7 @@ func backupRestore(t *testing.T, where func(testing.TB) (data string, env, flags
 	}
 	// A restore that failed is the one thing that must be done again before the CRM starts.
 	refused("no such snapshot", "restore", "nosuch")
-	refused("restore was interrupted", "account", "reset", "admin@demo.example")
+	refused("crm restore brings it back", "account", "reset", "admin@demo.example")
 	mustRun(t, env, with("restore", first)...)
 	assert.Equal(t, digest, green(t, env, with()...).Rows.Digest)
 
@@ -337,7 +337,7 @@ func TestFaults(t *testing.T) {
 			name, says string
 			do         func(k faultKit)
 		}{
-			{"another key", "authenticat", func(k faultKit) { write(kek(k), read(filepath.Join(foreign, "kek.local"))) }},
+			{"another key", "KEK does not open", func(k faultKit) { write(kek(k), read(filepath.Join(foreign, "kek.local"))) }},
 			{"a key that others may read", "mode 0600", func(k faultKit) { require.NoError(t, os.Chmod(kek(k), 0o644)) }},
 			{"a cut key", "localkek", func(k faultKit) { write(kek(k), read(kek(k))[:80]) }},
 			{"an empty key", "localkek", func(k faultKit) { write(kek(k), nil) }},

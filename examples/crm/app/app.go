@@ -191,13 +191,13 @@ func Open(ctx context.Context, c Config) (a *App, err error) {
 	if a.Keeper, err = encrypt.NewKeeper(kek, keys, nil); err != nil {
 		return a, err
 	}
-	if err = probe(ctx, a.Keeper); err != nil {
-		return a, err
-	}
 	if err = a.openLog(ctx); err != nil {
 		return a, err
 	}
 	if err = a.checkNotLost(ctx); err != nil {
+		return a, err
+	}
+	if err = probe(ctx, a.Keeper); err != nil {
 		return a, err
 	}
 	policy, err := rego.New(ctx, nil)

@@ -308,6 +308,9 @@ func Snapshots(ctx context.Context, c Config) ([]backup.Snapshot, error) {
 		return nil, nil
 	}
 	repo, done, err := c.repository(ctx, false, nil)
+	if errors.Is(err, backup.ErrNotFound) && c.knownHead(ctx).Number == 0 {
+		return nil, nil // the first backup is just being made
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -393,6 +396,12 @@ func Restore(ctx context.Context, c Config, id, recovery string, observer func(b
 	}
 	if restoring(&c) == nil && a.db.holdsRows(ctx) {
 		return snap, backup.ErrNotEmpty // said before the mark, which would keep a healthy CRM from starting
+	}
+	if !a.db.holdsRows(ctx) {
+		// Keys that a start on the empty database made seal nothing and would stand in the way of the backup's.
+		if _, err := a.db.w.ExecContext(ctx, `DELETE FROM encrypt_key WHERE kind <> 'tombstone'`); err != nil {
+			return snap, fmt.Errorf("crm: clearing keys that seal nothing (%s)", code(err))
+		}
 	}
 	before := restoring(&c) != nil // an earlier restore was interrupted
 	if err := os.WriteFile(c.path(restoringMark), nil, 0o600); err != nil {
