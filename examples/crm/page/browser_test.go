@@ -3,20 +3,15 @@ package page_test
 import (
 	"bytes"
 	"context"
-	"errors"
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
-	"github.com/chromedp/cdproto/audits"
-	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/chromedp"
 	"github.com/stretchr/testify/require"
@@ -109,81 +104,10 @@ func site(t *testing.T) *httptest.Server {
 	return srv
 }
 
-// complaints collects what the browser reports.
-type complaints struct {
-	mu   sync.Mutex
-	list []string
-}
-
-func (c *complaints) add(s string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.list = append(c.list, s)
-}
-
-func (c *complaints) take() []string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	list := c.list
-	c.list = nil
-	return list
-}
-
 // browser opens a tab. A browser without script is asked for with script false.
-func browser(t *testing.T, script bool) (context.Context, *complaints) {
-	var err error = errors.New("Chromium is not installed: apt-get install chromium fonts-noto-cjk")
-	for _, name := range []string{"chromium", "chromium-browser", "google-chrome", "headless-shell", "headless_shell"} {
-		if _, e := exec.LookPath(name); e == nil {
-			err = nil
-		}
-	}
-	realtest.Require(t, "chromium", err)
-	alloc, c1 := chromedp.NewExecAllocator(context.Background(), chromedp.DefaultExecAllocatorOptions[:]...)
-	limit, c2 := context.WithTimeout(alloc, 9*time.Minute)
-	ctx, c3 := chromedp.NewContext(limit)
-	t.Cleanup(func() { _ = chromedp.Cancel(ctx); c3(); c2(); c1() })
-	var c complaints
-	messages := chromedp.Console(ctx)
-	issues := chromedp.Events(ctx, audits.IssueAdded)
-	_, err = chromedp.Call(ctx, audits.Enable, cdp.Empty{})
-	require.NoError(t, err)
-	if !script {
-		_, err = chromedp.Call(ctx, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: true})
-		require.NoError(t, err)
-	}
-	go func() {
-		for m, err := range messages {
-			if err != nil {
-				return
-			}
-			c.add("console: " + m.Text + " " + m.URL)
-		}
-	}()
-	go func() {
-		for e, err := range issues {
-			if err != nil {
-				return
-			}
-			c.add("issue: " + string(e.Issue.Code))
-		}
-	}()
-	return ctx, &c
-}
-
-func language(t *testing.T, ctx context.Context, accept string) {
-	agent, err := chromedp.Run(ctx, chromedp.Evaluate[string]("navigator.userAgent"))
-	require.NoError(t, err)
-	_, err = chromedp.Call(ctx, emulation.SetUserAgentOverride, emulation.SetUserAgentOverrideParams{UserAgent: agent, AcceptLanguage: accept})
-	require.NoError(t, err)
-}
-
-func viewport(t *testing.T, ctx context.Context, width int64) {
-	opts := []chromedp.EmulateViewportOption{}
-	height := int64(900)
-	if width < 700 {
-		opts, height = append(opts, chromedp.EmulateMobile), 844
-	}
-	require.NoError(t, chromedp.Do(ctx, chromedp.EmulateViewport(width, height, opts...)))
+func browser(t *testing.T, script bool) (context.Context, *realtest.Browser) {
+	b := realtest.Chromium(t, realtest.BrowserOptions{NoScript: !script})
+	return b.Context, b
 }
 
 func scheme(t *testing.T, ctx context.Context, name string) {
@@ -225,7 +149,7 @@ func TestInChromium(t *testing.T) {
 	if testing.Short() && !realtest.Required("chromium") {
 		t.Skip("takes half a minute")
 	}
-	ctx, complaints := browser(t, true)
+	ctx, b := browser(t, true)
 	srv := site(t)
 	shots := os.Getenv("CRMGUARD_SHOTS")
 	if shots == "" {
@@ -243,9 +167,9 @@ func TestInChromium(t *testing.T) {
 		return list
 	}
 	for lang, accept := range map[string]string{"en": "en-GB,en", "zh-CN": "zh-CN,zh"} {
-		language(t, ctx, accept)
+		b.Language(t, accept)
 		for _, width := range []int64{1280, 390} {
-			viewport(t, ctx, width)
+			b.Viewport(t, width)
 			for _, s := range samples(company) {
 				name := lang + "-" + strconv.FormatInt(width, 10) + strings.ReplaceAll(s.path, "/", "-")
 				t.Run(name, func(t *testing.T) {
@@ -272,7 +196,7 @@ func TestInChromium(t *testing.T) {
 						}
 						look(name + suffix)
 					}
-					require.Empty(t, complaints.take())
+					require.Empty(t, b.Complaints())
 				})
 			}
 		}
@@ -280,7 +204,7 @@ func TestInChromium(t *testing.T) {
 	scheme(t, ctx, "light")
 
 	t.Run("drawer", func(t *testing.T) {
-		viewport(t, ctx, 390)
+		b.Viewport(t, 390)
 		require.NoError(t, chromedp.Do(ctx, chromedp.Navigate(srv.URL+"/customers"), chromedp.Click(chromedp.CSS(".drawer summary"))))
 		require.Empty(t, lists(wide))
 		look("drawer")
@@ -288,8 +212,8 @@ func TestInChromium(t *testing.T) {
 	})
 
 	t.Run("reveal in place", func(t *testing.T) {
-		viewport(t, ctx, 1280)
-		language(t, ctx, "en")
+		b.Viewport(t, 1280)
+		b.Language(t, "en")
 		require.NoError(t, chromedp.Do(ctx, chromedp.Navigate(srv.URL+"/customer"), chromedp.Click(chromedp.CSS(".reveal")),
 			chromedp.SendKeys(chromedp.CSS(".ask input"), "none")))
 		look("reveal-asked")
@@ -312,7 +236,7 @@ func TestInChromium(t *testing.T) {
 		url, err := chromedp.Run(ctx, chromedp.Location())
 		require.NoError(t, err)
 		require.Equal(t, srv.URL+"/customer", url)
-		require.Empty(t, complaints.take())
+		require.Empty(t, b.Complaints())
 	})
 
 	t.Run("paging in place", func(t *testing.T) {
@@ -324,7 +248,7 @@ func TestInChromium(t *testing.T) {
 		require.NoError(t, err)
 		require.True(t, same)
 		require.NoError(t, chromedp.Do(ctx, chromedp.NavigateBack(), chromedp.Query(chromedp.CSS("a[rel=next]"))))
-		require.Empty(t, complaints.take())
+		require.Empty(t, b.Complaints())
 	})
 
 	t.Run("keyboard", func(t *testing.T) {
@@ -345,9 +269,9 @@ func TestInChromium(t *testing.T) {
 
 // TestWithoutScript asks for a value, is refused, and is shown it, in a browser that runs no script.
 func TestWithoutScript(t *testing.T) {
-	ctx, complaints := browser(t, false)
+	ctx, b := browser(t, false)
 	srv := site(t)
-	viewport(t, ctx, 1280)
+	b.Viewport(t, 1280)
 	require.NoError(t, chromedp.Do(ctx, chromedp.Navigate(srv.URL+"/customer"), chromedp.Click(chromedp.CSS(".reveal")),
 		chromedp.SendKeys(chromedp.CSS("#reason"), "none"), chromedp.Click(chromedp.CSS("main button.primary")), chromedp.Query(chromedp.CSS(".wrong")),
 		chromedp.Clear(chromedp.CSS("#reason")), chromedp.SendKeys(chromedp.CSS("#reason"), "confirm delivery"),
@@ -358,5 +282,5 @@ func TestWithoutScript(t *testing.T) {
 	require.Contains(t, text, "without script")
 	require.NoError(t, chromedp.Do(ctx, chromedp.Navigate(srv.URL+"/customers"), chromedp.Click(chromedp.CSS("a[rel=next]")),
 		chromedp.Query(chromedp.CSS(".pager a"))))
-	require.Empty(t, complaints.take())
+	require.Empty(t, b.Complaints())
 }
