@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/require"
+
 	"github.com/crmguard/crmguard/encrypt"
 	"github.com/crmguard/crmguard/encrypt/encrypttest"
 	"github.com/crmguard/crmguard/encrypt/localkek"
@@ -680,4 +682,35 @@ func TestTenantSecretsAndMAC(t *testing.T) {
 			t.Fatalf("%v: %v", tc, err)
 		}
 	}
+}
+
+// TestMissingKeys: a key row that is gone is told from one that was destroyed.
+func TestMissingKeys(t *testing.T) {
+	ctx := t.Context()
+	kek, err := localkek.Open(t.TempDir()+"/kek", nil)
+	require.NoError(t, err)
+	keys := encrypt.NewMemoryKeys()
+	k, err := encrypt.NewKeeper(kek, keys, nil)
+	require.NoError(t, err)
+	var sealed [][]byte
+	for _, person := range [][16]byte{{1}, {2}, {3}} {
+		b, err := k.SealFor(ctx, "acme", person, "log", nil, []byte("x"))
+		require.NoError(t, err)
+		sealed = append(sealed, b)
+	}
+	missing, err := k.MissingKeys(ctx, "acme", sealed)
+	require.NoError(t, err)
+	require.Empty(t, missing)
+	_, err = k.Erase(ctx, "acme", [16]byte{2}, encrypt.Ordinary)
+	require.NoError(t, err)
+	missing, err = k.MissingKeys(ctx, "acme", append(sealed, []byte("x"), nil))
+	require.NoError(t, err)
+	require.Equal(t, []int{3, 4}, missing, "a destroyed key is known")
+	other, err := encrypt.NewKeeper(kek, encrypt.NewMemoryKeys(), nil)
+	require.NoError(t, err)
+	missing, err = other.MissingKeys(ctx, "acme", sealed)
+	require.NoError(t, err)
+	require.Equal(t, []int{0, 1, 2}, missing)
+	_, err = k.MissingKeys(ctx, "", sealed)
+	require.Error(t, err)
 }

@@ -20,7 +20,7 @@ import (
 type Finding struct {
 	Type    string `json:"type"`
 	ID      string `json:"id"`
-	Problem string `json:"problem"` // missing, forged, rolled_back, altered or unlogged
+	Problem string `json:"problem"` // missing, forged, rolled_back, altered, unlogged or keyless
 }
 
 // CheckReport is what a Check found.
@@ -145,6 +145,9 @@ func (c *Check) rows(ctx context.Context, store crm.Store, keeper *encrypt.Keepe
 		if err != nil {
 			return fmt.Errorf("guard: %w", err)
 		}
+		if err := c.keys(ctx, keeper, page.Rows, find); err != nil {
+			return err
+		}
 		for i := range page.Rows {
 			row := &page.Rows[i]
 			c.report.Rows++
@@ -187,6 +190,30 @@ func (c *Check) rows(ctx context.Context, store crm.Store, keeper *encrypt.Keepe
 			c.report.Open++
 		default:
 			find(id, "missing")
+		}
+	}
+	return nil
+}
+
+// keys finds rows with a value whose key is gone without having been destroyed.
+func (c *Check) keys(ctx context.Context, keeper *encrypt.Keeper, rows []crm.Row, find func(crm.UUID, string)) error {
+	var sealed [][]byte
+	var of []int
+	for i := range rows {
+		for _, f := range rows[i].Sealed {
+			sealed = append(sealed, f.Data)
+			of = append(of, i)
+		}
+	}
+	missing, err := keeper.MissingKeys(ctx, c.tenant, sealed)
+	if err != nil {
+		return fmt.Errorf("guard: %w", err)
+	}
+	last := -1
+	for _, m := range missing {
+		if of[m] != last {
+			last = of[m]
+			find(rows[last].ID, "keyless")
 		}
 	}
 	return nil
