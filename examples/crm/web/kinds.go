@@ -3,7 +3,6 @@ package web
 import (
 	"errors"
 	"fmt"
-	"math/big"
 	"net/http"
 	"slices"
 	"strconv"
@@ -417,15 +416,15 @@ func points(text string) (int64, error) {
 	if text == "" {
 		return 0, nil
 	}
-	x, ok := new(big.Rat).SetString(text)
-	if !ok {
+	whole, frac, _ := strings.Cut(text, ".")
+	if len(whole) > 4 || len(frac) > 2 {
 		return 0, errBadRequest
 	}
-	x.Mul(x, big.NewRat(100, 1))
-	if !x.IsInt() || !x.Num().IsInt64() {
+	n, err := strconv.ParseUint(whole+(frac + "00")[:2], 10, 32)
+	if err != nil {
 		return 0, errBadRequest
 	}
-	return x.Num().Int64(), nil
+	return int64(n), nil
 }
 
 // nav lists what the caller may open.

@@ -346,6 +346,11 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 			p.Controls = append(p.Controls, "obligation."+string(o))
 		}
 	}
+	var invalid *crm.InvalidError
+	if errors.As(err, &invalid) && len(invalid.Fields) > 0 {
+		f := invalid.Fields[0]
+		p.What = page.T("format.pair", page.T("field."+invalid.Type+"."+f.Field), page.T("rule."+f.Rule))
+	}
 	if status == http.StatusInternalServerError {
 		p.Ref = newID()
 		// Errors of this program name types, ids and rules, never values.
@@ -484,6 +489,11 @@ func (s *Server) password(w http.ResponseWriter, r *request) error {
 	if r.FormValue("new") != r.FormValue("again") {
 		return refuse("password.differ")
 	}
+	source, _, _ := net.SplitHostPort(r.RemoteAddr)
+	account := normalize.Email(r.session.login)
+	if !s.attempts.take(account, source) {
+		return refuse("password.wrong")
+	}
 	err := s.app.ChangePassword(r.Context(), r.session.login, r.FormValue("old"), r.FormValue("new"))
 	switch {
 	case errors.Is(err, app.ErrPassword):
@@ -493,6 +503,7 @@ func (s *Server) password(w http.ResponseWriter, r *request) error {
 	case err != nil:
 		return err
 	}
+	s.attempts.succeeded(account, source)
 	// Every other session of the employee ends; this one goes on under a new cookie.
 	s.sessions.endOf(r.session.employee)
 	next := r.session
