@@ -1,0 +1,156 @@
+package web
+
+import (
+	"github.com/crmguard/crmguard/authz"
+	"github.com/crmguard/crmguard/crm"
+	"github.com/crmguard/crmguard/crm/guard"
+	"github.com/crmguard/crmguard/examples/crm/page"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+)
+
+// query reads a list's filters, order and place from the address.
+func (k *resource[T]) query(r *request) guard.Query {
+	q := guard.Query{After: r.FormValue("after"), Sort: k.sort, Desc: true, Limit: 25}
+	switch r.FormValue("show") {
+	case "mine":
+		q.Clauses = append(q.Clauses, crm.Clause{Column: "owner", Op: crm.Equal, Values: []crm.Value{crm.StringValue(r.self.ID.String())}})
+	case "overdue":
+		q.Clauses = append(q.Clauses, crm.Clause{Column: "last_follow_up", Op: crm.Less, Values: []crm.Value{crm.TimeValue(time.Now().AddDate(0, 0, -30))}})
+	case "bin":
+		q.Bin = true
+	}
+	if customer, err := crm.ParseUUID(r.FormValue("customer")); err == nil {
+		if _, ok := k.byName["customer"]; ok {
+			q.Clauses = append(q.Clauses, crm.Clause{Column: "customer", Op: crm.Equal, Values: []crm.Value{crm.StringValue(customer.String())}})
+		}
+	}
+	return q
+}
+
+func (k *resource[T]) showList(s *Server, w http.ResponseWriter, r *request) error {
+	q := k.query(r)
+	p, err := k.records.List(r.Context(), r.caller(), q)
+	if err != nil {
+		return err
+	}
+	l, err := k.table(s, r, p.Items, k.list)
+	if err != nil {
+		return err
+	}
+	if l.Count, err = k.records.Count(r.Context(), r.caller(), q); err != nil {
+		return err
+	}
+	show := r.FormValue("show")
+	base := "/" + k.plural
+	params := ""
+	if show != "" {
+		params = "&show=" + show
+	}
+	if c, err := crm.ParseUUID(r.FormValue("customer")); err == nil {
+		params += "&customer=" + c.String()
+	}
+	if p.Next != "" {
+		l.NextHref = base + "?after=" + p.Next + params
+	}
+	if q.After != "" {
+		l.PrevHref = base + strings.Replace(params, "&", "?", 1)
+	}
+	l.Chips = []page.Chip{
+		{Label: page.T("list.all"), Href: base, Active: show == ""},
+		{Label: page.T("list.mine"), Href: base + "?show=mine", Active: show == "mine"},
+	}
+	if k.typ == crm.TypeCustomer {
+		l.Chips = append(l.Chips, page.Chip{Label: page.T("list.overdue"), Href: base + "?show=overdue", Active: show == "overdue"})
+	}
+	l.Chips = append(l.Chips, page.Chip{Label: page.T("list.bin"), Href: base + "?show=bin", Active: show == "bin"})
+	if ok, _, err := k.records.May(r.Context(), r.caller(), authz.Create, nil); err == nil && ok && !k.ofCustomer {
+		l.Primary = &page.Action{Label: page.T("act.new." + k.typ), Href: base + "/new"}
+		l.Empty.Action = l.Primary
+	}
+	if r.Header.Get("HX-Request") != "" && r.Header.Get("HX-Boosted") == "" {
+		return s.fragment(w, r, l)
+	}
+	return s.show(w, r, http.StatusOK, page.T("type."+k.typ+".many"), l)
+}
+
+// table shows views as a list.
+func (k *resource[T]) table(s *Server, r *request, views []guard.View[T], columns []string) (*page.List, error) {
+	refs, err := k.references(s, r, views, columns)
+	if err != nil {
+		return nil, err
+	}
+	l := &page.List{ID: k.plural, Title: page.T("type." + k.typ + ".many"), Count: -1, Empty: page.Empty{Text: page.T("empty." + k.typ)}}
+	for _, name := range columns {
+		kind := page.KindText
+		if slices.Contains(k.money, name) {
+			kind = page.KindMoney
+		}
+		l.Columns = append(l.Columns, page.Column{Label: k.label(name), Kind: kind})
+	}
+	masked := map[string]bool{}
+	for i := range views {
+		row := page.Row{Href: "/" + k.plural + "/" + k.header(&views[i].Value).ID.String()}
+		for _, name := range columns {
+			c := k.cell(&views[i], name, refs, &s.names)
+			row.Cells = append(row.Cells, c)
+			if c.State == page.Masked && !masked[name] {
+				masked[name] = true
+				l.Policy = append(l.Policy, page.T("policy.masked", k.label(name), "field."+string(k.byName[name].Class)))
+			}
+			if c.State == page.Hidden && !masked[name] {
+				masked[name] = true
+				l.Policy = append(l.Policy, page.T("policy.hidden", k.label(name), "field."+string(k.byName[name].Class)))
+			}
+		}
+		l.Rows = append(l.Rows, row)
+	}
+	return l, nil
+}
+
+func (k *resource[T]) label(name string) page.Text { return page.T("field." + k.typ + "." + name) }
+
+func (k *resource[T]) related(r *request, s *Server, customer crm.UUID, limit int) (*page.List, error) {
+	if _, ok := k.byName["customer"]; !ok || !k.visible(r) {
+		return nil, nil
+	}
+	q := guard.Query{Limit: limit, Sort: k.sort, Desc: true, Clauses: []crm.Clause{
+		{Column: "customer", Op: crm.Equal, Values: []crm.Value{crm.StringValue(customer.String())}},
+	}}
+	p, err := k.records.List(r.Context(), r.caller(), q)
+	if err != nil {
+		return nil, err
+	}
+	columns := slices.DeleteFunc(slices.Clone(k.list), func(n string) bool { return n == "customer" })
+	l, err := k.table(s, r, p.Items, columns)
+	if err != nil {
+		return nil, err
+	}
+	if p.Next != "" {
+		l.NextHref = "/" + k.plural + "?customer=" + customer.String()
+	}
+	return l, nil
+}
+
+func (k *resource[T]) search(r *request, s *Server, term string) (*page.List, error) {
+	if len(k.searchable) == 0 {
+		return nil, nil
+	}
+	if ok, _, err := k.records.May(r.Context(), r.caller(), authz.Search, nil); !ok || err != nil {
+		return nil, err
+	}
+	p, err := k.records.Search(r.Context(), r.caller(), term, 50, k.searchable...)
+	if err != nil || len(p.Items) == 0 {
+		return nil, err
+	}
+	return k.table(s, r, p.Items, k.list)
+}
+
+func (k *resource[T]) count(r *request, q guard.Query) (int64, error) {
+	if !k.visible(r) {
+		return 0, nil
+	}
+	return k.records.Count(r.Context(), r.caller(), q)
+}
