@@ -2,15 +2,16 @@ package web
 
 import (
 	"context"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
 	"github.com/crmguard/crmguard/authz"
 	"github.com/crmguard/crmguard/crm"
 	"github.com/crmguard/crmguard/crm/guard"
 	"github.com/crmguard/crmguard/encrypt/normalize"
 	"github.com/crmguard/crmguard/examples/crm/page"
-	"net/http"
-	"strconv"
-	"strings"
-	"time"
 )
 
 func (k *resource[T]) create(s *Server, w http.ResponseWriter, r *request) error {

@@ -1,15 +1,16 @@
 package web
 
 import (
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+
 	"github.com/crmguard/crmguard/audit"
 	"github.com/crmguard/crmguard/authz"
 	"github.com/crmguard/crmguard/crm"
 	"github.com/crmguard/crmguard/crm/guard"
 	"github.com/crmguard/crmguard/examples/crm/page"
-	"net/http"
-	"slices"
-	"strconv"
-	"strings"
 )
 
 func (k *resource[T]) showDetail(s *Server, w http.ResponseWriter, r *request) error {

@@ -3,15 +3,16 @@ package web
 import (
 	"errors"
 	"fmt"
-	"github.com/crmguard/crmguard/authz"
-	"github.com/crmguard/crmguard/crm"
-	"github.com/crmguard/crmguard/examples/crm/page"
 	"net/http"
 	"reflect"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/crmguard/crmguard/authz"
+	"github.com/crmguard/crmguard/crm"
+	"github.com/crmguard/crmguard/examples/crm/page"
 )
 
 func (k *resource[T]) showNew(s *Server, w http.ResponseWriter, r *request) error {

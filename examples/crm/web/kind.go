@@ -1,15 +1,16 @@
 package web
 
 import (
+	"net/http"
+	"reflect"
+	"slices"
+	"time"
+
 	"github.com/crmguard/crmguard/authz"
 	"github.com/crmguard/crmguard/crm"
 	"github.com/crmguard/crmguard/crm/guard"
 	"github.com/crmguard/crmguard/encrypt"
 	"github.com/crmguard/crmguard/examples/crm/page"
-	"net/http"
-	"reflect"
-	"slices"
-	"time"
 )
 
 // kind is one type of record as the pages see it, whatever the type.

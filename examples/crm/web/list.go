@@ -1,14 +1,15 @@
 package web
 
 import (
-	"github.com/crmguard/crmguard/authz"
-	"github.com/crmguard/crmguard/crm"
-	"github.com/crmguard/crmguard/crm/guard"
-	"github.com/crmguard/crmguard/examples/crm/page"
 	"net/http"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/crmguard/crmguard/authz"
+	"github.com/crmguard/crmguard/crm"
+	"github.com/crmguard/crmguard/crm/guard"
+	"github.com/crmguard/crmguard/examples/crm/page"
 )
 
 // query reads a list's filters, order and place from the address.
