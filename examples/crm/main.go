@@ -288,7 +288,7 @@ func backupCommand(c *app.Config) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(out, "snapshot %s: %d rows, %s of rows in %s of objects, %.1f s\n",
+			fmt.Fprintf(out, "snapshot %s: %d rows, %s of rows in %s of objects, written and read back in %.1f s\n",
 				s.ID, s.Rows, size(s.Bytes), size(s.Stored), time.Since(start).Seconds())
 			fmt.Fprintln(out, "opens with recovery.key, which belongs somewhere else than this host")
 			return nil

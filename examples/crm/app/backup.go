@@ -12,6 +12,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/crmguard/crmguard/audit"
 	"github.com/crmguard/crmguard/audit/filestore"
@@ -152,8 +153,11 @@ func (c *Config) knownHead(ctx context.Context) (h backup.Head) {
 	return h
 }
 
-// actionBackup is the event of a snapshot.
-const actionBackup = "backup.created"
+// Events of a snapshot: that there is one, and that it was read back.
+const (
+	actionBackup   = "backup.created"
+	actionVerified = "backup.verified"
+)
 
 // keyShards gives the wrapped keys of a tenant to backups and takes them back.
 type keyShards struct{ keeper *encrypt.Keeper }
@@ -262,7 +266,28 @@ func (a *App) Backup(ctx context.Context, observer func(backup.Progress)) (backu
 	if err != nil {
 		return s, err
 	}
-	return s, a.NoteBackups(ctx, []backup.Snapshot{s})
+	if err := a.NoteBackups(ctx, []backup.Snapshot{s}); err != nil {
+		return s, err
+	}
+	_, err = a.Log.Append(ctx, audit.Event{
+		Action: actionVerified, Activity: audit.Backup, Outcome: audit.Allowed, Tenant: Tenant, Actor: "system", Note: s.ID,
+	})
+	return s, err
+}
+
+// VerifiedBackups returns when this installation's processes verified each snapshot, by id.
+func (a *App) VerifiedBackups(ctx context.Context) (map[string]time.Time, error) {
+	found, err := a.Log.Query(ctx, audit.Filter{Action: actionVerified}, a.Log.Size(), 10_000)
+	if err != nil {
+		return nil, err
+	}
+	out := map[string]time.Time{}
+	for _, e := range found {
+		if _, ok := out[e.Event.Note]; !ok {
+			out[e.Event.Note] = e.Event.Time
+		}
+	}
+	return out, nil
 }
 
 func writeBackup(ctx context.Context, c *Config, db databases, kek encrypt.KEK, observer func(backup.Progress)) (backup.Snapshot, error) {
@@ -294,9 +319,22 @@ func writeBackup(ctx context.Context, c *Config, db databases, kek encrypt.KEK, 
 		return backup.Snapshot{}, err
 	}
 	defer done()
-	return repo.Backup(ctx, source(db), &backup.BackupOptions{
+	snap, err := repo.Backup(ctx, source(db), &backup.BackupOptions{
 		Name: Tenant, Anchor: anchor, Keys: keyShards{keeper}, Tombstones: dead,
 	})
+	if err != nil {
+		return snap, err
+	}
+	// What was written is read back: opened where the recovery key lies here, else compared with its digests.
+	opts := &backup.VerifyOptions{Level: backup.Full, Snapshot: snap.ID}
+	if key, err := backup.ReadKey(c.path(recoveryKey)); err == nil {
+		opts.Key = key
+	}
+	report, err := repo.Verify(ctx, opts)
+	if err != nil {
+		return snap, err
+	}
+	return snap, report.Err()
 }
 
 // Snapshots lists the backups, oldest first. There are none before the first backup.

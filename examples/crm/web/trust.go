@@ -215,9 +215,13 @@ func (s *Server) backups(w http.ResponseWriter, r *request) error {
 	if err := s.app.NoteBackups(r.Context(), snapshots); err != nil {
 		return err
 	}
+	verified, err := s.app.VerifiedBackups(r.Context())
+	if err != nil {
+		return err
+	}
 	slices.Reverse(snapshots)
 	for _, b := range snapshots {
-		p.Snapshots = append(p.Snapshots, page.Snapshot{ID: b.ID, Time: b.Created, Rows: b.Rows, Bytes: b.Stored})
+		p.Snapshots = append(p.Snapshots, page.Snapshot{ID: b.ID, Time: b.Created, Rows: b.Rows, Bytes: b.Stored, Verified: verified[b.ID]})
 	}
 	s.jobs.mu.Lock()
 	if s.jobs.running {
