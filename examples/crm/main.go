@@ -165,9 +165,7 @@ func importCommand(c *app.Config) *cobra.Command {
 			rep, err := a.ImportCustomers(cmd.Context(), file, in, func(r app.ImportReport) {
 				show(fmt.Sprintf("stored %d of %d rows, %.0f rows/s", r.Stored, r.Rows, rate(r.Stored, r.Took)))
 			})
-			if rep.Rows > 0 || err == nil {
-				printImport(out, rep)
-			}
+			printImport(out, rep)
 			if err != nil {
 				return err
 			}
