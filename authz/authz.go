@@ -30,7 +30,8 @@ const (
 	Update  Action = "update"
 	Delete  Action = "delete"
 	Restore Action = "restore"
-	Reveal  Action = "reveal" // one masked field in clear, for a reason
+	Reveal  Action = "reveal"  // one masked field in clear, for a reason
+	History Action = "history" // the reasons that others gave for reveals of a record
 	Import  Action = "import"
 	Export  Action = "export"
 	Manage  Action = "manage" // operate a function such as backup or keys

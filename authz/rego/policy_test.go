@@ -77,7 +77,7 @@ func TestMatrix(t *testing.T) {
 	roles := []string{"admin", "manager", "sales", "marketing", "support", "finance", "auditor"}
 	types := []string{"customer", "contact", "lead", "follow_up", "quote", "contract", "ticket", "employee", "account", "log", "backup", "keys"}
 	actions := []authz.Action{authz.List, authz.Read, authz.Search, authz.Create, authz.Update, authz.Delete,
-		authz.Restore, authz.Reveal, authz.Import, authz.Export, authz.Manage}
+		authz.Restore, authz.Reveal, authz.Import, authz.Export, authz.Manage, authz.History}
 	var b strings.Builder
 	fmt.Fprintln(&b, "# Who may do what: a all, t the team's, o own, - nothing. Columns: "+strings.Trim(fmt.Sprint(actions), "[]"))
 	for _, role := range roles {

@@ -691,3 +691,39 @@ func TestClock(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, at, v.Value.CreatedAt)
 }
+
+// obliging is a policy that obliges to one thing more before the reasons of others are shown.
+type obliging struct{ authz.Authorizer }
+
+func (o obliging) Decide(ctx context.Context, r authz.Request) (authz.Decision, error) {
+	d, err := o.Authorizer.Decide(ctx, r)
+	if r.Action == authz.History {
+		d.Obligations = []authz.Obligation{authz.NeedReason}
+	}
+	return d, err
+}
+
+// TestHistoryMeetsNoObligationForTheCaller: reasons stay sealed until the caller gives one.
+func TestHistoryMeetsNoObligationForTheCaller(t *testing.T) {
+	r := newRig(t)
+	v := r.add(t, sales, "A", "13800135678", "")
+	id := v.Value.ID.UUID()
+	_, err := r.customers.Reveal(t.Context(), because(sales, "call back"), id, "phone")
+	require.NoError(t, err)
+	g, _, err := guard.New(t.Context(), r.store, r.keeper, obliging{r.policy}, r.log, nil)
+	require.NoError(t, err)
+	c, err := guard.For[crm.Customer](t.Context(), g, nil)
+	require.NoError(t, err)
+	for caller, want := range map[string]bool{"": false, "complaint": true} {
+		hist, err := c.History(t.Context(), because(sales, caller), id, 0, 50)
+		require.NoError(t, err)
+		opened := false
+		for _, e := range hist {
+			for _, d := range e.Event.Details {
+				_, known := d.Value()
+				opened = opened || known
+			}
+		}
+		assert.Equal(t, want, opened)
+	}
+}

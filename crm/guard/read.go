@@ -470,7 +470,7 @@ func (r *Records[T]) terms(field, value string) ([]string, error) {
 }
 
 // History returns the newest events about one record that the caller may read, newest first, below
-// index before (0: from the end). Reasons are opened for who may reveal. It is a reading and logged as one.
+// index before (0: from the end). Reasons are opened for who has the action history on it. It is a reading and logged as one.
 func (r *Records[T]) History(ctx context.Context, c Caller, id crm.UUID, before uint64, limit int) ([]audit.Entry, error) {
 	row, err := r.load(ctx, c, id)
 	if err != nil {
@@ -493,13 +493,12 @@ func (r *Records[T]) History(ctx context.Context, c Caller, id crm.UUID, before 
 	if err != nil {
 		return nil, fmt.Errorf("guard: %w", err)
 	}
-	c.Reason = "history" // decides whether a reveal would be allowed; opens nothing but reasons
-	reveal, err := r.g.decider(c, authz.Reveal).decide(ctx, r.resource(row))
+	reasons, err := r.g.decider(c, authz.History).decide(ctx, r.resource(row))
 	if err != nil {
 		return nil, err
 	}
 	for i := range entries {
-		if len(entries[i].Event.Details) == 0 || reveal.Proceed(c.met()...) != nil {
+		if len(entries[i].Event.Details) == 0 || reasons.Proceed(c.met()...) != nil {
 			continue
 		}
 		if entries[i].Event.Details, err = r.g.log.Reveal(ctx, entries[i]); err != nil {
