@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/crmguard/crmguard/encrypt"
+	"github.com/crmguard/crmguard/encrypt/keys"
 )
 
 type note struct {
@@ -16,7 +17,7 @@ func benchmark(b *testing.B, f func(c *encrypt.Codec[note], k *encrypt.Keeper, r
 	if err != nil {
 		b.Fatal(err)
 	}
-	k := newKeeper(b, newKEK(b), encrypt.NewMemoryKeys(), nil)
+	k := newKeeper(b, newKEK(b), keys.NewMemory(), nil)
 	r := rec
 	r.Erasure = 1
 	v := &note{strings.Repeat("x", 64)}
@@ -57,7 +58,7 @@ func BenchmarkToken(b *testing.B) {
 // BenchmarkCustomer seals a record of ten fields with two indexes.
 func BenchmarkCustomer(b *testing.B) {
 	c := newCodec(b)
-	k := newKeeper(b, newKEK(b), encrypt.NewMemoryKeys(), nil)
+	k := newKeeper(b, newKEK(b), keys.NewMemory(), nil)
 	r := rec
 	r.Erasure = 1
 	v := sample()

@@ -6,13 +6,15 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/crmguard/crmguard/encrypt/keys"
 )
 
 // personKey is an opened person key with the AEADs derived from it.
 type personKey struct {
-	id        KeyID
+	id        keys.ID
 	person    [16]byte
-	retention Retention
+	retention keys.Retention
 	field     cipher.AEAD
 	loaded    time.Time
 	sealed    atomic.Uint64 // messages
@@ -25,7 +27,7 @@ type personKey struct {
 // keyBytes estimates the memory of one cached person key: two key schedules and the entry itself.
 const keyBytes = 1536
 
-func newPersonKey(r *KeyRecord, key []byte, now time.Time) (*personKey, error) {
+func newPersonKey(r *keys.Record, key []byte, now time.Time) (*personKey, error) {
 	field, err := newGCM(expand(key, labelSubkey, "field"))
 	if err != nil {
 		return nil, err
@@ -55,14 +57,14 @@ func (p *personKey) label(name string) (cipher.AEAD, error) {
 
 type keyRef struct {
 	tenant string
-	id     KeyID
+	id     keys.ID
 }
 
 // slotRef is what a writer looks for: the person's key of a retention class.
 type slotRef struct {
 	tenant    string
 	person    [16]byte
-	retention Retention
+	retention keys.Retention
 }
 
 // personCache is an LRU of person keys, bounded by age, entries, bytes and messages. It also knows

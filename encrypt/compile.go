@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 	"unicode"
+
+	"github.com/crmguard/crmguard/encrypt/keys"
 )
 
 // protectedText is what the codec knows of a text type such as crm.Text.
@@ -135,7 +137,7 @@ func (c *Codec[T]) walk(root, st reflect.Type, path []int, opts *CodecOptions) e
 }
 
 func compileField(root reflect.Type, sf reflect.StructField, tag string, opts *CodecOptions) (fieldPlan, error) {
-	p := fieldPlan{Field: Field{Name: fieldName(sf), GoName: sf.Name, Retention: Ordinary}, typ: sf.Type}
+	p := fieldPlan{Field: Field{Name: fieldName(sf), GoName: sf.Name, Retention: keys.Ordinary}, typ: sf.Type}
 	if len(p.Name) == 0 || len(p.Name) > 64 {
 		return p, fmt.Errorf("a name has 1 to 64 bytes")
 	}
@@ -179,9 +181,9 @@ func compileField(root reflect.Type, sf reflect.StructField, tag string, opts *C
 			}
 			p.Person, p.person = val, of.Index
 		case "retention":
-			p.Retention = Retention(val)
+			p.Retention = keys.Retention(val)
 			switch p.Retention {
-			case Ordinary, Contract, Tax, Evidence:
+			case keys.Ordinary, keys.Contract, keys.Tax, keys.Evidence:
 			default:
 				return p, fmt.Errorf("unknown retention class %q", val)
 			}

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/crmguard/crmguard/encrypt/keys"
 )
 
 func checkLabel(label string) error {
@@ -90,7 +92,7 @@ func (k *Keeper) SealFor(ctx context.Context, tenant string, person [16]byte, la
 	if err != nil {
 		return nil, err
 	}
-	s := slot{person: person, retention: Ordinary}
+	s := slot{person: person, retention: keys.Ordinary}
 	if err := k.keysFor(ctx, t, number, []*slot{&s}); err != nil {
 		return nil, err
 	}
@@ -123,8 +125,8 @@ func (k *Keeper) OpenFor(ctx context.Context, tenant string, person [16]byte, la
 	if err != nil {
 		return nil, err
 	}
-	got := make(map[KeyID]found, 1)
-	if err := k.find(ctx, t, number, []KeyID{h.key}, got); err != nil {
+	got := make(map[keys.ID]found, 1)
+	if err := k.find(ctx, t, number, []keys.ID{h.key}, got); err != nil {
 		return nil, err
 	}
 	key, err := k.keyOf(ctx, t, got, h.key, person)
@@ -144,7 +146,7 @@ func (k *Keeper) OpenFor(ctx context.Context, tenant string, person [16]byte, la
 }
 
 // keyOf picks a key out of what find found and checks that it is the person's.
-func (k *Keeper) keyOf(ctx context.Context, t *tenant, got map[KeyID]found, id KeyID, person [16]byte) (*personKey, error) {
+func (k *Keeper) keyOf(ctx context.Context, t *tenant, got map[keys.ID]found, id keys.ID, person [16]byte) (*personKey, error) {
 	f := got[id]
 	switch {
 	case f.err != nil:
@@ -234,14 +236,14 @@ func (k *Keeper) OpenTenant(ctx context.Context, tenant, label string, ad, seale
 }
 
 // tombOwner is the keyed hash of the person in a tombstone.
-func (tk *tenantKeys) tombOwner(tenant string, id KeyID, person [16]byte) []byte {
+func (tk *tenantKeys) tombOwner(tenant string, id keys.ID, person [16]byte) []byte {
 	return macOf(tk.tomb, labelTombOwner, tenant, string(id[:]), string(person[:]))
 }
 
 // tombMAC authenticates a tombstone.
-func (tk *tenantKeys) tombMAC(r *KeyRecord) []byte {
+func (tk *tenantKeys) tombMAC(r *keys.Record) []byte {
 	at := r.Created.UTC().Format(time.RFC3339)
 	return macOf(tk.tomb, labelTomb, r.Tenant, string(r.ID[:]), string(r.Retention), at, string(r.Commitment))
 }
 
-func (tk *tenantKeys) authentic(r *KeyRecord) bool { return hmac.Equal(r.Wrapped, tk.tombMAC(r)) }
+func (tk *tenantKeys) authentic(r *keys.Record) bool { return hmac.Equal(r.Wrapped, tk.tombMAC(r)) }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/crmguard/crmguard/encrypt"
 	"github.com/crmguard/crmguard/encrypt/encrypttest"
+	"github.com/crmguard/crmguard/encrypt/keys"
 	"github.com/crmguard/crmguard/encrypt/localkek"
 	"github.com/crmguard/crmguard/encrypt/normalize"
 )
@@ -89,9 +90,9 @@ func newKEK(t testing.TB) *encrypttest.FaultKEK {
 	return encrypttest.NewFaultKEK(k)
 }
 
-func newKeeper(t testing.TB, kek encrypt.KEK, keys encrypt.KeyStore, opts *encrypt.Options) *encrypt.Keeper {
+func newKeeper(t testing.TB, kek keys.KEK, store keys.Store, opts *encrypt.Options) *encrypt.Keeper {
 	t.Helper()
-	k, err := encrypt.NewKeeper(kek, keys, opts)
+	k, err := encrypt.NewKeeper(kek, store, opts)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,7 +113,7 @@ func sample() *customer {
 var rec = encrypt.Record{Tenant: "acme", ID: [16]byte{1}, Person: [16]byte{2}}
 
 func TestRoundTrip(t *testing.T) {
-	c, k := newCodec(t), newKeeper(t, newKEK(t), encrypt.NewMemoryKeys(), nil)
+	c, k := newCodec(t), newKeeper(t, newKEK(t), keys.NewMemory(), nil)
 	v := sample()
 	sealed, err := c.Seal(ctx, k, rec, v, nil)
 	if err != nil {
@@ -192,7 +193,7 @@ func TestRoundTrip(t *testing.T) {
 }
 
 func TestTokens(t *testing.T) {
-	c, k := newCodec(t), newKeeper(t, newKEK(t), encrypt.NewMemoryKeys(), nil)
+	c, k := newCodec(t), newKeeper(t, newKEK(t), keys.NewMemory(), nil)
 	sealed, err := c.Seal(ctx, k, rec, sample(), nil)
 	if err != nil {
 		t.Fatal(err)
@@ -224,8 +225,8 @@ func TestTokens(t *testing.T) {
 }
 
 func TestTamper(t *testing.T) {
-	c, keys := newCodec(t), encrypt.NewMemoryKeys()
-	k := newKeeper(t, newKEK(t), keys, nil)
+	c, store := newCodec(t), keys.NewMemory()
+	k := newKeeper(t, newKEK(t), store, nil)
 	v := &customer{Phone: text{s: "13800138000"}, Name: text{s: "张伟"}}
 	sealed, err := c.Seal(ctx, k, rec, v, nil)
 	if err != nil {
@@ -383,8 +384,8 @@ func TestCompileErrors(t *testing.T) {
 }
 
 func TestErase(t *testing.T) {
-	c, keys, kek := newCodec(t), encrypt.NewMemoryKeys(), newKEK(t)
-	a, b := newKeeper(t, kek, keys, nil), newKeeper(t, kek, keys, nil)
+	c, store, kek := newCodec(t), keys.NewMemory(), newKEK(t)
+	a, b := newKeeper(t, kek, store, nil), newKeeper(t, kek, store, nil)
 	sealed, err := c.Seal(ctx, a, rec, sample(), nil)
 	if err != nil {
 		t.Fatal(err)
@@ -409,11 +410,11 @@ func TestErase(t *testing.T) {
 	if v, _ := open(b); v.Phone.s == "" {
 		t.Fatal("does not open in another process")
 	}
-	receipt, err := a.Erase(ctx, "acme", rec.Person, encrypt.Ordinary)
+	receipt, err := a.Erase(ctx, "acme", rec.Person, keys.Ordinary)
 	if err != nil || len(receipt.Keys) != 1 || receipt.Number != 2 {
 		t.Fatalf("receipt %+v, %v", receipt, err)
 	}
-	for _, k := range []*encrypt.Keeper{a, b, newKeeper(t, kek, keys, nil)} {
+	for _, k := range []*encrypt.Keeper{a, b, newKeeper(t, kek, store, nil)} {
 		v, st := open(k)
 		if v.Phone != (text{"", 4}) || c.State(st, "phone") != encrypt.StateErased || v.Note != "" {
 			t.Fatalf("still there: %+v", v)
@@ -429,7 +430,7 @@ func TestErase(t *testing.T) {
 	if err := a.ImportKeys(ctx, "acme", backup); err != nil {
 		t.Fatal(err)
 	}
-	if v, _ := open(newKeeper(t, kek, keys, nil)); v.Phone.s != "" {
+	if v, _ := open(newKeeper(t, kek, store, nil)); v.Phone.s != "" {
 		t.Fatal("an import undid the erasure")
 	}
 	// The same person comes back with a new key; the old values stay erased.
@@ -445,7 +446,7 @@ func TestErase(t *testing.T) {
 		t.Fatal("the new key opened an old value")
 	}
 	// Into an empty store, the keys from before the erasure do open; with the tombstones they do not.
-	empty := encrypt.NewMemoryKeys()
+	empty := keys.NewMemory()
 	restored := newKeeper(t, kek, empty, nil)
 	if err := restored.ImportKeys(ctx, "acme", backup); err != nil {
 		t.Fatal(err)
@@ -455,7 +456,7 @@ func TestErase(t *testing.T) {
 	}
 	var tombs [][]byte
 	if err := a.ExportKeys(ctx, "acme", func(id [8]byte, r []byte) error {
-		if encrypt.KeyID(id) == receipt.Keys[0] {
+		if keys.ID(id) == receipt.Keys[0] {
 			tombs = append(tombs, r)
 		}
 		return nil
@@ -480,20 +481,20 @@ func TestErase(t *testing.T) {
 
 func TestMissingKeyIsNoErasure(t *testing.T) {
 	c, kek := newCodec(t), newKEK(t)
-	sealed, err := c.Seal(ctx, newKeeper(t, kek, encrypt.NewMemoryKeys(), nil), rec, sample(), nil)
+	sealed, err := c.Seal(ctx, newKeeper(t, kek, keys.NewMemory(), nil), rec, sample(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	k := newKeeper(t, kek, encrypt.NewMemoryKeys(), nil)
+	k := newKeeper(t, kek, keys.NewMemory(), nil)
 	if _, err := c.Open(ctx, k, rec, sealed.Fields, &customer{SignerID: id{9}}, "phone"); !errors.Is(err, encrypt.ErrKeyMissing) {
 		t.Fatalf("got %v, want ErrKeyMissing", err)
 	}
 }
 
 func TestRotateWithReaders(t *testing.T) {
-	c, keys, kek := newCodec(t), encrypt.NewMemoryKeys(), newKEK(t)
-	writer := newKeeper(t, kek, keys, nil)
-	reader := newKeeper(t, kek, keys, &encrypt.Options{CacheAge: time.Nanosecond})
+	c, store, kek := newCodec(t), keys.NewMemory(), newKEK(t)
+	writer := newKeeper(t, kek, store, nil)
+	reader := newKeeper(t, kek, store, &encrypt.Options{CacheAge: time.Nanosecond})
 	var recs []encrypt.Record
 	var vs []*customer
 	for i := range 1200 {
@@ -542,19 +543,19 @@ func TestRotateWithReaders(t *testing.T) {
 	close(stop)
 	wg.Wait()
 	live := 0
-	records, err := keys.Find(ctx, "acme", encrypt.KeyQuery{Tenant: true})
+	records, err := store.Find(ctx, "acme", keys.Query{Tenant: true})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, r := range records {
-		if r.Kind == encrypt.EpochKey && len(r.Wrapped) > 0 {
+		if r.Kind == keys.EpochKey && len(r.Wrapped) > 0 {
 			live++
 		}
 	}
 	if live != 1 {
 		t.Fatalf("%d live epoch keys", live)
 	}
-	if _, err := c.OpenAll(ctx, newKeeper(t, kek, keys, nil), recs, fieldsOf(all), make3(len(recs)), "phone"); err != nil {
+	if _, err := c.OpenAll(ctx, newKeeper(t, kek, store, nil), recs, fieldsOf(all), make3(len(recs)), "phone"); err != nil {
 		t.Fatal(err)
 	}
 	t.Logf("%d reads and writes beside the rotations", reads.Load())
@@ -582,10 +583,10 @@ func (c *clock) Advance(d time.Duration) { c.now.Add(int64(d)) }
 
 func TestOutage(t *testing.T) {
 	for _, fault := range []encrypttest.Fault{encrypttest.Away, encrypttest.Sealed} {
-		c, kek, keys := newCodec(t), newKEK(t), encrypt.NewMemoryKeys()
+		c, kek, store := newCodec(t), newKEK(t), keys.NewMemory()
 		var now clock
 		now.Advance(time.Hour)
-		k := newKeeper(t, kek, keys, &encrypt.Options{
+		k := newKeeper(t, kek, store, &encrypt.Options{
 			Refresh: time.Minute, StaleReads: 10 * time.Minute, StaleWrites: 2 * time.Minute, Now: now.Now,
 		})
 		v := &customer{Phone: text{s: "1"}}
@@ -631,8 +632,8 @@ func TestKEKFaults(t *testing.T) {
 		fault encrypttest.Fault
 		want  error
 	}{{encrypttest.Refused, encrypt.ErrAuth}, {encrypttest.WrongKey, encrypt.ErrTampered}, {encrypttest.Away, encrypt.ErrKMSUnavailable}, {encrypttest.Hanging, encrypt.ErrKMSUnavailable}} {
-		kek, keys := newKEK(t), encrypt.NewMemoryKeys()
-		if _, err := newKeeper(t, kek, keys, nil).MAC(ctx, "acme", "row", nil); err != nil {
+		kek, store := newKEK(t), keys.NewMemory()
+		if _, err := newKeeper(t, kek, store, nil).MAC(ctx, "acme", "row", nil); err != nil {
 			t.Fatal(err)
 		}
 		kek.Set(tc.fault)
@@ -641,7 +642,7 @@ func TestKEKFaults(t *testing.T) {
 			cancel()
 			short, cancel = context.WithTimeout(ctx, time.Minute)
 		}
-		_, err := newKeeper(t, kek, keys, nil).MAC(short, "acme", "row", nil)
+		_, err := newKeeper(t, kek, store, nil).MAC(short, "acme", "row", nil)
 		cancel()
 		if !errors.Is(err, tc.want) {
 			t.Errorf("fault %d: got %v, want %v", tc.fault, err, tc.want)
@@ -650,7 +651,7 @@ func TestKEKFaults(t *testing.T) {
 }
 
 func TestTenantSecretsAndMAC(t *testing.T) {
-	k := newKeeper(t, newKEK(t), encrypt.NewMemoryKeys(), nil)
+	k := newKeeper(t, newKEK(t), keys.NewMemory(), nil)
 	sealed, err := k.SealTenant(ctx, "acme", "password", []byte("user 1"), []byte("hash"))
 	if err != nil {
 		t.Fatal(err)
@@ -689,8 +690,8 @@ func TestMissingKeys(t *testing.T) {
 	ctx := t.Context()
 	kek, err := localkek.Open(t.TempDir()+"/kek", nil)
 	require.NoError(t, err)
-	keys := encrypt.NewMemoryKeys()
-	k, err := encrypt.NewKeeper(kek, keys, nil)
+	store := keys.NewMemory()
+	k, err := encrypt.NewKeeper(kek, store, nil)
 	require.NoError(t, err)
 	var sealed [][]byte
 	for _, person := range [][16]byte{{1}, {2}, {3}} {
@@ -701,12 +702,12 @@ func TestMissingKeys(t *testing.T) {
 	missing, err := k.MissingKeys(ctx, "acme", sealed)
 	require.NoError(t, err)
 	require.Empty(t, missing)
-	_, err = k.Erase(ctx, "acme", [16]byte{2}, encrypt.Ordinary)
+	_, err = k.Erase(ctx, "acme", [16]byte{2}, keys.Ordinary)
 	require.NoError(t, err)
 	missing, err = k.MissingKeys(ctx, "acme", append(sealed, []byte("x"), nil))
 	require.NoError(t, err)
 	require.Equal(t, []int{3, 4}, missing, "a destroyed key is known")
-	other, err := encrypt.NewKeeper(kek, encrypt.NewMemoryKeys(), nil)
+	other, err := encrypt.NewKeeper(kek, keys.NewMemory(), nil)
 	require.NoError(t, err)
 	missing, err = other.MissingKeys(ctx, "acme", sealed)
 	require.NoError(t, err)

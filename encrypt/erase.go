@@ -5,6 +5,8 @@ import (
 	"errors"
 	"slices"
 	"time"
+
+	"github.com/crmguard/crmguard/encrypt/keys"
 )
 
 // Erase destroys the person's keys of the given retention classes: every value sealed under them,
@@ -14,7 +16,7 @@ import (
 // person makes a new key.
 //
 // Legal holds and graces are the caller's to keep. Errors: ErrKMSUnavailable, ErrAuth, ErrTampered.
-func (k *Keeper) Erase(ctx context.Context, tenant string, person [16]byte, classes ...Retention) (Receipt, error) {
+func (k *Keeper) Erase(ctx context.Context, tenant string, person [16]byte, classes ...keys.Retention) (Receipt, error) {
 	if len(classes) == 0 {
 		return Receipt{}, errors.New("encrypt: erase which retention classes?")
 	}
@@ -26,18 +28,18 @@ func (k *Keeper) Erase(ctx context.Context, tenant string, person [16]byte, clas
 	if err != nil {
 		return Receipt{}, err
 	}
-	records, err := k.keys.Find(ctx, tenant, KeyQuery{Persons: [][16]byte{person}})
+	records, err := k.keys.Find(ctx, tenant, keys.Query{Persons: [][16]byte{person}})
 	if err != nil {
 		return Receipt{}, err
 	}
 	out := Receipt{At: k.opts.Now().UTC().Truncate(time.Second)}
-	var tombs []KeyRecord
+	var tombs []keys.Record
 	for _, r := range records {
 		if !slices.Contains(classes, r.Retention) {
 			continue
 		}
-		tomb := KeyRecord{
-			Tenant: tenant, ID: r.ID, Kind: Tombstone, Retention: r.Retention, Created: out.At,
+		tomb := keys.Record{
+			Tenant: tenant, ID: r.ID, Kind: keys.Tombstone, Retention: r.Retention, Created: out.At,
 			Commitment: tk.tombOwner(tenant, r.ID, person),
 		}
 		tomb.Wrapped = tk.tombMAC(&tomb)

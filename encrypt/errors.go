@@ -1,28 +1,17 @@
 package encrypt
 
-import "errors"
+import "github.com/crmguard/crmguard/encrypt/keys"
 
-// Errors that callers branch on. Their texts, and those of errors that wrap them, never hold a
-// plaintext, a key, a term or a personal value.
+// Errors that callers branch on, the same values as in package keys. Their texts, and those of errors
+// that wrap them, never hold a plaintext, a key, a term or a personal value.
 var (
-	// ErrTampered is the one answer to every authentication failure: a changed, truncated or moved
-	// value, a wrong key, a forged key record.
-	ErrTampered = errors.New("encrypt: authentication failed")
-	// ErrErased says that the key was destroyed and that an authentic tombstone proves it.
-	ErrErased = errors.New("encrypt: person erased")
-	// ErrKeyMissing says that a key record is gone and no tombstone explains it: an alarm.
-	ErrKeyMissing = errors.New("encrypt: key record missing")
-	// ErrKMSUnavailable says that the KEK could not be reached, is sealed or timed out, and that no
-	// cached key may be used any longer. Nothing is lost; try again later.
-	ErrKMSUnavailable = errors.New("encrypt: key service unavailable")
-	// ErrAuth says that the key service refused our login or permissions.
-	ErrAuth = errors.New("encrypt: key service refused access")
-	// ErrRetired says that an epoch key was retired by a rotation and wraps nothing any longer.
-	ErrRetired = errors.New("encrypt: epoch key retired")
-	// ErrUnsupported says that a field has no index that could answer the query. It is never
-	// replaced by an empty result.
-	ErrUnsupported = errors.New("encrypt: query not supported by any index")
-	// ErrNotClear says that a field is masked, hidden, sealed or erased, and that no previous
-	// ciphertext was given that could be kept in its place.
-	ErrNotClear = errors.New("encrypt: field is not clear")
+	ErrTampered       = keys.ErrTampered       // the one answer to every authentication failure
+	ErrErased         = keys.ErrErased         // the key was destroyed, and an authentic tombstone proves it
+	ErrKeyMissing     = keys.ErrKeyMissing     // a key record is gone and no tombstone explains it: an alarm
+	ErrKMSUnavailable = keys.ErrKMSUnavailable // the key service is away, and cached keys serve no longer
+	ErrAuth           = keys.ErrAuth           // the key service refused our login or permissions
+	ErrRetired        = keys.ErrRetired        // the key was ended by a rotation
+	ErrUnsupported    = keys.ErrUnsupported    // no index can answer the query; never an empty result instead
+	ErrNotClear       = keys.ErrNotClear       // a field that is not clear has no previous ciphertext to keep
+	ErrAlgorithm      = keys.ErrAlgorithm      // a weak or unknown algorithm
 )

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 
 	"github.com/crmguard/crmguard/encrypt"
+	"github.com/crmguard/crmguard/encrypt/keys"
 	"github.com/crmguard/crmguard/encrypt/localkek"
 	"github.com/crmguard/crmguard/encrypt/normalize"
 )
@@ -23,7 +24,7 @@ func Example() {
 	dir, _ := os.MkdirTemp("", "encrypt")
 	defer os.RemoveAll(dir)
 	kek, _ := localkek.Open(filepath.Join(dir, "kek"), nil)
-	keeper, _ := encrypt.NewKeeper(kek, encrypt.NewMemoryKeys(), nil)
+	keeper, _ := encrypt.NewKeeper(kek, keys.NewMemory(), nil)
 	guests, _ := encrypt.NewCodec[Guest](&encrypt.CodecOptions{
 		Normalizers: normalize.Normalizers("CN"), Masks: normalize.Masks(),
 	})
@@ -39,7 +40,7 @@ func Example() {
 	guests.Conceal(&guest, "phone", encrypt.StateMasked)
 	fmt.Printf("%q %q\n", guest.Phone, guest.Name)
 
-	keeper.Erase(ctx, "default", rec.Person, encrypt.Ordinary)
+	keeper.Erase(ctx, "default", rec.Person, keys.Ordinary)
 	states, err := guests.Open(ctx, keeper, rec, sealed.Fields, &guest, "phone")
 	fmt.Println(guests.State(states, "phone"), err)
 	// Output:

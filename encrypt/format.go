@@ -10,6 +10,8 @@ import (
 	"encoding/binary"
 	"hash"
 	"sync"
+
+	"github.com/crmguard/crmguard/encrypt/keys"
 )
 
 // The layout of every sealed value, version 1; see docs/formats/encrypt.md.
@@ -52,7 +54,7 @@ const (
 // header is the clear beginning of a sealed value. All of it is authenticated.
 type header struct {
 	kind byte
-	key  KeyID
+	key  keys.ID
 }
 
 // parseHeader reads the header of a sealed value. Whatever is not version 1 is not authentic: an
@@ -66,7 +68,7 @@ func parseHeader(data []byte) (header, error) {
 	return h, nil
 }
 
-func appendHeader(dst []byte, kind byte, key KeyID) []byte {
+func appendHeader(dst []byte, kind byte, key keys.ID) []byte {
 	dst = append(dst, formatVersion, kind)
 	return append(dst, key[:]...)
 }
@@ -133,7 +135,7 @@ func expand(key []byte, parts ...string) []byte {
 }
 
 // commitment binds a key record to its key: no second key gives the same 32 bytes.
-func commitment(key []byte, tenant string, id KeyID) []byte {
+func commitment(key []byte, tenant string, id keys.ID) []byte {
 	return expand(key, labelCommit, tenant, string(id[:]))
 }
 
@@ -148,7 +150,7 @@ func macOf(key []byte, parts ...string) []byte {
 	return h.Sum(nil)
 }
 
-func randomID() (id KeyID) {
+func randomID() (id keys.ID) {
 	rand.Read(id[:])
 	return id
 }

@@ -19,6 +19,7 @@ import (
 	"testing"
 
 	"github.com/crmguard/crmguard/encrypt"
+	"github.com/crmguard/crmguard/encrypt/keys"
 	"github.com/crmguard/crmguard/encrypt/localkek"
 )
 
@@ -53,7 +54,7 @@ func writeGolden(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	k := newKeeper(t, kek, encrypt.NewMemoryKeys(), nil)
+	k := newKeeper(t, kek, keys.NewMemory(), nil)
 	c, err := encrypt.NewCodec[person](codecOptions())
 	if err != nil {
 		t.Fatal(err)
@@ -129,7 +130,7 @@ func TestGolden(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	k := newKeeper(t, kek, encrypt.NewMemoryKeys(), nil)
+	k := newKeeper(t, kek, keys.NewMemory(), nil)
 	var records [][]byte
 	for _, r := range g.Records {
 		records = append(records, unhex(t, r))
@@ -356,7 +357,7 @@ func FuzzKeyRecord(f *testing.F) {
 	f.Add([]byte{})
 	f.Add([]byte{1, 0xff, 0xff, 0xff, 0xff})
 	f.Fuzz(func(t *testing.T, b []byte) {
-		var r encrypt.KeyRecord
+		var r keys.Record
 		if r.UnmarshalBinary(b) != nil {
 			return
 		}
@@ -378,7 +379,7 @@ func FuzzOpen(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	k := newKeeper(f, kek, encrypt.NewMemoryKeys(), nil)
+	k := newKeeper(f, kek, keys.NewMemory(), nil)
 	var records [][]byte
 	for _, r := range g.Records {
 		records = append(records, unhex(f, r))

@@ -6,13 +6,15 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"github.com/crmguard/crmguard/encrypt/keys"
 )
 
-// Keeper holds the keys of all tenants: epoch and tenant keys opened by the KEK, person keys in a
+// Keeper holds the keys of all tenants: epoch and tenant keys opened by the keys.KEK, person keys in a
 // bounded cache. It is safe for concurrent use; an application has one.
 type Keeper struct {
-	kek   KEK
-	keys  KeyStore
+	kek   keys.KEK
+	keys  keys.Store
 	opts  Options
 	cache *personCache
 
@@ -20,13 +22,13 @@ type Keeper struct {
 	tenants map[string]*tenant
 }
 
-// NewKeeper returns a Keeper over a KEK and a store of wrapped keys. It asks neither of them; the
+// NewKeeper returns a Keeper over a keys.KEK and a store of wrapped keys. It asks neither of them; the
 // first use of a tenant does, and makes the tenant's keys when it has none.
-func NewKeeper(kek KEK, keys KeyStore, opts *Options) (*Keeper, error) {
-	if kek == nil || keys == nil {
-		return nil, errors.New("encrypt: a Keeper needs a KEK and a KeyStore")
+func NewKeeper(kek keys.KEK, store keys.Store, opts *Options) (*Keeper, error) {
+	if kek == nil || store == nil {
+		return nil, errors.New("encrypt: a Keeper needs a keys.KEK and a keys.Store")
 	}
-	k := &Keeper{kek: kek, keys: keys, tenants: make(map[string]*tenant)}
+	k := &Keeper{kek: kek, keys: store, tenants: make(map[string]*tenant)}
 	if opts != nil {
 		k.opts = *opts
 	}
@@ -61,7 +63,7 @@ func NewKeeper(kek KEK, keys KeyStore, opts *Options) (*Keeper, error) {
 	return k, nil
 }
 
-// KEKID returns the name of the KEK, for records and pages.
+// KEKID returns the name of the keys.KEK, for records and pages.
 func (k *Keeper) KEKID() string { return k.kek.ID() }
 
 // Erasures returns the tenant's erasure number: 1 for a tenant without an erasure. A store that
@@ -100,7 +102,7 @@ func (k *Keeper) observe(ctx context.Context, t *tenant, told uint64) (uint64, e
 	if n <= seen {
 		return n, nil
 	}
-	gone, err := k.keys.Find(ctx, t.name, KeyQuery{Since: seen})
+	gone, err := k.keys.Find(ctx, t.name, keys.Query{Since: seen})
 	if err != nil {
 		return 0, err
 	}
@@ -116,23 +118,23 @@ func (k *Keeper) observe(ctx context.Context, t *tenant, told uint64) (uint64, e
 // found is what a key id leads to: a key, or the proof that it was destroyed.
 type found struct {
 	key    *personKey
-	erased *KeyRecord
+	erased *keys.Record
 	err    error // the record is there and cannot be opened
 }
 
 // find opens the person keys with these ids, by at most one store query for those that are not
 // cached or being loaded. number is the erasure number seen before. A missing record is absent in
 // the result.
-func (k *Keeper) find(ctx context.Context, t *tenant, number uint64, ids []KeyID, out map[KeyID]found) error {
+func (k *Keeper) find(ctx context.Context, t *tenant, number uint64, ids []keys.ID, out map[keys.ID]found) error {
 	if _, err := k.tenantKeys(ctx, t, false); err != nil {
 		return err // past the outage window cached person keys serve no longer either
 	}
 	now := k.opts.Now()
 	c := k.cache
 	for {
-		var mine []KeyID
+		var mine []keys.ID
 		var waits []*loadCall
-		var waitIDs []KeyID
+		var waitIDs []keys.ID
 		c.mu.Lock()
 		for _, id := range ids {
 			if _, done := out[id]; done {
@@ -173,12 +175,12 @@ func (k *Keeper) find(ctx context.Context, t *tenant, number uint64, ids []KeyID
 }
 
 // load reads and opens the keys that this caller has claimed, and releases the claims.
-func (k *Keeper) load(ctx context.Context, t *tenant, number uint64, ids []KeyID, out map[KeyID]found) (err error) {
+func (k *Keeper) load(ctx context.Context, t *tenant, number uint64, ids []keys.ID, out map[keys.ID]found) (err error) {
 	if len(ids) == 0 {
 		return nil
 	}
 	c := k.cache
-	got := make(map[KeyID]found, len(ids))
+	got := make(map[keys.ID]found, len(ids))
 	defer func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
@@ -200,7 +202,7 @@ func (k *Keeper) load(ctx context.Context, t *tenant, number uint64, ids []KeyID
 	}()
 	todo := ids
 	for attempt := 0; attempt < 2 && len(todo) > 0; attempt++ {
-		records, err := k.keys.Find(ctx, t.name, KeyQuery{IDs: todo})
+		records, err := k.keys.Find(ctx, t.name, keys.Query{IDs: todo})
 		if err != nil {
 			return err
 		}
@@ -208,9 +210,9 @@ func (k *Keeper) load(ctx context.Context, t *tenant, number uint64, ids []KeyID
 		for i := range records {
 			r := &records[i]
 			switch r.Kind {
-			case Tombstone:
+			case keys.Tombstone:
 				got[r.ID] = found{erased: r}
-			case PersonKey:
+			case keys.PersonKey:
 				key, err := k.openPersonKey(ctx, t, r, false)
 				switch {
 				case errors.Is(err, ErrRetired): // rewrapped by a rotation since it was read
@@ -231,7 +233,7 @@ func (k *Keeper) load(ctx context.Context, t *tenant, number uint64, ids []KeyID
 
 // openPersonKey unwraps a record and checks its commitment. An epoch key that is not known is looked
 // for once: a rotation may run in another process.
-func (k *Keeper) openPersonKey(ctx context.Context, t *tenant, r *KeyRecord, write bool) (*personKey, error) {
+func (k *Keeper) openPersonKey(ctx context.Context, t *tenant, r *keys.Record, write bool) (*personKey, error) {
 	tk, err := k.tenantKeys(ctx, t, write)
 	if err != nil {
 		return nil, err
@@ -251,7 +253,7 @@ func (k *Keeper) openPersonKey(ctx context.Context, t *tenant, r *KeyRecord, wri
 // slot is a place that needs a person key to write with.
 type slot struct {
 	person    [16]byte
-	retention Retention
+	retention keys.Retention
 	key       *personKey
 }
 
@@ -266,14 +268,14 @@ func (k *Keeper) keysFor(ctx context.Context, t *tenant, number uint64, slots []
 			}
 		}
 	}
-	// Writes are bounded more tightly than reads while the KEK is away, cached keys or not.
+	// Writes are bounded more tightly than reads while the keys.KEK is away, cached keys or not.
 	tk, err := k.tenantKeys(ctx, t, true)
 	if err != nil || len(missing) == 0 {
 		return err
 	}
 	type place struct {
 		person    [16]byte
-		retention Retention
+		retention keys.Retention
 	}
 	var persons [][16]byte
 	seen := make(map[[16]byte]bool)
@@ -286,7 +288,7 @@ func (k *Keeper) keysFor(ctx context.Context, t *tenant, number uint64, slots []
 	have := make(map[place]*personKey)
 	read := func() error {
 		for attempt := 0; ; attempt++ {
-			records, err := k.keys.Find(ctx, t.name, KeyQuery{Persons: persons})
+			records, err := k.keys.Find(ctx, t.name, keys.Query{Persons: persons})
 			if err != nil {
 				return err
 			}
@@ -316,14 +318,14 @@ func (k *Keeper) keysFor(ctx context.Context, t *tenant, number uint64, slots []
 		return err
 	}
 	for attempt := 0; ; attempt++ {
-		var made []KeyRecord
+		var made []keys.Record
 		added := make(map[place]bool)
 		for _, s := range missing {
 			at := place{s.person, s.retention}
 			if have[at] == nil && !added[at] {
 				added[at] = true
-				r, err := tk.newKey(KeyRecord{
-					Tenant: t.name, ID: randomID(), Kind: PersonKey, Person: s.person,
+				r, err := tk.newKey(keys.Record{
+					Tenant: t.name, ID: randomID(), Kind: keys.PersonKey, Person: s.person,
 					Retention: s.retention, Created: now.UTC().Truncate(time.Second),
 				})
 				if err != nil {

@@ -1,26 +1,30 @@
 package encrypt
 
-import "context"
+import (
+	"context"
+
+	"github.com/crmguard/crmguard/encrypt/keys"
+)
 
 // MissingKeys tells which sealed values, by their places, name a key that the store neither has nor knows
 // as destroyed: nobody will open them again, unless a backup of the keys is brought back. Nothing is
-// opened and the KEK is not asked. A value that is too short to name a key counts as missing.
+// opened and the keys.KEK is not asked. A value that is too short to name a key counts as missing.
 func (k *Keeper) MissingKeys(ctx context.Context, tenant string, sealed [][]byte) ([]int, error) {
 	if err := checkTenant(tenant); err != nil {
 		return nil, err
 	}
-	known := map[KeyID]bool{}
+	known := map[keys.ID]bool{}
 	for _, data := range sealed {
 		if h, err := parseHeader(data); err == nil {
 			known[h.key] = false
 		}
 	}
-	ids := make([]KeyID, 0, len(known))
+	ids := make([]keys.ID, 0, len(known))
 	for id := range known {
 		ids = append(ids, id)
 	}
 	if len(ids) > 0 {
-		records, err := k.keys.Find(ctx, tenant, KeyQuery{IDs: ids})
+		records, err := k.keys.Find(ctx, tenant, keys.Query{IDs: ids})
 		if err != nil {
 			return nil, err
 		}

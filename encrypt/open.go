@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+
+	"github.com/crmguard/crmguard/encrypt/keys"
 )
 
 // SealedNames returns the names of all sealed fields, for an Open that opens everything.
@@ -50,7 +52,7 @@ func (c *Codec[T]) OpenAll(ctx context.Context, k *Keeper, recs []Record, fields
 	if err != nil {
 		return nil, err
 	}
-	var ids []KeyID
+	var ids []keys.ID
 	var told uint64
 	for i := range recs {
 		if recs[i].Tenant != t.name {
@@ -72,7 +74,7 @@ func (c *Codec[T]) OpenAll(ctx context.Context, k *Keeper, recs []Record, fields
 			}
 		}
 	}
-	got := make(map[KeyID]found, len(ids))
+	got := make(map[keys.ID]found, len(ids))
 	if len(ids) > 0 {
 		number, err := k.observe(ctx, t, told)
 		if err != nil {
@@ -116,7 +118,7 @@ func (c *Codec[T]) at(err error, i, n int) error {
 
 // openField opens one field of one record, or empties it.
 func (c *Codec[T]) openField(ctx context.Context, k *Keeper, t *tenant, sc *scratch, p *fieldPlan, rec *Record,
-	rv, f reflect.Value, fields []SealedField, got map[KeyID]found) (State, error) {
+	rv, f reflect.Value, fields []SealedField, got map[keys.ID]found) (State, error) {
 	var data []byte
 	for i := range fields {
 		if fields[i].Name == p.Name {

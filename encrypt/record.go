@@ -2,6 +2,8 @@ package encrypt
 
 import (
 	"time"
+
+	"github.com/crmguard/crmguard/encrypt/keys"
 )
 
 // Record says which record a value belongs to. All three ids are bound into every ciphertext.
@@ -10,7 +12,7 @@ type Record struct {
 	ID     [16]byte
 	Person [16]byte // the record's own data subject: whose data its fields are by default
 	// Erasure is the tenant's erasure number as it was read in the same query as the record.
-	// 0 = the Keeper asks its KeyStore.
+	// 0 = the Keeper asks its keys.Store.
 	Erasure uint64
 }
 
@@ -75,9 +77,9 @@ type Options struct {
 	CacheEntries  int              // most person keys held; 0 = 50,000
 	CacheBytes    int64            // most memory they may take, estimated; 0 = 64 MiB
 	CacheMessages uint64           // values sealed by one cached key before it is read anew; 0 = 2^28
-	Refresh       time.Duration    // the KEK is asked again for cached epoch keys after this; 0 = 1 hour
-	StaleReads    time.Duration    // how long past Refresh they still open when the KEK is away; 0 = 4 hours
-	StaleWrites   time.Duration    // how long past Refresh they still seal when the KEK is away; 0 = 15 minutes
+	Refresh       time.Duration    // the keys.KEK is asked again for cached epoch keys after this; 0 = 1 hour
+	StaleReads    time.Duration    // how long past Refresh they still open when the keys.KEK is away; 0 = 4 hours
+	StaleWrites   time.Duration    // how long past Refresh they still seal when the keys.KEK is away; 0 = 15 minutes
 	Now           func() time.Time // 0 = time.Now
 }
 
@@ -95,7 +97,7 @@ type CodecOptions struct {
 
 // Receipt tells what [Keeper.Erase] destroyed.
 type Receipt struct {
-	Keys   []KeyID   // keys destroyed by this call; empty when there was nothing left to destroy
+	Keys   []keys.ID // keys destroyed by this call; empty when there was nothing left to destroy
 	Number uint64    // the tenant's erasure number afterwards
 	At     time.Time // UTC
 }
@@ -109,7 +111,7 @@ type Field struct {
 	Clear     bool   // a clear column; otherwise sealed
 	Indexed   bool   // a clear column that lists sort by or filter on
 	Person    string // Go name of the field that holds the person's id; "" = the record's own person
-	Retention Retention
+	Retention keys.Retention
 	Indexes   []Index
 	Mask      string // name of the mask; "" = a masked value shows nothing
 }

@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/crmguard/crmguard/encrypt/keys"
 )
 
 const rotateBatch = 500
 
-// Rotate begins a new epoch of a tenant: a new version of the KEK when it can make one, a new epoch
+// Rotate begins a new epoch of a tenant: a new version of the keys.KEK when it can make one, a new epoch
 // key, all living person and tenant keys rewrapped under it, the old epoch key retired. Data is not
 // touched. progress, which may be nil, hears how many keys are done of how many.
 //
@@ -27,7 +29,7 @@ func (k *Keeper) Rotate(ctx context.Context, tenant string, progress func(done, 
 		return err
 	}
 	if len(tk.epochs) == 1 {
-		if r, ok := k.kek.(Rotator); ok {
+		if r, ok := k.kek.(keys.Rotator); ok {
 			if err := r.Rotate(ctx); err != nil {
 				return fmt.Errorf("encrypt: new version of the KEK: %w", err)
 			}
@@ -36,14 +38,14 @@ func (k *Keeper) Rotate(ctx context.Context, tenant string, progress func(done, 
 		if err != nil {
 			return err
 		}
-		if err := k.keys.Add(ctx, tenant, []KeyRecord{epoch}); err != nil {
+		if err := k.keys.Add(ctx, tenant, []keys.Record{epoch}); err != nil {
 			return err
 		}
 	}
 	if tk, err = k.reloadNow(ctx, t); err != nil {
 		return err
 	}
-	var old []KeyID
+	var old []keys.ID
 	total := 0
 	for id := range tk.epochs {
 		if id == tk.current {
@@ -56,7 +58,7 @@ func (k *Keeper) Rotate(ctx context.Context, tenant string, progress func(done, 
 		}
 		total += n
 	}
-	slices.SortFunc(old, func(a, b KeyID) int { return slices.Compare(a[:], b[:]) })
+	slices.SortFunc(old, func(a, b keys.ID) int { return slices.Compare(a[:], b[:]) })
 	done := 0
 	report := func() {
 		if progress != nil {
@@ -87,10 +89,10 @@ func (k *Keeper) Rotate(ctx context.Context, tenant string, progress func(done, 
 }
 
 // rewrapAll rewraps the keys that one old epoch key wraps, in batches.
-func (k *Keeper) rewrapAll(ctx context.Context, tk *tenantKeys, tenant string, epoch KeyID, step func(n int)) (moved, bad int, err error) {
-	var after KeyID
+func (k *Keeper) rewrapAll(ctx context.Context, tk *tenantKeys, tenant string, epoch keys.ID, step func(n int)) (moved, bad int, err error) {
+	var after keys.ID
 	for {
-		records, err := k.keys.Find(ctx, tenant, KeyQuery{All: true, Under: epoch, After: after, Limit: rotateBatch})
+		records, err := k.keys.Find(ctx, tenant, keys.Query{All: true, Under: epoch, After: after, Limit: rotateBatch})
 		if err != nil || len(records) == 0 {
 			return moved, bad, err
 		}

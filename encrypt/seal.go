@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+
+	"github.com/crmguard/crmguard/encrypt/keys"
 )
 
 // Seal encrypts the protected fields of v for the record. prev is what the store holds of the record
@@ -172,7 +174,7 @@ func (j *sealJob[T]) plan(prev []SealedField, keep []string) error {
 	return nil
 }
 
-func (j *sealJob[T]) slot(person [16]byte, class Retention) *slot {
+func (j *sealJob[T]) slot(person [16]byte, class keys.Retention) *slot {
 	for _, s := range j.slots {
 		if s.person == person && s.retention == class {
 			return s
@@ -186,7 +188,7 @@ func (j *sealJob[T]) slot(person [16]byte, class Retention) *slot {
 // checkKept refuses to keep a ciphertext for a person whose key did not seal it: it would never
 // open again. An erased one stays as it is.
 func (j *sealJob[T]) checkKept(ctx context.Context, k *Keeper, t *tenant, number uint64) error {
-	var ids []KeyID
+	var ids []keys.ID
 	for _, s := range j.steps {
 		if s.kept != nil {
 			h, err := parseHeader(s.kept.Data)
@@ -199,7 +201,7 @@ func (j *sealJob[T]) checkKept(ctx context.Context, k *Keeper, t *tenant, number
 	if len(ids) == 0 {
 		return nil
 	}
-	got := make(map[KeyID]found, len(ids))
+	got := make(map[keys.ID]found, len(ids))
 	if err := k.find(ctx, t, number, ids, got); err != nil {
 		return err
 	}

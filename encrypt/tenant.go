@@ -17,6 +17,8 @@ import (
 	"github.com/tink-crypto/tink-go/v2/keyset"
 	"github.com/tink-crypto/tink-go/v2/secretdata"
 	"github.com/tink-crypto/tink-go/v2/tink"
+
+	"github.com/crmguard/crmguard/encrypt/keys"
 )
 
 // The purposes of tenant keys.
@@ -27,30 +29,30 @@ const (
 	purposeTomb   = "tombstone"
 )
 
-// kekPatience bounds one call of a KEK that has no deadline of its own.
+// kekPatience bounds one call of a keys.KEK that has no deadline of its own.
 const kekPatience = 15 * time.Second
 
 // tenant is the state of one tenant in a Keeper.
 type tenant struct {
 	name    string
 	erasure uint64        // last number seen; guarded by the cache's mutex, as the keys it vouches for
-	loading chan struct{} // holds one token: who has it may ask the KEK
+	loading chan struct{} // holds one token: who has it may ask the keys.KEK
 
 	mu      sync.Mutex
 	keys    *tenantKeys
-	retryAt time.Time // after a failure the KEK is left alone until then
+	retryAt time.Time // after a failure the keys.KEK is left alone until then
 }
 
 // tenantKeys are the opened epoch and tenant keys. They never change; a reload makes new ones.
 type tenantKeys struct {
-	epochs  map[KeyID]tink.AEAD
-	current KeyID
+	epochs  map[keys.ID]tink.AEAD
+	current keys.ID
 	version uint32 // of the current epoch
 	loaded  time.Time
 
 	index, mac, tomb []byte
 	secret           []byte
-	secretID         KeyID
+	secretID         keys.ID
 
 	mu      sync.RWMutex
 	indexes map[indexRef]*indexKey
@@ -73,7 +75,7 @@ func (k *Keeper) tenant(name string) (*tenant, error) {
 	return t, nil
 }
 
-// tenantKeys returns the tenant's opened keys. Past Refresh the KEK is asked again; when it is
+// tenantKeys returns the tenant's opened keys. Past Refresh the keys.KEK is asked again; when it is
 // away they serve reads and writes for as long as the Options allow.
 func (k *Keeper) tenantKeys(ctx context.Context, t *tenant, write bool) (*tenantKeys, error) {
 	bound := k.opts.Refresh + k.opts.StaleReads
@@ -98,7 +100,7 @@ func (k *Keeper) tenantKeys(ctx context.Context, t *tenant, write bool) (*tenant
 		select {
 		case t.loading <- struct{}{}:
 		default:
-			return tk, nil // another caller asks the KEK already
+			return tk, nil // another caller asks the keys.KEK already
 		}
 	} else {
 		select {
@@ -152,7 +154,7 @@ func (k *Keeper) reload(ctx context.Context, t *tenant, old *tenantKeys) (*tenan
 // loadTenant reads, opens and installs the tenant's keys, and makes them for a new tenant. The
 // caller holds the loading token.
 func (k *Keeper) loadTenant(ctx context.Context, t *tenant) (*tenantKeys, error) {
-	records, err := k.keys.Find(ctx, t.name, KeyQuery{Tenant: true})
+	records, err := k.keys.Find(ctx, t.name, keys.Query{Tenant: true})
 	if err != nil {
 		return nil, err
 	}
@@ -160,17 +162,17 @@ func (k *Keeper) loadTenant(ctx context.Context, t *tenant) (*tenantKeys, error)
 		if err := k.foundTenant(ctx, t.name); err != nil {
 			return nil, err
 		}
-		if records, err = k.keys.Find(ctx, t.name, KeyQuery{Tenant: true}); err != nil {
+		if records, err = k.keys.Find(ctx, t.name, keys.Query{Tenant: true}); err != nil {
 			return nil, err
 		}
 	}
 	tk := &tenantKeys{
-		epochs: make(map[KeyID]tink.AEAD), indexes: make(map[indexRef]*indexKey),
+		epochs: make(map[keys.ID]tink.AEAD), indexes: make(map[indexRef]*indexKey),
 		labels: make(map[string]tink.AEAD), loaded: k.opts.Now(),
 	}
 	for i := range records {
 		r := &records[i]
-		if r.Kind != EpochKey || len(r.Wrapped) == 0 {
+		if r.Kind != keys.EpochKey || len(r.Wrapped) == 0 {
 			continue
 		}
 		a, err := k.openEpoch(ctx, r)
@@ -184,7 +186,7 @@ func (k *Keeper) loadTenant(ctx context.Context, t *tenant) (*tenantKeys, error)
 	}
 	for i := range records {
 		r := &records[i]
-		if r.Kind != TenantKey || r.Version != 1 {
+		if r.Kind != keys.TenantKey || r.Version != 1 {
 			continue
 		}
 		key, err := tk.unwrap(r)
@@ -219,11 +221,11 @@ func (k *Keeper) foundTenant(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	tk := &tenantKeys{epochs: map[KeyID]tink.AEAD{epoch.ID: a}, current: epoch.ID}
-	records := []KeyRecord{epoch}
+	tk := &tenantKeys{epochs: map[keys.ID]tink.AEAD{epoch.ID: a}, current: epoch.ID}
+	records := []keys.Record{epoch}
 	for _, purpose := range []string{purposeIndex, purposeMAC, purposeSecret, purposeTomb} {
-		r, err := tk.newKey(KeyRecord{
-			Tenant: name, ID: randomID(), Kind: TenantKey, Version: 1, Purpose: purpose, Created: now,
+		r, err := tk.newKey(keys.Record{
+			Tenant: name, ID: randomID(), Kind: keys.TenantKey, Version: 1, Purpose: purpose, Created: now,
 		})
 		if err != nil {
 			return err
@@ -233,10 +235,10 @@ func (k *Keeper) foundTenant(ctx context.Context, name string) error {
 	return k.keys.Add(ctx, name, records)
 }
 
-// newEpoch makes an epoch key: a Tink keyset of one XAES-256-GCM key, wrapped by the KEK.
-func (k *Keeper) newEpoch(ctx context.Context, tenant string, version uint32, now time.Time) (KeyRecord, tink.AEAD, error) {
-	r := KeyRecord{
-		Tenant: tenant, ID: randomID(), Kind: EpochKey, Version: version, Purpose: k.kek.ID(), Created: now,
+// newEpoch makes an epoch key: a Tink keyset of one XAES-256-GCM key, wrapped by the keys.KEK.
+func (k *Keeper) newEpoch(ctx context.Context, tenant string, version uint32, now time.Time) (keys.Record, tink.AEAD, error) {
+	r := keys.Record{
+		Tenant: tenant, ID: randomID(), Kind: keys.EpochKey, Version: version, Purpose: k.kek.ID(), Created: now,
 	}
 	h, err := keyset.NewHandle(aead.XAES256GCM192BitNonceKeyTemplate())
 	if err != nil {
@@ -257,7 +259,7 @@ func (k *Keeper) newEpoch(ctx context.Context, tenant string, version uint32, no
 	return r, a, nil
 }
 
-func (k *Keeper) openEpoch(ctx context.Context, r *KeyRecord) (tink.AEAD, error) {
+func (k *Keeper) openEpoch(ctx context.Context, r *keys.Record) (tink.AEAD, error) {
 	ctx, cancel := context.WithTimeout(ctx, kekPatience)
 	defer cancel()
 	through := &kekAEAD{kek: k.kek, outer: ctx}
@@ -279,9 +281,9 @@ func (k *Keeper) openEpoch(ctx context.Context, r *KeyRecord) (tink.AEAD, error)
 	return a, nil
 }
 
-// kekAEAD shows a KEK to Tink and remembers the KEK's own error.
+// kekAEAD shows a keys.KEK to Tink and remembers the keys.KEK's own error.
 type kekAEAD struct {
-	kek   KEK
+	kek   keys.KEK
 	outer context.Context
 	err   error
 }
@@ -298,12 +300,12 @@ func (a *kekAEAD) DecryptWithContext(ctx context.Context, wrapped, ad []byte) ([
 	return out, err
 }
 
-// cause turns a failure into an error of this package. A KEK that does not answer in time is
+// cause turns a failure into an error of this package. A keys.KEK that does not answer in time is
 // unavailable; the caller's own cancellation is the caller's.
 func (a *kekAEAD) cause() error {
 	switch {
 	case a.err == nil:
-		return ErrTampered // the KEK was content, the keyset inside was not
+		return ErrTampered // the keys.KEK was content, the keyset inside was not
 	case errors.Is(a.err, ErrTampered), errors.Is(a.err, ErrAuth), errors.Is(a.err, ErrKMSUnavailable), errors.Is(a.err, context.Canceled):
 		return a.err
 	case errors.Is(a.err, context.DeadlineExceeded):
@@ -312,8 +314,8 @@ func (a *kekAEAD) cause() error {
 	return fmt.Errorf("encrypt: key service: %w", a.err)
 }
 
-// epochAD is what the KEK authenticates with an epoch key.
-func epochAD(r *KeyRecord) []byte {
+// epochAD is what the keys.KEK authenticates with an epoch key.
+func epochAD(r *keys.Record) []byte {
 	var v [4]byte
 	binary.BigEndian.PutUint32(v[:], r.Version)
 	ad := appendPart(nil, labelEpoch)
@@ -323,7 +325,7 @@ func epochAD(r *KeyRecord) []byte {
 }
 
 // keyAD is what an epoch key authenticates with a tenant or person key.
-func keyAD(r *KeyRecord) []byte {
+func keyAD(r *keys.Record) []byte {
 	var v [4]byte
 	binary.BigEndian.PutUint32(v[:], r.Version)
 	ad := appendPart(nil, labelKey)
@@ -338,7 +340,7 @@ func keyAD(r *KeyRecord) []byte {
 }
 
 // newKey fills in Epoch, Wrapped and Commitment of a fresh random key.
-func (tk *tenantKeys) newKey(r KeyRecord) (KeyRecord, error) {
+func (tk *tenantKeys) newKey(r keys.Record) (keys.Record, error) {
 	key := make([]byte, 32)
 	rand.Read(key)
 	defer clear(key)
@@ -347,18 +349,18 @@ func (tk *tenantKeys) newKey(r KeyRecord) (KeyRecord, error) {
 }
 
 // wrap wraps key under the current epoch.
-func (tk *tenantKeys) wrap(r KeyRecord, key []byte) (KeyRecord, error) {
+func (tk *tenantKeys) wrap(r keys.Record, key []byte) (keys.Record, error) {
 	r.Epoch = tk.current
 	wrapped, err := tk.epochs[tk.current].Encrypt(key, keyAD(&r))
 	if err != nil {
-		return KeyRecord{}, errors.New("encrypt: cannot wrap a key")
+		return keys.Record{}, errors.New("encrypt: cannot wrap a key")
 	}
 	r.Wrapped = wrapped
 	return r, nil
 }
 
 // unwrap opens a tenant or person key and checks its commitment.
-func (tk *tenantKeys) unwrap(r *KeyRecord) ([]byte, error) {
+func (tk *tenantKeys) unwrap(r *keys.Record) ([]byte, error) {
 	a := tk.epochs[r.Epoch]
 	if a == nil {
 		return nil, ErrRetired

@@ -23,6 +23,7 @@ import (
 	"github.com/crmguard/crmguard/crm/guard"
 	"github.com/crmguard/crmguard/crm/memstore"
 	"github.com/crmguard/crmguard/encrypt"
+	"github.com/crmguard/crmguard/encrypt/keys"
 	"github.com/crmguard/crmguard/encrypt/localkek"
 )
 
@@ -105,7 +106,7 @@ func newRig(t testing.TB) *rig {
 	kek, err := localkek.Open(filepath.Join(t.TempDir(), "kek"), nil)
 	require.NoError(t, err)
 	r := &rig{store: &store{Store: memstore.New()}}
-	r.keeper, err = encrypt.NewKeeper(kek, encrypt.NewMemoryKeys(), nil)
+	r.keeper, err = encrypt.NewKeeper(kek, keys.NewMemory(), nil)
 	require.NoError(t, err)
 	signer, err := audit.NewEd25519Signer("test/log", ed25519.NewKeyFromSeed(make([]byte, 32)))
 	require.NoError(t, err)

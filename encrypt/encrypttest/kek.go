@@ -1,4 +1,4 @@
-// Package encrypttest holds the suites that every encrypt.KEK and encrypt.KeyStore passes, and a KEK
+// Package encrypttest holds the suites that every keys.KEK and keys.Store passes, and a KEK
 // that fails on demand.
 package encrypttest
 
@@ -12,13 +12,14 @@ import (
 	"time"
 
 	"github.com/crmguard/crmguard/encrypt"
+	"github.com/crmguard/crmguard/encrypt/keys"
 )
 
 // TestKEK checks a KEK. open returns the same key each time, as a restarted process would get it.
-func TestKEK(t *testing.T, open func(testing.TB) encrypt.KEK) {
+func TestKEK(t *testing.T, open func(testing.TB) keys.KEK) {
 	ctx := context.Background()
 	secret, ad := []byte("a key of thirty-two random bytes"), []byte("tenant and epoch")
-	wrap := func(t *testing.T, k encrypt.KEK, plain, ad []byte) []byte {
+	wrap := func(t *testing.T, k keys.KEK, plain, ad []byte) []byte {
 		t.Helper()
 		w, err := k.Wrap(ctx, plain, ad)
 		if err != nil {
@@ -114,7 +115,7 @@ func TestKEK(t *testing.T, open func(testing.TB) encrypt.KEK) {
 	})
 	t.Run("rotation", func(t *testing.T) {
 		k, other := open(t), open(t)
-		r, ok := k.(encrypt.Rotator)
+		r, ok := k.(keys.Rotator)
 		if !ok {
 			t.Skip("no Rotator")
 		}
@@ -123,7 +124,7 @@ func TestKEK(t *testing.T, open func(testing.TB) encrypt.KEK) {
 			t.Fatal(err)
 		}
 		after := wrap(t, k, secret, ad)
-		for _, k := range []encrypt.KEK{k, other, open(t)} {
+		for _, k := range []keys.KEK{k, other, open(t)} {
 			for _, w := range [][]byte{before, after} {
 				if got, err := k.Unwrap(ctx, w, ad); err != nil || !bytes.Equal(got, secret) {
 					t.Fatalf("after a rotation: %v", err)
@@ -148,7 +149,7 @@ const (
 
 // FaultKEK passes calls on to another KEK, slowly or not at all. It counts them.
 type FaultKEK struct {
-	inner encrypt.KEK
+	inner keys.KEK
 
 	mu    sync.Mutex
 	fault Fault
@@ -157,7 +158,7 @@ type FaultKEK struct {
 }
 
 // NewFaultKEK returns a FaultKEK without a fault.
-func NewFaultKEK(inner encrypt.KEK) *FaultKEK { return &FaultKEK{inner: inner} }
+func NewFaultKEK(inner keys.KEK) *FaultKEK { return &FaultKEK{inner: inner} }
 
 // Set changes the fault for all calls that begin later.
 func (f *FaultKEK) Set(fault Fault) {
@@ -208,10 +209,10 @@ func (f *FaultKEK) begin(ctx context.Context) (Fault, error) {
 	return fault, nil
 }
 
-// ID implements encrypt.KEK.
+// ID implements keys.KEK.
 func (f *FaultKEK) ID() string { return f.inner.ID() }
 
-// Wrap implements encrypt.KEK.
+// Wrap implements keys.KEK.
 func (f *FaultKEK) Wrap(ctx context.Context, plaintext, ad []byte) ([]byte, error) {
 	if _, err := f.begin(ctx); err != nil {
 		return nil, err
@@ -219,7 +220,7 @@ func (f *FaultKEK) Wrap(ctx context.Context, plaintext, ad []byte) ([]byte, erro
 	return f.inner.Wrap(ctx, plaintext, ad)
 }
 
-// Unwrap implements encrypt.KEK.
+// Unwrap implements keys.KEK.
 func (f *FaultKEK) Unwrap(ctx context.Context, wrapped, ad []byte) ([]byte, error) {
 	fault, err := f.begin(ctx)
 	if err != nil {
@@ -234,12 +235,12 @@ func (f *FaultKEK) Unwrap(ctx context.Context, wrapped, ad []byte) ([]byte, erro
 	return out, err
 }
 
-// Rotate implements encrypt.Rotator, when the inner KEK does.
+// Rotate implements keys.Rotator, when the inner KEK does.
 func (f *FaultKEK) Rotate(ctx context.Context) error {
 	if _, err := f.begin(ctx); err != nil {
 		return err
 	}
-	if r, ok := f.inner.(encrypt.Rotator); ok {
+	if r, ok := f.inner.(keys.Rotator); ok {
 		return r.Rotate(ctx)
 	}
 	return nil

@@ -32,7 +32,7 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/crmguard/crmguard/encrypt"
+	"github.com/crmguard/crmguard/encrypt/keys"
 )
 
 // Errors of Open.
@@ -50,7 +50,7 @@ type Options struct {
 	MustExist bool // a missing file is an error; false = it is made
 }
 
-// KEK is a key encryption key in a file. It implements encrypt.KEK and encrypt.Rotator.
+// KEK is a key encryption key in a file. It implements keys.KEK and keys.Rotator.
 type KEK struct {
 	path string
 
@@ -227,7 +227,7 @@ const (
 	nonceSize  = 12
 )
 
-// Wrap implements encrypt.KEK with the newest version.
+// Wrap implements keys.KEK with the newest version.
 func (k *KEK) Wrap(ctx context.Context, plaintext, ad []byte) ([]byte, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -246,14 +246,14 @@ func (k *KEK) Wrap(ctx context.Context, plaintext, ad []byte) ([]byte, error) {
 	return gcm.Seal(out, out[wrapHeader:], plaintext, boundAD(out[:wrapHeader], ad)), nil
 }
 
-// Unwrap implements encrypt.KEK. A version that a rotation in another process has added is read
+// Unwrap implements keys.KEK. A version that a rotation in another process has added is read
 // from the file.
 func (k *KEK) Unwrap(ctx context.Context, wrapped, ad []byte) ([]byte, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
 	if len(wrapped) < wrapHeader+nonceSize+16 || wrapped[0] != wrapFormat {
-		return nil, encrypt.ErrTampered
+		return nil, keys.ErrTampered
 	}
 	version := int64(binary.BigEndian.Uint32(wrapped[1:]))
 	gcm := k.version(version)
@@ -262,13 +262,13 @@ func (k *KEK) Unwrap(ctx context.Context, wrapped, ad []byte) ([]byte, error) {
 			return nil, err
 		}
 		if gcm = k.version(version); gcm == nil {
-			return nil, encrypt.ErrTampered
+			return nil, keys.ErrTampered
 		}
 	}
 	body := wrapped[wrapHeader:]
 	out, err := gcm.Open(nil, body[:nonceSize], body[nonceSize:], boundAD(wrapped[:wrapHeader], ad))
 	if err != nil {
-		return nil, encrypt.ErrTampered
+		return nil, keys.ErrTampered
 	}
 	return out, nil
 }
@@ -291,7 +291,7 @@ func (k *KEK) version(n int64) cipher.AEAD {
 func (k *KEK) reread() error {
 	f, err := read(k.path)
 	if err != nil {
-		return fmt.Errorf("%w: %v", encrypt.ErrKMSUnavailable, err)
+		return fmt.Errorf("%w: %v", keys.ErrKMSUnavailable, err)
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -301,7 +301,7 @@ func (k *KEK) reread() error {
 	return nil
 }
 
-// Rotate implements encrypt.Rotator: it adds a version to the file, which is replaced as a whole.
+// Rotate implements keys.Rotator: it adds a version to the file, which is replaced as a whole.
 // Errors: ErrLocked, ErrInsecure, ErrDamaged, and those of the file system.
 func (k *KEK) Rotate(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {

@@ -10,14 +10,14 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/crmguard/crmguard/encrypt"
 	"github.com/crmguard/crmguard/encrypt/encrypttest"
+	"github.com/crmguard/crmguard/encrypt/keys"
 	"github.com/crmguard/crmguard/encrypt/localkek"
 )
 
 func TestKEK(t *testing.T) {
 	dir := t.TempDir()
-	encrypttest.TestKEK(t, func(t testing.TB) encrypt.KEK {
+	encrypttest.TestKEK(t, func(t testing.TB) keys.KEK {
 		k, err := localkek.Open(filepath.Join(dir, "kek"), nil)
 		if err != nil {
 			t.Fatal(err)
@@ -135,7 +135,7 @@ func TestAnotherFileDoesNotOpen(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := b.Unwrap(context.Background(), w, nil); !errors.Is(err, encrypt.ErrTampered) {
+	if _, err := b.Unwrap(context.Background(), w, nil); !errors.Is(err, keys.ErrTampered) {
 		t.Fatalf("got %v, want ErrTampered", err)
 	}
 }

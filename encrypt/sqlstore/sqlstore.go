@@ -18,7 +18,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/crmguard/crmguard/encrypt"
+	"github.com/crmguard/crmguard/encrypt/keys"
 	"github.com/crmguard/crmguard/internal/dialect"
 )
 
@@ -30,7 +30,7 @@ type Options struct {
 	Reads *sql.DB // a second handle for queries, such as SQLite's read-only one; nil = the first
 }
 
-// Store is an encrypt.KeyStore in SQL.
+// Store is an keys.Store in SQL.
 type Store struct {
 	db, reads *sql.DB
 	dialect   dialect.Dialect
@@ -67,7 +67,7 @@ func Open(ctx context.Context, db *sql.DB, dialectName string, opts *Options) (*
 
 // wrap keeps the database's words, which may hold values, out of the text.
 func (s *Store) wrap(what string, err error) error {
-	if err == nil || errors.Is(err, encrypt.ErrRetired) {
+	if err == nil || errors.Is(err, keys.ErrRetired) {
 		return err
 	}
 	return &storeError{what: what, code: dialect.Code(err), err: err}
@@ -89,10 +89,10 @@ func (e *storeError) Error() string {
 // Unwrap returns the database's error.
 func (e *storeError) Unwrap() error { return e.err }
 
-// Find implements encrypt.KeyStore.
-func (s *Store) Find(ctx context.Context, tenant string, q encrypt.KeyQuery) ([]encrypt.KeyRecord, error) {
+// Find implements keys.Store.
+func (s *Store) Find(ctx context.Context, tenant string, q keys.Query) ([]keys.Record, error) {
 	base := "SELECT " + columns + " FROM encrypt_key WHERE tenant = ? AND "
-	var out []encrypt.KeyRecord
+	var out []keys.Record
 	var err error
 	switch {
 	case q.IDs != nil:
@@ -106,7 +106,7 @@ func (s *Store) Find(ctx context.Context, tenant string, q encrypt.KeyQuery) ([]
 			}
 		}
 		slices.SortFunc(out, byID)
-		return slices.CompactFunc(out, func(a, b encrypt.KeyRecord) bool { return a.ID == b.ID }), nil
+		return slices.CompactFunc(out, func(a, b keys.Record) bool { return a.ID == b.ID }), nil
 	case q.Persons != nil:
 		for part := range slices.Chunk(q.Persons, chunk) {
 			args := []any{tenant}
@@ -118,13 +118,13 @@ func (s *Store) Find(ctx context.Context, tenant string, q encrypt.KeyQuery) ([]
 			}
 		}
 		slices.SortFunc(out, byID)
-		return slices.CompactFunc(out, func(a, b encrypt.KeyRecord) bool { return a.ID == b.ID }), nil
+		return slices.CompactFunc(out, func(a, b keys.Record) bool { return a.ID == b.ID }), nil
 	case q.Tenant:
 		return s.query(ctx, nil, base+"kind IN ('epoch', 'tenant') ORDER BY id", []any{tenant})
 	case q.All:
 		args := []any{tenant, q.After[:]}
 		text := base + "id > ?"
-		if q.Under != (encrypt.KeyID{}) {
+		if q.Under != (keys.ID{}) {
 			text += " AND epoch = ?"
 			args = append(args, q.Under[:])
 		}
@@ -138,9 +138,9 @@ func (s *Store) Find(ctx context.Context, tenant string, q encrypt.KeyQuery) ([]
 	}
 }
 
-func byID(a, b encrypt.KeyRecord) int { return bytes.Compare(a.ID[:], b.ID[:]) }
+func byID(a, b keys.Record) int { return bytes.Compare(a.ID[:], b.ID[:]) }
 
-func (s *Store) query(ctx context.Context, out []encrypt.KeyRecord, text string, args []any) ([]encrypt.KeyRecord, error) {
+func (s *Store) query(ctx context.Context, out []keys.Record, text string, args []any) ([]keys.Record, error) {
 	rows, err := s.reads.QueryContext(ctx, s.dialect.Rebind(text), args...)
 	if err != nil {
 		return nil, s.wrap("find", err)
@@ -150,20 +150,20 @@ func (s *Store) query(ctx context.Context, out []encrypt.KeyRecord, text string,
 	var slot string
 	var version, created, number int64
 	for rows.Next() {
-		var r encrypt.KeyRecord
+		var r keys.Record
 		if err := rows.Scan(&r.Tenant, &id, &slot, &r.Kind, &version, &r.Purpose, &person, &r.Retention,
 			&epoch, &r.Wrapped, &r.Commitment, &created, &number); err != nil {
 			return nil, s.wrap("find", err)
 		}
 		if len(id) != 8 || len(person) != 16 || len(epoch) != 8 {
-			return nil, fmt.Errorf("%w: key record", encrypt.ErrTampered)
+			return nil, fmt.Errorf("%w: key record", keys.ErrTampered)
 		}
 		copy(r.ID[:], id)
 		copy(r.Person[:], person)
 		copy(r.Epoch[:], epoch)
 		r.Version, r.Number, r.Created = uint32(version), uint64(number), time.Unix(created, 0).UTC()
 		if r.Slot() != slot { // a row that was moved into another's place
-			return nil, fmt.Errorf("%w: key record", encrypt.ErrTampered)
+			return nil, fmt.Errorf("%w: key record", keys.ErrTampered)
 		}
 		out = append(out, r)
 	}
@@ -208,14 +208,14 @@ func (s *Store) forShare(word string) string {
 }
 
 // alive returns which of the epoch keys exist and are not retired, and holds them so until commit.
-func (s *Store) alive(ctx context.Context, tx *sql.Tx, tenant string, records []encrypt.KeyRecord) (map[encrypt.KeyID]bool, error) {
-	var want []encrypt.KeyID
+func (s *Store) alive(ctx context.Context, tx *sql.Tx, tenant string, records []keys.Record) (map[keys.ID]bool, error) {
+	var want []keys.ID
 	for _, r := range records {
-		if r.Kind != encrypt.EpochKey && !slices.Contains(want, r.Epoch) {
+		if r.Kind != keys.EpochKey && !slices.Contains(want, r.Epoch) {
 			want = append(want, r.Epoch)
 		}
 	}
-	out := make(map[encrypt.KeyID]bool, len(want))
+	out := make(map[keys.ID]bool, len(want))
 	for _, id := range want {
 		var n int64
 		err := tx.QueryRowContext(ctx, s.dialect.Rebind("SELECT length(wrapped) FROM encrypt_key WHERE tenant = ? AND id = ? AND kind = 'epoch'")+
@@ -228,25 +228,25 @@ func (s *Store) alive(ctx context.Context, tx *sql.Tx, tenant string, records []
 	return out, nil
 }
 
-// Add implements encrypt.KeyStore.
-func (s *Store) Add(ctx context.Context, tenant string, records []encrypt.KeyRecord) error {
+// Add implements keys.Store.
+func (s *Store) Add(ctx context.Context, tenant string, records []keys.Record) error {
 	if len(records) == 0 {
 		return nil
 	}
-	var epochs, others []encrypt.KeyRecord
+	var epochs, others []keys.Record
 	for _, r := range records {
 		r.Tenant = tenant
 		switch r.Kind {
-		case encrypt.EpochKey:
+		case keys.EpochKey:
 			epochs = append(epochs, r)
-		case encrypt.Tombstone:
+		case keys.Tombstone:
 			return errors.New("encrypt/sqlstore: tombstones are added by Erase")
 		default:
 			others = append(others, r)
 		}
 	}
 	// One order for all writers, so that they wait for each other and never in a circle.
-	slices.SortFunc(others, func(a, b encrypt.KeyRecord) int { return strings.Compare(a.Slot(), b.Slot()) })
+	slices.SortFunc(others, func(a, b keys.Record) int { return strings.Compare(a.Slot(), b.Slot()) })
 	return s.tx(ctx, "add", func(tx *sql.Tx) error {
 		if err := s.insert(ctx, tx, epochs); err != nil {
 			return err
@@ -255,7 +255,7 @@ func (s *Store) Add(ctx context.Context, tenant string, records []encrypt.KeyRec
 		if err != nil {
 			return err
 		}
-		var fresh []encrypt.KeyRecord
+		var fresh []keys.Record
 		for _, r := range others {
 			if alive[r.Epoch] {
 				fresh = append(fresh, r)
@@ -268,14 +268,14 @@ func (s *Store) Add(ctx context.Context, tenant string, records []encrypt.KeyRec
 				return err
 			}
 			if n == 0 {
-				return encrypt.ErrRetired
+				return keys.ErrRetired
 			}
 		}
 		return s.insert(ctx, tx, fresh)
 	})
 }
 
-func (s *Store) insert(ctx context.Context, tx *sql.Tx, records []encrypt.KeyRecord) error {
+func (s *Store) insert(ctx context.Context, tx *sql.Tx, records []keys.Record) error {
 	for part := range slices.Chunk(records, chunk) {
 		args := make([]any, 0, len(part)*columnCount)
 		for i := range part {
@@ -298,8 +298,8 @@ func notNull(b []byte) []byte {
 	return b
 }
 
-// Rewrap implements encrypt.KeyStore.
-func (s *Store) Rewrap(ctx context.Context, tenant string, records []encrypt.KeyRecord) error {
+// Rewrap implements keys.Store.
+func (s *Store) Rewrap(ctx context.Context, tenant string, records []keys.Record) error {
 	if len(records) == 0 {
 		return nil
 	}
@@ -316,7 +316,7 @@ func (s *Store) Rewrap(ctx context.Context, tenant string, records []encrypt.Key
 		for i := range records {
 			r := &records[i]
 			if !alive[r.Epoch] {
-				return encrypt.ErrRetired
+				return keys.ErrRetired
 			}
 			if _, err := set.ExecContext(ctx, r.Epoch[:], notNull(r.Wrapped), tenant, r.ID[:], string(r.Kind)); err != nil {
 				return err
@@ -326,8 +326,8 @@ func (s *Store) Rewrap(ctx context.Context, tenant string, records []encrypt.Key
 	})
 }
 
-// Retire implements encrypt.KeyStore.
-func (s *Store) Retire(ctx context.Context, tenant string, epoch encrypt.KeyID) (int, error) {
+// Retire implements keys.Store.
+func (s *Store) Retire(ctx context.Context, tenant string, epoch keys.ID) (int, error) {
 	inUse := 0
 	err := s.tx(ctx, "retire", func(tx *sql.Tx) error {
 		// The lock first, then the count: whoever adds a key under this epoch holds the row.
@@ -351,8 +351,8 @@ func (s *Store) Retire(ctx context.Context, tenant string, epoch encrypt.KeyID) 
 	return inUse, err
 }
 
-// Erase implements encrypt.KeyStore.
-func (s *Store) Erase(ctx context.Context, tenant string, tombstones []encrypt.KeyRecord) (uint64, error) {
+// Erase implements keys.Store.
+func (s *Store) Erase(ctx context.Context, tenant string, tombstones []keys.Record) (uint64, error) {
 	sorted := slices.Clone(tombstones)
 	slices.SortFunc(sorted, byID)
 	var number int64
@@ -365,7 +365,7 @@ func (s *Store) Erase(ctx context.Context, tenant string, tombstones []encrypt.K
 		fresh := false
 		for i := range sorted {
 			r := &sorted[i]
-			r.Tenant, r.Kind, r.Number, r.Person, r.Epoch = tenant, encrypt.Tombstone, uint64(number), [16]byte{}, encrypt.KeyID{}
+			r.Tenant, r.Kind, r.Number, r.Person, r.Epoch = tenant, keys.Tombstone, uint64(number), [16]byte{}, keys.ID{}
 			res, err := tx.ExecContext(ctx, s.dialect.Rebind(`UPDATE encrypt_key SET slot = ?, kind = 'tombstone', version = 0, purpose = '',
 				person = ?, retention = ?, epoch = ?, wrapped = ?, commitment = ?, created = ?, number = ?
 				WHERE tenant = ? AND id = ? AND kind = 'person'`),
@@ -419,7 +419,7 @@ func (s *Store) forget(ctx context.Context) {
 	}
 }
 
-// Erasures implements encrypt.KeyStore.
+// Erasures implements keys.Store.
 func (s *Store) Erasures(ctx context.Context, tenant string) (uint64, error) {
 	var n int64
 	err := s.reads.QueryRowContext(ctx, s.dialect.Rebind("SELECT number FROM encrypt_erasure WHERE tenant = ?"), tenant).Scan(&n)

@@ -9,8 +9,8 @@ import (
 
 	_ "modernc.org/sqlite"
 
-	"github.com/crmguard/crmguard/encrypt"
 	"github.com/crmguard/crmguard/encrypt/encrypttest"
+	"github.com/crmguard/crmguard/encrypt/keys"
 	"github.com/crmguard/crmguard/encrypt/sqlstore"
 	"github.com/crmguard/crmguard/internal/dialect"
 	"github.com/crmguard/crmguard/internal/realtest"
@@ -31,14 +31,14 @@ func openSQLite(t testing.TB, path string) *sqlstore.Store {
 }
 
 func TestSQLite(t *testing.T) {
-	encrypttest.TestKeyStore(t, func(t testing.TB) encrypt.KeyStore {
+	encrypttest.TestKeyStore(t, func(t testing.TB) keys.Store {
 		return openSQLite(t, filepath.Join(t.TempDir(), "keys.db"))
 	})
 }
 
 func TestPostgres(t *testing.T) {
 	realtest.Postgres(t) // skips the test when there is none
-	encrypttest.TestKeyStore(t, func(t testing.TB) encrypt.KeyStore {
+	encrypttest.TestKeyStore(t, func(t testing.TB) keys.Store {
 		s, err := sqlstore.Open(context.Background(), realtest.Postgres(t).DB, "postgres", nil)
 		if err != nil {
 			t.Fatal(err)
@@ -59,12 +59,12 @@ func TestErasureLeavesNoTrace(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "keys.db")
 	s := openSQLite(t, path)
 	needle := []byte("wrapped-key-of-somebody-0123456789")
-	person := encrypt.KeyRecord{
-		ID: encrypt.KeyID{2}, Kind: encrypt.PersonKey, Person: [16]byte{1}, Retention: encrypt.Ordinary,
-		Epoch: encrypt.KeyID{1}, Wrapped: needle, Commitment: []byte("c"),
+	person := keys.Record{
+		ID: keys.ID{2}, Kind: keys.PersonKey, Person: [16]byte{1}, Retention: keys.Ordinary,
+		Epoch: keys.ID{1}, Wrapped: needle, Commitment: []byte("c"),
 	}
-	epoch := encrypt.KeyRecord{ID: encrypt.KeyID{1}, Kind: encrypt.EpochKey, Version: 1, Wrapped: []byte("e")}
-	if err := s.Add(ctx, "acme", []encrypt.KeyRecord{epoch, person}); err != nil {
+	epoch := keys.Record{ID: keys.ID{1}, Kind: keys.EpochKey, Version: 1, Wrapped: []byte("e")}
+	if err := s.Add(ctx, "acme", []keys.Record{epoch, person}); err != nil {
 		t.Fatal(err)
 	}
 	files := func() (all []byte) {
@@ -80,8 +80,8 @@ func TestErasureLeavesNoTrace(t *testing.T) {
 	if !bytes.Contains(files(), needle) {
 		t.Fatal("the search finds nothing even before the erasure")
 	}
-	tomb := encrypt.KeyRecord{ID: person.ID, Kind: encrypt.Tombstone, Retention: encrypt.Ordinary, Wrapped: []byte("m"), Commitment: []byte("o")}
-	if _, err := s.Erase(ctx, "acme", []encrypt.KeyRecord{tomb}); err != nil {
+	tomb := keys.Record{ID: person.ID, Kind: keys.Tombstone, Retention: keys.Ordinary, Wrapped: []byte("m"), Commitment: []byte("o")}
+	if _, err := s.Erase(ctx, "acme", []keys.Record{tomb}); err != nil {
 		t.Fatal(err)
 	}
 	if bytes.Contains(files(), needle) {

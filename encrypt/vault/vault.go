@@ -27,7 +27,7 @@ import (
 
 	"github.com/hashicorp/vault/api"
 
-	"github.com/crmguard/crmguard/encrypt"
+	"github.com/crmguard/crmguard/encrypt/keys"
 )
 
 // Config says where the key is and who we are. Address, TLS and namespace follow the usual
@@ -45,7 +45,7 @@ type Config struct {
 	Timeout   time.Duration // of one attempt of one call; 0 = 3 seconds
 }
 
-// KEK is a Transit key. It implements encrypt.KEK and encrypt.Rotator and is safe for concurrent
+// KEK is a Transit key. It implements keys.KEK and keys.Rotator and is safe for concurrent
 // use. Its token is renewed, or the AppRole login repeated, until Close.
 type KEK struct {
 	cfg    Config
@@ -67,7 +67,7 @@ var keyName = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,128}$`)
 
 // Open connects, logs in and checks that the key wraps and unwraps. A missing key is made when the
 // policy allows it; it is never made by accident of a misspelt name in a later call.
-// Errors: encrypt.ErrKMSUnavailable, encrypt.ErrAuth, and a wrong Config.
+// Errors: keys.ErrKMSUnavailable, keys.ErrAuth, and a wrong Config.
 func Open(ctx context.Context, cfg Config) (*KEK, error) {
 	if !keyName.MatchString(cfg.Key) {
 		return nil, errors.New("vault: the key's name has letters, digits, _, . and -")
@@ -113,7 +113,7 @@ func Open(ctx context.Context, cfg Config) (*KEK, error) {
 			client.SetToken(cfg.Token)
 		}
 		if client.Token() == "" {
-			return nil, fmt.Errorf("%w: neither a token nor an AppRole is given", encrypt.ErrAuth)
+			return nil, fmt.Errorf("%w: neither a token nor an AppRole is given", keys.ErrAuth)
 		}
 	}
 	k := &KEK{cfg: cfg, client: client, done: make(chan struct{})}
@@ -147,7 +147,7 @@ func (k *KEK) check(ctx context.Context) error {
 	if err == nil && s == nil {
 		_, err = k.write(ctx, "keys/"+k.cfg.Key, map[string]any{"type": "aes256-gcm96"})
 	}
-	if err != nil && !errors.Is(err, encrypt.ErrAuth) {
+	if err != nil && !errors.Is(err, keys.ErrAuth) {
 		return err
 	}
 	// A policy may allow neither reading nor making the key: then only using it tells.
@@ -160,7 +160,7 @@ func (k *KEK) check(ctx context.Context) error {
 	return err
 }
 
-// Wrap implements encrypt.KEK.
+// Wrap implements keys.KEK.
 func (k *KEK) Wrap(ctx context.Context, plaintext, ad []byte) ([]byte, error) {
 	if len(plaintext) > 1<<16 {
 		return nil, errors.New("vault: more than 64 KiB")
@@ -178,10 +178,10 @@ func (k *KEK) Wrap(ctx context.Context, plaintext, ad []byte) ([]byte, error) {
 	return []byte(text), nil
 }
 
-// Unwrap implements encrypt.KEK.
+// Unwrap implements keys.KEK.
 func (k *KEK) Unwrap(ctx context.Context, wrapped, ad []byte) ([]byte, error) {
 	if !strings.HasPrefix(string(wrapped), "vault:v") {
-		return nil, encrypt.ErrTampered
+		return nil, keys.ErrTampered
 	}
 	s, err := k.write(ctx, "decrypt/"+k.cfg.Key, map[string]any{
 		"ciphertext": string(wrapped), "associated_data": base64.StdEncoding.EncodeToString(ad),
@@ -200,7 +200,7 @@ func (k *KEK) Unwrap(ctx context.Context, wrapped, ad []byte) ([]byte, error) {
 	return out, nil
 }
 
-// Rotate implements encrypt.Rotator.
+// Rotate implements keys.Rotator.
 func (k *KEK) Rotate(ctx context.Context) error {
 	_, err := k.write(ctx, "keys/"+k.cfg.Key+"/rotate", nil)
 	return err
@@ -233,22 +233,22 @@ func (k *KEK) call(ctx context.Context, f func(context.Context) (*api.Secret, er
 			return s, nil
 		}
 		if ctx.Err() != nil {
-			return nil, fmt.Errorf("%w: %w", encrypt.ErrKMSUnavailable, ctx.Err())
+			return nil, fmt.Errorf("%w: %w", keys.ErrKMSUnavailable, ctx.Err())
 		}
 		err = translate(err)
 		switch {
-		case errors.Is(err, encrypt.ErrAuth) && k.cfg.RoleID != "" && !loggedIn:
+		case errors.Is(err, keys.ErrAuth) && k.cfg.RoleID != "" && !loggedIn:
 			loggedIn = true
 			if lerr := k.again(ctx, token); lerr != nil {
 				return nil, lerr
 			}
-		case errors.Is(err, encrypt.ErrKMSUnavailable) && attempt < attempts:
+		case errors.Is(err, keys.ErrKMSUnavailable) && attempt < attempts:
 			pause := time.NewTimer(time.Duration(attempt) * (50*time.Millisecond + rand.N(100*time.Millisecond)))
 			select {
 			case <-pause.C:
 			case <-ctx.Done():
 				pause.Stop()
-				return nil, fmt.Errorf("%w: %w", encrypt.ErrKMSUnavailable, ctx.Err())
+				return nil, fmt.Errorf("%w: %w", keys.ErrKMSUnavailable, ctx.Err())
 			}
 		default:
 			return nil, err
@@ -261,24 +261,24 @@ func (k *KEK) call(ctx context.Context, f func(context.Context) (*api.Secret, er
 func translate(err error) error {
 	var answer *api.ResponseError
 	if !errors.As(err, &answer) {
-		return fmt.Errorf("%w: vault does not answer", encrypt.ErrKMSUnavailable)
+		return fmt.Errorf("%w: vault does not answer", keys.ErrKMSUnavailable)
 	}
 	text := strings.Join(answer.Errors, "\n")
 	switch code := answer.StatusCode; {
 	case code == http.StatusForbidden || code == http.StatusUnauthorized:
-		return fmt.Errorf("%w: vault %d", encrypt.ErrAuth, code)
+		return fmt.Errorf("%w: vault %d", keys.ErrAuth, code)
 	case code == http.StatusServiceUnavailable && strings.Contains(text, "sealed"):
-		return fmt.Errorf("%w: vault is sealed", encrypt.ErrKMSUnavailable)
+		return fmt.Errorf("%w: vault is sealed", keys.ErrKMSUnavailable)
 	case code == http.StatusTooManyRequests || code >= 500 || code == http.StatusPreconditionFailed || code == 472 || code == 473:
-		return fmt.Errorf("%w: vault %d", encrypt.ErrKMSUnavailable, code)
+		return fmt.Errorf("%w: vault %d", keys.ErrKMSUnavailable, code)
 	case strings.Contains(text, "key not found"):
-		return fmt.Errorf("%w: vault has no such transit key", encrypt.ErrKeyMissing)
+		return fmt.Errorf("%w: vault has no such transit key", keys.ErrKeyMissing)
 	case strings.Contains(text, "disallowed by policy"), strings.Contains(text, "has been trimmed"):
-		return fmt.Errorf("%w: its version of the transit key was ended", encrypt.ErrRetired)
+		return fmt.Errorf("%w: its version of the transit key was ended", keys.ErrRetired)
 	case code == http.StatusNotFound:
-		return fmt.Errorf("%w: vault has no transit engine at this path", encrypt.ErrKeyMissing)
+		return fmt.Errorf("%w: vault has no transit engine at this path", keys.ErrKeyMissing)
 	case code == http.StatusBadRequest:
-		return encrypt.ErrTampered
+		return keys.ErrTampered
 	}
 	return fmt.Errorf("vault: unexpected answer %d", answer.StatusCode)
 }
@@ -291,7 +291,7 @@ func (k *KEK) authenticate(ctx context.Context) error {
 	s, err := k.call(ctx, func(ctx context.Context) (*api.Secret, error) {
 		return k.client.Auth().Token().LookupSelfWithContext(ctx)
 	})
-	if errors.Is(err, encrypt.ErrAuth) {
+	if errors.Is(err, keys.ErrAuth) {
 		return nil // a policy may forbid looking; the first use of the key will tell
 	}
 	if err != nil {
@@ -324,13 +324,13 @@ func (k *KEK) again(ctx context.Context, used string) error {
 		map[string]any{"role_id": k.cfg.RoleID, "secret_id": k.cfg.SecretID})
 	if err != nil {
 		err = translate(err)
-		if errors.Is(err, encrypt.ErrTampered) || errors.Is(err, encrypt.ErrKeyMissing) { // Vault answers 400 to a wrong role or secret
-			err = fmt.Errorf("%w: the AppRole login", encrypt.ErrAuth)
+		if errors.Is(err, keys.ErrTampered) || errors.Is(err, keys.ErrKeyMissing) { // Vault answers 400 to a wrong role or secret
+			err = fmt.Errorf("%w: the AppRole login", keys.ErrAuth)
 		}
 		return err
 	}
 	if s == nil || s.Auth == nil || s.Auth.ClientToken == "" {
-		return fmt.Errorf("%w: the AppRole login gave no token", encrypt.ErrAuth)
+		return fmt.Errorf("%w: the AppRole login gave no token", keys.ErrAuth)
 	}
 	k.client.SetToken(s.Auth.ClientToken)
 	k.renewed(time.Duration(s.Auth.LeaseDuration) * time.Second)

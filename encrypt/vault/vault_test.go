@@ -14,6 +14,7 @@ import (
 
 	"github.com/crmguard/crmguard/encrypt"
 	"github.com/crmguard/crmguard/encrypt/encrypttest"
+	"github.com/crmguard/crmguard/encrypt/keys"
 	"github.com/crmguard/crmguard/encrypt/vault"
 	"github.com/crmguard/crmguard/internal/realtest"
 )
@@ -49,12 +50,12 @@ func TestKEK(t *testing.T) {
 	s.Key("crm")
 	role, secret := s.AppRole("app", policy, "10m")
 	t.Run("token", func(t *testing.T) {
-		encrypttest.TestKEK(t, func(t testing.TB) encrypt.KEK {
+		encrypttest.TestKEK(t, func(t testing.TB) keys.KEK {
 			return open(t, vault.Config{Key: "crm", Address: s.Addr, Token: s.Root})
 		})
 	})
 	t.Run("approle", func(t *testing.T) {
-		encrypttest.TestKEK(t, func(t testing.TB) encrypt.KEK {
+		encrypttest.TestKEK(t, func(t testing.TB) keys.KEK {
 			return open(t, vault.Config{Key: "crm", Address: s.Addr, RoleID: role, SecretID: secret})
 		})
 	})
@@ -79,7 +80,7 @@ func TestLoginAndPolicy(t *testing.T) {
 		"missing key":    {Key: "crm", Address: s.Addr, RoleID: role, SecretID: secret}, // may not make it
 	} {
 		_, err := vault.Open(ctx, cfg)
-		if !errors.Is(err, encrypt.ErrAuth) {
+		if !errors.Is(err, keys.ErrAuth) {
 			t.Errorf("%s: got %v, want ErrAuth", name, err)
 		}
 		if err != nil && (strings.Contains(err.Error(), secret) || strings.Contains(err.Error(), "hvs.")) {
@@ -150,7 +151,7 @@ func TestOutages(t *testing.T) {
 		{"killed", s.Kill, func() { s.Restart(); s.Unseal() }},
 	} {
 		outage.begin()
-		if _, err := k.Unwrap(ctx, w, nil); !errors.Is(err, encrypt.ErrKMSUnavailable) {
+		if _, err := k.Unwrap(ctx, w, nil); !errors.Is(err, keys.ErrKMSUnavailable) {
 			t.Errorf("%s: got %v, want ErrKMSUnavailable", outage.name, err)
 		}
 		outage.end()
@@ -165,7 +166,7 @@ func TestKeeper(t *testing.T) {
 	clean(t)
 	s := realtest.Vault(t)
 	kek := encrypttest.NewFaultKEK(open(t, vault.Config{Key: "crm", Address: s.Addr, Token: s.Root}))
-	keys := encrypt.NewMemoryKeys()
+	keys := keys.NewMemory()
 	k, err := encrypt.NewKeeper(kek, keys, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -203,10 +204,10 @@ func TestAnswers(t *testing.T) {
 		want   error
 		calls  int64
 	}{
-		{http.StatusServiceUnavailable, `{"errors":["Vault is sealed"]}`, encrypt.ErrKMSUnavailable, 3},
-		{http.StatusTooManyRequests, `{"errors":["rate limit"]}`, encrypt.ErrKMSUnavailable, 3},
-		{http.StatusInternalServerError, `<html>`, encrypt.ErrKMSUnavailable, 3},
-		{http.StatusOK, `not json`, encrypt.ErrKMSUnavailable, 3},
+		{http.StatusServiceUnavailable, `{"errors":["Vault is sealed"]}`, keys.ErrKMSUnavailable, 3},
+		{http.StatusTooManyRequests, `{"errors":["rate limit"]}`, keys.ErrKMSUnavailable, 3},
+		{http.StatusInternalServerError, `<html>`, keys.ErrKMSUnavailable, 3},
+		{http.StatusOK, `not json`, keys.ErrKMSUnavailable, 3},
 	} {
 		calls.Store(0)
 		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -225,7 +226,7 @@ func TestAnswers(t *testing.T) {
 		t.Fatal(err)
 	}
 	ln.Close()
-	if _, err := vault.Open(ctx, vault.Config{Key: "crm", Address: "http://" + ln.Addr().String(), Token: "t"}); !errors.Is(err, encrypt.ErrKMSUnavailable) {
+	if _, err := vault.Open(ctx, vault.Config{Key: "crm", Address: "http://" + ln.Addr().String(), Token: "t"}); !errors.Is(err, keys.ErrKMSUnavailable) {
 		t.Errorf("nobody there: %v", err)
 	}
 	gone, cancel := context.WithCancel(ctx)

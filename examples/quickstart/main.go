@@ -17,6 +17,7 @@ import (
 	"github.com/crmguard/crmguard/crm/guard"
 	"github.com/crmguard/crmguard/crm/memstore"
 	"github.com/crmguard/crmguard/encrypt"
+	"github.com/crmguard/crmguard/encrypt/keys"
 	"github.com/crmguard/crmguard/encrypt/localkek"
 )
 
@@ -35,7 +36,7 @@ func main() {
 	defer os.RemoveAll(dir)
 	kek, err := localkek.Open(filepath.Join(dir, "kek"), nil) // encrypt/vault in production
 	check(err)
-	keeper, err := encrypt.NewKeeper(kek, encrypt.NewMemoryKeys(), nil)
+	keeper, err := encrypt.NewKeeper(kek, keys.NewMemory(), nil)
 	check(err)
 	signer, err := audit.OpenSigningKey(filepath.Join(dir, "signing.key"), "example.com/log")
 	check(err)

@@ -20,6 +20,7 @@ import (
 	"github.com/crmguard/crmguard/crm/guard"
 	"github.com/crmguard/crmguard/crm/sqlstore"
 	"github.com/crmguard/crmguard/encrypt"
+	"github.com/crmguard/crmguard/encrypt/keys"
 	"github.com/crmguard/crmguard/encrypt/localkek"
 	keystore "github.com/crmguard/crmguard/encrypt/sqlstore"
 	"github.com/crmguard/crmguard/encrypt/vault"
@@ -50,7 +51,7 @@ type App struct {
 	Accounts  *guard.Records[Account]
 
 	db      databases
-	kek     encrypt.KEK
+	kek     keys.KEK
 	lock    *os.File
 	close   []func() error
 	once    sync.Once
@@ -116,7 +117,7 @@ func openExisting(ctx context.Context, c *Config) (databases, error) {
 }
 
 // openKEK opens the key encryption key that the configuration names.
-func openKEK(ctx context.Context, c *Config) (encrypt.KEK, func() error, error) {
+func openKEK(ctx context.Context, c *Config) (keys.KEK, func() error, error) {
 	kind, name, _ := strings.Cut(c.KEK, ":")
 	if kind == "vault" {
 		k, err := vault.Open(ctx, vault.Config{Key: name})

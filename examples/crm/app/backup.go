@@ -21,6 +21,7 @@ import (
 	"github.com/crmguard/crmguard/backup/sqlsource"
 	"github.com/crmguard/crmguard/crm/guard"
 	"github.com/crmguard/crmguard/encrypt"
+	"github.com/crmguard/crmguard/encrypt/keys"
 	keystore "github.com/crmguard/crmguard/encrypt/sqlstore"
 	"github.com/crmguard/crmguard/internal/dialect"
 
@@ -192,8 +193,8 @@ func (k keyShards) ImportKeys(ctx context.Context, records iter.Seq2[[]byte, err
 
 // tombstones lists the erasures so far. Their number in a backup is their count: the store's erasure
 // number starts anew after a restore.
-func tombstones(ctx context.Context, keys encrypt.KeyStore) (backup.Tombstones, error) {
-	records, err := keys.Find(ctx, Tenant, encrypt.KeyQuery{Since: 1})
+func tombstones(ctx context.Context, store keys.Store) (backup.Tombstones, error) {
+	records, err := store.Find(ctx, Tenant, keys.Query{Since: 1})
 	if err != nil {
 		return backup.Tombstones{}, err
 	}
@@ -290,7 +291,7 @@ func (a *App) VerifiedBackups(ctx context.Context) (map[string]time.Time, error)
 	return out, nil
 }
 
-func writeBackup(ctx context.Context, c *Config, db databases, kek encrypt.KEK, observer func(backup.Progress)) (backup.Snapshot, error) {
+func writeBackup(ctx context.Context, c *Config, db databases, kek keys.KEK, observer func(backup.Progress)) (backup.Snapshot, error) {
 	if err := c.backupKeys(); err != nil {
 		return backup.Snapshot{}, err
 	}

@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/crmguard/crmguard/encrypt"
+	"github.com/crmguard/crmguard/encrypt/keys"
 	"github.com/crmguard/crmguard/encrypt/localkek"
 	"github.com/crmguard/crmguard/internal/bench/measure"
 )
@@ -66,7 +67,7 @@ func Run(ctx context.Context, opts measure.Options) ([]measure.Figure, error) {
 	if err != nil {
 		return nil, err
 	}
-	keeper, err := encrypt.NewKeeper(kek, encrypt.NewMemoryKeys(), nil)
+	keeper, err := encrypt.NewKeeper(kek, keys.NewMemory(), nil)
 	if err != nil {
 		return nil, err
 	}

@@ -1,4 +1,4 @@
-package encrypt
+package keys
 
 import (
 	"context"
@@ -7,21 +7,21 @@ import (
 	"time"
 )
 
-// KeyID names one wrapped key within its tenant: 8 random bytes, never reused.
-type KeyID [8]byte
+// ID names one wrapped key within its tenant: 8 random bytes, never reused.
+type ID [8]byte
 
 // String returns the id in hexadecimal.
-func (id KeyID) String() string { return hex.EncodeToString(id[:]) }
+func (id ID) String() string { return hex.EncodeToString(id[:]) }
 
-// KeyKind says what a [KeyRecord] holds.
-type KeyKind string
+// Kind says what a [Record] holds.
+type Kind string
 
 // The kinds of key record.
 const (
-	EpochKey  KeyKind = "epoch"     // wrapped by the KEK
-	TenantKey KeyKind = "tenant"    // wrapped by an epoch key: index, mac, secret, tombstone
-	PersonKey KeyKind = "person"    // wrapped by an epoch key
-	Tombstone KeyKind = "tombstone" // stands in the place of a destroyed person key
+	EpochKey  Kind = "epoch"     // wrapped by the KEK
+	TenantKey Kind = "tenant"    // wrapped by an epoch key: index, mac, secret, tombstone
+	PersonKey Kind = "person"    // wrapped by an epoch key
+	Tombstone Kind = "tombstone" // stands in the place of a destroyed person key
 )
 
 // Retention is the class of law under which a person's data is kept. A person has one key for
@@ -36,16 +36,16 @@ const (
 	Evidence Retention = "evidence"
 )
 
-// KeyRecord is one row of a [KeyStore]. It never holds a key in the clear.
-type KeyRecord struct {
+// Record is one row of a [Store]. It never holds a key in the clear.
+type Record struct {
 	Tenant    string
-	ID        KeyID
-	Kind      KeyKind
+	ID        ID
+	Kind      Kind
 	Version   uint32    // of epoch and tenant keys, from 1; otherwise 0
 	Purpose   string    // of tenant keys; of epoch keys the KEK's id
 	Person    [16]byte  // of person keys; zero in a tombstone
 	Retention Retention // of person keys and tombstones
-	Epoch     KeyID     // the epoch key that wraps this one; zero for epoch keys and tombstones
+	Epoch     ID        // the epoch key that wraps this one; zero for epoch keys and tombstones
 	// Wrapped is the encrypted key. A retired epoch key has none. A tombstone has its HMAC here.
 	Wrapped []byte
 	// Commitment binds the record to one key. A tombstone has the keyed hash of its person here.
@@ -56,7 +56,7 @@ type KeyRecord struct {
 
 // Slot names the place that at most one record of a tenant takes: a person has one key for each
 // retention class, a tenant one key for each purpose and version. Stores keep (tenant, slot) unique.
-func (r *KeyRecord) Slot() string {
+func (r *Record) Slot() string {
 	switch r.Kind {
 	case EpochKey:
 		return fmt.Sprintf("e:%d", r.Version)
@@ -69,38 +69,38 @@ func (r *KeyRecord) Slot() string {
 	}
 }
 
-// KeyQuery selects records of one tenant. Set exactly one of IDs, Persons, Tenant, Since and All;
+// Query selects records of one tenant. Set exactly one of IDs, Persons, Tenant, Since and All;
 // Under, After and Limit narrow All. Records come ordered by ID.
-type KeyQuery struct {
-	IDs     []KeyID    // these records, of any kind, tombstones too
+type Query struct {
+	IDs     []ID       // these records, of any kind, tombstones too
 	Persons [][16]byte // all person keys of these persons
 	Tenant  bool       // all epoch and tenant keys
 	Since   uint64     // tombstones whose Number is above Since; the lowest number is 1
 	All     bool       // every record
-	Under   KeyID      // with All: only keys that this epoch key wraps; zero = any
-	After   KeyID      // with All: only ids above this one
+	Under   ID         // with All: only keys that this epoch key wraps; zero = any
+	After   ID         // with All: only ids above this one
 	Limit   int        // with All: at most so many; 0 = no limit
 }
 
-// KeyStore keeps wrapped key records. Implementations are safe for concurrent use by many
+// Store keeps wrapped key records. Implementations are safe for concurrent use by many
 // processes and pass encrypttest.TestKeyStore. Each method is one transaction.
-type KeyStore interface {
+type Store interface {
 	// Find returns the records that q selects. Those that do not exist are simply absent.
-	Find(ctx context.Context, tenant string, q KeyQuery) ([]KeyRecord, error)
+	Find(ctx context.Context, tenant string, q Query) ([]Record, error)
 	// Add inserts records. One whose id or slot is taken is skipped, so that two writers who make
 	// the same key at once agree on the first; read again to learn which won. A record wrapped by
 	// a retired epoch key is refused: [ErrRetired], and nothing is added. Tombstones go to Erase.
-	Add(ctx context.Context, tenant string, records []KeyRecord) error
+	Add(ctx context.Context, tenant string, records []Record) error
 	// Rewrap replaces Epoch and Wrapped of records that still exist with the same ID and Kind, and
 	// skips the others: a destroyed key does not come back. ErrRetired as for Add.
-	Rewrap(ctx context.Context, tenant string, records []KeyRecord) error
+	Rewrap(ctx context.Context, tenant string, records []Record) error
 	// Retire ends an epoch key when it wraps nothing: its Wrapped is emptied for good. Otherwise
 	// it only returns how many keys it still wraps.
-	Retire(ctx context.Context, tenant string, epoch KeyID) (inUse int, err error)
+	Retire(ctx context.Context, tenant string, epoch ID) (inUse int, err error)
 	// Erase puts tombstones in the places of the person keys with their ids, sets their Number and
 	// raises the tenant's erasure number by one, all at once. A tombstone whose key is not here is
 	// kept too; one that is here already is skipped. When none is new the number stays.
-	Erase(ctx context.Context, tenant string, tombstones []KeyRecord) (number uint64, err error)
+	Erase(ctx context.Context, tenant string, tombstones []Record) (number uint64, err error)
 	// Erasures returns the tenant's erasure number. It starts at 1 and only grows.
 	Erasures(ctx context.Context, tenant string) (uint64, error)
 }

@@ -1,4 +1,4 @@
-package encrypt
+package keys
 
 import (
 	"bytes"
@@ -8,32 +8,32 @@ import (
 	"sync"
 )
 
-// MemoryKeys is a KeyStore in memory, for tests and examples. Its zero value is not usable.
-type MemoryKeys struct {
+// Memory is a Store in memory, for tests and examples. Its zero value is not usable.
+type Memory struct {
 	mu      sync.RWMutex
 	tenants map[string]*memoryTenant
 }
 
 type memoryTenant struct {
-	records map[KeyID]KeyRecord
-	slots   map[string]KeyID
+	records map[ID]Record
+	slots   map[string]ID
 	number  uint64
 }
 
-// NewMemoryKeys returns an empty store.
-func NewMemoryKeys() *MemoryKeys { return &MemoryKeys{tenants: make(map[string]*memoryTenant)} }
+// NewMemory returns an empty store.
+func NewMemory() *Memory { return &Memory{tenants: make(map[string]*memoryTenant)} }
 
-func (m *MemoryKeys) tenant(name string) *memoryTenant {
+func (m *Memory) tenant(name string) *memoryTenant {
 	t := m.tenants[name]
 	if t == nil {
-		t = &memoryTenant{records: make(map[KeyID]KeyRecord), slots: make(map[string]KeyID), number: 1}
+		t = &memoryTenant{records: make(map[ID]Record), slots: make(map[string]ID), number: 1}
 		m.tenants[name] = t
 	}
 	return t
 }
 
-// Find implements KeyStore.
-func (m *MemoryKeys) Find(ctx context.Context, tenant string, q KeyQuery) ([]KeyRecord, error) {
+// Find implements Store.
+func (m *Memory) Find(ctx context.Context, tenant string, q Query) ([]Record, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -43,14 +43,14 @@ func (m *MemoryKeys) Find(ctx context.Context, tenant string, q KeyQuery) ([]Key
 	if t == nil {
 		return nil, nil
 	}
-	var out []KeyRecord
-	add := func(r KeyRecord) {
+	var out []Record
+	add := func(r Record) {
 		r.Wrapped, r.Commitment = bytes.Clone(r.Wrapped), bytes.Clone(r.Commitment)
 		out = append(out, r)
 	}
 	switch {
 	case q.IDs != nil:
-		seen := make(map[KeyID]bool, len(q.IDs))
+		seen := make(map[ID]bool, len(q.IDs))
 		for _, id := range q.IDs {
 			if r, ok := t.records[id]; ok && !seen[id] {
 				seen[id] = true
@@ -65,7 +65,7 @@ func (m *MemoryKeys) Find(ctx context.Context, tenant string, q KeyQuery) ([]Key
 			}
 			seen[p] = true
 			for _, class := range []Retention{Ordinary, Contract, Tax, Evidence} {
-				r := KeyRecord{Kind: PersonKey, Person: p, Retention: class}
+				r := Record{Kind: PersonKey, Person: p, Retention: class}
 				if id, ok := t.slots[r.Slot()]; ok {
 					add(t.records[id])
 				}
@@ -76,14 +76,14 @@ func (m *MemoryKeys) Find(ctx context.Context, tenant string, q KeyQuery) ([]Key
 			switch {
 			case q.Tenant && r.Kind != EpochKey && r.Kind != TenantKey,
 				!q.Tenant && !q.All && (r.Kind != Tombstone || r.Number <= q.Since),
-				q.All && q.Under != (KeyID{}) && r.Epoch != q.Under,
+				q.All && q.Under != (ID{}) && r.Epoch != q.Under,
 				q.All && bytes.Compare(id[:], q.After[:]) <= 0:
 				continue
 			}
 			add(r)
 		}
 	}
-	slices.SortFunc(out, func(a, b KeyRecord) int { return bytes.Compare(a.ID[:], b.ID[:]) })
+	slices.SortFunc(out, func(a, b Record) int { return bytes.Compare(a.ID[:], b.ID[:]) })
 	if q.All && q.Limit > 0 && len(out) > q.Limit {
 		out = out[:q.Limit]
 	}
@@ -91,26 +91,26 @@ func (m *MemoryKeys) Find(ctx context.Context, tenant string, q KeyQuery) ([]Key
 }
 
 // alive tells whether id is an epoch key that is not retired.
-func (t *memoryTenant) alive(id KeyID) bool {
+func (t *memoryTenant) alive(id ID) bool {
 	e, ok := t.records[id]
 	return ok && e.Kind == EpochKey && len(e.Wrapped) > 0
 }
 
-func (t *memoryTenant) taken(r *KeyRecord) bool {
+func (t *memoryTenant) taken(r *Record) bool {
 	_, id := t.records[r.ID]
 	_, slot := t.slots[r.Slot()]
 	return id || slot
 }
 
-// Add implements KeyStore.
-func (m *MemoryKeys) Add(ctx context.Context, tenant string, records []KeyRecord) error {
+// Add implements Store.
+func (m *Memory) Add(ctx context.Context, tenant string, records []Record) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	t := m.tenant(tenant)
-	added := make(map[KeyID]bool)
+	added := make(map[ID]bool)
 	for _, r := range records {
 		if r.Kind == EpochKey && !t.taken(&r) {
 			added[r.ID] = true
@@ -134,8 +134,8 @@ func (m *MemoryKeys) Add(ctx context.Context, tenant string, records []KeyRecord
 	return nil
 }
 
-// Rewrap implements KeyStore.
-func (m *MemoryKeys) Rewrap(ctx context.Context, tenant string, records []KeyRecord) error {
+// Rewrap implements Store.
+func (m *Memory) Rewrap(ctx context.Context, tenant string, records []Record) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -156,8 +156,8 @@ func (m *MemoryKeys) Rewrap(ctx context.Context, tenant string, records []KeyRec
 	return nil
 }
 
-// Retire implements KeyStore.
-func (m *MemoryKeys) Retire(ctx context.Context, tenant string, epoch KeyID) (int, error) {
+// Retire implements Store.
+func (m *Memory) Retire(ctx context.Context, tenant string, epoch ID) (int, error) {
 	if err := ctx.Err(); err != nil {
 		return 0, err
 	}
@@ -177,8 +177,8 @@ func (m *MemoryKeys) Retire(ctx context.Context, tenant string, epoch KeyID) (in
 	return n, nil
 }
 
-// Erase implements KeyStore.
-func (m *MemoryKeys) Erase(ctx context.Context, tenant string, tombstones []KeyRecord) (uint64, error) {
+// Erase implements Store.
+func (m *Memory) Erase(ctx context.Context, tenant string, tombstones []Record) (uint64, error) {
 	if err := ctx.Err(); err != nil {
 		return 0, err
 	}
@@ -206,8 +206,8 @@ func (m *MemoryKeys) Erase(ctx context.Context, tenant string, tombstones []KeyR
 	return t.number, nil
 }
 
-// Erasures implements KeyStore.
-func (m *MemoryKeys) Erasures(ctx context.Context, tenant string) (uint64, error) {
+// Erasures implements Store.
+func (m *Memory) Erasures(ctx context.Context, tenant string) (uint64, error) {
 	if err := ctx.Err(); err != nil {
 		return 0, err
 	}
