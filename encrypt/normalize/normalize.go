@@ -1,9 +1,26 @@
-// Package normalize turns what people type into the terms that blind indexes find it by, and
-// values into masks. It knows phone numbers, e-mail addresses, names and postal addresses, Chinese and
-// Latin. It keeps nothing and logs nothing.
+// Package normalize turns what people type into the terms that blind indexes find it by, and values
+// into masks, and finds such values in free text. It knows phone numbers, e-mail addresses, names,
+// companies and postal addresses, Chinese and Latin, and the numbers of Chinese documents: identity
+// cards, unified social credit codes, bank cards, licence plates. It keeps nothing and logs nothing.
+//
+// # Choosing
+//
+// Use person for new fields with names (name keeps traditional characters apart), company and address
+// for what they say, and pinyin as a second index beside person, for queries in Latin letters. text is
+// for short free words. What does not parse is never refused: it is reduced to its digits or its folded
+// text and stays findable; the functions that answer (string, bool) say so, for a warning.
+//
+// # Compatibility
 //
 // What a normaliser answers is part of the stored index: a changed answer is a new version, with a
-// name such as "phone/2" beside "phone".
+// name such as "phone/2" beside "phone", which is version 1. Masks are named in the same way. The rules
+// and test vectors are in docs/formats/normalize.md.
+//
+// # Limits
+//
+// Only the first 1,024 bytes of a value are looked at; Find takes text of any length. A term is as
+// personal as the value it came from. A mask hides from the eye, not from an attacker who knows the
+// person.
 package normalize
 
 import (
@@ -20,8 +37,10 @@ import (
 // maxInput bounds what is looked at; whatever is longer is no phone, address or name.
 const maxInput = 1024
 
-// Normalizers returns version 1 of phone, email, name and text, for encrypt.CodecOptions. region is
-// the ISO 3166 code of phone numbers without a country, such as "CN".
+// Normalizers returns version 1 of phone, email, name, text, person, pinyin, company, address,
+// idnumber, uscc, bankcard, plate and digits, for encrypt.CodecOptions. region is the ISO 3166 code of
+// phone numbers without a country, such as "CN". Every one answers nothing for text without a letter
+// or digit that it could use.
 func Normalizers(region string) map[string]func(string) []string {
 	one := func(f func(string) string) func(string) []string {
 		return func(s string) []string {
@@ -31,11 +50,23 @@ func Normalizers(region string) map[string]func(string) []string {
 			return nil
 		}
 	}
+	checked := func(f func(string) (string, bool)) func(string) []string {
+		return one(func(s string) string { t, _ := f(s); return t })
+	}
 	return map[string]func(string) []string{
-		"phone": one(func(s string) string { return Phone(s, region) }),
-		"email": one(Email),
-		"name":  one(Name),
-		"text":  one(Name),
+		"phone":    one(func(s string) string { return Phone(s, region) }),
+		"email":    one(Email),
+		"name":     one(Name),
+		"text":     one(Name),
+		"person":   one(Person),
+		"pinyin":   Pinyin,
+		"company":  one(Company),
+		"address":  one(Address),
+		"idnumber": checked(IDNumber),
+		"uscc":     checked(USCC),
+		"bankcard": checked(BankCard),
+		"plate":    checked(Plate),
+		"digits":   one(func(s string) string { return digits(compat(s)) }),
 	}
 }
 
@@ -50,12 +81,7 @@ func Phone(typed, region string) string {
 	if n, err := phonenumbers.Parse(s, region); err == nil && phonenumbers.IsPossibleNumber(n) {
 		return phonenumbers.Format(n, phonenumbers.E164)
 	}
-	return strings.Map(func(r rune) rune {
-		if r < '0' || r > '9' {
-			return -1
-		}
-		return r
-	}, s)
+	return digits(s)
 }
 
 // Email returns the address in NFKC and lower case, with its domain in ASCII (IDNA). Dots and tags of
@@ -76,7 +102,7 @@ func Email(typed string) string {
 // Name returns the name in NFKC, width and case folded, without spaces, punctuation dots and
 // apostrophe variants, so that "Ａnna  Lee" meets "anna lee" and "买买提·艾力" meets "买买提艾力".
 func Name(typed string) string {
-	s := cases.Fold().String(width.Fold.String(norm.NFKC.String(clip(typed))))
+	s := foldCase(typed)
 	return norm.NFKC.String(strings.Map(func(r rune) rune {
 		if unicode.IsSpace(r) || unicode.Is(unicode.Cf, r) || strings.ContainsRune("·・•‧∙.'’`", r) {
 			return -1
@@ -85,10 +111,56 @@ func Name(typed string) string {
 	}, s))
 }
 
+// Person is Name with traditional Chinese characters folded to simplified ones, so that "張偉" meets
+// "张伟". Characters whose traditional form is a name of its own (乾, 於, 昇, 著) stay.
+func Person(typed string) string { return simplified(Name(typed)) }
+
 // clip cuts at maxInput bytes, at a character, and drops bytes that are not UTF-8.
 func clip(s string) string {
 	if len(s) > maxInput {
 		s = s[:maxInput]
 	}
 	return strings.ToValidUTF8(s, "")
+}
+
+// compat clips and folds full-width and other compatibility forms.
+func compat(s string) string { return norm.NFKC.String(clip(s)) }
+
+// foldCase is compat without letter case.
+func foldCase(s string) string { return cases.Fold().String(width.Fold.String(compat(s))) }
+
+// digits keeps the ASCII digits.
+func digits(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < '0' || r > '9' {
+			return -1
+		}
+		return r
+	}, s)
+}
+
+// alnum keeps letters, marks on them and numbers.
+func alnum(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsLetter(r) || unicode.IsNumber(r) || unicode.IsMark(r) {
+			return r
+		}
+		return -1
+	}, s)
+}
+
+// code is what a document's number is compared by: letters and digits in upper case.
+func code(typed string) string {
+	return norm.NFKC.String(alnum(strings.ToUpper(compat(typed))))
+}
+
+func isDigit(c byte) bool { return c >= '0' && c <= '9' }
+
+func allDigits(s string) bool {
+	for i := range len(s) {
+		if !isDigit(s[i]) {
+			return false
+		}
+	}
+	return s != ""
 }
