@@ -1,5 +1,5 @@
-// Package vault keeps the key encryption key in HashiCorp Vault's Transit engine (or OpenBao's),
-// which it never leaves. It is the only importer of Vault's client.
+// Package vault keeps key encryption keys in HashiCorp Vault's Transit engine (or OpenBao's), which
+// they never leave. It is the only importer of Vault's client.
 //
 // Keys are wrapped by transit/encrypt and transit/decrypt with associated data; rewrap and datakey
 // ignore associated data, so they are not used. The smallest policy is
@@ -7,8 +7,37 @@
 //	path "transit/encrypt/crm" { capabilities = ["update"] }
 //	path "transit/decrypt/crm" { capabilities = ["update"] }
 //
-// with read on transit/keys/crm to check the key at start, create and update on it to make it, and
-// update on transit/keys/crm/rotate for rotation.
+// and [KEK.Rotate] and [KEK.Trim] need, best under a login of their own that only the rotation has,
+//
+//	path "transit/keys/crm"        { capabilities = ["read"] }
+//	path "transit/keys/crm/rotate" { capabilities = ["update"] }
+//	path "transit/keys/crm/trim"   { capabilities = ["update"] }
+//	path "transit/keys/crm/config" {
+//	  capabilities       = ["update"]
+//	  allowed_parameters = { "min_decryption_version" = [], "min_encryption_version" = [] }
+//	}
+//
+// Never grant create on transit/encrypt: with it, a misspelt name makes a new key. A key that is
+// exportable or may be backed up in plain text can leave Vault, and then trimming ends nothing.
+//
+// # Logging in
+//
+// By a token, by a file that Vault Agent keeps a token in, by AppRole or as a Kubernetes service account.
+// Tokens are renewed after two thirds of their life. When one ends or is revoked, AppRole and
+// Kubernetes log in again and the file is read again; a token that was given is keys.ErrAuth then.
+//
+// # Keys of customers
+//
+// [KEK.ForKey] uses another Transit key under the same login, so that each tenant can have its own. A
+// customer who brings one makes an AES-256 key in their own HSM, fetches transit/wrapping_key (an
+// RSA-4096 public key), encrypts a fresh AES-256 key for it by OAEP with SHA-256, wraps their key under
+// that one by AES-KWP (RFC 5649), and hands base64 of the two, one behind the other, to the operator:
+//
+//	vault write transit/keys/acme/import type=aes256-gcm96 ciphertext=@acme.b64
+//
+// Vault does not rotate an imported key unless allow_rotation was set: its next version comes by
+// transit/keys/acme/import_version, and KEK.Rotate is an error. Deleting the key in Vault ends
+// everything that the tenant has sealed.
 package vault
 
 import (
@@ -17,12 +46,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math/rand/v2"
-	"net/http"
-	"os"
 	"regexp"
+	"strconv"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/vault/api"
@@ -30,127 +57,104 @@ import (
 	"github.com/crmguard/crmguard/encrypt/keys"
 )
 
-// Config says where the key is and who we are. Address, TLS and namespace follow the usual
-// environment (VAULT_ADDR, VAULT_CACERT, VAULT_CAPATH, VAULT_CLIENT_CERT, VAULT_CLIENT_KEY,
-// VAULT_TLS_SERVER_NAME, VAULT_NAMESPACE) where a field is empty.
+// Config says where the key is and who we are. Address, TLS and namespace follow Vault's usual
+// environment where a field is empty (VAULT_ADDR, VAULT_CACERT, VAULT_CAPATH, VAULT_CLIENT_CERT,
+// VAULT_CLIENT_KEY, VAULT_TLS_SERVER_NAME, VAULT_NAMESPACE). VAULT_SKIP_VERIFY is refused.
 type Config struct {
 	Key       string        // name of the Transit key; required
 	Mount     string        // of the Transit engine; "" = "transit"
 	Address   string        // URL of the server; "" = VAULT_ADDR
-	Namespace string        // "" = VAULT_NAMESPACE
-	Token     string        // "" = VAULT_TOKEN, unless AppRole is used
-	RoleID    string        // AppRole login; "" = VAULT_ROLE_ID
-	SecretID  string        // "" = VAULT_SECRET_ID
-	RoleMount string        // of the AppRole method; "" = "approle"
-	Timeout   time.Duration // of one attempt of one call; 0 = 3 seconds
+	Namespace string        // sent as X-Vault-Namespace, which Vault Enterprise and OpenBao know; "" = VAULT_NAMESPACE
+	Timeout   time.Duration // of one call with its retries and logins; one attempt takes at most half; 0 = 6 seconds
+
+	// One way to log in. When all are empty: AppRole if VAULT_ROLE_ID is set, else VAULT_TOKEN.
+	Token          string
+	TokenFile      string // path of a file that holds a token and nothing else, such as a sink of Vault Agent
+	RoleID         string // of AppRole
+	KubernetesRole string // of the Kubernetes method
+
+	SecretID        string // of AppRole; "" = VAULT_SECRET_ID
+	RoleMount       string // of AppRole; "" = "approle"
+	KubernetesJWT   string // path of the service account's token, read anew at each login; "" = where Kubernetes puts it
+	KubernetesMount string // of the Kubernetes method; "" = "kubernetes"
+
+	CACert     string // path of the authorities (PEM) that Vault's certificate must be of; "" = VAULT_CACERT, else the system's
+	ClientCert string // path of our certificate for mutual TLS, read anew at each connection; "" = VAULT_CLIENT_CERT
+	ClientKey  string // path of its key; "" = VAULT_CLIENT_KEY
+	ServerName string // that Vault's certificate must have; "" = VAULT_TLS_SERVER_NAME, else the host of the address
 }
 
-// KEK is a Transit key. It implements keys.KEK and keys.Rotator and is safe for concurrent
-// use. Its token is renewed, or the AppRole login repeated, until Close.
+// KEK is a Transit key. It implements keys.KEK, keys.Rotator and keys.Trimmer and is safe for
+// concurrent use.
 type KEK struct {
-	cfg    Config
-	client *api.Client
-
-	stop context.CancelFunc
-	done chan struct{}
-
-	login sync.Mutex // one login at a time
-	mu    sync.Mutex
-	since time.Time     // of the login or renewal
-	ttl   time.Duration // of the token; 0 = does not expire
+	key    string
+	mount  string
+	login  *session
+	owner  bool        // Close ends the login
+	exists atomic.Bool // the key is known to be there, or we may not ask
 }
-
-// attempts of one call when Vault does not answer.
-const attempts = 3
 
 var keyName = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,128}$`)
 
-// Open connects, logs in and checks that the key wraps and unwraps. A missing key is made when the
-// policy allows it; it is never made by accident of a misspelt name in a later call.
+var errKeyName = errors.New("vault: a key's name has 1 to 128 letters, digits, _, . and -")
+
+// Open connects, logs in and checks that the key wraps and unwraps. A missing key is made here when
+// the policy allows it, and by no later call. The login is kept up until Close.
 // Errors: keys.ErrKMSUnavailable, keys.ErrAuth, and a wrong Config.
 func Open(ctx context.Context, cfg Config) (*KEK, error) {
 	if !keyName.MatchString(cfg.Key) {
-		return nil, errors.New("vault: the key's name has letters, digits, _, . and -")
+		return nil, errKeyName
 	}
-	for _, d := range []struct {
-		field *string
-		env   string
-		value string
-	}{
-		{&cfg.Mount, "", "transit"}, {&cfg.RoleMount, "", "approle"}, {&cfg.RoleID, "VAULT_ROLE_ID", ""}, {&cfg.SecretID, "VAULT_SECRET_ID", ""},
-	} {
-		if *d.field == "" && d.env != "" {
-			*d.field = os.Getenv(d.env)
-		}
-		if *d.field == "" {
-			*d.field = d.value
-		}
-	}
-	cfg.Mount, cfg.RoleMount = strings.Trim(cfg.Mount, "/"), strings.Trim(cfg.RoleMount, "/")
-	if cfg.Timeout <= 0 {
-		cfg.Timeout = 3 * time.Second
-	}
-	conf := api.DefaultConfig()
-	if conf.Error != nil {
-		return nil, errors.New("vault: the VAULT_ variables for address or TLS are wrong")
-	}
-	if cfg.Address != "" {
-		conf.Address = cfg.Address
-	}
-	conf.MaxRetries = 0 // retries are ours: the client's own take seconds on a sealed server
-	conf.Timeout = cfg.Timeout
-	client, err := api.NewClient(conf)
+	login, err := connect(ctx, &cfg)
 	if err != nil {
-		return nil, errors.New("vault: the address is not a URL")
-	}
-	if cfg.Namespace != "" {
-		client.SetNamespace(cfg.Namespace)
-	}
-	if cfg.RoleID != "" {
-		client.ClearToken()
-	} else {
-		if cfg.Token != "" {
-			client.SetToken(cfg.Token)
-		}
-		if client.Token() == "" {
-			return nil, fmt.Errorf("%w: neither a token nor an AppRole is given", keys.ErrAuth)
-		}
-	}
-	k := &KEK{cfg: cfg, client: client, done: make(chan struct{})}
-	if err := k.authenticate(ctx); err != nil {
 		return nil, err
+	}
+	k := &KEK{key: cfg.Key, mount: strings.Trim(cfg.Mount, "/"), login: login, owner: true}
+	if k.mount == "" {
+		k.mount = "transit"
 	}
 	if err := k.check(ctx); err != nil {
+		login.close()
 		return nil, err
 	}
-	renew, stop := context.WithCancel(context.WithoutCancel(ctx))
-	k.stop = stop
-	go k.keepAlive(renew)
 	return k, nil
 }
 
-// Close ends the renewal. The token is left to expire.
+// ForKey returns the Transit key of that name under the same login and mount; see "Keys of customers".
+// It asks nobody: a key that is missing is keys.ErrKeyMissing at its first use and is never made. The
+// result works until k is closed.
+func (k *KEK) ForKey(name string) (*KEK, error) {
+	if !keyName.MatchString(name) {
+		return nil, errKeyName
+	}
+	return &KEK{key: name, mount: k.mount, login: k.login}, nil
+}
+
+// Close ends the upkeep of the login and leaves its token to expire. For a KEK that ForKey returned
+// it does nothing.
 func (k *KEK) Close() error {
-	k.stop()
-	<-k.done
+	if k.owner {
+		k.login.close()
+	}
 	return nil
 }
 
 // ID returns "vault:" and the key's name.
-func (k *KEK) ID() string { return "vault:" + k.cfg.Key }
+func (k *KEK) ID() string { return "vault:" + k.key }
 
 // check makes sure that the key exists and does what we need.
 func (k *KEK) check(ctx context.Context) error {
-	s, err := k.call(ctx, func(ctx context.Context) (*api.Secret, error) {
-		return k.client.Logical().ReadWithContext(ctx, k.cfg.Mount+"/keys/"+k.cfg.Key)
-	})
-	if err == nil && s == nil {
-		_, err = k.write(ctx, "keys/"+k.cfg.Key, map[string]any{"type": "aes256-gcm96"})
+	err := k.known(ctx)
+	if errors.Is(err, keys.ErrKeyMissing) {
+		_, err = k.write(ctx, "keys/"+k.key, map[string]any{"type": "aes256-gcm96"})
+		if err == nil {
+			k.exists.Store(true)
+		}
 	}
-	if err != nil && !errors.Is(err, keys.ErrAuth) {
+	if err != nil {
 		return err
 	}
-	// A policy may allow neither reading nor making the key: then only using it tells.
+	// A policy may not allow reading the key: then only using it tells.
 	probe := []byte("crmguard probe")
 	wrapped, err := k.Wrap(ctx, probe, probe)
 	if err != nil {
@@ -160,19 +164,42 @@ func (k *KEK) check(ctx context.Context) error {
 	return err
 }
 
+// known makes sure, once, that the key exists, where the policy allows us to ask. Where it does not,
+// it is not one that could make a key either.
+func (k *KEK) known(ctx context.Context) error {
+	if k.exists.Load() {
+		return nil
+	}
+	s, err := k.read(ctx, "keys/"+k.key)
+	switch {
+	case err == nil && s == nil:
+		return fmt.Errorf("%w: vault has no such transit key", keys.ErrKeyMissing)
+	case err != nil && !errors.Is(err, keys.ErrAuth):
+		return err
+	}
+	k.exists.Store(true)
+	return nil
+}
+
 // Wrap implements keys.KEK.
 func (k *KEK) Wrap(ctx context.Context, plaintext, ad []byte) ([]byte, error) {
 	if len(plaintext) > 1<<16 {
 		return nil, errors.New("vault: more than 64 KiB")
 	}
-	s, err := k.write(ctx, "encrypt/"+k.cfg.Key, map[string]any{
+	if err := k.known(ctx); err != nil { // encrypting may make a key
+		return nil, err
+	}
+	s, err := k.write(ctx, "encrypt/"+k.key, map[string]any{
 		"plaintext": base64.StdEncoding.EncodeToString(plaintext), "associated_data": base64.StdEncoding.EncodeToString(ad),
 	})
+	if errors.Is(err, errRefused) {
+		return nil, errors.New("vault: the transit key does not encrypt with associated data: its type must be aes256-gcm96, not derived")
+	}
 	if err != nil {
 		return nil, err
 	}
-	text, ok := data(s, "ciphertext")
-	if !ok || !strings.HasPrefix(text, "vault:v") {
+	text, _ := data(s, "ciphertext").(string)
+	if _, ok := parseVersion([]byte(text)); !ok {
 		return nil, errors.New("vault: the answer has no ciphertext")
 	}
 	return []byte(text), nil
@@ -180,16 +207,19 @@ func (k *KEK) Wrap(ctx context.Context, plaintext, ad []byte) ([]byte, error) {
 
 // Unwrap implements keys.KEK.
 func (k *KEK) Unwrap(ctx context.Context, wrapped, ad []byte) ([]byte, error) {
-	if !strings.HasPrefix(string(wrapped), "vault:v") {
+	if _, ok := parseVersion(wrapped); !ok {
 		return nil, keys.ErrTampered
 	}
-	s, err := k.write(ctx, "decrypt/"+k.cfg.Key, map[string]any{
+	s, err := k.write(ctx, "decrypt/"+k.key, map[string]any{
 		"ciphertext": string(wrapped), "associated_data": base64.StdEncoding.EncodeToString(ad),
 	})
+	if errors.Is(err, errRefused) {
+		return nil, keys.ErrTampered
+	}
 	if err != nil {
 		return nil, err
 	}
-	text, ok := data(s, "plaintext")
+	text, ok := data(s, "plaintext").(string)
 	if !ok {
 		return nil, errors.New("vault: the answer has no plaintext")
 	}
@@ -200,198 +230,119 @@ func (k *KEK) Unwrap(ctx context.Context, wrapped, ad []byte) ([]byte, error) {
 	return out, nil
 }
 
-// Rotate implements keys.Rotator.
+// Rotate implements keys.Rotator. An imported key is rotated by importing its next version.
 func (k *KEK) Rotate(ctx context.Context) error {
-	_, err := k.write(ctx, "keys/"+k.cfg.Key+"/rotate", nil)
+	if err := k.known(ctx); err != nil {
+		return err
+	}
+	_, err := k.write(ctx, "keys/"+k.key+"/rotate", nil)
+	if errors.Is(err, errRefused) {
+		return errors.New("vault: the transit key is not rotated here: it was imported without allow_rotation")
+	}
 	return err
 }
 
-func data(s *api.Secret, name string) (string, bool) {
-	if s == nil {
-		return "", false
+// Trim implements keys.Trimmer: it raises min_decryption_version and min_encryption_version to the
+// oldest version in living, where they are lower, and then deletes the versions before it for good.
+// It may be repeated after any failure. Something in living that is no ciphertext of Vault, or of a
+// version that does not exist yet, is keys.ErrTampered; one of a version that has ended is
+// keys.ErrRetired. Then nothing is ended.
+func (k *KEK) Trim(ctx context.Context, living [][]byte) error {
+	if len(living) == 0 {
+		return ctx.Err()
 	}
-	text, ok := s.Data[name].(string)
-	return text, ok
+	oldest, newest := 0, 0
+	for i, wrapped := range living {
+		v, ok := parseVersion(wrapped)
+		if !ok {
+			return fmt.Errorf("%w: living key %d is no ciphertext of vault", keys.ErrTampered, i)
+		}
+		if i == 0 {
+			oldest = v
+		}
+		oldest, newest = min(oldest, v), max(newest, v)
+	}
+	s, err := k.read(ctx, "keys/"+k.key)
+	if err != nil {
+		return err
+	}
+	if s == nil {
+		return fmt.Errorf("%w: vault has no such transit key", keys.ErrKeyMissing)
+	}
+	var n [4]int
+	for i, name := range []string{"latest_version", "min_decryption_version", "min_encryption_version", "min_available_version"} {
+		number, _ := data(s, name).(json.Number)
+		v, err := strconv.Atoi(number.String())
+		if err != nil || v < 0 {
+			return errors.New("vault: the answer has no versions")
+		}
+		n[i] = v
+	}
+	latest, decrypts, encrypts, available := n[0], n[1], n[2], n[3]
+	switch {
+	case newest > latest:
+		return fmt.Errorf("%w: a living key is of version %d, vault has %d", keys.ErrTampered, newest, latest)
+	case oldest < max(decrypts, available):
+		return fmt.Errorf("%w: a living key is of version %d, vault opens from %d", keys.ErrRetired, oldest, max(decrypts, available))
+	case oldest <= max(1, available):
+		return nil
+	}
+	raise := map[string]any{}
+	if decrypts < oldest {
+		raise["min_decryption_version"] = oldest
+	}
+	if encrypts < oldest { // 0 stands for the latest, but is refused by trim
+		raise["min_encryption_version"] = oldest
+	}
+	if len(raise) > 0 {
+		if _, err := k.write(ctx, "keys/"+k.key+"/config", raise); err != nil {
+			return refusedAs(err, "vault: the versions of the transit key were not raised")
+		}
+	}
+	_, err = k.write(ctx, "keys/"+k.key+"/trim", map[string]any{"min_available_version": oldest})
+	return refusedAs(err, "vault: the transit key was not trimmed")
+}
+
+func refusedAs(err error, text string) error {
+	if errors.Is(err, errRefused) {
+		return errors.New(text)
+	}
+	return err
+}
+
+// parseVersion reads the key version of a ciphertext, which looks like vault:v1:BASE64.
+func parseVersion(wrapped []byte) (version int, ok bool) {
+	rest, ok := strings.CutPrefix(string(wrapped), "vault:v")
+	if !ok {
+		return 0, false
+	}
+	digits, body, ok := strings.Cut(rest, ":")
+	if !ok || digits == "" || digits[0] < '1' || digits[0] > '9' {
+		return 0, false
+	}
+	n, err := strconv.ParseInt(digits, 10, 32)
+	if err != nil {
+		return 0, false
+	}
+	raw, err := base64.StdEncoding.Strict().DecodeString(body)
+	return int(n), err == nil && len(raw) > 0 && !strings.ContainsAny(body, "\r\n")
+}
+
+func data(s *api.Secret, name string) any {
+	if s == nil {
+		return nil
+	}
+	return s.Data[name]
+}
+
+func (k *KEK) read(ctx context.Context, path string) (*api.Secret, error) {
+	return k.login.call(ctx, func(ctx context.Context, c *api.Client) (*api.Secret, error) {
+		return c.Logical().ReadWithContext(ctx, k.mount+"/"+path)
+	})
 }
 
 func (k *KEK) write(ctx context.Context, path string, body map[string]any) (*api.Secret, error) {
-	return k.call(ctx, func(ctx context.Context) (*api.Secret, error) {
-		return k.client.Logical().WriteWithContext(ctx, k.cfg.Mount+"/"+path, body)
+	return k.login.call(ctx, func(ctx context.Context, c *api.Client) (*api.Secret, error) {
+		return c.Logical().WriteWithContext(ctx, k.mount+"/"+path, body)
 	})
-}
-
-// call runs f with a deadline, again with jitter when Vault is away, and once more after a new
-// login when Vault refuses the token of an AppRole.
-func (k *KEK) call(ctx context.Context, f func(context.Context) (*api.Secret, error)) (*api.Secret, error) {
-	loggedIn := false
-	for attempt := 1; ; attempt++ {
-		token := k.client.Token()
-		once, cancel := context.WithTimeout(ctx, k.cfg.Timeout)
-		s, err := f(once)
-		cancel()
-		if err == nil {
-			return s, nil
-		}
-		if ctx.Err() != nil {
-			return nil, fmt.Errorf("%w: %w", keys.ErrKMSUnavailable, ctx.Err())
-		}
-		err = translate(err)
-		switch {
-		case errors.Is(err, keys.ErrAuth) && k.cfg.RoleID != "" && !loggedIn:
-			loggedIn = true
-			if lerr := k.again(ctx, token); lerr != nil {
-				return nil, lerr
-			}
-		case errors.Is(err, keys.ErrKMSUnavailable) && attempt < attempts:
-			pause := time.NewTimer(time.Duration(attempt) * (50*time.Millisecond + rand.N(100*time.Millisecond)))
-			select {
-			case <-pause.C:
-			case <-ctx.Done():
-				pause.Stop()
-				return nil, fmt.Errorf("%w: %w", keys.ErrKMSUnavailable, ctx.Err())
-			}
-		default:
-			return nil, err
-		}
-	}
-}
-
-// translate turns an error of Vault's client into one of encrypt. Vault's own words stay behind:
-// they may quote what was sent.
-func translate(err error) error {
-	var answer *api.ResponseError
-	if !errors.As(err, &answer) {
-		return fmt.Errorf("%w: vault does not answer", keys.ErrKMSUnavailable)
-	}
-	text := strings.Join(answer.Errors, "\n")
-	switch code := answer.StatusCode; {
-	case code == http.StatusForbidden || code == http.StatusUnauthorized:
-		return fmt.Errorf("%w: vault %d", keys.ErrAuth, code)
-	case code == http.StatusServiceUnavailable && strings.Contains(text, "sealed"):
-		return fmt.Errorf("%w: vault is sealed", keys.ErrKMSUnavailable)
-	case code == http.StatusTooManyRequests || code >= 500 || code == http.StatusPreconditionFailed || code == 472 || code == 473:
-		return fmt.Errorf("%w: vault %d", keys.ErrKMSUnavailable, code)
-	case strings.Contains(text, "key not found"):
-		return fmt.Errorf("%w: vault has no such transit key", keys.ErrKeyMissing)
-	case strings.Contains(text, "disallowed by policy"), strings.Contains(text, "has been trimmed"):
-		return fmt.Errorf("%w: its version of the transit key was ended", keys.ErrRetired)
-	case code == http.StatusNotFound:
-		return fmt.Errorf("%w: vault has no transit engine at this path", keys.ErrKeyMissing)
-	case code == http.StatusBadRequest:
-		return keys.ErrTampered
-	}
-	return fmt.Errorf("vault: unexpected answer %d", answer.StatusCode)
-}
-
-// authenticate logs in by AppRole, or looks at the given token.
-func (k *KEK) authenticate(ctx context.Context) error {
-	if k.cfg.RoleID != "" {
-		return k.again(ctx, k.client.Token())
-	}
-	s, err := k.call(ctx, func(ctx context.Context) (*api.Secret, error) {
-		return k.client.Auth().Token().LookupSelfWithContext(ctx)
-	})
-	if errors.Is(err, keys.ErrAuth) {
-		return nil // a policy may forbid looking; the first use of the key will tell
-	}
-	if err != nil {
-		return err
-	}
-	var ttl time.Duration
-	if n, ok := s.Data["ttl"].(json.Number); ok {
-		seconds, _ := n.Int64()
-		ttl = time.Duration(seconds) * time.Second
-	}
-	k.renewed(ttl)
-	return nil
-}
-
-// again logs in by AppRole, unless somebody has since the token was used.
-func (k *KEK) again(ctx context.Context, used string) error {
-	k.login.Lock()
-	defer k.login.Unlock()
-	if used != "" && k.client.Token() != used {
-		return nil
-	}
-	anon, err := k.client.CloneWithHeaders()
-	if err != nil {
-		return errors.New("vault: cannot prepare a login")
-	}
-	anon.ClearToken()
-	once, cancel := context.WithTimeout(ctx, k.cfg.Timeout)
-	defer cancel()
-	s, err := anon.Logical().WriteWithContext(once, "auth/"+k.cfg.RoleMount+"/login",
-		map[string]any{"role_id": k.cfg.RoleID, "secret_id": k.cfg.SecretID})
-	if err != nil {
-		err = translate(err)
-		if errors.Is(err, keys.ErrTampered) || errors.Is(err, keys.ErrKeyMissing) { // Vault answers 400 to a wrong role or secret
-			err = fmt.Errorf("%w: the AppRole login", keys.ErrAuth)
-		}
-		return err
-	}
-	if s == nil || s.Auth == nil || s.Auth.ClientToken == "" {
-		return fmt.Errorf("%w: the AppRole login gave no token", keys.ErrAuth)
-	}
-	k.client.SetToken(s.Auth.ClientToken)
-	k.renewed(time.Duration(s.Auth.LeaseDuration) * time.Second)
-	return nil
-}
-
-func (k *KEK) renewed(ttl time.Duration) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.since, k.ttl = time.Now(), ttl
-}
-
-// keepAlive renews the token after two thirds of its life; when that fails or gives little, it logs
-// in again.
-func (k *KEK) keepAlive(ctx context.Context) {
-	defer close(k.done)
-	backoff := time.Second
-	for {
-		k.mu.Lock()
-		since, ttl := k.since, k.ttl
-		k.mu.Unlock()
-		wait := time.Minute // a token that does not expire: look again, a login may change that
-		if ttl > 0 {
-			wait = max(time.Until(since.Add(ttl*2/3)), backoff)
-		}
-		pause := time.NewTimer(wait)
-		select {
-		case <-ctx.Done():
-			pause.Stop()
-			return
-		case <-pause.C:
-		}
-		k.mu.Lock()
-		due := k.ttl > 0 && !time.Now().Before(k.since.Add(k.ttl*2/3))
-		k.mu.Unlock()
-		if !due {
-			continue
-		}
-		if k.renew(ctx) {
-			backoff = time.Second
-		} else {
-			backoff = min(2*backoff, 30*time.Second)
-		}
-	}
-}
-
-func (k *KEK) renew(ctx context.Context) bool {
-	token := k.client.Token()
-	once, cancel := context.WithTimeout(ctx, k.cfg.Timeout)
-	s, err := k.client.Auth().Token().RenewSelfWithContext(once, 0)
-	cancel()
-	if err == nil && s != nil && s.Auth != nil {
-		k.mu.Lock()
-		before := k.ttl
-		k.mu.Unlock()
-		ttl := time.Duration(s.Auth.LeaseDuration) * time.Second
-		// Near its maximum life a token is renewed for less and less.
-		if k.cfg.RoleID == "" || ttl >= before/2 {
-			k.renewed(ttl)
-			return ttl > 0
-		}
-	}
-	return k.cfg.RoleID != "" && k.again(ctx, token) == nil
 }
