@@ -62,7 +62,7 @@ var words = map[string]trait{
 	"3des": tripleDES, "des3": tripleDES, "tripledes": tripleDES, "tdes": tripleDES, "tdea": tripleDES,
 	"3tdea": tripleDES, "2tdea": tripleDES, "desede": tripleDES, "desede3": tripleDES, "des3ede": tripleDES,
 	"2des": tripleDES, "ede": neutral, "ede3": neutral,
-	"rc4": rc4, "arc4": rc4, "arcfour": rc4, "arcfour128": rc4, "arcfour256": rc4, "rc4drop": rc4,
+	"rc4": rc4, "arc4": rc4, "arcfour": rc4, "arcfour128": rc4, "arcfour256": rc4, "rc4drop": rc4, "rc440": rc4, "rc456": rc4, "rc4128": rc4,
 	"rc2": smallBlock, "rc5": smallBlock, "blowfish": smallBlock, "bf": smallBlock, "cast5": smallBlock,
 	"cast": smallBlock, "idea": smallBlock, "gost": smallBlock, "skipjack": smallBlock, "tea": smallBlock, "xtea": smallBlock,
 	"ecb": ecb, "cbc": cbc, "cts": cbc,

@@ -161,6 +161,10 @@ func onePEM(text []byte, typ string) ([]byte, error) {
 }
 
 func parsePrivate(der []byte) (crypto.Signer, error) {
+	// crypto/x509 overlooks what follows a private key.
+	if rest, err := asn1.Unmarshal(der, new(asn1.RawValue)); err != nil || len(rest) > 0 {
+		return nil, errForm
+	}
 	key, err := x509.ParsePKCS8PrivateKey(der)
 	if err != nil {
 		if key, err = parsePSSPrivate(der); err != nil {
