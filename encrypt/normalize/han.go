@@ -12,8 +12,10 @@ func simplified(s string) string {
 	}, s)
 }
 
-// traditional maps to simplified; every pair has the same length in UTF-8, and no simplified
-// character is a key. Characters that stand for themselves in names are left out: 乾 於 昇 著 藉 徵 甦 堃.
+// traditional maps to simplified; no simplified character is a key. Characters that stand for themselves
+// in names are left out (乾 於 昇 著 藉 徵 甦 堃 喆 邨), as are variants that are surnames of their own.
+// The list is that of the Chinese table of simplified characters as far as names, companies and
+// addresses need it, with older forms and Japanese ones.
 var traditional = func() map[rune]rune {
 	out := make(map[rune]rune, 2600)
 	var from rune

@@ -80,7 +80,7 @@ func TestMasks(t *testing.T) {
 		{"phone", "12", "****"},
 		{"phone", "", "****"},
 		{"email", "zhang@example.com", "z***@example.com"},
-		{"email", "张@例子.公司", "张***@例子.公司"},
+		{"email", "张@例子.公司", "***@例子.公司"},
 		{"email", "@example.com", "***@example.com"},
 		{"email", "nobody", "***"},
 		{"name", "张伟", "张*"},

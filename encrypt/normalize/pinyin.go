@@ -129,9 +129,23 @@ func combine(syllables [][]string, chars []rune) [][]string {
 	return out
 }
 
+// sound returns what the dictionary says of a character. It lacks the newest simplified ones: those are
+// looked up by their traditional form.
+func sound(r rune) string {
+	if s, ok := dict.PinyinDict[int(r)]; ok || r < 0x20000 {
+		return s
+	}
+	for old, simple := range traditional {
+		if simple == r {
+			return dict.PinyinDict[int(old)]
+		}
+	}
+	return ""
+}
+
 // readings returns how a character is read, the usual reading first; itself when nobody knows.
 func readings(r rune) []string {
-	first, _, _ := strings.Cut(dict.PinyinDict[int(r)], ",")
+	first, _, _ := strings.Cut(sound(r), ",")
 	var b strings.Builder
 	for _, c := range norm.NFD.String(first) {
 		switch {
