@@ -17,8 +17,17 @@ var (
 	ErrKMSUnavailable = errors.New("encrypt: key service unavailable")
 	// ErrAuth says that the key service refused our login or permissions.
 	ErrAuth = errors.New("encrypt: key service refused access")
-	// ErrRetired says that an epoch key was retired by a rotation and wraps nothing any longer.
-	ErrRetired = errors.New("encrypt: epoch key retired")
+	// ErrRetired says that a key was ended by a rotation.
+	ErrRetired = errors.New("encrypt: key retired")
+	// ErrBlocked says that the person's keys are blocked: an erasure was asked for and has not happened yet.
+	ErrBlocked = errors.New("encrypt: person blocked before erasure")
+	// ErrHeld says that a legal hold forbids the erasure.
+	ErrHeld = errors.New("encrypt: person under legal hold")
+	// ErrLimit says that more persons would be erased in a day than the limit allows without approval.
+	ErrLimit = errors.New("encrypt: erasures of the day exceed the limit")
+	// ErrTraces says that an erasure is done and stays done, but that old bytes of the wrapped keys are
+	// still in the store's own files, because a reader is in the way. It comes with a valid result.
+	ErrTraces = errors.New("encrypt: old bytes of destroyed keys remain")
 	// ErrUnsupported says that a field has no index that could answer the query. It is never
 	// replaced by an empty result.
 	ErrUnsupported = errors.New("encrypt: query not supported by any index")

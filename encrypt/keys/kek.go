@@ -21,3 +21,11 @@ type KEK interface {
 type Rotator interface {
 	Rotate(ctx context.Context) error
 }
+
+// Trimmer is a KEK that can end its old versions. That is what makes stray copies of destroyed keys
+// worthless: see the threat model in docs/formats/encrypt.md.
+type Trimmer interface {
+	// Trim ends every version older than the oldest that wrapped one of living. Without living
+	// it ends nothing. What an ended version wrapped does not unwrap again: [ErrRetired].
+	Trim(ctx context.Context, living [][]byte) error
+}

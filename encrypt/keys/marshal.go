@@ -6,11 +6,16 @@ import (
 	"time"
 )
 
-const recordVersion = 1
+// The versions of the exported form. The first one has no blocked time.
+const (
+	recordVersion1 = 1
+	recordVersion2 = 2
+)
 
-// MarshalBinary writes the record in the form of backups: see docs/formats/encrypt.md.
+// MarshalBinary writes the record in the form of backups, always in its newest version: see
+// docs/formats/encrypt.md.
 func (r *Record) MarshalBinary() ([]byte, error) {
-	b := []byte{recordVersion}
+	b := []byte{recordVersion2}
 	b = appendText(b, r.Tenant)
 	b = appendPart(b, r.ID[:])
 	b = appendText(b, string(r.Kind))
@@ -22,15 +27,27 @@ func (r *Record) MarshalBinary() ([]byte, error) {
 	b = appendPart(b, r.Wrapped)
 	b = appendPart(b, r.Commitment)
 	b = binary.BigEndian.AppendUint64(b, uint64(r.Created.Unix()))
-	return binary.BigEndian.AppendUint64(b, r.Number), nil
+	b = binary.BigEndian.AppendUint64(b, r.Number)
+	var blocked uint64
+	if !r.Blocked.IsZero() {
+		blocked = uint64(r.Blocked.Unix())
+	}
+	return binary.BigEndian.AppendUint64(b, blocked), nil
 }
 
 // ErrRecord says that bytes are not a key record in the form of backups.
 var ErrRecord = errors.New("encrypt: not a key record")
 
-// UnmarshalBinary reads what MarshalBinary wrote, and nothing else: no two texts give one record.
+// UnmarshalBinary reads what MarshalBinary wrote, in either version, and nothing else: no two texts of
+// one version give one record. The error is [ErrRecord]; r is then as it was.
 func (r *Record) UnmarshalBinary(b []byte) error {
-	if len(b) == 0 || b[0] != recordVersion {
+	tail := 0
+	switch {
+	case len(b) > 0 && b[0] == recordVersion1:
+		tail = 16
+	case len(b) > 0 && b[0] == recordVersion2:
+		tail = 24
+	default:
 		return ErrRecord
 	}
 	b = b[1:]
@@ -70,13 +87,22 @@ func (r *Record) UnmarshalBinary(b []byte) error {
 	fixed(out.Epoch[:])
 	out.Wrapped = append([]byte(nil), part(1<<16)...)
 	out.Commitment = append([]byte(nil), part(64)...)
-	if !ok || len(b) != 16 {
+	if !ok || len(b) != tail {
 		return ErrRecord
 	}
 	out.Created = time.Unix(int64(binary.BigEndian.Uint64(b)), 0).UTC()
 	out.Number = binary.BigEndian.Uint64(b[8:])
+	if tail == 24 {
+		blocked := int64(binary.BigEndian.Uint64(b[16:]))
+		if blocked < 0 {
+			return ErrRecord
+		}
+		if blocked > 0 {
+			out.Blocked = time.Unix(blocked, 0).UTC()
+		}
+	}
 	switch out.Kind {
-	case EpochKey, TenantKey, PersonKey, Tombstone:
+	case EpochKey, TenantKey, PersonKey, Tombstone, Join:
 	default:
 		return ErrRecord
 	}

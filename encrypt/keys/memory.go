@@ -2,10 +2,13 @@ package keys
 
 import (
 	"bytes"
+	"cmp"
 	"context"
+	"encoding/hex"
 	"errors"
 	"slices"
 	"sync"
+	"time"
 )
 
 // Memory is a Store in memory, for tests and examples. Its zero value is not usable.
@@ -15,8 +18,12 @@ type Memory struct {
 }
 
 type memoryTenant struct {
-	records map[ID]Record
+	records map[ID]*Record
 	slots   map[string]ID
+	persons map[[16]byte][]ID // person keys and joins; a join is listed under both
+	tombs   []ID              // in the order of their numbers
+	order   []ID              // of all records, by id when sorted is true; no record ever leaves
+	sorted  bool
 	number  uint64
 }
 
@@ -26,7 +33,9 @@ func NewMemory() *Memory { return &Memory{tenants: make(map[string]*memoryTenant
 func (m *Memory) tenant(name string) *memoryTenant {
 	t := m.tenants[name]
 	if t == nil {
-		t = &memoryTenant{records: make(map[ID]Record), slots: make(map[string]ID), number: 1}
+		t = &memoryTenant{
+			records: make(map[ID]*Record), slots: make(map[string]ID), persons: make(map[[16]byte][]ID), number: 1,
+		}
 		m.tenants[name] = t
 	}
 	return t
@@ -37,57 +46,120 @@ func (m *Memory) Find(ctx context.Context, tenant string, q Query) ([]Record, er
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	m.mu.RLock()
-	defer m.mu.RUnlock()
+	// Queries by id and person share the lock; the others may have to sort the ids first.
+	if q.IDs != nil || q.Persons != nil || q.Joins != nil {
+		m.mu.RLock()
+		defer m.mu.RUnlock()
+	} else {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+	}
 	t := m.tenants[tenant]
 	if t == nil {
 		return nil, nil
 	}
 	var out []Record
-	add := func(r Record) {
-		r.Wrapped, r.Commitment = bytes.Clone(r.Wrapped), bytes.Clone(r.Commitment)
-		out = append(out, r)
-	}
-	switch {
-	case q.IDs != nil:
-		seen := make(map[ID]bool, len(q.IDs))
-		for _, id := range q.IDs {
-			if r, ok := t.records[id]; ok && !seen[id] {
-				seen[id] = true
-				add(r)
-			}
+	add := func(id ID) {
+		if r, ok := t.records[id]; ok {
+			out = append(out, r.clone())
 		}
-	case q.Persons != nil:
-		seen := make(map[[16]byte]bool, len(q.Persons))
-		for _, p := range q.Persons {
-			if seen[p] {
-				continue
-			}
-			seen[p] = true
-			for _, class := range []Retention{Ordinary, Contract, Tax, Evidence} {
-				r := Record{Kind: PersonKey, Person: p, Retention: class}
-				if id, ok := t.slots[r.Slot()]; ok {
-					add(t.records[id])
+	}
+	ofPersons := func(persons [][16]byte, kind Kind) {
+		for _, p := range persons {
+			for _, id := range t.persons[p] {
+				if t.records[id].Kind == kind {
+					add(id)
 				}
 			}
 		}
-	default:
+	}
+	switch {
+	case q.IDs != nil:
+		for _, id := range q.IDs {
+			add(id)
+		}
+	case q.Persons != nil:
+		ofPersons(q.Persons, PersonKey)
+	case q.Joins != nil:
+		ofPersons(q.Joins, Join)
+	case q.Tenant, q.Blocked:
 		for id, r := range t.records {
-			switch {
-			case q.Tenant && r.Kind != EpochKey && r.Kind != TenantKey,
-				!q.Tenant && !q.All && (r.Kind != Tombstone || r.Number <= q.Since),
-				q.All && q.Under != (ID{}) && r.Epoch != q.Under,
-				q.All && bytes.Compare(id[:], q.After[:]) <= 0:
-				continue
+			if q.Tenant && (r.Kind == EpochKey || r.Kind == TenantKey) || q.Blocked && r.Kind == PersonKey && !r.Blocked.IsZero() {
+				add(id)
 			}
-			add(r)
+		}
+	case q.All:
+		t.sort()
+		from, found := slices.BinarySearchFunc(t.order, q.After, compareIDs)
+		if found {
+			from++
+		}
+		for _, id := range t.order[from:] {
+			if q.Under == (ID{}) || t.records[id].Epoch == q.Under {
+				add(id)
+			}
+			if q.Limit > 0 && len(out) == q.Limit {
+				break
+			}
+		}
+		return out, nil
+	default:
+		from, _ := slices.BinarySearchFunc(t.tombs, q.Since, func(id ID, since uint64) int {
+			if t.records[id].Number > since {
+				return 1
+			}
+			return -1
+		})
+		for _, id := range t.tombs[from:] {
+			add(id)
 		}
 	}
-	slices.SortFunc(out, func(a, b Record) int { return bytes.Compare(a.ID[:], b.ID[:]) })
-	if q.All && q.Limit > 0 && len(out) > q.Limit {
-		out = out[:q.Limit]
+	slices.SortFunc(out, func(a, b Record) int { return compareIDs(a.ID, b.ID) })
+	return slices.CompactFunc(out, func(a, b Record) bool { return a.ID == b.ID }), nil
+}
+
+func compareIDs(a, b ID) int { return bytes.Compare(a[:], b[:]) }
+
+func (r *Record) clone() Record {
+	c := *r
+	c.Wrapped, c.Commitment = bytes.Clone(r.Wrapped), bytes.Clone(r.Commitment)
+	return c
+}
+
+func (t *memoryTenant) sort() {
+	if !t.sorted {
+		slices.SortFunc(t.order, compareIDs)
+		t.sorted = true
 	}
-	return out, nil
+}
+
+// put keeps a record under an id that is not taken.
+func (t *memoryTenant) put(r *Record) {
+	t.records[r.ID], t.slots[r.Slot()] = r, r.ID
+	t.order, t.sorted = append(t.order, r.ID), false
+	switch r.Kind {
+	case PersonKey:
+		t.persons[r.Person] = append(t.persons[r.Person], r.ID)
+	case Join:
+		t.persons[r.Person] = append(t.persons[r.Person], r.ID)
+		if other, ok := r.other(); ok && other != r.Person {
+			t.persons[other] = append(t.persons[other], r.ID)
+		}
+	}
+}
+
+// other returns the second person of a join.
+func (r *Record) other() (p [16]byte, ok bool) {
+	b, err := hex.DecodeString(r.Purpose)
+	if err != nil || len(b) != len(p) || hex.EncodeToString(b) != r.Purpose {
+		return p, false
+	}
+	return [16]byte(b), true
+}
+
+// free tells whether a record has no epoch key above it: epoch keys, joins and retired keys.
+func (r *Record) free() bool {
+	return r.Kind == EpochKey || r.Kind == Join || len(r.Wrapped) == 0 && r.Epoch == ID{}
 }
 
 // alive tells whether id is an epoch key that is not retired.
@@ -112,7 +184,7 @@ func (m *Memory) Add(ctx context.Context, tenant string, records []Record) error
 	t := m.tenant(tenant)
 	added := make(map[ID]bool)
 	for _, r := range records {
-		if r.Kind == EpochKey && !t.taken(&r) {
+		if r.Kind == EpochKey && !t.taken(&r) && len(r.Wrapped) > 0 {
 			added[r.ID] = true
 		}
 	}
@@ -120,16 +192,22 @@ func (m *Memory) Add(ctx context.Context, tenant string, records []Record) error
 		if r.Kind == Tombstone {
 			return errors.New("encrypt: tombstones are added by Erase")
 		}
-		if r.Kind != EpochKey && !t.taken(&r) && !added[r.Epoch] && !t.alive(r.Epoch) {
+		if !r.free() && !t.taken(&r) && !added[r.Epoch] && !t.alive(r.Epoch) {
 			return ErrRetired
 		}
 	}
+	raise := false
 	for _, r := range records {
 		if t.taken(&r) {
 			continue
 		}
-		r.Tenant, r.Wrapped, r.Commitment = tenant, bytes.Clone(r.Wrapped), bytes.Clone(r.Commitment)
-		t.records[r.ID], t.slots[r.Slot()] = r, r.ID
+		r := r.clone()
+		r.Tenant = tenant
+		t.put(&r)
+		raise = raise || r.Kind == TenantKey && r.Version > 1
+	}
+	if raise {
+		t.number++
 	}
 	return nil
 }
@@ -148,33 +226,79 @@ func (m *Memory) Rewrap(ctx context.Context, tenant string, records []Record) er
 		}
 	}
 	for _, r := range records {
-		if old, ok := t.records[r.ID]; ok && old.Kind == r.Kind {
+		old, ok := t.records[r.ID]
+		if ok && old.Kind == r.Kind && (old.Kind == PersonKey || old.Kind == TenantKey) && len(old.Wrapped) > 0 {
+			clear(old.Wrapped)
 			old.Epoch, old.Wrapped = r.Epoch, bytes.Clone(r.Wrapped)
-			t.records[r.ID] = old
 		}
 	}
 	return nil
 }
 
 // Retire implements Store.
-func (m *Memory) Retire(ctx context.Context, tenant string, epoch ID) (int, error) {
+func (m *Memory) Retire(ctx context.Context, tenant string, ids ...ID) (int, error) {
 	if err := ctx.Err(); err != nil {
 		return 0, err
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	t := m.tenant(tenant)
-	n := 0
-	for _, r := range t.records {
-		if r.Epoch == epoch && r.Kind != EpochKey && r.Kind != Tombstone {
-			n++
+	epochs := make(map[ID]int)
+	raise := false
+	for _, id := range ids {
+		switch r, ok := t.records[id]; {
+		case !ok:
+		case r.Kind == EpochKey:
+			epochs[id] = 0
+		case (r.Kind == TenantKey || r.Kind == PersonKey) && len(r.Wrapped) > 0:
+			clear(r.Wrapped)
+			r.Wrapped, r.Epoch = nil, ID{}
+			raise = true
 		}
 	}
-	if e, ok := t.records[epoch]; ok && n == 0 && e.Kind == EpochKey {
-		e.Wrapped = nil
-		t.records[epoch] = e
+	if raise {
+		t.number++
 	}
-	return n, nil
+	if len(epochs) == 0 {
+		return 0, nil
+	}
+	inUse := 0
+	for _, r := range t.records {
+		if n, ok := epochs[r.Epoch]; ok {
+			epochs[r.Epoch] = n + 1
+			inUse++
+		}
+	}
+	for id, n := range epochs {
+		if n == 0 {
+			clear(t.records[id].Wrapped)
+			t.records[id].Wrapped = nil
+		}
+	}
+	return inUse, nil
+}
+
+// Block implements Store.
+func (m *Memory) Block(ctx context.Context, tenant string, ids []ID, at time.Time) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if !at.IsZero() {
+		at = at.UTC().Truncate(time.Second)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	t := m.tenant(tenant)
+	raise := false
+	for _, id := range ids {
+		if r, ok := t.records[id]; ok && r.Kind == PersonKey && !r.Blocked.Equal(at) {
+			r.Blocked, raise = at, true
+		}
+	}
+	if raise {
+		t.number++
+	}
+	return nil
 }
 
 // Erase implements Store.
@@ -187,18 +311,26 @@ func (m *Memory) Erase(ctx context.Context, tenant string, tombstones []Record) 
 	t := m.tenant(tenant)
 	fresh := false
 	for _, r := range tombstones {
-		old, ok := t.records[r.ID]
-		if ok && old.Kind != PersonKey {
-			continue // a tombstone already, or a key that is nobody's
+		tomb := &Record{
+			Tenant: tenant, ID: r.ID, Kind: Tombstone, Retention: r.Retention, Wrapped: bytes.Clone(r.Wrapped),
+			Commitment: bytes.Clone(r.Commitment), Created: r.Created, Number: t.number + 1,
 		}
-		if ok {
+		switch old, ok := t.records[r.ID]; {
+		case !ok:
+			t.put(tomb)
+		case old.Kind == PersonKey:
 			clear(old.Wrapped)
 			delete(t.slots, old.Slot())
+			t.persons[old.Person] = slices.DeleteFunc(t.persons[old.Person], func(id ID) bool { return id == r.ID })
+			if len(t.persons[old.Person]) == 0 {
+				delete(t.persons, old.Person)
+			}
+			t.records[r.ID], t.slots[tomb.Slot()] = tomb, r.ID
+		default:
+			continue // a tombstone already, or a key that is nobody's
 		}
+		t.tombs = append(t.tombs, r.ID)
 		fresh = true
-		r.Tenant, r.Kind, r.Number = tenant, Tombstone, t.number+1
-		r.Wrapped, r.Commitment = bytes.Clone(r.Wrapped), bytes.Clone(r.Commitment)
-		t.records[r.ID], t.slots[r.Slot()] = r, r.ID
 	}
 	if fresh {
 		t.number++
@@ -217,4 +349,25 @@ func (m *Memory) Erasures(ctx context.Context, tenant string) (uint64, error) {
 		return t.number, nil
 	}
 	return 1, nil
+}
+
+// Epochs implements Store.
+func (m *Memory) Epochs(ctx context.Context) ([]Record, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	var out []Record
+	for _, t := range m.tenants {
+		for _, r := range t.records {
+			if r.Kind == EpochKey && len(r.Wrapped) > 0 {
+				out = append(out, r.clone())
+			}
+		}
+	}
+	slices.SortFunc(out, func(a, b Record) int {
+		return cmp.Or(cmp.Compare(a.Tenant, b.Tenant), compareIDs(a.ID, b.ID))
+	})
+	return out, nil
 }

@@ -1,13 +1,31 @@
 // Package sqlstore keeps wrapped key records in SQLite or PostgreSQL. It passes
 // encrypttest.TestKeyStore on both.
 //
-// On PostgreSQL it may have a database of its own with a short WAL archive, so that destroyed keys
-// are soon gone from every copy. On SQLite the connection is opened with secure_delete, and the
-// write-ahead log is emptied after keys were destroyed.
+// # Where a destroyed key survives
+//
+// Deleting a row destroys nothing by itself: databases keep old bytes. What ends every copy, wherever it
+// lies, is the end of the epoch: Keeper.Rotate with a KEK that can trim its versions. Until then this
+// package does what the database allows.
+//
+// On SQLite the connection must have secure_delete on, which Open checks, so that freed bytes are
+// overwritten; and after keys were destroyed the write-ahead log is copied back and cut to nothing. A
+// reader of an older snapshot, such as a running backup, prevents that. Erase then waits for
+// [Options].Patience; when the reader is still there, it returns its number together with
+// [keys.ErrTraces]: the erasure is done and stays done, and only the old bytes in the log are left. The next
+// change through this Store removes them, or a call of [Store.Clean], or the next Open. Bytes of a
+// truncated or deleted file may stay on the disk's own blocks; only encryption of the disk or the end of
+// the epoch helps there.
+//
+// On PostgreSQL nothing is overwritten in place. Erase runs VACUUM on the key table, which gives the room of
+// dead rows free unless an old transaction still sees them; some bytes stay until a new row needs that
+// room, and the write-ahead log, its archive, base backups and replicas keep theirs for as long as they
+// live. Keep the keys in a database cluster of their own whose WAL archive is short, or rely on the end of
+// the epoch alone. An error of that VACUUM is not one of Erase, which promises nothing that depends on
+// it; Clean returns it.
 package sqlstore
 
 import (
-	"bytes"
+	"cmp"
 	"context"
 	"database/sql"
 	"embed"
@@ -16,6 +34,7 @@ import (
 	"io/fs"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/crmguard/crmguard/encrypt/keys"
@@ -28,27 +47,44 @@ var migrations embed.FS
 // Options of Open.
 type Options struct {
 	Reads *sql.DB // a second handle for queries, such as SQLite's read-only one; nil = the first
+	// Patience bounds how long Erase waits for SQLite's readers after it has committed, and how long
+	// PostgreSQL's VACUUM may take then; 0 = 10 s. The caller's context bounds both too.
+	Patience time.Duration
 }
 
-// Store is an keys.Store in SQL.
+// Store is a keys.Store in SQL.
 type Store struct {
 	db, reads *sql.DB
 	dialect   dialect.Dialect
+	patience  time.Duration
+	traces    atomic.Bool // destroyed keys may still lie in SQLite's write-ahead log
 }
 
-const columns = "tenant, id, slot, kind, version, purpose, person, retention, epoch, wrapped, commitment, created, number"
-
 const (
-	columnCount = 13
-	chunk       = 500 // rows or ids of one statement
-	retries     = 6
+	chunk   = 500 // rows or ids of one statement
+	retries = 6
 )
 
 // Open brings the tables encrypt_key and encrypt_erasure up to date (noted in encrypt_schema) and
-// returns the store. dialectName is "sqlite" or "postgres". The handles stay the caller's.
+// returns the store. dialectName is "sqlite" or "postgres". The handles stay the caller's. On SQLite db
+// must have secure_delete on (_pragma=secure_delete(1) in the name of modernc.org/sqlite): it is a setting
+// of each connection, so Open cannot make it and answers an error when it is off.
 func Open(ctx context.Context, db *sql.DB, dialectName string, opts *Options) (*Store, error) {
 	d, err := dialect.Parse(dialectName)
 	if err != nil {
+		return nil, err
+	}
+	s := &Store{db: db, reads: db, dialect: d, patience: 10 * time.Second}
+	if opts != nil {
+		if opts.Patience < 0 {
+			return nil, errors.New("encrypt/sqlstore: negative Patience")
+		}
+		s.patience = cmp.Or(opts.Patience, s.patience)
+		if opts.Reads != nil {
+			s.reads = opts.Reads
+		}
+	}
+	if err := s.checkSecureDelete(ctx); err != nil {
 		return nil, err
 	}
 	files, err := fs.Sub(migrations, "migrations/"+string(d))
@@ -58,10 +94,9 @@ func Open(ctx context.Context, db *sql.DB, dialectName string, opts *Options) (*
 	if err := dialect.Migrate(ctx, db, d, files, "encrypt_schema"); err != nil {
 		return nil, err
 	}
-	s := &Store{db: db, reads: db, dialect: d}
-	if opts != nil && opts.Reads != nil {
-		s.reads = opts.Reads
-	}
+	// A program that was killed after it destroyed keys has left them in the write-ahead log.
+	s.mark()
+	s.sweep(ctx)
 	return s, nil
 }
 
@@ -89,89 +124,17 @@ func (e *storeError) Error() string {
 // Unwrap returns the database's error.
 func (e *storeError) Unwrap() error { return e.err }
 
-// Find implements keys.Store.
-func (s *Store) Find(ctx context.Context, tenant string, q keys.Query) ([]keys.Record, error) {
-	base := "SELECT " + columns + " FROM encrypt_key WHERE tenant = ? AND "
-	var out []keys.Record
-	var err error
-	switch {
-	case q.IDs != nil:
-		for part := range slices.Chunk(q.IDs, chunk) {
-			args := []any{tenant}
-			for _, id := range part {
-				args = append(args, id[:])
-			}
-			if out, err = s.query(ctx, out, base+"id IN "+dialect.Placeholders(1, len(part)), args); err != nil {
-				return nil, err
-			}
-		}
-		slices.SortFunc(out, byID)
-		return slices.CompactFunc(out, func(a, b keys.Record) bool { return a.ID == b.ID }), nil
-	case q.Persons != nil:
-		for part := range slices.Chunk(q.Persons, chunk) {
-			args := []any{tenant}
-			for _, p := range part {
-				args = append(args, p[:])
-			}
-			if out, err = s.query(ctx, out, base+"kind = 'person' AND person IN "+dialect.Placeholders(1, len(part)), args); err != nil {
-				return nil, err
-			}
-		}
-		slices.SortFunc(out, byID)
-		return slices.CompactFunc(out, func(a, b keys.Record) bool { return a.ID == b.ID }), nil
-	case q.Tenant:
-		return s.query(ctx, nil, base+"kind IN ('epoch', 'tenant') ORDER BY id", []any{tenant})
-	case q.All:
-		args := []any{tenant, q.After[:]}
-		text := base + "id > ?"
-		if q.Under != (keys.ID{}) {
-			text += " AND epoch = ?"
-			args = append(args, q.Under[:])
-		}
-		text += " ORDER BY id"
-		if q.Limit > 0 {
-			text += fmt.Sprintf(" LIMIT %d", q.Limit)
-		}
-		return s.query(ctx, nil, text, args)
-	default:
-		return s.query(ctx, nil, base+"kind = 'tombstone' AND number > ? ORDER BY id", []any{tenant, int64(q.Since)})
+// change is tx, and tries again what an earlier erasure could not remove.
+func (s *Store) change(ctx context.Context, what string, f func(*tx) error) error {
+	err := s.tx(ctx, what, f)
+	if err == nil {
+		s.sweep(ctx)
 	}
-}
-
-func byID(a, b keys.Record) int { return bytes.Compare(a.ID[:], b.ID[:]) }
-
-func (s *Store) query(ctx context.Context, out []keys.Record, text string, args []any) ([]keys.Record, error) {
-	rows, err := s.reads.QueryContext(ctx, s.dialect.Rebind(text), args...)
-	if err != nil {
-		return nil, s.wrap("find", err)
-	}
-	defer rows.Close()
-	var id, person, epoch []byte
-	var slot string
-	var version, created, number int64
-	for rows.Next() {
-		var r keys.Record
-		if err := rows.Scan(&r.Tenant, &id, &slot, &r.Kind, &version, &r.Purpose, &person, &r.Retention,
-			&epoch, &r.Wrapped, &r.Commitment, &created, &number); err != nil {
-			return nil, s.wrap("find", err)
-		}
-		if len(id) != 8 || len(person) != 16 || len(epoch) != 8 {
-			return nil, fmt.Errorf("%w: key record", keys.ErrTampered)
-		}
-		copy(r.ID[:], id)
-		copy(r.Person[:], person)
-		copy(r.Epoch[:], epoch)
-		r.Version, r.Number, r.Created = uint32(version), uint64(number), time.Unix(created, 0).UTC()
-		if r.Slot() != slot { // a row that was moved into another's place
-			return nil, fmt.Errorf("%w: key record", keys.ErrTampered)
-		}
-		out = append(out, r)
-	}
-	return out, s.wrap("find", rows.Err())
+	return err
 }
 
 // tx runs f in a transaction, again when the database asks for it.
-func (s *Store) tx(ctx context.Context, what string, f func(*sql.Tx) error) error {
+func (s *Store) tx(ctx context.Context, what string, f func(*tx) error) error {
 	for attempt := 1; ; attempt++ {
 		err := s.once(ctx, f)
 		if err == nil || attempt == retries || !dialect.IsRetryable(err) {
@@ -187,45 +150,93 @@ func (s *Store) tx(ctx context.Context, what string, f func(*sql.Tx) error) erro
 	}
 }
 
-func (s *Store) once(ctx context.Context, f func(*sql.Tx) error) error {
-	tx, err := s.db.BeginTx(ctx, nil)
+func (s *Store) once(ctx context.Context, f func(*tx) error) error {
+	var opts *sql.TxOptions
+	if s.dialect == dialect.Postgres {
+		// Row locks order the writers, and what was committed before a lock was given must be seen.
+		opts = &sql.TxOptions{Isolation: sql.LevelReadCommitted}
+	}
+	t, err := s.db.BeginTx(ctx, opts)
 	if err != nil {
 		return err
 	}
-	defer tx.Rollback()
-	if err := f(tx); err != nil {
+	defer t.Rollback()
+	if err := f(&tx{Tx: t, dialect: s.dialect}); err != nil {
 		return err
 	}
-	return tx.Commit()
+	return t.Commit()
 }
 
-// forShare locks rows against Retire. SQLite has one writer and needs no word for it.
-func (s *Store) forShare(word string) string {
-	if s.dialect == dialect.Postgres {
-		return " FOR " + word
-	}
-	return ""
+// tx is one transaction. Its locks are taken in one order everywhere: the tenant's erasure number, epoch
+// keys by id, other records.
+type tx struct {
+	*sql.Tx
+	dialect dialect.Dialect
 }
 
-// alive returns which of the epoch keys exist and are not retired, and holds them so until commit.
-func (s *Store) alive(ctx context.Context, tx *sql.Tx, tenant string, records []keys.Record) (map[keys.ID]bool, error) {
-	var want []keys.ID
-	for _, r := range records {
-		if r.Kind != keys.EpochKey && !slices.Contains(want, r.Epoch) {
-			want = append(want, r.Epoch)
-		}
+func (t *tx) exec(ctx context.Context, text string, args ...any) (int64, error) {
+	res, err := t.ExecContext(ctx, t.dialect.Rebind(text), args...)
+	if err != nil {
+		return 0, err
 	}
-	out := make(map[keys.ID]bool, len(want))
-	for _, id := range want {
+	return res.RowsAffected()
+}
+
+func (t *tx) row(ctx context.Context, text string, args ...any) *sql.Row {
+	return t.QueryRowContext(ctx, t.dialect.Rebind(text), args...)
+}
+
+// raise raises the tenant's erasure number and locks it until commit: whoever sees a number sees all that
+// belongs to it.
+func (t *tx) raise(ctx context.Context, tenant string) (number int64, err error) {
+	err = t.row(ctx, `INSERT INTO encrypt_erasure (tenant, number) VALUES (?, 2)
+		ON CONFLICT (tenant) DO UPDATE SET number = encrypt_erasure.number + 1 RETURNING number`, tenant).Scan(&number)
+	return number, err
+}
+
+// lower takes raise back: nothing has changed.
+func (t *tx) lower(ctx context.Context, tenant string, number int64) error {
+	_, err := t.exec(ctx, "UPDATE encrypt_erasure SET number = ? WHERE tenant = ?", number-1, tenant)
+	return err
+}
+
+// lock returns which of these ids are epoch keys, and whether they are alive, and holds them until commit
+// so that no other transaction retires them (strength SHARE) or uses them either (UPDATE).
+func (t *tx) lock(ctx context.Context, tenant string, ids []keys.ID, strength string) (map[keys.ID]bool, error) {
+	ids = slices.Clone(ids)
+	slices.SortFunc(ids, compareIDs)
+	ids = slices.Compact(ids)
+	text := "SELECT length(wrapped) FROM encrypt_key WHERE tenant = ? AND id = ? AND kind = 'epoch'"
+	if t.dialect == dialect.Postgres { // SQLite has one writer and needs no word for it
+		text += " FOR " + strength
+	}
+	out := make(map[keys.ID]bool, len(ids))
+	for _, id := range ids {
 		var n int64
-		err := tx.QueryRowContext(ctx, s.dialect.Rebind("SELECT length(wrapped) FROM encrypt_key WHERE tenant = ? AND id = ? AND kind = 'epoch'")+
-			s.forShare("SHARE"), tenant, id[:]).Scan(&n)
-		if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		switch err := t.row(ctx, text, tenant, id[:]).Scan(&n); {
+		case err == nil:
+			out[id] = n > 0
+		case !errors.Is(err, sql.ErrNoRows):
 			return nil, err
 		}
-		out[id] = err == nil && n > 0
 	}
 	return out, nil
+}
+
+// aboveOf returns the epoch keys that records name. Those without one are epoch keys, joins and retired keys.
+func aboveOf(records []keys.Record) (ids []keys.ID) {
+	seen := make(map[keys.ID]bool)
+	for i := range records {
+		if r := &records[i]; !free(r) && !seen[r.Epoch] {
+			seen[r.Epoch] = true
+			ids = append(ids, r.Epoch)
+		}
+	}
+	return ids
+}
+
+func free(r *keys.Record) bool {
+	return r.Kind == keys.EpochKey || r.Kind == keys.Join || len(r.Wrapped) == 0 && r.Epoch == keys.ID{}
 }
 
 // Add implements keys.Store.
@@ -234,6 +245,7 @@ func (s *Store) Add(ctx context.Context, tenant string, records []keys.Record) e
 		return nil
 	}
 	var epochs, others []keys.Record
+	raise := false
 	for _, r := range records {
 		r.Tenant = tenant
 		switch r.Kind {
@@ -243,78 +255,86 @@ func (s *Store) Add(ctx context.Context, tenant string, records []keys.Record) e
 			return errors.New("encrypt/sqlstore: tombstones are added by Erase")
 		default:
 			others = append(others, r)
+			raise = raise || newVersion(&r)
 		}
 	}
 	// One order for all writers, so that they wait for each other and never in a circle.
 	slices.SortFunc(others, func(a, b keys.Record) int { return strings.Compare(a.Slot(), b.Slot()) })
-	return s.tx(ctx, "add", func(tx *sql.Tx) error {
-		if err := s.insert(ctx, tx, epochs); err != nil {
+	return s.change(ctx, "add", func(t *tx) error {
+		var number int64
+		var err error
+		if raise {
+			if number, err = t.raise(ctx, tenant); err != nil {
+				return err
+			}
+		}
+		if _, err := t.insert(ctx, epochs); err != nil {
 			return err
 		}
-		alive, err := s.alive(ctx, tx, tenant, others)
+		alive, err := t.lock(ctx, tenant, aboveOf(others), "SHARE")
 		if err != nil {
 			return err
 		}
-		var fresh []keys.Record
+		var versions, fresh []keys.Record
 		for _, r := range others {
-			if alive[r.Epoch] {
+			if !free(&r) && !alive[r.Epoch] {
+				var n int
+				if err := t.row(ctx, "SELECT count(*) FROM encrypt_key WHERE tenant = ? AND (id = ? OR slot = ?)",
+					tenant, r.ID[:], r.Slot()).Scan(&n); err != nil {
+					return err
+				}
+				if n == 0 {
+					return keys.ErrRetired
+				}
+				continue // taken: skipped, whatever wraps it
+			}
+			if newVersion(&r) {
+				versions = append(versions, r)
+			} else {
 				fresh = append(fresh, r)
-				continue
-			}
-			var n int
-			err := tx.QueryRowContext(ctx, s.dialect.Rebind("SELECT count(*) FROM encrypt_key WHERE tenant = ? AND (id = ? OR slot = ?)"),
-				tenant, r.ID[:], r.Slot()).Scan(&n)
-			if err != nil {
-				return err
-			}
-			if n == 0 {
-				return keys.ErrRetired
 			}
 		}
-		return s.insert(ctx, tx, fresh)
+		added, err := t.insert(ctx, versions)
+		if err != nil {
+			return err
+		}
+		if raise && added == 0 {
+			if err := t.lower(ctx, tenant, number); err != nil {
+				return err
+			}
+		}
+		_, err = t.insert(ctx, fresh)
+		return err
 	})
 }
 
-func (s *Store) insert(ctx context.Context, tx *sql.Tx, records []keys.Record) error {
-	for part := range slices.Chunk(records, chunk) {
-		args := make([]any, 0, len(part)*columnCount)
-		for i := range part {
-			r := &part[i]
-			args = append(args, r.Tenant, r.ID[:], r.Slot(), string(r.Kind), int64(r.Version), r.Purpose, r.Person[:],
-				string(r.Retention), r.Epoch[:], notNull(r.Wrapped), notNull(r.Commitment), r.Created.Unix(), int64(r.Number))
-		}
-		if _, err := tx.ExecContext(ctx, s.dialect.Rebind("INSERT INTO encrypt_key ("+columns+") VALUES "+
-			dialect.Placeholders(len(part), columnCount)+" ON CONFLICT DO NOTHING"), args...); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func notNull(b []byte) []byte {
-	if b == nil {
-		return []byte{}
-	}
-	return b
-}
+// newVersion tells whether a record makes cached tenant keys wrong.
+func newVersion(r *keys.Record) bool { return r.Kind == keys.TenantKey && r.Version > 1 }
 
 // Rewrap implements keys.Store.
 func (s *Store) Rewrap(ctx context.Context, tenant string, records []keys.Record) error {
 	if len(records) == 0 {
 		return nil
 	}
-	return s.tx(ctx, "rewrap", func(tx *sql.Tx) error {
-		alive, err := s.alive(ctx, tx, tenant, records)
+	sorted := slices.Clone(records)
+	slices.SortFunc(sorted, byID)
+	var epochs []keys.ID
+	for i := range sorted {
+		epochs = append(epochs, sorted[i].Epoch)
+	}
+	return s.change(ctx, "rewrap", func(t *tx) error {
+		alive, err := t.lock(ctx, tenant, epochs, "SHARE")
 		if err != nil {
 			return err
 		}
-		set, err := tx.PrepareContext(ctx, s.dialect.Rebind("UPDATE encrypt_key SET epoch = ?, wrapped = ? WHERE tenant = ? AND id = ? AND kind = ?"))
+		set, err := t.PrepareContext(ctx, t.dialect.Rebind(`UPDATE encrypt_key SET epoch = ?, wrapped = ?
+			WHERE tenant = ? AND id = ? AND kind = ? AND kind IN ('person', 'tenant') AND length(wrapped) > 0`))
 		if err != nil {
 			return err
 		}
 		defer set.Close()
-		for i := range records {
-			r := &records[i]
+		for i := range sorted {
+			r := &sorted[i]
 			if !alive[r.Epoch] {
 				return keys.ErrRetired
 			}
@@ -326,97 +346,167 @@ func (s *Store) Rewrap(ctx context.Context, tenant string, records []keys.Record
 	})
 }
 
-// Retire implements keys.Store.
-func (s *Store) Retire(ctx context.Context, tenant string, epoch keys.ID) (int, error) {
-	inUse := 0
-	err := s.tx(ctx, "retire", func(tx *sql.Tx) error {
-		// The lock first, then the count: whoever adds a key under this epoch holds the row.
-		var n int64
-		err := tx.QueryRowContext(ctx, s.dialect.Rebind("SELECT length(wrapped) FROM encrypt_key WHERE tenant = ? AND id = ? AND kind = 'epoch'")+
-			s.forShare("UPDATE"), tenant, epoch[:]).Scan(&n)
-		if err != nil && !errors.Is(err, sql.ErrNoRows) {
-			return err
-		}
-		if err := tx.QueryRowContext(ctx, s.dialect.Rebind("SELECT count(*) FROM encrypt_key WHERE tenant = ? AND epoch = ?"),
-			tenant, epoch[:]).Scan(&inUse); err != nil || inUse > 0 {
-			return err
-		}
-		_, err = tx.ExecContext(ctx, s.dialect.Rebind("UPDATE encrypt_key SET wrapped = ? WHERE tenant = ? AND id = ? AND kind = 'epoch'"),
-			[]byte{}, tenant, epoch[:])
-		return err
-	})
-	if err == nil && inUse == 0 {
-		s.forget(ctx)
+// Retire implements keys.Store. On SQLite it tries once to remove the old bytes; later changes try again.
+func (s *Store) Retire(ctx context.Context, tenant string, ids ...keys.ID) (int, error) {
+	if len(ids) == 0 {
+		return 0, nil
 	}
-	return inUse, err
-}
-
-// Erase implements keys.Store.
-func (s *Store) Erase(ctx context.Context, tenant string, tombstones []keys.Record) (uint64, error) {
-	sorted := slices.Clone(tombstones)
-	slices.SortFunc(sorted, byID)
-	var number int64
-	err := s.tx(ctx, "erase", func(tx *sql.Tx) error {
-		// The tenant's row is locked until commit: whoever sees a number sees all its tombstones.
-		if err := tx.QueryRowContext(ctx, s.dialect.Rebind(`INSERT INTO encrypt_erasure (tenant, number) VALUES (?, 2)
-			ON CONFLICT (tenant) DO UPDATE SET number = encrypt_erasure.number + 1 RETURNING number`), tenant).Scan(&number); err != nil {
-			return err
+	s.mark()
+	inUse := 0
+	err := s.change(ctx, "retire", func(t *tx) error {
+		inUse = 0
+		var others []any
+		for part := range slices.Chunk(ids, chunk) {
+			found, err := t.keysAmong(ctx, tenant, part)
+			if err != nil {
+				return err
+			}
+			others = append(others, found...)
 		}
-		fresh := false
-		for i := range sorted {
-			r := &sorted[i]
-			r.Tenant, r.Kind, r.Number, r.Person, r.Epoch = tenant, keys.Tombstone, uint64(number), [16]byte{}, keys.ID{}
-			res, err := tx.ExecContext(ctx, s.dialect.Rebind(`UPDATE encrypt_key SET slot = ?, kind = 'tombstone', version = 0, purpose = '',
-				person = ?, retention = ?, epoch = ?, wrapped = ?, commitment = ?, created = ?, number = ?
-				WHERE tenant = ? AND id = ? AND kind = 'person'`),
-				r.Slot(), r.Person[:], string(r.Retention), r.Epoch[:], notNull(r.Wrapped), notNull(r.Commitment), r.Created.Unix(), number, tenant, r.ID[:])
+		if len(others) > 0 {
+			number, err := t.raise(ctx, tenant)
 			if err != nil {
 				return err
 			}
-			n, err := res.RowsAffected()
-			if err != nil {
-				return err
-			}
-			if n == 0 {
-				res, err := tx.ExecContext(ctx, s.dialect.Rebind("INSERT INTO encrypt_key ("+columns+") VALUES "+
-					dialect.Placeholders(1, columnCount)+" ON CONFLICT DO NOTHING"), tenant, r.ID[:], r.Slot(), string(r.Kind), int64(0), "",
-					r.Person[:], string(r.Retention), r.Epoch[:], notNull(r.Wrapped), notNull(r.Commitment), r.Created.Unix(), number)
+			changed := false
+			for part := range slices.Chunk(others, chunk) {
+				n, err := t.exec(ctx, `UPDATE encrypt_key SET epoch = ?, wrapped = ? WHERE tenant = ?
+					AND kind IN ('person', 'tenant') AND length(wrapped) > 0 AND id IN `+dialect.Placeholders(1, len(part)),
+					append([]any{make([]byte, 8), []byte{}, tenant}, part...)...)
 				if err != nil {
 					return err
 				}
-				if n, err = res.RowsAffected(); err != nil {
+				changed = changed || n > 0
+			}
+			if !changed {
+				if err := t.lower(ctx, tenant, number); err != nil {
 					return err
 				}
 			}
-			fresh = fresh || n > 0
 		}
-		if !fresh {
-			number--
-			_, err := tx.ExecContext(ctx, s.dialect.Rebind("UPDATE encrypt_erasure SET number = ? WHERE tenant = ?"), number, tenant)
+		if len(others) == len(ids) {
+			return nil
+		}
+		// The lock first, then the count: whoever adds a key under this epoch holds the row.
+		epochs, err := t.lock(ctx, tenant, ids, "UPDATE")
+		if err != nil {
 			return err
+		}
+		for id, alive := range epochs {
+			var n int
+			if err := t.row(ctx, "SELECT count(*) FROM encrypt_key WHERE tenant = ? AND epoch = ?", tenant, id[:]).Scan(&n); err != nil {
+				return err
+			}
+			inUse += n
+			if n > 0 || !alive {
+				continue
+			}
+			if _, err := t.exec(ctx, "UPDATE encrypt_key SET wrapped = ? WHERE tenant = ? AND id = ? AND kind = 'epoch'",
+				[]byte{}, tenant, id[:]); err != nil {
+				return err
+			}
 		}
 		return nil
 	})
 	if err != nil {
 		return 0, err
 	}
-	s.forget(ctx)
-	return uint64(number), nil
+	return inUse, nil
 }
 
-// forget empties SQLite's write-ahead log, which still holds the wrapped keys that were destroyed. A
-// reader in the way leaves it to the next checkpoint.
-func (s *Store) forget(ctx context.Context) {
-	if s.dialect != dialect.SQLite {
-		return
+// keysAmong returns which ids are person or tenant keys.
+func (t *tx) keysAmong(ctx context.Context, tenant string, ids []keys.ID) (out []any, err error) {
+	args := []any{tenant}
+	for i := range ids {
+		args = append(args, ids[i][:])
 	}
-	for range 3 {
-		var busy, frames, moved int
-		err := s.db.QueryRowContext(ctx, "PRAGMA wal_checkpoint(TRUNCATE)").Scan(&busy, &frames, &moved)
-		if err != nil || busy == 0 {
-			return
+	rows, err := t.QueryContext(ctx, t.dialect.Rebind("SELECT id FROM encrypt_key WHERE tenant = ? AND kind IN ('person', 'tenant') AND id IN "+
+		dialect.Placeholders(1, len(ids))+" ORDER BY id"), args...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var id []byte
+		if err := rows.Scan(&id); err != nil {
+			return nil, err
 		}
+		out = append(out, id)
 	}
+	return out, rows.Err()
+}
+
+// Block implements keys.Store.
+func (s *Store) Block(ctx context.Context, tenant string, ids []keys.ID, at time.Time) error {
+	if len(ids) == 0 {
+		return nil
+	}
+	blocked := unixOrZero(at)
+	sorted := slices.Clone(ids)
+	slices.SortFunc(sorted, compareIDs)
+	return s.change(ctx, "block", func(t *tx) error {
+		number, err := t.raise(ctx, tenant)
+		if err != nil {
+			return err
+		}
+		var changed int64
+		for _, id := range sorted {
+			n, err := t.exec(ctx, "UPDATE encrypt_key SET blocked = ? WHERE tenant = ? AND id = ? AND kind = 'person' AND blocked <> ?",
+				blocked, tenant, id[:], blocked)
+			if err != nil {
+				return err
+			}
+			changed += n
+		}
+		if changed == 0 {
+			return t.lower(ctx, tenant, number)
+		}
+		return nil
+	})
+}
+
+// Erase implements keys.Store. With [keys.ErrTraces] the keys are destroyed all the same, and the number is valid.
+func (s *Store) Erase(ctx context.Context, tenant string, tombstones []keys.Record) (uint64, error) {
+	sorted := slices.Clone(tombstones)
+	slices.SortStableFunc(sorted, byID)
+	s.mark()
+	var number int64
+	err := s.tx(ctx, "erase", func(t *tx) error {
+		var err error
+		if number, err = t.raise(ctx, tenant); err != nil {
+			return err
+		}
+		fresh := false
+		for i := range sorted {
+			r := &keys.Record{
+				Tenant: tenant, ID: sorted[i].ID, Kind: keys.Tombstone, Retention: sorted[i].Retention,
+				Wrapped: sorted[i].Wrapped, Commitment: sorted[i].Commitment, Created: sorted[i].Created, Number: uint64(number),
+			}
+			n, err := t.exec(ctx, `UPDATE encrypt_key SET slot = ?, kind = 'tombstone', version = 0, purpose = '', person = ?,
+				retention = ?, epoch = ?, wrapped = ?, commitment = ?, created = ?, number = ?, blocked = 0
+				WHERE tenant = ? AND id = ? AND kind = 'person'`,
+				r.Slot(), r.Person[:], string(r.Retention), r.Epoch[:], notNull(r.Wrapped), notNull(r.Commitment),
+				r.Created.Unix(), number, tenant, r.ID[:])
+			if err != nil {
+				return err
+			}
+			if n == 0 {
+				if n, err = t.insert(ctx, []keys.Record{*r}); err != nil {
+					return err
+				}
+			}
+			fresh = fresh || n > 0
+		}
+		if !fresh {
+			err = t.lower(ctx, tenant, number)
+			number--
+		}
+		return err
+	})
+	if err != nil {
+		return 0, err
+	}
+	return uint64(number), s.forget(ctx)
 }
 
 // Erasures implements keys.Store.

@@ -1,0 +1,13 @@
+-- +goose Up
+ALTER TABLE encrypt_key ADD COLUMN blocked BIGINT NOT NULL DEFAULT 0;
+CREATE INDEX encrypt_key_blocked ON encrypt_key (tenant, id) WHERE kind = 'person' AND blocked <> 0;
+CREATE INDEX encrypt_key_join ON encrypt_key (tenant, person) WHERE kind = 'join';
+CREATE INDEX encrypt_key_joined ON encrypt_key (tenant, purpose) WHERE kind = 'join';
+CREATE INDEX encrypt_key_alive ON encrypt_key (tenant, id) WHERE kind = 'epoch';
+
+-- +goose Down
+DROP INDEX encrypt_key_alive;
+DROP INDEX encrypt_key_joined;
+DROP INDEX encrypt_key_join;
+DROP INDEX encrypt_key_blocked;
+ALTER TABLE encrypt_key DROP COLUMN blocked;
