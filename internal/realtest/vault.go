@@ -3,12 +3,16 @@ package realtest
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -18,13 +22,18 @@ import (
 	"github.com/hashicorp/vault/api"
 )
 
-// VaultServer is a real Vault with the Transit engine and AppRole login, in a folder and on a
-// loopback port of its own. It dies with the test.
+// VaultServer is a real Vault with the Transit engine, AppRole and Kubernetes login, in a folder and on
+// a loopback port of its own. It dies with the test.
 type VaultServer struct {
 	Addr string // URL
 	Root string // root token
 
+	// Of VaultTLS: paths of PEM files, and the name that the server's certificate has.
+	CACert, ClientCert, ClientKey string
+	ServerName                    string
+
 	t      testing.TB
+	flags  []string
 	binary string
 	dir    string
 	listen string // host:port, the same after a restart
@@ -38,31 +47,62 @@ type VaultServer struct {
 // minutes, so it happens only by "make vaultd" or where CRMGUARD_REQUIRE names vault.
 func Vault(t testing.TB) *VaultServer {
 	t.Helper()
+	s := newVault(t)
+	s.begin()
+	return s
+}
+
+// VaultTLS starts a Vault that speaks TLS only, under a certificate without an address in it, and asks
+// for a client certificate of the same authority.
+func VaultTLS(t testing.TB) *VaultServer {
+	t.Helper()
+	s := newVault(t)
+	dir := t.TempDir()
+	s.ServerName = "vault.test"
+	s.CACert, s.ClientCert, s.ClientKey = filepath.Join(dir, "ca.pem"), filepath.Join(dir, "client.pem"), filepath.Join(dir, "client.key")
+	cert, key := filepath.Join(dir, "server.pem"), filepath.Join(dir, "server.key")
+	ca := NewAuthority(t)
+	ca.WriteCert(t, s.CACert)
+	ca.Issue(t, cert, key, s.ServerName)
+	ca.Issue(t, s.ClientCert, s.ClientKey, "client.test")
+	s.flags = []string{"-tls-cert", cert, "-tls-key", key, "-tls-client-ca", s.CACert}
+	s.begin()
+	return s
+}
+
+func newVault(t testing.TB) *VaultServer {
+	t.Helper()
 	binary, err := Build("vaultd", Required("vault"), "run make vaultd (six minutes, once)")
 	Require(t, "vault", err)
-	s := &VaultServer{t: t, binary: binary, dir: t.TempDir(), listen: "127.0.0.1:0"}
+	return &VaultServer{t: t, binary: binary, dir: t.TempDir(), listen: "127.0.0.1:0"}
+}
+
+// begin starts the server for the first time.
+func (s *VaultServer) begin() {
+	s.t.Helper()
 	if err := s.start(); err != nil {
-		t.Fatalf("vaultd: %v", err)
+		s.t.Fatalf("vaultd: %v", err)
 	}
-	t.Cleanup(s.Kill)
+	s.t.Cleanup(s.Kill)
 	init, err := s.Client().Sys().Init(&api.InitRequest{SecretShares: 3, SecretThreshold: 2})
 	if err != nil {
-		t.Fatalf("vaultd: init: %v", err)
+		s.t.Fatalf("vaultd: init: %v", err)
 	}
 	s.keys, s.Root = init.KeysB64[:2], init.RootToken
 	s.Unseal()
 	root := s.Client()
 	if err := root.Sys().Mount("transit", &api.MountInput{Type: "transit"}); err != nil {
-		t.Fatalf("vaultd: transit: %v", err)
+		s.t.Fatalf("vaultd: transit: %v", err)
 	}
-	if err := root.Sys().EnableAuthWithOptions("approle", &api.EnableAuthOptions{Type: "approle"}); err != nil {
-		t.Fatalf("vaultd: approle: %v", err)
+	for _, method := range []string{"approle", "kubernetes"} {
+		if err := root.Sys().EnableAuthWithOptions(method, &api.EnableAuthOptions{Type: method}); err != nil {
+			s.t.Fatalf("vaultd: %s: %v", method, err)
+		}
 	}
-	return s
 }
 
 func (s *VaultServer) start() error {
-	cmd := exec.Command(s.binary, "-addr", s.listen, "-dir", s.dir)
+	cmd := exec.Command(s.binary, append([]string{"-addr", s.listen, "-dir", s.dir}, s.flags...)...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	cmd.Stderr = io.Discard
 	if testing.Verbose() {
@@ -85,14 +125,18 @@ func (s *VaultServer) start() error {
 	defer s.mu.Unlock()
 	s.cmd = cmd
 	s.Addr = strings.TrimSpace(line)
-	s.listen = strings.TrimPrefix(s.Addr, "http://")
+	u, err := url.Parse(s.Addr)
+	if err != nil {
+		return err
+	}
+	s.listen = u.Host
 	return nil
 }
 
 // Client returns a client with the root token, without retries, untouched by VAULT_ variables.
 func (s *VaultServer) Client() *api.Client {
 	s.t.Helper()
-	cfg := &api.Config{Address: s.Addr, HttpClient: &http.Client{Timeout: 10 * time.Second}}
+	cfg := &api.Config{Address: s.Addr, HttpClient: &http.Client{Timeout: 10 * time.Second, Transport: s.transport()}}
 	c, err := api.NewClient(cfg)
 	if err != nil {
 		s.t.Fatalf("vaultd: client: %v", err)
@@ -101,6 +145,25 @@ func (s *VaultServer) Client() *api.Client {
 	c.ClearNamespace()
 	c.SetToken(s.Root)
 	return c
+}
+
+func (s *VaultServer) transport() *http.Transport {
+	s.t.Helper()
+	if s.CACert == "" {
+		return &http.Transport{DisableKeepAlives: true}
+	}
+	pool := x509.NewCertPool()
+	b, err := os.ReadFile(s.CACert)
+	if err != nil || !pool.AppendCertsFromPEM(b) {
+		s.t.Fatalf("vaultd: authority: %v", err)
+	}
+	pair, err := tls.LoadX509KeyPair(s.ClientCert, s.ClientKey)
+	if err != nil {
+		s.t.Fatalf("vaultd: client certificate: %v", err)
+	}
+	return &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{
+		RootCAs: pool, Certificates: []tls.Certificate{pair}, ServerName: s.ServerName, MinVersion: tls.VersionTLS12,
+	}}
 }
 
 // Seal seals the server: calls get 503.
