@@ -23,10 +23,8 @@ func Address(typed string) string {
 		return b.String()[b.Len()-1]
 	}
 	put := func(t string) {
-		if gap && latin(last()) && latin(t[0]) {
-			if isDigit(last()) || isDigit(t[0]) {
-				b.WriteByte('-')
-			}
+		if gap && isDigit(last()) && isDigit(t[0]) {
+			b.WriteByte('-')
 		}
 		gap = false
 		b.WriteString(t)
@@ -77,7 +75,7 @@ func Address(typed string) string {
 // latin reports an ASCII letter or digit.
 func latin(c byte) bool { return isDigit(c) || c >= 'a' && c <= 'z' }
 
-// latinWord returns the ASCII letters, or the ASCII digits and a letter after them, that s begins with.
+// latinWord returns the ASCII letters, or else the ASCII digits, that s begins with.
 func latinWord(s string) (word string, size int) {
 	for size < len(s) && s[size] >= 'a' && s[size] <= 'z' {
 		size++

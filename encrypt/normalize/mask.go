@@ -10,7 +10,7 @@ import (
 
 // Masks returns version 1 of the masks, by the names phone, email, name, last4, address, company,
 // idnumber, uscc, bankcard and plate, for encrypt.CodecOptions. They are versioned as normalisers are.
-// No mask shows a value of one character, and those of numbers (last4, idnumber, uscc, bankcard, plate) show
+// No mask shows a word of one letter whole but a family name, and those of numbers (last4, idnumber, uscc, bankcard, plate) show
 // at most half of its letters and digits; phone shows seven of eleven. The length of a value shows only
 // where it is the same for all (idnumber, uscc).
 func Masks() map[string]func(string) string {

@@ -2,8 +2,8 @@ package normalize
 
 import "strings"
 
-// surnames has the readings of surnames that differ from the usual reading of the character or that are
-// several, the commoner one first.
+// surnames has the readings of surnames that differ from the dictionary's first reading of the character
+// or that are several, the commoner one first.
 var surnames = table(`
 曾 zeng
 单 shan
@@ -13,13 +13,10 @@ var surnames = table(`
 区 ou
 盖 ge gai
 朴 piao pu
-任 ren
 尉 wei yu
 乐 yue le
 缪 miao
 翟 zhai di
-华 hua
-冼 xian
 洗 xian
 员 yun
 贠 yun
@@ -29,132 +26,52 @@ var surnames = table(`
 宓 mi fu
 折 she
 佴 nai
-逄 pang
 郇 xun huan
-那 na
-哈 ha
 秘 bi
 繁 po
 黑 he
-盛 sheng
-石 shi
-曲 qu
-麹 qu
-燕 yan
-於 yu
 覃 qin tan
-瞿 qu
 郗 xi chi
 郄 qie xi
-郤 xi
 隗 wei kui
-车 che
-干 gan
 乾 qian gan
-葛 ge
-贾 jia
-晁 chao
 谌 chen shen
 厘 li xi
 卜 bu
-过 guo
-应 ying
-宁 ning
-占 zhan
 薄 bo
 柏 bai bo
 都 du
 筠 yun jun
-强 qiang
 句 gou ju
-呙 guo
 适 kuo shi
 祭 zhai ji
 牟 mu mou
 莘 shen xin
-臧 zang
 藏 zang cang
-訾 zi
 乜 nie mie
-幺 yao
 么 yao
-仉 zhang
-亓 qi
-郏 jia
-邰 tai
-芈 mi
-妫 gui
-娄 lou
-撒 sa
-涂 tu
-眭 sui
-睢 sui
-笪 da
 粘 nian
-纪 ji
 蔚 yu wei
 长 zhang chang
-阙 que
-雒 luo
-贲 ben
-酆 feng
 晟 cheng sheng
 乘 sheng cheng
-相 xiang
 载 dai zai
-冯 feng
 行 xing hang
-庹 tuo
-禚 zhuo
-昝 zan
-逯 lu
 费 fei bi
-宿 su
 隽 juan jun
-仝 tong
 番 pan fan
 阿 a e
 术 zhu shu
-恽 yun
-迮 ze
 笮 ze zuo
-佘 she
-禤 xuan
 炅 gui
-炔 gui
-缯 zeng
-郐 kuai
-谷 gu
-苫 shan
-苑 yuan
-叶 ye
-嵇 ji
-稽 ji
 角 jue jiao
 六 lu
-陆 lu
-殷 yin
 阚 kan
-祁 qi
-尹 yin
-谯 qiao
-璩 qu
-揭 jie
-余 yu
-佟 tong
-俞 yu
-茆 mao
-逮 dai
 能 nai
-戚 qi
-褚 chu
-沈 shen
-肖 xiao
-少 shao
 `)
 
-// compounds are surnames of two and three characters, their readings one syllable each. Those whose
-// usual reading is right are listed for the boundary alone: 区 of 欧阳 is no 区.
+// compounds are surnames of two characters and more, their readings one syllable each. The usual reading
+// of their characters and the surname of the first alone are indexed beside them.
 var compounds = compoundTable(`
 欧阳 ou yang
 司马 si ma
@@ -286,7 +203,6 @@ var givenNames = table(`
 叶 ye xie
 遗 yi wei
 殷 yin yan
-予 yu
 琢 zhuo zuo
 褚 chu zhu
 炅 jiong gui
