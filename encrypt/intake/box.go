@@ -24,7 +24,10 @@ type Keeper interface {
 // label is the Keeper's label of private halves.
 const label = "intake"
 
-var errExists = errors.New("intake: the record exists already")
+var (
+	errExists  = errors.New("intake: the record exists already")
+	errRetired = fmt.Errorf("intake: the key is destroyed: %w", keys.ErrRetired)
+)
 
 // Options of a Box.
 type Options struct {
@@ -146,15 +149,15 @@ func (b *Box) Open(ctx context.Context, ad, sealed []byte) ([]byte, error) {
 	if ends >= 1<<40 {
 		return nil, keys.ErrTampered
 	}
-	if b.over(int64(ends)) {
-		return nil, fmt.Errorf("intake: the key is destroyed: %w", keys.ErrRetired)
-	}
 	records, err := b.store.List(ctx, b.tenant)
 	if err != nil {
 		return nil, err
 	}
 	at := slices.IndexFunc(records, func(r Record) bool { return r.ID == id })
 	if at < 0 {
+		if b.over(int64(ends)) {
+			return nil, errRetired
+		}
 		return nil, fmt.Errorf("intake: no such key: %w", keys.ErrKeyMissing)
 	}
 	p, err := b.public(records[at])
@@ -163,6 +166,9 @@ func (b *Box) Open(ctx context.Context, ad, sealed []byte) ([]byte, error) {
 	}
 	if p.notAfter != int64(ends) {
 		return nil, keys.ErrTampered
+	}
+	if b.over(p.notAfter) { // not yet swept, or put back
+		return nil, errRetired
 	}
 	key, err := b.private(ctx, p, records[at])
 	if err != nil {
