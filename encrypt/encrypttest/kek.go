@@ -11,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/crmguard/crmguard/encrypt"
 	"github.com/crmguard/crmguard/encrypt/keys"
 )
 
@@ -60,7 +59,7 @@ func TestKEK(t *testing.T, open func(testing.TB) keys.KEK) {
 		k := open(t)
 		w := wrap(t, k, secret, ad)
 		for _, other := range [][]byte{nil, []byte("tenant and epocH"), append([]byte("x"), ad...)} {
-			if _, err := k.Unwrap(ctx, w, other); !errors.Is(err, encrypt.ErrTampered) {
+			if _, err := k.Unwrap(ctx, w, other); !errors.Is(err, keys.ErrTampered) {
 				t.Fatalf("got %v, want ErrTampered", err)
 			}
 		}
@@ -78,7 +77,7 @@ func TestKEK(t *testing.T, open func(testing.TB) keys.KEK) {
 			}
 		}
 		for _, bad := range [][]byte{nil, {}, []byte("x"), w[:len(w)-1], w[:len(w)/2]} {
-			if _, err := k.Unwrap(ctx, bad, ad); !errors.Is(err, encrypt.ErrTampered) {
+			if _, err := k.Unwrap(ctx, bad, ad); !errors.Is(err, keys.ErrTampered) {
 				t.Fatalf("cut to %d bytes: got %v, want ErrTampered", len(bad), err)
 			}
 		}
@@ -132,6 +131,104 @@ func TestKEK(t *testing.T, open func(testing.TB) keys.KEK) {
 			}
 		}
 	})
+	t.Run("trim", func(t *testing.T) { testTrim(t, open) })
+}
+
+// testTrim ends versions of the key, and is therefore the last part of the suite.
+func testTrim(t *testing.T, open func(testing.TB) keys.KEK) {
+	ctx := context.Background()
+	secret, ad := []byte("a key of thirty-two random bytes"), []byte("tenant and epoch")
+	k, other := open(t), open(t)
+	trimmer, ok := k.(keys.Trimmer)
+	if !ok {
+		t.Skip("no Trimmer")
+	}
+	rotator, ok := k.(keys.Rotator)
+	if !ok {
+		t.Skip("no Rotator")
+	}
+	wrapped := make([][]byte, 3) // by three versions
+	for i := range wrapped {
+		if i > 0 {
+			if err := rotator.Rotate(ctx); err != nil {
+				t.Fatalf("rotate: %v", err)
+			}
+		}
+		var err error
+		if wrapped[i], err = k.Wrap(ctx, secret, ad); err != nil {
+			t.Fatalf("wrap: %v", err)
+		}
+	}
+	oldest, middle, newest := wrapped[0], wrapped[1], wrapped[2]
+	// opens checks that the versions from first on open, and that those before are ended, for everybody.
+	opens := func(when string, first int) {
+		t.Helper()
+		for n, k := range []keys.KEK{k, other, open(t)} {
+			for i, w := range wrapped {
+				got, err := k.Unwrap(ctx, w, ad)
+				switch {
+				case i >= first && (err != nil || !bytes.Equal(got, secret)):
+					t.Fatalf("%s: process %d, version %d: %v", when, n, i, err)
+				case i < first && !errors.Is(err, keys.ErrRetired):
+					t.Fatalf("%s: process %d, version %d: got %v, want ErrRetired", when, n, i, err)
+				}
+			}
+		}
+	}
+	trim := func(living ...[]byte) {
+		t.Helper()
+		if err := trimmer.Trim(ctx, living); err != nil {
+			t.Fatalf("trim: %v", err)
+		}
+	}
+	refuse := func(living ...[]byte) {
+		t.Helper()
+		err := trimmer.Trim(ctx, living)
+		if err == nil {
+			t.Fatal("trimmed for living keys that are none")
+		}
+		if bytes.Contains([]byte(err.Error()), newest) {
+			t.Fatal("the error shows a wrapped key")
+		}
+	}
+	gone, cancel := context.WithCancel(ctx)
+	cancel()
+	if err := trimmer.Trim(gone, [][]byte{newest}); !errors.Is(err, context.Canceled) {
+		t.Fatalf("cancelled: got %v, want context.Canceled", err)
+	}
+	trim()
+	opens("nothing is living", 0)
+	trim(newest, oldest)
+	opens("the oldest is living", 0)
+	for _, garbage := range [][]byte{nil, {}, []byte("x"), []byte("no wrapped key at all, but a longer text"), newest[:3]} {
+		refuse(newest, garbage)
+		refuse(garbage, newest)
+	}
+	opens("something living is no wrapped key", 0)
+
+	trim(newest, middle, newest)
+	opens("the middle one is living", 1)
+	trim(newest, middle)
+	trim()
+	opens("the same again", 1)
+	refuse(newest, oldest) // its version has ended
+
+	again, err := other.Wrap(ctx, secret, ad)
+	if err != nil {
+		t.Fatalf("wrap: %v", err)
+	}
+	trim(again, newest)
+	opens("only the newest is living", 2)
+	if err := rotator.Rotate(ctx); err != nil {
+		t.Fatalf("rotate after trim: %v", err)
+	}
+	last, err := other.Wrap(ctx, secret, ad)
+	if err != nil {
+		t.Fatalf("wrap: %v", err)
+	}
+	wrapped = append(wrapped, last)
+	trim(last)
+	opens("another process wrapped it after a rotation", 3)
 }
 
 // Fault says how a FaultKEK fails.
@@ -140,20 +237,23 @@ type Fault int
 // The faults.
 const (
 	None     Fault = iota
-	Away           // unreachable: encrypt.ErrKMSUnavailable at once
+	Away           // unreachable: keys.ErrKMSUnavailable at once
 	Sealed         // the same, as a sealed Vault says it
-	Refused        // encrypt.ErrAuth
+	Refused        // keys.ErrAuth
 	Hanging        // no answer until the context ends
 	WrongKey       // answers with other bytes than were wrapped
 )
 
-// FaultKEK passes calls on to another KEK, slowly or not at all. It counts them.
+// FaultKEK passes calls on to another KEK, slowly or not at all. It counts them. Rotate and Trim are
+// errors.ErrUnsupported when the other KEK lacks them.
 type FaultKEK struct {
 	inner keys.KEK
 
 	mu    sync.Mutex
 	fault Fault
 	delay time.Duration
+	every int
+	since int // calls since Flap
 	calls int
 }
 
@@ -165,6 +265,13 @@ func (f *FaultKEK) Set(fault Fault) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.fault = fault
+}
+
+// Flap makes every n-th later call fail as if it were Away, whatever the fault. 0 ends that.
+func (f *FaultKEK) Flap(n int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.every, f.since = n, 0
 }
 
 // Slow makes each later call take at least d.
@@ -185,6 +292,10 @@ func (f *FaultKEK) begin(ctx context.Context) (Fault, error) {
 	f.mu.Lock()
 	fault, delay := f.fault, f.delay
 	f.calls++
+	f.since++
+	if f.every > 0 && f.since%f.every == 0 {
+		fault = Away
+	}
 	f.mu.Unlock()
 	if delay > 0 {
 		pause := time.NewTimer(delay)
@@ -197,11 +308,11 @@ func (f *FaultKEK) begin(ctx context.Context) (Fault, error) {
 	}
 	switch fault {
 	case Away:
-		return fault, fmt.Errorf("%w: away", encrypt.ErrKMSUnavailable)
+		return fault, fmt.Errorf("%w: away", keys.ErrKMSUnavailable)
 	case Sealed:
-		return fault, fmt.Errorf("%w: sealed", encrypt.ErrKMSUnavailable)
+		return fault, fmt.Errorf("%w: sealed", keys.ErrKMSUnavailable)
 	case Refused:
-		return fault, encrypt.ErrAuth
+		return fault, keys.ErrAuth
 	case Hanging:
 		<-ctx.Done()
 		return fault, ctx.Err()
@@ -235,13 +346,26 @@ func (f *FaultKEK) Unwrap(ctx context.Context, wrapped, ad []byte) ([]byte, erro
 	return out, err
 }
 
-// Rotate implements keys.Rotator, when the inner KEK does.
+// Rotate implements keys.Rotator.
 func (f *FaultKEK) Rotate(ctx context.Context) error {
 	if _, err := f.begin(ctx); err != nil {
 		return err
 	}
-	if r, ok := f.inner.(keys.Rotator); ok {
-		return r.Rotate(ctx)
+	r, ok := f.inner.(keys.Rotator)
+	if !ok {
+		return fmt.Errorf("encrypttest: rotation: %w", errors.ErrUnsupported)
 	}
-	return nil
+	return r.Rotate(ctx)
+}
+
+// Trim implements keys.Trimmer.
+func (f *FaultKEK) Trim(ctx context.Context, living [][]byte) error {
+	if _, err := f.begin(ctx); err != nil {
+		return err
+	}
+	r, ok := f.inner.(keys.Trimmer)
+	if !ok {
+		return fmt.Errorf("encrypttest: trimming: %w", errors.ErrUnsupported)
+	}
+	return r.Trim(ctx, living)
 }

@@ -119,6 +119,13 @@ func TestRotationLock(t *testing.T) {
 	if err := k.Rotate(context.Background()); !errors.Is(err, localkek.ErrLocked) {
 		t.Fatalf("got %v, want ErrLocked", err)
 	}
+	w, err := k.Wrap(context.Background(), []byte("secret"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := k.Trim(context.Background(), [][]byte{w}); !errors.Is(err, localkek.ErrLocked) {
+		t.Fatalf("got %v, want ErrLocked", err)
+	}
 }
 
 func TestAnotherFileDoesNotOpen(t *testing.T) {
