@@ -3,6 +3,7 @@ package sqlstore_test
 import (
 	"bytes"
 	"context"
+	"database/sql"
 	"os"
 	"path/filepath"
 	"testing"
@@ -31,17 +32,30 @@ func openSQLite(t testing.TB, path string) *sqlstore.Store {
 }
 
 func TestSQLite(t *testing.T) {
-	encrypttest.TestKeyStore(t, func(t testing.TB) keys.Store {
-		return openSQLite(t, filepath.Join(t.TempDir(), "keys.db"))
-	})
+	w, r, err := dialect.OpenSQLite(t.Context(), filepath.Join(t.TempDir(), "keys.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	defer r.Close()
+	testStore(t, w, "sqlite", &sqlstore.Options{Reads: r})
 }
 
 func TestPostgres(t *testing.T) {
-	realtest.Postgres(t) // skips the test when there is none
+	testStore(t, realtest.Postgres(t).DB, "postgres", nil)
+}
+
+// testStore runs the suite in one database, emptied before each part.
+func testStore(t *testing.T, db *sql.DB, dialectName string, opts *sqlstore.Options) {
 	encrypttest.TestKeyStore(t, func(t testing.TB) keys.Store {
-		s, err := sqlstore.Open(context.Background(), realtest.Postgres(t).DB, "postgres", nil)
+		s, err := sqlstore.Open(t.Context(), db, dialectName, opts)
 		if err != nil {
 			t.Fatal(err)
+		}
+		for _, table := range []string{"encrypt_key", "encrypt_erasure"} {
+			if _, err := db.ExecContext(t.Context(), "DELETE FROM "+table); err != nil {
+				t.Fatal(err)
+			}
 		}
 		return s
 	})
