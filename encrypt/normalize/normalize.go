@@ -73,6 +73,11 @@ func Normalizers(region string) map[string]func(string) []string {
 // Phone returns a number in E.164, without its extension: "+8613800138000". What does not parse is
 // reduced to its digits; "" when it has none.
 func Phone(typed, region string) string {
+	if region == "CN" {
+		if s, ok := chineseMobile(typed); ok {
+			return s
+		}
+	}
 	s := clip(norm.NFKC.String(clip(typed)))
 	s = strings.TrimSpace(s)
 	if strings.HasPrefix(s, "00") { // the international prefix of most countries; no national number begins so
@@ -82,6 +87,30 @@ func Phone(typed, region string) string {
 		return phonenumbers.Format(n, phonenumbers.E164)
 	}
 	return digits(s)
+}
+
+// chineseMobile answers as the rest of Phone does, much sooner, for eleven digits in groups from 13 to 18,
+// 179 excepted, which begins the code of a carrier.
+func chineseMobile(typed string) (string, bool) {
+	buf := [14]byte{'+', '8', '6'}
+	n := 3
+	for i := range len(typed) {
+		switch c := typed[i]; {
+		case isDigit(c):
+			if n == len(buf) {
+				return "", false
+			}
+			buf[n] = c
+			n++
+		case (c == ' ' || c == '-') && i > 0 && i < len(typed)-1 && isDigit(typed[i-1]):
+		default:
+			return "", false
+		}
+	}
+	if n < len(buf) || buf[3] != '1' || buf[4] < '3' || buf[4] > '8' || buf[4] == '7' && buf[5] == '9' {
+		return "", false
+	}
+	return string(buf[:]), true
 }
 
 // Email returns the address in NFKC and lower case, with its domain in ASCII (IDNA). Dots and tags of

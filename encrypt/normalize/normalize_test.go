@@ -34,6 +34,25 @@ func TestPhone(t *testing.T) {
 	}
 }
 
+// The short way of Chinese mobile numbers answers as the long one, which a leading space selects.
+func TestPhoneShortWay(t *testing.T) {
+	for prefix := range 1000 {
+		for _, rest := range []string{"00138000", "12345678", "00000000", "99999999"} {
+			s := fmt.Sprintf("%03d%s", prefix, rest)
+			for _, typed := range []string{s, s[:3] + " " + s[3:7] + " " + s[7:], s[:3] + "-" + s[3:7] + "-" + s[7:], s[:5] + " " + s[5:]} {
+				if short, long := normalize.Phone(typed, "CN"), normalize.Phone(" "+typed, "CN"); short != long {
+					t.Fatalf("%q is %q, with a space %q", typed, short, long)
+				}
+			}
+		}
+	}
+	for _, typed := range []string{"1380013800", "138001380000", "138  0013 8000", "-13800138000", "13800138000-", "138--00138000", "138- 00138000"} {
+		if short, long := normalize.Phone(typed, "CN"), normalize.Phone(" "+typed, "CN"); short != long {
+			t.Errorf("%q is %q, with a space %q", typed, short, long)
+		}
+	}
+}
+
 func TestEmail(t *testing.T) {
 	for in, want := range map[string]string{
 		" Li.Na+crm@Example.COM ": "li.na+crm@example.com",

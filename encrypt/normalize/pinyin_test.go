@@ -102,6 +102,27 @@ func TestDictionaryIsPinned(t *testing.T) {
 	}
 }
 
+// Folding and readings of every character are part of stored indexes too.
+func TestTablesArePinned(t *testing.T) {
+	fold, sound := sha256.New(), sha256.New()
+	for r := rune(0x3400); r <= 0x9FFF; r++ {
+		c := string(r)
+		if p := normalize.Person(c); p != c {
+			fmt.Fprintf(fold, "%s%s\n", c, p)
+		}
+		fmt.Fprintln(sound, c, normalize.Pinyin(c), normalize.Pinyin("李"+c))
+	}
+	for _, s := range []string{"尉迟恭", "万俟咏", "长孙无忌", "澹台灭明", "单于飞", "乐正绫", "吐谷浑氏", "爱新觉罗氏", "毋丘俭", "相里金", "第五伦"} {
+		fmt.Fprintln(sound, s, normalize.Pinyin(s))
+	}
+	if got := fmt.Sprintf("%x", fold.Sum(nil)); got != "aa00a14fc565c1ee2c471f45ca9bd89427a7f6e6fb58a161abb28b39afa02f75" {
+		t.Errorf("the folded characters are %s, not those of version 1", got)
+	}
+	if got := fmt.Sprintf("%x", sound.Sum(nil)); got != "7422bcad7f4969110e0699ebba0e23f9f98e94e259ca50bf22ded9d6fc66bd8e" {
+		t.Errorf("the readings are %s, not those of version 1", got)
+	}
+}
+
 func TestPerson(t *testing.T) {
 	for _, same := range [][]string{
 		{"张伟", "張偉", "張 偉", "张\u3000偉"},
