@@ -1,8 +1,8 @@
 package encrypt
 
 import (
-	"container/list"
 	"crypto/cipher"
+	"encoding/binary"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -15,8 +15,9 @@ type personKey struct {
 	id        keys.ID
 	person    [16]byte
 	retention keys.Retention
+	version   uint32
 	field     cipher.AEAD
-	loaded    time.Time
+	loaded    time.Duration // on the Keeper's clock
 	sealed    atomic.Uint64 // messages
 
 	mu     sync.Mutex
@@ -24,16 +25,21 @@ type personKey struct {
 	labels map[string]cipher.AEAD // of SealFor
 }
 
-// keyBytes estimates the memory of one cached person key: two key schedules and the entry itself.
+// keyBytes is what one cached person key takes at most: key schedule, key and entry.
 const keyBytes = 1536
 
-func newPersonKey(r *keys.Record, key []byte, now time.Time) (*personKey, error) {
-	field, err := newGCM(expand(key, labelSubkey, "field"))
+func newPersonKey(r *keys.Record, key []byte, now time.Duration) (*personKey, error) {
+	field, err := newGCM(expand(key, labelSubkey, "field", r.Tenant, string(r.Person[:])))
 	if err != nil {
 		return nil, err
 	}
-	return &personKey{id: r.ID, person: r.Person, retention: r.Retention, field: field, loaded: now, key: key}, nil
+	return &personKey{
+		id: r.ID, person: r.Person, retention: r.Retention, version: generation(r.Version), field: field, loaded: now, key: key,
+	}, nil
 }
+
+// generation of a person key: the first one is written as 0.
+func generation(version uint32) uint32 { return max(1, version) }
 
 // label returns the AEAD of a SealFor label, derived once.
 func (p *personKey) label(name string) (cipher.AEAD, error) {
@@ -55,34 +61,20 @@ func (p *personKey) label(name string) (cipher.AEAD, error) {
 	return a, nil
 }
 
-type keyRef struct {
-	tenant string
-	id     keys.ID
-}
-
-// slotRef is what a writer looks for: the person's key of a retention class.
-type slotRef struct {
-	tenant    string
-	person    [16]byte
-	retention keys.Retention
-}
-
-// personCache is an LRU of person keys, bounded by age, entries, bytes and messages. It also knows
-// which keys are being loaded, so that concurrent readers of one key ask the store once.
+// personCache holds person keys, bounded by age, entries, bytes and messages. It evicts the persons
+// that were not used for longest.
 type personCache struct {
-	opts *Options
-	max  int
+	age      time.Duration
+	messages uint64
+	shards   []cacheShard
 
 	mu      sync.Mutex
-	order   *list.List // *cacheEntry, most recently used first
-	byID    map[keyRef]*list.Element
-	bySlot  map[slotRef]*list.Element
-	loading map[keyRef]*loadCall
+	loading map[keyRef]*loadCall // so that concurrent readers of one key ask the store once
 }
 
-type cacheEntry struct {
-	tenant string
-	key    *personKey
+type keyRef struct {
+	tenant *tenant
+	id     keys.ID
 }
 
 // loadCall is one load in flight. done is closed when the rest is set.
@@ -92,74 +84,178 @@ type loadCall struct {
 	err   error
 }
 
+type cacheShard struct {
+	mu    sync.Mutex
+	most  int // keys
+	count int
+	by    map[personRef]*cacheEntry
+	ring  cacheEntry // ring.next was used last, ring.prev longest ago
+	_     [64]byte   // shards do not share a cache line
+}
+
+type personRef struct {
+	tenant *tenant
+	person [16]byte
+}
+
+type cacheEntry struct {
+	ref        personRef
+	keys       []*personKey
+	prev, next *cacheEntry
+}
+
 func newPersonCache(o *Options) *personCache {
-	return &personCache{
-		opts:    o,
-		max:     min(o.CacheEntries, int(max(1, o.CacheBytes/keyBytes))),
-		order:   list.New(),
-		byID:    make(map[keyRef]*list.Element),
-		bySlot:  make(map[slotRef]*list.Element),
-		loading: make(map[keyRef]*loadCall),
+	most := min(o.CacheEntries, int(max(1, o.CacheBytes/keyBytes)))
+	shards := 1
+	if most >= 4096 {
+		shards = 16
 	}
+	c := &personCache{
+		age: o.CacheAge, messages: o.CacheMessages,
+		shards: make([]cacheShard, shards), loading: make(map[keyRef]*loadCall),
+	}
+	for i := range c.shards {
+		s := &c.shards[i]
+		s.most, s.by = most/shards, make(map[personRef]*cacheEntry)
+		s.ring.prev, s.ring.next = &s.ring, &s.ring
+	}
+	return c
 }
 
-func (c *personCache) valid(k *personKey, now time.Time) bool {
-	return now.Sub(k.loaded) < c.opts.CacheAge && k.sealed.Load() < c.opts.CacheMessages
+func (c *personCache) shard(person *[16]byte) *cacheShard {
+	x := binary.LittleEndian.Uint64(person[:8]) ^ binary.LittleEndian.Uint64(person[8:])
+	return &c.shards[(x*0x9e3779b97f4a7c15)>>60&uint64(len(c.shards)-1)]
 }
 
-// lookup returns a valid cached key by id. The caller holds mu.
-func (c *personCache) lookup(ref keyRef, now time.Time) *personKey {
-	e := c.byID[ref]
-	return c.use(e, now)
-}
-
-func (c *personCache) use(e *list.Element, now time.Time) *personKey {
+// byID returns the person's valid cached key with this id.
+func (c *personCache) byID(t *tenant, person *[16]byte, id keys.ID, now time.Duration) *personKey {
+	s := c.shard(person)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e := s.by[personRef{t, *person}]
 	if e == nil {
 		return nil
 	}
-	k := e.Value.(*cacheEntry).key
-	if !c.valid(k, now) {
-		c.remove(e)
+	for _, k := range e.keys {
+		if k.id == id {
+			return c.use(s, e, k, now)
+		}
+	}
+	return nil
+}
+
+// bySlot returns the person's valid cached key of a retention class and generation.
+func (c *personCache) bySlot(t *tenant, person *[16]byte, class keys.Retention, version uint32, now time.Duration) *personKey {
+	s := c.shard(person)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e := s.by[personRef{t, *person}]
+	if e == nil {
 		return nil
 	}
-	c.order.MoveToFront(e)
+	for _, k := range e.keys {
+		if k.version == version && k.retention == class {
+			return c.use(s, e, k, now)
+		}
+	}
+	return nil
+}
+
+func (c *personCache) use(s *cacheShard, e *cacheEntry, k *personKey, now time.Duration) *personKey {
+	if now-k.loaded >= c.age || k.sealed.Load() >= c.messages {
+		s.remove(e, k.id)
+		return nil
+	}
+	if s.ring.next != e {
+		e.prev.next, e.next.prev = e.next, e.prev
+		s.front(e)
+	}
 	return k
 }
 
-// slot returns a valid cached key by its slot.
-func (c *personCache) slot(ref slotRef, now time.Time) *personKey {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.use(c.bySlot[ref], now)
+func (s *cacheShard) front(e *cacheEntry) {
+	e.prev, e.next = &s.ring, s.ring.next
+	e.prev.next, e.next.prev = e, e
 }
 
-// add caches a key. The caller holds mu.
-func (c *personCache) add(tenant string, k *personKey) {
-	ref := keyRef{tenant, k.id}
-	if e := c.byID[ref]; e != nil {
-		c.remove(e)
+// add caches a key, unless the tenant's erasure number has moved from number: then it may be the very
+// key that was destroyed.
+func (c *personCache) add(t *tenant, k *personKey, number uint64) {
+	s := c.shard(&k.person)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if t.erasure.Load() != number {
+		return
 	}
-	e := c.order.PushFront(&cacheEntry{tenant, k})
-	c.byID[ref] = e
-	c.bySlot[slotRef{tenant, k.person, k.retention}] = e
-	for c.order.Len() > c.max {
-		c.remove(c.order.Back())
+	ref := personRef{t, k.person}
+	e := s.by[ref]
+	if e == nil {
+		e = &cacheEntry{ref: ref}
+		s.by[ref] = e
+		s.front(e)
+	} else {
+		s.remove(e, k.id)
+		if len(e.keys) == 0 {
+			s.by[ref] = e
+			s.front(e)
+		}
+	}
+	e.keys = append(e.keys, k)
+	s.count++
+	for s.count > s.most && s.ring.prev != &s.ring {
+		last := s.ring.prev
+		s.remove(last, last.keys[0].id)
 	}
 }
 
-func (c *personCache) remove(e *list.Element) {
-	ent := e.Value.(*cacheEntry)
-	c.order.Remove(e)
-	delete(c.byID, keyRef{ent.tenant, ent.key.id})
-	s := slotRef{ent.tenant, ent.key.person, ent.key.retention}
-	if c.bySlot[s] == e {
-		delete(c.bySlot, s)
+// remove forgets one key of an entry, and the entry with its last key.
+func (s *cacheShard) remove(e *cacheEntry, id keys.ID) {
+	for i, k := range e.keys {
+		if k.id != id {
+			continue
+		}
+		e.keys = append(e.keys[:i:i], e.keys[i+1:]...)
+		s.count--
+		break
+	}
+	if len(e.keys) == 0 && e.prev != nil {
+		e.prev.next, e.next.prev = e.next, e.prev
+		e.prev, e.next = nil, nil
+		delete(s.by, e.ref)
 	}
 }
 
-// drop forgets a key. The caller holds mu.
-func (c *personCache) drop(ref keyRef) {
-	if e := c.byID[ref]; e != nil {
-		c.remove(e)
+// drop forgets the keys of a tenant that gone names, and those of generations below oldest.
+func (c *personCache) drop(t *tenant, gone map[keys.ID]bool, oldest uint32) {
+	for i := range c.shards {
+		s := &c.shards[i]
+		s.mu.Lock()
+		for ref, e := range s.by {
+			if ref.tenant != t {
+				continue
+			}
+			for _, k := range append([]*personKey(nil), e.keys...) {
+				if gone[k.id] || k.version < oldest {
+					s.remove(e, k.id)
+				}
+			}
+		}
+		s.mu.Unlock()
 	}
+}
+
+// size counts the cached keys of a tenant.
+func (c *personCache) size(t *tenant) int {
+	n := 0
+	for i := range c.shards {
+		s := &c.shards[i]
+		s.mu.Lock()
+		for ref, e := range s.by {
+			if ref.tenant == t {
+				n += len(e.keys)
+			}
+		}
+		s.mu.Unlock()
+	}
+	return n
 }

@@ -38,18 +38,16 @@ type fieldPlan struct {
 	text     bool // a protected text type
 	kindByte byte
 	person   []int // reflect path of the person's id; nil = the record's own
+	place    [contextSize]byte
 	indexes  []indexPlan
 	mask     func(string) string
+	many     bool // a slice or a map of protected texts
 }
 
-type indexPlan struct {
-	Index
-	versions []versionPlan // oldest first
-}
-
+// versionPlan is one version of a normaliser.
 type versionPlan struct {
 	name  string // "phone/2"
-	terms Normalizer
+	terms func(string) []string
 }
 
 // Codec seals and opens the protected fields of T, a struct with protect tags. It is compiled once
@@ -61,6 +59,8 @@ type Codec[T any] struct {
 	byName map[string]int
 	clear  []int // plans of clear columns, in struct order
 	sealed []int // plans of sealed fields, sorted by name
+	names  []string
+	moving map[string]bool
 }
 
 // NewCodec compiles the tags of T. Every exported field needs a tag; what is unknown, contradictory
@@ -81,11 +81,18 @@ func NewCodec[T any](opts *CodecOptions) (*Codec[T], error) {
 	if c.typ == "" || len(c.typ) > 64 {
 		return nil, fmt.Errorf("encrypt: codec of %s: the type name has 1 to 64 bytes", rt)
 	}
-	if err := c.walk(rt, rt, nil, opts); err != nil {
+	var compounds []compound
+	if err := c.walk(rt, rt, nil, "", opts, &compounds); err != nil {
 		return nil, err
+	}
+	for _, x := range compounds {
+		if err := c.compound(x, opts); err != nil {
+			return nil, fmt.Errorf("encrypt: codec of %s: compound index %s: %w", rt, strings.Join(x.of, "+"), err)
+		}
 	}
 	for i := range c.plans {
 		p := &c.plans[i]
+		p.place = fieldContext(c.typ, p.Name, string(p.Class))
 		c.fields = append(c.fields, p.Field)
 		if p.Clear {
 			c.clear = append(c.clear, i)
@@ -94,11 +101,26 @@ func NewCodec[T any](opts *CodecOptions) (*Codec[T], error) {
 		}
 	}
 	slices.SortFunc(c.sealed, func(a, b int) int { return strings.Compare(c.plans[a].Name, c.plans[b].Name) })
+	for _, at := range c.sealed {
+		c.names = append(c.names, c.plans[at].Name)
+	}
+	if err := c.known(opts.Migrating); err != nil {
+		return nil, err
+	}
+	for _, name := range opts.Migrating {
+		if p := &c.plans[c.byName[name]]; p.Kind != KindText && p.Kind != KindBytes {
+			return nil, fmt.Errorf("encrypt: codec of %s: field %s: only text is migrated", rt, name)
+		}
+		if c.moving == nil {
+			c.moving = make(map[string]bool)
+		}
+		c.moving[name] = true
+	}
 	return c, nil
 }
 
-// walk compiles the fields of st, which lies at path in root.
-func (c *Codec[T]) walk(root, st reflect.Type, path []int, opts *CodecOptions) error {
+// walk compiles the fields of st, which lies at path in root. Names begin with prefix.
+func (c *Codec[T]) walk(root, st reflect.Type, path []int, prefix string, opts *CodecOptions, compounds *[]compound) error {
 	for i := range st.NumField() {
 		sf := st.Field(i)
 		at := append(slices.Clone(path), i)
@@ -107,13 +129,31 @@ func (c *Codec[T]) walk(root, st reflect.Type, path []int, opts *CodecOptions) e
 			return fmt.Errorf("encrypt: codec of %s: field %s: %s", root, sf.Name, fmt.Sprintf(format, args...))
 		}
 		switch {
-		case tag == "-" || sf.Name == "_":
+		case tag == "-":
+			continue
+		case sf.Name == "_":
+			if !tagged {
+				continue
+			}
+			x, err := parseCompound(tag)
+			if err != nil {
+				return fail("%v", err)
+			}
+			*compounds = append(*compounds, x)
 			continue
 		case sf.Anonymous && !tagged:
 			if sf.Type.Kind() != reflect.Struct {
 				return fail("only structs by value can be embedded")
 			}
-			if err := c.walk(root, sf.Type, at, opts); err != nil {
+			if err := c.walk(root, sf.Type, at, prefix, opts, compounds); err != nil {
+				return err
+			}
+			continue
+		case tag == "nested":
+			if sf.Type.Kind() != reflect.Struct || !sf.IsExported() {
+				return fail("only exported structs by value are nested")
+			}
+			if err := c.walk(root, sf.Type, at, prefix+fieldName(sf)+"_", opts, compounds); err != nil {
 				return err
 			}
 			continue
@@ -122,7 +162,7 @@ func (c *Codec[T]) walk(root, st reflect.Type, path []int, opts *CodecOptions) e
 		case !sf.IsExported():
 			return fail("an unexported field cannot be stored")
 		}
-		p, err := compileField(root, sf, tag, opts)
+		p, err := c.compileField(root, sf, tag, prefix, opts)
 		if err != nil {
 			return fail("%v", err)
 		}
@@ -136,8 +176,8 @@ func (c *Codec[T]) walk(root, st reflect.Type, path []int, opts *CodecOptions) e
 	return nil
 }
 
-func compileField(root reflect.Type, sf reflect.StructField, tag string, opts *CodecOptions) (fieldPlan, error) {
-	p := fieldPlan{Field: Field{Name: fieldName(sf), GoName: sf.Name, Retention: keys.Ordinary}, typ: sf.Type}
+func (c *Codec[T]) compileField(root reflect.Type, sf reflect.StructField, tag, prefix string, opts *CodecOptions) (fieldPlan, error) {
+	p := fieldPlan{Field: Field{Name: prefix + fieldName(sf), GoName: sf.Name, Retention: keys.Ordinary}, typ: sf.Type}
 	if len(p.Name) == 0 || len(p.Name) > 64 {
 		return p, fmt.Errorf("a name has 1 to 64 bytes")
 	}
@@ -188,22 +228,32 @@ func compileField(root reflect.Type, sf reflect.StructField, tag string, opts *C
 				return p, fmt.Errorf("unknown retention class %q", val)
 			}
 		case "index", "unique":
-			kind, norm, _ := strings.Cut(val, ":")
-			if kind != "exact" {
-				return p, fmt.Errorf("unknown index kind %q", kind)
+			x, err := parseIndex(val, key == "unique")
+			if err != nil {
+				return p, err
 			}
-			versions := normalizerVersions(opts.Normalizers, norm)
-			if len(versions) == 0 {
-				return p, fmt.Errorf("unknown normaliser %q", norm)
-			}
-			for _, x := range p.Indexes {
-				if x.Kind == kind {
-					return p, fmt.Errorf("two indexes of kind %q", kind)
+			for _, other := range p.Indexes {
+				if other.Kind == x.Kind && other.Normalizer == x.Normalizer {
+					return p, fmt.Errorf("two indexes of kind %q and normaliser %q", x.Kind, x.Normalizer)
 				}
 			}
-			x := Index{Kind: kind, Normalizer: norm, Unique: key == "unique"}
+			plan, err := c.indexPlan(p.Name, x, opts)
+			if err != nil {
+				return p, err
+			}
 			p.Indexes = append(p.Indexes, x)
-			p.indexes = append(p.indexes, indexPlan{x, versions})
+			p.indexes = append(p.indexes, plan)
+		case "distinct":
+			n, err := strconv.Atoi(val)
+			if err != nil || n < 2 {
+				return p, fmt.Errorf("distinct=%s is no number of values", val)
+			}
+			p.Distinct = n
+		case "leaks":
+			if val != leaksEquality && val != leaksFragments {
+				return p, fmt.Errorf("unknown leak %q", val)
+			}
+			p.Leaks = val
 		case "mask":
 			if p.mask = opts.Masks[val]; p.mask == nil {
 				return p, fmt.Errorf("unknown mask %q", val)
@@ -223,6 +273,12 @@ func compileField(root reflect.Type, sf reflect.StructField, tag string, opts *C
 	}
 	if p.Clear && len(p.Indexes) > 0 {
 		return p, fmt.Errorf("a clear column has no blind index")
+	}
+	if len(p.Indexes) == 0 && (p.Leaks != "" || p.Distinct > 0) {
+		return p, fmt.Errorf("leaks and distinct are for fields with an index")
+	}
+	if len(p.Indexes) > 0 && p.Distinct > 0 && p.Distinct < smallest {
+		return p, fmt.Errorf("an index over %d values shows them all; filter on a clear column instead", p.Distinct)
 	}
 	if !p.Clear && p.Indexed {
 		return p, fmt.Errorf("indexed is for clear columns")
@@ -282,6 +338,11 @@ func (p *fieldPlan) kindOf() error {
 			p.Kind, p.kindByte = KindBytes, kindBytes
 			return nil
 		}
+		if (t.Kind() == reflect.Slice || t.Kind() == reflect.Map && t.Key().Kind() == reflect.String) &&
+			reflect.PointerTo(t.Elem()).Implements(protectedType) && !p.Clear {
+			p.many, p.Kind, p.kindByte = true, KindJSON, kindJSON
+			return nil
+		}
 		if hidesText(t, make(map[reflect.Type]bool)) {
 			return fmt.Errorf("%s holds protected text, which does not survive JSON", t)
 		}
@@ -325,7 +386,7 @@ func pathCrossesPointer(t reflect.Type, path []int) bool {
 }
 
 // normalizerVersions lists the versions of the normaliser that are given, oldest first.
-func normalizerVersions(all map[string]Normalizer, base string) []versionPlan {
+func normalizerVersions(all map[string]func(string) []string, base string) []versionPlan {
 	type numbered struct {
 		n int
 		versionPlan

@@ -5,7 +5,6 @@ import (
 	"crypto/hmac"
 	"crypto/rand"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/crmguard/crmguard/encrypt/keys"
@@ -23,38 +22,16 @@ func checkLabel(label string) error {
 	return nil
 }
 
-// Token returns the blind-index token of a normalised term: HMAC-SHA-256 under the tenant's index
-// key for this type, field, kind and normaliser ("phone/1"), cut to 8 bytes.
-// Errors: ErrKMSUnavailable, ErrAuth, ErrKeyMissing, ErrTampered of the key records.
-func (k *Keeper) Token(ctx context.Context, tenant, typ, field, kind, normalizer, term string) (int64, error) {
-	t, err := k.tenant(tenant)
-	if err != nil {
-		return 0, err
-	}
-	tk, err := k.tenantKeys(ctx, t, false)
-	if err != nil {
-		return 0, err
-	}
-	return tk.indexKey(indexRef{typ, field, kind, normalizer}).token(term), nil
-}
-
 // MAC returns 32 bytes of HMAC-SHA-256 over data under a key of the tenant's for rows and the like.
-// label separates uses. Errors as for Token.
+// label separates uses. It makes the tenant's keys when there are none.
+// Errors: ErrKMSUnavailable, ErrAuth, ErrKeyMissing, ErrTampered of the key records.
 func (k *Keeper) MAC(ctx context.Context, tenant, label string, data []byte) ([]byte, error) {
-	t, err := k.tenant(tenant)
-	if err != nil {
-		return nil, err
-	}
-	tk, err := k.tenantKeys(ctx, t, false)
-	if err != nil {
-		return nil, err
-	}
-	return macOf(tk.mac, labelMAC, label, string(data)), nil
+	return k.mac(ctx, tenant, label, data, true)
 }
 
 // VerifyMAC returns ErrTampered when mac is not what MAC gives, in constant time.
 func (k *Keeper) VerifyMAC(ctx context.Context, tenant, label string, data, mac []byte) error {
-	want, err := k.MAC(ctx, tenant, label, data)
+	want, err := k.mac(ctx, tenant, label, data, false)
 	if err != nil {
 		return err
 	}
@@ -62,6 +39,18 @@ func (k *Keeper) VerifyMAC(ctx context.Context, tenant, label string, data, mac 
 		return ErrTampered
 	}
 	return nil
+}
+
+func (k *Keeper) mac(ctx context.Context, tenant, label string, data []byte, write bool) ([]byte, error) {
+	t, err := k.tenant(tenant)
+	if err != nil {
+		return nil, err
+	}
+	tk, err := k.tenantKeys(ctx, t, write)
+	if err != nil {
+		return nil, err
+	}
+	return macOf(tk.mac, labelMAC, label, string(data)), nil
 }
 
 // detailAD is the associated data of SealFor.
@@ -84,18 +73,15 @@ func (k *Keeper) SealFor(ctx context.Context, tenant string, person [16]byte, la
 	if person == ([16]byte{}) {
 		return nil, errors.New("encrypt: no person")
 	}
-	t, err := k.tenant(tenant)
+	v, err := k.enter(ctx, tenant, 0, true)
 	if err != nil {
 		return nil, err
 	}
-	number, err := k.observe(ctx, t, 0)
-	if err != nil {
+	slots := []slot{{person: person, retention: keys.Ordinary}}
+	if err := k.keysFor(ctx, &v, slots); err != nil {
 		return nil, err
 	}
-	s := slot{person: person, retention: keys.Ordinary}
-	if err := k.keysFor(ctx, t, number, []*slot{&s}); err != nil {
-		return nil, err
-	}
+	s := slots[0]
 	a, err := s.key.label(label)
 	if err != nil {
 		return nil, err
@@ -108,7 +94,7 @@ func (k *Keeper) SealFor(ctx context.Context, tenant string, person [16]byte, la
 }
 
 // OpenFor opens what SealFor sealed with the same tenant, person, label and ad. Errors:
-// ErrTampered, ErrErased, ErrKeyMissing, ErrKMSUnavailable, ErrAuth.
+// ErrTampered, ErrErased, ErrBlocked, ErrRetired, ErrKeyMissing, ErrKMSUnavailable, ErrAuth.
 func (k *Keeper) OpenFor(ctx context.Context, tenant string, person [16]byte, label string, ad, sealed []byte) ([]byte, error) {
 	if err := checkLabel(label); err != nil {
 		return nil, err
@@ -117,21 +103,15 @@ func (k *Keeper) OpenFor(ctx context.Context, tenant string, person [16]byte, la
 	if err != nil || h.kind != kindDetail {
 		return nil, ErrTampered
 	}
-	t, err := k.tenant(tenant)
+	v, err := k.enter(ctx, tenant, 0, false)
 	if err != nil {
 		return nil, err
 	}
-	number, err := k.observe(ctx, t, 0)
-	if err != nil {
-		return nil, err
-	}
-	got := make(map[keys.ID]found, 1)
-	if err := k.find(ctx, t, number, []keys.ID{h.key}, got); err != nil {
-		return nil, err
-	}
-	key, err := k.keyOf(ctx, t, got, h.key, person)
-	if err != nil {
-		return nil, err
+	key := k.cache.byID(v.t, &person, h.key, v.now)
+	if key == nil {
+		if key, err = k.keyOf(ctx, &v, h.key, person); err != nil {
+			return nil, err
+		}
 	}
 	a, err := key.label(label)
 	if err != nil {
@@ -143,29 +123,6 @@ func (k *Keeper) OpenFor(ctx context.Context, tenant string, person [16]byte, la
 		return nil, ErrTampered
 	}
 	return out, nil
-}
-
-// keyOf picks a key out of what find found and checks that it is the person's.
-func (k *Keeper) keyOf(ctx context.Context, t *tenant, got map[keys.ID]found, id keys.ID, person [16]byte) (*personKey, error) {
-	f := got[id]
-	switch {
-	case f.err != nil:
-		return nil, f.err
-	case f.key != nil && f.key.person == person:
-		return f.key, nil
-	case f.key != nil:
-		return nil, ErrTampered // another person's key
-	case f.erased != nil:
-		tk, err := k.tenantKeys(ctx, t, false)
-		if err != nil {
-			return nil, err
-		}
-		if !tk.authentic(f.erased) || !hmac.Equal(f.erased.Commitment, tk.tombOwner(t.name, id, person)) {
-			return nil, fmt.Errorf("%w: tombstone", ErrTampered)
-		}
-		return nil, ErrErased
-	}
-	return nil, ErrKeyMissing
 }
 
 // secretAD is the associated data of SealTenant.

@@ -1,7 +1,7 @@
 // Package encrypt seals the personal fields of records so that they can be searched, masked, rotated
 // and erased.
 //
-// A [Codec] compiles the protect tags of a struct; a [Keeper] holds the keys: a keys.KEK that never leaves
+// A [Codec] compiles the protect tags of a struct; a [Keeper] holds the keys: a KEK that never leaves
 // its service wraps one epoch key per tenant, which wraps a random key per person and retention
 // class. Every value is AES-256-GCM under a subkey of its person's key and bound to tenant, person,
 // type, record, field and class: moved anywhere else it does not open. Destroying a person's keys
@@ -39,6 +39,6 @@
 //
 // The length of a value, whether a text is present, who shares a value of an indexed field within a
 // tenant, and which records belong to one person are visible to whoever reads the store. Whoever
-// controls this process or the keys.KEK's credentials reads what it may read. Memory is not locked, and Go
+// controls this process or the KEK's credentials reads what it may read. Memory is not locked, and Go
 // cannot promise to wipe keys from it.
 package encrypt

@@ -11,6 +11,9 @@ var (
 	ErrKMSUnavailable = keys.ErrKMSUnavailable // the key service is away, and cached keys serve no longer
 	ErrAuth           = keys.ErrAuth           // the key service refused our login or permissions
 	ErrRetired        = keys.ErrRetired        // the key was ended by a rotation
+	ErrBlocked        = keys.ErrBlocked        // an erasure of the person was asked for and has not happened yet
+	ErrHeld           = keys.ErrHeld           // a legal hold forbids the erasure
+	ErrLimit          = keys.ErrLimit          // too many erasures in a day without approval
 	ErrUnsupported    = keys.ErrUnsupported    // no index can answer the query; never an empty result instead
 	ErrNotClear       = keys.ErrNotClear       // a field that is not clear has no previous ciphertext to keep
 	ErrAlgorithm      = keys.ErrAlgorithm      // a weak or unknown algorithm

@@ -24,7 +24,7 @@ func Example() {
 	dir, _ := os.MkdirTemp("", "encrypt")
 	defer os.RemoveAll(dir)
 	kek, _ := localkek.Open(filepath.Join(dir, "kek"), nil)
-	keeper, _ := encrypt.NewKeeper(kek, keys.NewMemory(), nil)
+	keeper, _ := encrypt.NewKeeper(kek, keys.NewMemory(), &encrypt.Options{Grace: -1})
 	guests, _ := encrypt.NewCodec[Guest](&encrypt.CodecOptions{
 		Normalizers: normalize.Normalizers("CN"), Masks: normalize.Masks(),
 	})
@@ -32,15 +32,15 @@ func Example() {
 	rec := encrypt.Record{Tenant: "default", ID: [16]byte{1}, Person: [16]byte{2}}
 	sealed, _ := guests.Seal(ctx, keeper, rec, &Guest{Name: "张伟", Phone: "138 0013 8000", Table: 4}, nil)
 
-	found, _ := guests.QueryTokens(ctx, keeper, "default", "phone", "+86 13800138000")
-	fmt.Println("found by phone:", found[0] == sealed.Fields[1].Tokens[0].Value)
+	query, _ := guests.Query(ctx, keeper, "default", "phone", "exact", "+86 13800138000")
+	fmt.Println("found by phone:", query.Groups[0][0] == sealed.Fields[1].Tokens[0].Value)
 
 	var guest Guest
 	guests.Open(ctx, keeper, rec, sealed.Fields, &guest, "phone") // the name is never decrypted
 	guests.Conceal(&guest, "phone", encrypt.StateMasked)
 	fmt.Printf("%q %q\n", guest.Phone, guest.Name)
 
-	keeper.Erase(ctx, "default", rec.Person, keys.Ordinary)
+	keeper.Erase(ctx, "default", rec.Person, nil)
 	states, err := guests.Open(ctx, keeper, rec, sealed.Fields, &guest, "phone")
 	fmt.Println(guests.State(states, "phone"), err)
 	// Output:

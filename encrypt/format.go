@@ -8,7 +8,6 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
-	"hash"
 	"sync"
 
 	"github.com/crmguard/crmguard/encrypt/keys"
@@ -49,6 +48,7 @@ const (
 	labelMAC       = "crmguard/mac"
 	labelTomb      = "crmguard/tombstone"
 	labelTombOwner = "crmguard/tombstone-person"
+	labelJoin      = "crmguard/join"
 )
 
 // header is the clear beginning of a sealed value. All of it is authenticated.
@@ -86,30 +86,65 @@ func appendBytesPart(dst, part []byte) []byte {
 
 // scratch holds buffers of one sealing or opening, wiped before it is reused.
 type scratch struct {
-	ad, plain []byte
+	ad, plain, term, nonces []byte
+	block                   [16]byte
+	steps                   []sealStep
+	slots                   []slot
+	tokens                  []Token
+	wanted                  []bool
+	at                      []int // by plan: the place of its sealed value among the record's, and one
+	texts                   []openText
 }
 
-var scratches = sync.Pool{New: func() any { return &scratch{ad: make([]byte, 0, 256), plain: make([]byte, 0, 256)} }}
+// openText is a text that was opened into plain and is not set yet.
+type openText struct {
+	plan     *fieldPlan
+	from, to int
+}
+
+var scratches = sync.Pool{New: func() any {
+	return &scratch{ad: make([]byte, 0, 256), plain: make([]byte, 0, 512), term: make([]byte, 0, 128), nonces: make([]byte, 0, 256)}
+}}
 
 func (s *scratch) free() {
 	clear(s.plain[:cap(s.plain)])
+	clear(s.term[:cap(s.term)])
 	if cap(s.plain) > 1<<16 {
 		s.plain = nil
 	}
-	s.ad, s.plain = s.ad[:0], s.plain[:0]
+	s.ad, s.plain, s.term = s.ad[:0], s.plain[:0], s.term[:0]
+	clear(s.steps)
+	clear(s.slots)
+	clear(s.texts)
+	s.steps, s.slots, s.tokens, s.texts = s.steps[:0], s.slots[:0], s.tokens[:0], s.texts[:0]
+	s.block = [16]byte{}
 	scratches.Put(s)
 }
 
+// contextSize is how much of the digest of a field's place is authenticated with each value: with
+// header and record id it makes three blocks of the cipher.
+const contextSize = 22
+
+// adSize is the size of the associated data of a field value.
+const adSize = headerSize + contextSize + 16
+
+// fieldContext is the fixed part of a field's associated data. Tenant and person are bound by the
+// subkey.
+func fieldContext(typ, field, class string) (out [contextSize]byte) {
+	var b []byte
+	for _, p := range []string{labelField, typ, field, class} {
+		b = appendPart(b, p)
+	}
+	sum := sha256.Sum256(b)
+	copy(out[:], sum[:])
+	return out
+}
+
 // fieldAD appends the associated data of a field value.
-func fieldAD(dst []byte, rec *Record, person *[16]byte, typ, field, class string, head []byte) []byte {
-	dst = appendPart(dst, labelField)
-	dst = appendPart(dst, rec.Tenant)
-	dst = appendBytesPart(dst, person[:])
-	dst = appendPart(dst, typ)
-	dst = appendBytesPart(dst, rec.ID[:])
-	dst = appendPart(dst, field)
-	dst = appendPart(dst, class)
-	return appendBytesPart(dst, head)
+func fieldAD(dst, head []byte, place *[contextSize]byte, record *[16]byte) []byte {
+	dst = append(dst, head...)
+	dst = append(dst, place[:]...)
+	return append(dst, record[:]...)
 }
 
 // newGCM makes AES-256-GCM of a subkey.
@@ -155,30 +190,73 @@ func randomID() (id keys.ID) {
 	return id
 }
 
-// indexKey makes tokens of one index. HMAC states are reused: a token costs no allocation.
+// indexKey makes tokens of one index: AES-256-CMAC (NIST SP 800-38B, RFC 4493), cut to 64 bits.
 type indexKey struct {
-	states sync.Pool // *indexState
+	block  cipher.Block
+	k1, k2 [16]byte
+	bits   uint8
+	tag    int64 // of an index with fewer bits: what all its tokens begin with
 }
 
-type indexState struct {
-	mac hash.Hash
-	buf []byte
+func newIndexKey(key []byte, bits uint8) *indexKey {
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		panic("encrypt: AES refused 32 bytes")
+	}
+	x := &indexKey{block: block, bits: bits}
+	block.Encrypt(x.k1[:], x.k1[:])
+	double(&x.k1)
+	x.k2 = x.k1
+	double(&x.k2)
+	if bits > 0 && bits < 64 {
+		sc := scratches.Get().(*scratch)
+		defer sc.free()
+		x.tag = int64(x.mac(sc, nil)) << bits // no term is empty, so this input is free
+	}
+	return x
 }
 
-func newIndexKey(key []byte) *indexKey {
-	k := &indexKey{}
-	k.states.New = func() any { return &indexState{mac: hmac.New(sha256.New, key)} }
-	return k
+// double multiplies by x in GF(2^128), as CMAC makes its subkeys.
+func double(b *[16]byte) {
+	carry := b[0] >> 7
+	for i := range 15 {
+		b[i] = b[i]<<1 | b[i+1]>>7
+	}
+	b[15] = b[15]<<1 ^ carry*0x87
 }
 
-func (k *indexKey) token(term string) int64 {
-	s := k.states.Get().(*indexState)
-	s.mac.Reset()
-	s.buf = append(s.buf[:0], term...)
-	s.mac.Write(s.buf)
-	clear(s.buf)
-	s.buf = s.mac.Sum(s.buf[:0])
-	t := int64(binary.BigEndian.Uint64(s.buf))
-	k.states.Put(s)
-	return t
+// mac returns the first 64 bits of CMAC(msg).
+func (x *indexKey) mac(sc *scratch, msg []byte) uint64 {
+	b := &sc.block
+	*b = [16]byte{}
+	for len(msg) > 16 {
+		for i := range 16 {
+			b[i] ^= msg[i]
+		}
+		x.block.Encrypt(b[:], b[:])
+		msg = msg[16:]
+	}
+	last := &x.k1
+	if len(msg) < 16 {
+		last = &x.k2
+		b[len(msg)] ^= 0x80
+	}
+	for i := range msg {
+		b[i] ^= msg[i]
+	}
+	for i := range 16 {
+		b[i] ^= last[i]
+	}
+	x.block.Encrypt(b[:], b[:])
+	return binary.BigEndian.Uint64(b[:])
+}
+
+// token returns the token of a term.
+func (x *indexKey) token(sc *scratch, term string) int64 {
+	sc.term = append(sc.term[:0], term...)
+	t := x.mac(sc, sc.term)
+	if x.bits == 0 || x.bits >= 64 {
+		return int64(t)
+	}
+	return x.tag | int64(t>>(64-x.bits))
 }

@@ -2,83 +2,433 @@ package encrypt
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"slices"
+	"strconv"
+	"strings"
+	"unicode"
+	"unicode/utf8"
 )
 
-// tokens returns the index tokens of a plaintext, each value once.
-func (p *fieldPlan) tokens(tk *tenantKeys, typ, plain string) []Token {
-	var out []Token
-	for _, x := range p.indexes {
-		for _, v := range x.versions {
-			key := tk.indexKey(indexRef{typ, p.Name, x.Kind, v.name})
-			for _, term := range v.terms(plain) {
+// What the tag of a field can say that its indexes may show; see [Codec.Plan].
+const (
+	leaksEquality  = "equality"  // which records share a value: for values that hardly ever repeat
+	leaksFragments = "fragments" // which records share a pair of characters: the price of search inside names
+)
+
+// smallest is the number of values below which a field gets no index.
+const smallest = 1000
+
+// indexRef names one index key: of a field, a kind, a normaliser and a version of the tenant's index key.
+type indexRef struct {
+	typ, field, kind, normalizer string
+	bits                         uint8
+	version                      uint32
+}
+
+// indexPlan is a compiled index.
+type indexPlan struct {
+	Index
+	shape    shape
+	n        int
+	versions []versionPlan // oldest first
+	refs     []indexRef    // one for each version, without the key's version
+	of       []int         // of a compound index: its plans
+}
+
+// shape is what of a term becomes tokens.
+type shape uint8
+
+const (
+	whole    shape = iota // the term
+	prefixes              // its first n characters
+	suffixes              // its last n characters
+	ngrams                // pairs of CJK characters, triples of others
+)
+
+// parseIndex reads KIND:NORMALISER[:BITS].
+func parseIndex(val string, unique bool) (Index, error) {
+	parts := strings.Split(val, ":")
+	x := Index{Kind: parts[0], Unique: unique, Bits: 64}
+	if len(parts) < 2 || len(parts) > 3 {
+		return x, fmt.Errorf("an index is KIND:NORMALISER or KIND:NORMALISER:BITS")
+	}
+	x.Normalizer = parts[1]
+	s, _, err := parseKind(x.Kind)
+	if err != nil {
+		return x, err
+	}
+	if len(parts) == 3 {
+		if x.Bits, err = strconv.Atoi(parts[2]); err != nil || x.Bits < 4 || x.Bits > 32 {
+			return x, fmt.Errorf("a token is cut to 4 to 32 bits")
+		}
+	}
+	if unique && (s != whole || x.Bits != 64) {
+		return x, errors.New("only a whole exact index can be unique")
+	}
+	return x, nil
+}
+
+func parseKind(kind string) (shape, int, error) {
+	switch {
+	case kind == "exact":
+		return whole, 0, nil
+	case kind == "ngram":
+		return ngrams, 0, nil
+	}
+	for name, s := range map[string]shape{"prefix": prefixes, "suffix": suffixes} {
+		if digits, ok := strings.CutPrefix(kind, name); ok {
+			if n, err := strconv.Atoi(digits); err == nil && n >= 1 && n <= 16 && strconv.Itoa(n) == digits {
+				return s, n, nil
+			}
+		}
+	}
+	return 0, 0, fmt.Errorf("unknown index kind %q", kind)
+}
+
+// indexPlan compiles an index of the field, or of the compound, called name.
+func (c *Codec[T]) indexPlan(name string, x Index, opts *CodecOptions) (indexPlan, error) {
+	p := indexPlan{Index: x, versions: normalizerVersions(opts.Normalizers, x.Normalizer)}
+	if len(p.versions) == 0 {
+		return p, fmt.Errorf("unknown normaliser %q", x.Normalizer)
+	}
+	var err error
+	if p.shape, p.n, err = parseKind(x.Kind); err != nil {
+		return p, err
+	}
+	for _, v := range p.versions {
+		p.refs = append(p.refs, indexRef{typ: c.typ, field: name, kind: x.Kind, normalizer: v.name, bits: uint8(x.Bits)})
+	}
+	return p, nil
+}
+
+// compound is the tag of a compound index: index=exact:NORMALISER[:BITS],of=FIELD+FIELD….
+type compound struct {
+	index Index
+	of    []string
+}
+
+func parseCompound(tag string) (compound, error) {
+	var x compound
+	for item := range strings.SplitSeq(tag, ",") {
+		key, val, _ := strings.Cut(item, "=")
+		var err error
+		switch {
+		case (key == "index" || key == "unique") && x.index.Kind == "":
+			x.index, err = parseIndex(val, key == "unique")
+		case key == "of" && x.of == nil:
+			x.of = strings.Split(val, "+")
+		default:
+			err = fmt.Errorf("unknown word %q of a compound index", key)
+		}
+		if err != nil {
+			return x, err
+		}
+	}
+	if x.index.Kind != "exact" || len(x.of) < 2 {
+		return x, errors.New("a compound index is exact, of two fields or more")
+	}
+	return x, nil
+}
+
+// compound adds a compound index to its first field.
+func (c *Codec[T]) compound(x compound, opts *CodecOptions) error {
+	x.index.Of = x.of
+	plan, err := c.indexPlan(strings.Join(x.of, "+"), x.index, opts)
+	if err != nil {
+		return err
+	}
+	for _, name := range x.of {
+		at, ok := c.byName[name]
+		if !ok || c.plans[at].Kind != KindText || slices.Contains(plan.of, at) {
+			return fmt.Errorf("%q is no other field of text", name)
+		}
+		if c.plans[at].Clear {
+			return fmt.Errorf("%q is a clear column, which can change without the others being opened", name)
+		}
+		plan.of = append(plan.of, at)
+	}
+	first := &c.plans[plan.of[0]]
+	first.Indexes = append(first.Indexes, x.index)
+	first.indexes = append(first.indexes, plan)
+	return nil
+}
+
+// cut calls emit for the parts of a term that become tokens.
+func (x *indexPlan) cut(term string, emit func(part string)) {
+	switch x.shape {
+	case whole:
+		if term != "" {
+			emit(term)
+		}
+	case prefixes:
+		if at := runes(term, x.n); at > 0 {
+			emit(term[:at])
+		}
+	case suffixes:
+		at := len(term)
+		for range x.n {
+			_, size := utf8.DecodeLastRuneInString(term[:at])
+			if size == 0 {
+				return
+			}
+			at -= size
+		}
+		emit(term[at:])
+	case ngrams:
+		windows(term, emit)
+	}
+}
+
+// runes returns where the first n characters of s end; 0 when there are fewer.
+func runes(s string, n int) int {
+	at := 0
+	for range n {
+		_, size := utf8.DecodeRuneInString(s[at:])
+		if size == 0 {
+			return 0
+		}
+		at += size
+	}
+	return at
+}
+
+// windows calls emit for each pair of neighbouring CJK characters and each triple of other ones. A
+// window never spans both kinds.
+func windows(s string, emit func(string)) {
+	var starts [3]int // of the last characters of this run
+	run, cjk := 0, false
+	for at, r := range s {
+		if is := wide(r); is != cjk || run == 0 {
+			run, cjk = 0, is
+		}
+		starts[0], starts[1], starts[2] = starts[1], starts[2], at
+		run++
+		end := at + utf8.RuneLen(r)
+		if r == utf8.RuneError {
+			_, size := utf8.DecodeRuneInString(s[at:])
+			end = at + size
+		}
+		switch {
+		case cjk && run >= 2:
+			emit(s[starts[1]:end])
+		case !cjk && run >= 3:
+			emit(s[starts[0]:end])
+		}
+	}
+}
+
+func wide(r rune) bool {
+	return unicode.In(r, unicode.Han, unicode.Hiragana, unicode.Katakana, unicode.Hangul, unicode.Bopomofo)
+}
+
+// maxParts bounds the parts of one value under one index.
+const maxParts = 512
+
+var errParts = errors.New("encrypt: too long for its index")
+
+// tokens appends the tokens of a field's value, each once: of every index, every version of its normaliser
+// and every version of the index key. text gives the plain text of another field, of compounds.
+func (p *fieldPlan) tokens(dst []Token, tk *tenantKeys, sc *scratch, plain string, text func(at int) string) ([]Token, error) {
+	from := len(dst)
+	for i := range p.indexes {
+		x := &p.indexes[i]
+		for v := range x.versions {
+			terms := x.terms(v, plain, text)
+			for _, root := range tk.index {
+				ref := x.refs[v]
+				ref.version = root.version
+				key := tk.indexKey(ref)
+				parts := 0
+				for _, term := range terms {
+					x.cut(term, func(part string) {
+						if parts++; parts > maxParts {
+							return
+						}
+						t := Token{Value: key.token(sc, part), Unique: x.Unique}
+						if !slices.Contains(dst[from:], t) {
+							dst = append(dst, t)
+						}
+					})
+				}
+				if parts > maxParts {
+					return dst, errParts // half an index would lose records without a word
+				}
+			}
+		}
+	}
+	return dst, nil
+}
+
+// terms normalises a value, or the values of a compound.
+func (x *indexPlan) terms(version int, plain string, text func(at int) string) []string {
+	f := x.versions[version].terms
+	if len(x.of) == 0 {
+		return f(plain)
+	}
+	values := make([]string, len(x.of))
+	values[0] = plain
+	for i, at := range x.of[1:] {
+		values[i+1] = text(at)
+	}
+	return compoundTerms(f, values)
+}
+
+// compoundTerms joins the first term of each value; none when a value has none.
+func compoundTerms(f func(string) []string, values []string) []string {
+	var b []byte
+	for _, v := range values {
+		terms := f(v)
+		if len(terms) == 0 || terms[0] == "" {
+			return nil
+		}
+		b = appendPart(b, terms[0])
+	}
+	return []string{string(b)}
+}
+
+// Query is a search by one index. A record that matches carries at least one token of each group, so a
+// store may look for those of any one group. Not everything it finds matches: the tokens of an index may
+// be cut, and an n-gram says nothing of order. Open the candidates and ask [Codec.Match].
+type Query struct {
+	Groups [][]int64
+
+	field int
+	index int
+	terms [][]string // by version of the normaliser
+}
+
+// Query asks the index of a kind ("exact", "suffix4", "ngram", …) of a field for what was typed. For a
+// compound index field is its fields joined by "+", and one value is typed for each. When a field has
+// several indexes of a kind, kind says which: "exact:pinyin". It never returns a Query that could not
+// find what is there: ErrUnsupported when there is no such index or too little was typed.
+// Errors: ErrUnsupported, ErrKeyMissing for a tenant without keys, ErrKMSUnavailable, ErrAuth.
+func (c *Codec[T]) Query(ctx context.Context, k *Keeper, tenant, field, kind string, typed ...string) (Query, error) {
+	q, err := c.plan(field, kind)
+	if err != nil {
+		return Query{}, err
+	}
+	v, err := k.enter(ctx, tenant, 0, false)
+	if err != nil {
+		return Query{}, err
+	}
+	sc := scratches.Get().(*scratch)
+	defer sc.free()
+	x := &c.plans[q.field].indexes[q.index]
+	if len(typed) != max(1, len(x.of)) {
+		return Query{}, fmt.Errorf("%w: %d values typed for index %s", ErrUnsupported, len(typed), field)
+	}
+	for i := range x.versions {
+		var terms []string
+		if len(x.of) > 0 {
+			terms = compoundTerms(x.versions[i].terms, typed)
+		} else {
+			terms = x.versions[i].terms(typed[0])
+		}
+		terms = slices.DeleteFunc(slices.Clone(terms), func(s string) bool { return s == "" })
+		q.terms = append(q.terms, terms)
+		if err := c.group(&q, v.tk, sc, x, i, terms); err != nil {
+			return Query{}, fieldError(err, field)
+		}
+	}
+	if len(q.Groups) == 0 || len(q.Groups[0]) == 0 {
+		return Query{}, fieldError(ErrUnsupported, field)
+	}
+	return q, nil
+}
+
+// plan finds the index that answers a query.
+func (c *Codec[T]) plan(field, kind string) (Query, error) {
+	first, _, compound := strings.Cut(field, "+")
+	at, ok := c.byName[first]
+	if !ok {
+		return Query{}, fieldError(ErrUnsupported, field)
+	}
+	kind, norm, _ := strings.Cut(kind, ":")
+	for i := range c.plans[at].indexes {
+		x := &c.plans[at].indexes[i]
+		if (kind == "" || x.Kind == kind) && (norm == "" || x.Normalizer == norm) &&
+			compound == (len(x.of) > 0) && (!compound || strings.Join(x.Of, "+") == field) {
+			return Query{field: at, index: i}, nil
+		}
+	}
+	return Query{}, fieldError(ErrUnsupported, field)
+}
+
+// group adds the tokens of one version of the normaliser to the groups of a query. Every group names, for each
+// version, what a match of that version carries.
+func (c *Codec[T]) group(q *Query, tk *tenantKeys, sc *scratch, x *indexPlan, version int, terms []string) error {
+	var parts [][]string // by term: what a record that matches it carries, all of it
+	for _, term := range terms {
+		var all []string
+		x.cut(term, func(part string) {
+			if !slices.Contains(all, part) {
+				all = append(all, part)
+			}
+		})
+		if len(all) == 0 {
+			return ErrUnsupported // too short for this index: it could match what no token finds
+		}
+		parts = append(parts, all)
+	}
+	// Alternatives (several terms, several versions) go into one group; only a single term of the only
+	// version can ask for all of its parts.
+	single := len(terms) == 1 && len(x.versions) == 1
+	for _, all := range parts {
+		for i, part := range all {
+			at := 0
+			if single {
+				at = i
+			} else if i > 0 {
+				break
+			}
+			for len(q.Groups) <= at {
+				q.Groups = append(q.Groups, nil)
+			}
+			for _, root := range tk.index {
+				ref := x.refs[version]
+				ref.version = root.version
+				if t := tk.indexKey(ref).token(sc, part); !slices.Contains(q.Groups[at], t) {
+					q.Groups[at] = append(q.Groups[at], t)
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// Match tells whether an opened record is what q looks for. The fields of q's index must be open.
+func (c *Codec[T]) Match(q Query, v *T) bool {
+	p := &c.plans[q.field]
+	x := &p.indexes[q.index]
+	for i := range x.versions {
+		has := x.terms(i, c.text(v, q.field), func(at int) string { return c.text(v, at) })
+		for _, want := range q.terms[i] {
+			for _, term := range has {
 				if term == "" {
 					continue
 				}
-				t := Token{Value: key.token(term), Unique: x.Unique}
-				if !slices.Contains(out, t) {
-					out = append(out, t)
+				switch x.shape {
+				case whole:
+					if term == want {
+						return true
+					}
+				case prefixes:
+					if strings.HasPrefix(term, want) {
+						return true
+					}
+				case suffixes:
+					if strings.HasSuffix(term, want) {
+						return true
+					}
+				case ngrams:
+					if strings.Contains(term, want) {
+						return true
+					}
 				}
 			}
 		}
 	}
-	return out
-}
-
-// indexOf finds the index of a field; ErrUnsupported when it has none of that kind ("" = any).
-func (c *Codec[T]) indexOf(field, kind string) (*fieldPlan, *indexPlan, error) {
-	at, ok := c.byName[field]
-	if ok {
-		p := &c.plans[at]
-		for i := range p.indexes {
-			if kind == "" || p.indexes[i].Kind == kind {
-				return p, &p.indexes[i], nil
-			}
-		}
-	}
-	return nil, nil, fieldError(ErrUnsupported, field)
-}
-
-// Terms returns the normalised terms under which a field's index of a kind finds what was typed, by
-// the newest version of its normaliser. ErrUnsupported when there is no such index or nothing to
-// search for.
-func (c *Codec[T]) Terms(field, kind, typed string) ([]string, error) {
-	_, x, err := c.indexOf(field, kind)
-	if err != nil {
-		return nil, err
-	}
-	terms := slices.DeleteFunc(slices.Clone(x.versions[len(x.versions)-1].terms(typed)), func(s string) bool { return s == "" })
-	if len(terms) == 0 {
-		return nil, fieldError(ErrUnsupported, field)
-	}
-	return terms, nil
-}
-
-// QueryTokens returns the tokens of which a record that matches carries at least one: those of
-// every live version of the field's exact index. It never returns an empty list without an error:
-// ErrUnsupported when the field has no index or nothing was typed that it could find.
-func (c *Codec[T]) QueryTokens(ctx context.Context, k *Keeper, tenant, field, typed string) ([]int64, error) {
-	p, x, err := c.indexOf(field, "exact")
-	if err != nil {
-		return nil, err
-	}
-	var out []int64
-	for _, v := range x.versions {
-		for _, term := range v.terms(typed) {
-			if term == "" {
-				continue
-			}
-			token, err := k.Token(ctx, tenant, c.typ, p.Name, x.Kind, v.name, term)
-			if err != nil {
-				return nil, err
-			}
-			if !slices.Contains(out, token) {
-				out = append(out, token)
-			}
-		}
-	}
-	if len(out) == 0 {
-		return nil, fieldError(ErrUnsupported, field)
-	}
-	return out, nil
+	return false
 }

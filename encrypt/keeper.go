@@ -5,47 +5,68 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/crmguard/crmguard/encrypt/keys"
 )
 
-// Keeper holds the keys of all tenants: epoch and tenant keys opened by the keys.KEK, person keys in a
+// Keeper holds the keys of all tenants: epoch and tenant keys opened by the KEK, person keys in a
 // bounded cache. It is safe for concurrent use; an application has one.
 type Keeper struct {
 	kek   keys.KEK
 	keys  keys.Store
 	opts  Options
 	cache *personCache
+	start time.Time
 
+	last    atomic.Pointer[tenant]
 	mu      sync.Mutex
 	tenants map[string]*tenant
 }
 
-// NewKeeper returns a Keeper over a keys.KEK and a store of wrapped keys. It asks neither of them; the
-// first use of a tenant does, and makes the tenant's keys when it has none.
+// NewKeeper returns a Keeper over a KEK and a store of wrapped keys. It asks neither of them; the
+// first use of a tenant does, and the first write makes the tenant's keys when it has none.
 func NewKeeper(kek keys.KEK, store keys.Store, opts *Options) (*Keeper, error) {
 	if kek == nil || store == nil {
-		return nil, errors.New("encrypt: a Keeper needs a keys.KEK and a keys.Store")
+		return nil, errors.New("encrypt: a Keeper needs a KEK and a key store")
 	}
 	k := &Keeper{kek: kek, keys: store, tenants: make(map[string]*tenant)}
 	if opts != nil {
 		k.opts = *opts
 	}
-	o := &k.opts
+	if err := k.opts.complete(); err != nil {
+		return nil, err
+	}
+	k.start = time.Now()
+	if k.opts.Now != nil {
+		k.start = k.opts.Now()
+	}
+	k.cache = newPersonCache(&k.opts)
+	return k, nil
+}
+
+// complete checks the options and fills in what is zero.
+func (o *Options) complete() error {
 	for _, d := range []struct {
 		p *time.Duration
 		v time.Duration
-	}{{&o.CacheAge, 10 * time.Minute}, {&o.Refresh, time.Hour}, {&o.StaleReads, 4 * time.Hour}, {&o.StaleWrites, 15 * time.Minute}} {
+	}{
+		{&o.CacheAge, 10 * time.Minute}, {&o.Refresh, time.Hour}, {&o.StaleReads, 4 * time.Hour}, {&o.StaleWrites, 15 * time.Minute},
+		{&o.Epoch, 30 * 24 * time.Hour}, {&o.Copies, 7 * 24 * time.Hour},
+	} {
 		if *d.p < 0 {
-			return nil, errors.New("encrypt: negative duration in Options")
+			return errors.New("encrypt: negative duration in Options")
 		}
 		if *d.p == 0 {
 			*d.p = d.v
 		}
 	}
+	if o.Grace == 0 {
+		o.Grace = 72 * time.Hour
+	}
 	if o.CacheEntries < 0 || o.CacheBytes < 0 {
-		return nil, errors.New("encrypt: negative bound in Options")
+		return errors.New("encrypt: negative bound in Options")
 	}
 	if o.CacheEntries == 0 {
 		o.CacheEntries = 50_000
@@ -56,14 +77,45 @@ func NewKeeper(kek keys.KEK, store keys.Store, opts *Options) (*Keeper, error) {
 	if o.CacheMessages == 0 {
 		o.CacheMessages = 1 << 28
 	}
-	if o.Now == nil {
-		o.Now = time.Now
+	if o.EraseLimit == 0 {
+		o.EraseLimit = 100
 	}
-	k.cache = newPersonCache(o)
-	return k, nil
+	return nil
 }
 
-// KEKID returns the name of the keys.KEK, for records and pages.
+// clock is the time on the Keeper's own clock: monotonic, unless a clock was given.
+func (k *Keeper) clock() time.Duration {
+	if k.opts.Now != nil {
+		return k.opts.Now().Sub(k.start)
+	}
+	return time.Since(k.start)
+}
+
+// now is the time of records: UTC, whole seconds.
+func (k *Keeper) now() time.Time {
+	now := time.Now()
+	if k.opts.Now != nil {
+		now = k.opts.Now()
+	}
+	return now.UTC().Truncate(time.Second)
+}
+
+// kekOf returns the KEK of a tenant.
+func (k *Keeper) kekOf(ctx context.Context, tenant string) (keys.KEK, error) {
+	if k.opts.KEKFor == nil {
+		return k.kek, nil
+	}
+	kek, err := k.opts.KEKFor(ctx, tenant)
+	if err != nil {
+		return nil, fmt.Errorf("encrypt: KEK of the tenant: %w", err)
+	}
+	if kek == nil {
+		return k.kek, nil
+	}
+	return kek, nil
+}
+
+// KEKID returns the name of the KEK, for records and pages.
 func (k *Keeper) KEKID() string { return k.kek.ID() }
 
 // Erasures returns the tenant's erasure number: 1 for a tenant without an erasure. A store that
@@ -82,100 +134,159 @@ func checkTenant(name string) error {
 	return nil
 }
 
-// observe makes sure that no cached key outlives its erasure: told, or the number read now, is
-// compared with the last seen one, and the keys destroyed since are dropped.
-func (k *Keeper) observe(ctx context.Context, t *tenant, told uint64) (uint64, error) {
-	n := told
-	if n == 0 {
-		var err error
-		if n, err = k.keys.Erasures(ctx, t.name); err != nil {
-			return 0, err
+// visit is one operation on a tenant: its keys, and the erasure number they were seen under.
+type visit struct {
+	t      *tenant
+	tk     *tenantKeys
+	number uint64
+	now    time.Duration
+}
+
+// enter begins an operation. told is the erasure number that the caller read with the record, 0 to ask
+// the store. A write makes the tenant's keys when there are none, and is bounded more tightly while
+// the KEK is away.
+func (k *Keeper) enter(ctx context.Context, tenant string, told uint64, write bool) (visit, error) {
+	t, err := k.tenant(tenant)
+	if err != nil {
+		return visit{}, err
+	}
+	v := visit{t: t, now: k.clock()}
+	if v.tk = t.keys.Load(); v.tk == nil || v.now-v.tk.loaded >= k.opts.Refresh {
+		if v.tk, err = k.tenantKeys(ctx, t, write); err != nil {
+			return visit{}, err
 		}
 	}
-	k.cache.mu.Lock()
-	seen := t.erasure
-	if seen == 0 {
-		// Nothing was cached for this tenant before its first number.
-		t.erasure, seen = n, n
+	seen := t.erasure.Load()
+	if told == 0 {
+		if told, err = k.keys.Erasures(ctx, tenant); err != nil {
+			return visit{}, err
+		}
 	}
-	k.cache.mu.Unlock()
-	if n <= seen {
-		return n, nil
+	if told > seen {
+		if err := k.observe(ctx, t, told, write); err != nil {
+			return visit{}, err
+		}
+		seen = t.erasure.Load()
+		v.tk = t.keys.Load()
 	}
-	gone, err := k.keys.Find(ctx, t.name, keys.Query{Since: seen})
-	if err != nil {
-		return 0, err
+	v.number = max(seen, told)
+	return v, nil
+}
+
+// observe makes sure that no cached key outlives its erasure, block or retirement: the keys that ended
+// since the last seen number are dropped, and the tenant's keys read anew.
+func (k *Keeper) observe(ctx context.Context, t *tenant, told uint64, write bool) error {
+	select {
+	case t.observing <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
 	}
-	k.cache.mu.Lock()
-	defer k.cache.mu.Unlock()
-	for _, r := range gone {
-		k.cache.drop(keyRef{t.name, r.ID})
+	defer func() { <-t.observing }()
+	seen := t.erasure.Load()
+	if told <= seen {
+		return nil
 	}
-	t.erasure = max(t.erasure, n)
-	return n, nil
+	gone := make(map[keys.ID]bool)
+	if seen > 0 { // else nothing was cached for this tenant yet
+		for _, q := range []keys.Query{{Since: seen}, {Blocked: true}} {
+			ended, err := k.keys.Find(ctx, t.name, q)
+			if err != nil {
+				return err
+			}
+			for i := range ended {
+				gone[ended[i].ID] = true
+			}
+		}
+	}
+	tk := t.keys.Load()
+	var away error
+	if seen > 0 {
+		fresh, err := k.reload(ctx, t, tk)
+		switch {
+		case err == nil:
+			tk = fresh
+		case errors.Is(err, ErrKMSUnavailable) && !write:
+			away = err // reads go on with the keys they have; the number is looked at again next time
+		default:
+			return err
+		}
+	}
+	if away == nil {
+		t.erasure.Store(told)
+	}
+	k.cache.drop(t, gone, tk.oldest())
+	return nil
 }
 
 // found is what a key id leads to: a key, or the proof that it was destroyed.
 type found struct {
 	key    *personKey
 	erased *keys.Record
-	err    error // the record is there and cannot be opened
+	err    error // the record is there and cannot be used
 }
 
-// find opens the person keys with these ids, by at most one store query for those that are not
-// cached or being loaded. number is the erasure number seen before. A missing record is absent in
-// the result.
-func (k *Keeper) find(ctx context.Context, t *tenant, number uint64, ids []keys.ID, out map[keys.ID]found) error {
-	if _, err := k.tenantKeys(ctx, t, false); err != nil {
-		return err // past the outage window cached person keys serve no longer either
-	}
-	now := k.opts.Now()
+// want is a key that a reader needs: the id that a value names, and whose it must be.
+type want struct {
+	id     keys.ID
+	person [16]byte
+}
+
+// find opens the person keys with these ids, by at most one store query for those that are neither
+// cached nor being loaded. A missing record is absent in the result.
+func (k *Keeper) find(ctx context.Context, v *visit, wants []want) (map[keys.ID]found, error) {
 	c := k.cache
-	for {
+	out := make(map[keys.ID]found, len(wants))
+	var open []want
+	for _, w := range wants {
+		if _, done := out[w.id]; done {
+			continue
+		}
+		if key := c.byID(v.t, &w.person, w.id, v.now); key != nil {
+			out[w.id] = found{key: key}
+		} else {
+			open = append(open, w)
+		}
+	}
+	for len(open) > 0 {
 		var mine []keys.ID
 		var waits []*loadCall
-		var waitIDs []keys.ID
+		var waiting []want
 		c.mu.Lock()
-		for _, id := range ids {
-			if _, done := out[id]; done {
+		for _, w := range open {
+			ref := keyRef{v.t, w.id}
+			if call := c.loading[ref]; call != nil {
+				waits, waiting = append(waits, call), append(waiting, w)
 				continue
 			}
-			ref := keyRef{t.name, id}
-			if key := c.lookup(ref, now); key != nil {
-				out[id] = found{key: key}
-			} else if call := c.loading[ref]; call != nil {
-				waits, waitIDs = append(waits, call), append(waitIDs, id)
-			} else {
-				c.loading[ref] = &loadCall{done: make(chan struct{})}
-				mine = append(mine, id)
-			}
+			c.loading[ref] = &loadCall{done: make(chan struct{})}
+			mine = append(mine, w.id)
 		}
 		c.mu.Unlock()
-		if err := k.load(ctx, t, number, mine, out); err != nil {
-			return err
+		if err := k.load(ctx, v, mine, out); err != nil {
+			return nil, err
 		}
-		again := false
+		open = nil
 		for i, call := range waits {
 			select {
 			case <-call.done:
 			case <-ctx.Done():
-				return ctx.Err()
+				return nil, ctx.Err()
 			}
 			switch {
 			case call.err != nil:
-				again = true // the other caller failed, perhaps by its own context
+				if _, done := out[waiting[i].id]; !done {
+					open = append(open, waiting[i]) // the other caller failed, perhaps by its own context
+				}
 			case call.found != (found{}):
-				out[waitIDs[i]] = call.found
+				out[waiting[i].id] = call.found
 			}
 		}
-		if !again {
-			return nil
-		}
 	}
+	return out, nil
 }
 
 // load reads and opens the keys that this caller has claimed, and releases the claims.
-func (k *Keeper) load(ctx context.Context, t *tenant, number uint64, ids []keys.ID, out map[keys.ID]found) (err error) {
+func (k *Keeper) load(ctx context.Context, v *visit, ids []keys.ID, out map[keys.ID]found) (err error) {
 	if len(ids) == 0 {
 		return nil
 	}
@@ -185,7 +296,7 @@ func (k *Keeper) load(ctx context.Context, t *tenant, number uint64, ids []keys.
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		for _, id := range ids {
-			ref := keyRef{t.name, id}
+			ref := keyRef{v.t, id}
 			call := c.loading[ref]
 			delete(c.loading, ref)
 			f := got[id]
@@ -193,16 +304,15 @@ func (k *Keeper) load(ctx context.Context, t *tenant, number uint64, ids []keys.
 			if f != (found{}) {
 				out[id] = f
 			}
-			// A number that moved meanwhile may mean this very key: use it once, do not keep it.
-			if f.key != nil && err == nil && t.erasure == number {
-				c.add(t.name, f.key)
+			if f.key != nil && err == nil {
+				c.add(v.t, f.key, v.number)
 			}
 			close(call.done)
 		}
 	}()
 	todo := ids
 	for attempt := 0; attempt < 2 && len(todo) > 0; attempt++ {
-		records, err := k.keys.Find(ctx, t.name, keys.Query{IDs: todo})
+		records, err := k.keys.Find(ctx, v.t.name, keys.Query{IDs: todo})
 		if err != nil {
 			return err
 		}
@@ -213,12 +323,12 @@ func (k *Keeper) load(ctx context.Context, t *tenant, number uint64, ids []keys.
 			case keys.Tombstone:
 				got[r.ID] = found{erased: r}
 			case keys.PersonKey:
-				key, err := k.openPersonKey(ctx, t, r, false)
+				key, err := k.openPersonKey(ctx, v, r)
 				switch {
-				case errors.Is(err, ErrRetired): // rewrapped by a rotation since it was read
+				case errors.Is(err, errRewrapped):
 					todo = append(todo, r.ID)
-					got[r.ID] = found{err: err}
-				case errors.Is(err, ErrTampered):
+					got[r.ID] = found{err: ErrRetired}
+				case errors.Is(err, ErrTampered), errors.Is(err, ErrRetired), errors.Is(err, ErrBlocked):
 					got[r.ID] = found{err: err} // fails its own values only
 				case err != nil:
 					return err
@@ -231,23 +341,31 @@ func (k *Keeper) load(ctx context.Context, t *tenant, number uint64, ids []keys.
 	return nil
 }
 
+// errRewrapped says that a record names an epoch key that has ended: a rotation has rewrapped it since
+// it was read.
+var errRewrapped = fmt.Errorf("%w: its epoch", ErrRetired)
+
 // openPersonKey unwraps a record and checks its commitment. An epoch key that is not known is looked
 // for once: a rotation may run in another process.
-func (k *Keeper) openPersonKey(ctx context.Context, t *tenant, r *keys.Record, write bool) (*personKey, error) {
-	tk, err := k.tenantKeys(ctx, t, write)
-	if err != nil {
-		return nil, err
+func (k *Keeper) openPersonKey(ctx context.Context, v *visit, r *keys.Record) (*personKey, error) {
+	if !r.Blocked.IsZero() {
+		return nil, ErrBlocked
 	}
-	if tk.epochs[r.Epoch] == nil {
-		if tk, err = k.reload(ctx, t, tk); err != nil {
+	if g := generation(r.Version); len(r.Wrapped) == 0 || g < v.tk.oldest() {
+		return nil, fmt.Errorf("%w: generation %d, the oldest in use is %d", ErrRetired, g, v.tk.oldest())
+	}
+	if v.tk.epochs[r.Epoch].aead == nil {
+		tk, err := k.reload(ctx, v.t, v.tk)
+		if err != nil {
 			return nil, err
 		}
+		v.tk = tk
 	}
-	key, err := tk.unwrap(r)
+	key, err := v.tk.unwrap(r)
 	if err != nil {
 		return nil, err
 	}
-	return newPersonKey(r, key, k.opts.Now())
+	return newPersonKey(r, key, v.now)
 }
 
 // slot is a place that needs a person key to write with.
@@ -257,21 +375,20 @@ type slot struct {
 	key       *personKey
 }
 
-// keysFor fills slots with person keys, and makes those that do not exist yet in one store call.
-func (k *Keeper) keysFor(ctx context.Context, t *tenant, number uint64, slots []*slot) error {
-	now := k.opts.Now()
+// keysFor fills slots with person keys of the newest generation, and makes those that do not exist yet
+// in one store call.
+func (k *Keeper) keysFor(ctx context.Context, v *visit, slots []slot) error {
 	var missing []*slot
-	for _, s := range slots {
+	for i := range slots {
+		s := &slots[i]
 		if s.key == nil {
-			if s.key = k.cache.slot(slotRef{t.name, s.person, s.retention}, now); s.key == nil {
+			if s.key = k.cache.bySlot(v.t, &s.person, s.retention, v.tk.newest(), v.now); s.key == nil {
 				missing = append(missing, s)
 			}
 		}
 	}
-	// Writes are bounded more tightly than reads while the keys.KEK is away, cached keys or not.
-	tk, err := k.tenantKeys(ctx, t, true)
-	if err != nil || len(missing) == 0 {
-		return err
+	if len(missing) == 0 {
+		return nil
 	}
 	type place struct {
 		person    [16]byte
@@ -279,7 +396,9 @@ func (k *Keeper) keysFor(ctx context.Context, t *tenant, number uint64, slots []
 	}
 	var persons [][16]byte
 	seen := make(map[[16]byte]bool)
+	wanted := make(map[place]bool)
 	for _, s := range missing {
+		wanted[place{s.person, s.retention}] = true
 		if !seen[s.person] {
 			seen[s.person] = true
 			persons = append(persons, s.person)
@@ -288,20 +407,23 @@ func (k *Keeper) keysFor(ctx context.Context, t *tenant, number uint64, slots []
 	have := make(map[place]*personKey)
 	read := func() error {
 		for attempt := 0; ; attempt++ {
-			records, err := k.keys.Find(ctx, t.name, keys.Query{Persons: persons})
+			records, err := k.keys.Find(ctx, v.t.name, keys.Query{Persons: persons})
 			if err != nil {
 				return err
 			}
-			retired := false
+			again := false
 			for i := range records {
 				r := &records[i]
 				at := place{r.Person, r.Retention}
-				if have[at] != nil {
+				if !r.Blocked.IsZero() && wanted[at] {
+					return ErrBlocked
+				}
+				if have[at] != nil || !wanted[at] || generation(r.Version) != v.tk.newest() {
 					continue
 				}
-				key, err := k.openPersonKey(ctx, t, r, true)
-				if errors.Is(err, ErrRetired) && attempt < 2 {
-					retired = true // rewrapped by a rotation since it was read
+				key, err := k.openPersonKey(ctx, v, r)
+				if errors.Is(err, errRewrapped) && attempt < 2 {
+					again = true
 					continue
 				}
 				if err != nil {
@@ -309,7 +431,7 @@ func (k *Keeper) keysFor(ctx context.Context, t *tenant, number uint64, slots []
 				}
 				have[at] = key
 			}
-			if !retired {
+			if !again {
 				return nil
 			}
 		}
@@ -319,20 +441,22 @@ func (k *Keeper) keysFor(ctx context.Context, t *tenant, number uint64, slots []
 	}
 	for attempt := 0; ; attempt++ {
 		var made []keys.Record
-		added := make(map[place]bool)
-		for _, s := range missing {
-			at := place{s.person, s.retention}
-			if have[at] == nil && !added[at] {
-				added[at] = true
-				r, err := tk.newKey(keys.Record{
-					Tenant: t.name, ID: randomID(), Kind: keys.PersonKey, Person: s.person,
-					Retention: s.retention, Created: now.UTC().Truncate(time.Second),
-				})
-				if err != nil {
-					return err
-				}
-				made = append(made, r)
+		for at := range wanted {
+			if have[at] != nil {
+				continue
 			}
+			r := keys.Record{
+				Tenant: v.t.name, ID: randomID(), Kind: keys.PersonKey, Person: at.person,
+				Retention: at.retention, Created: k.now(),
+			}
+			if g := v.tk.newest(); g > 1 {
+				r.Version = g
+			}
+			r, err := v.tk.newKey(r)
+			if err != nil {
+				return err
+			}
+			made = append(made, r)
 		}
 		if len(made) == 0 {
 			break
@@ -340,9 +464,9 @@ func (k *Keeper) keysFor(ctx context.Context, t *tenant, number uint64, slots []
 		if attempt == 3 {
 			return errors.New("encrypt: the key store does not keep new keys")
 		}
-		err := k.keys.Add(ctx, t.name, made)
+		err := k.keys.Add(ctx, v.t.name, made)
 		if errors.Is(err, ErrRetired) { // a rotation in another process ended this epoch
-			if tk, err = k.reload(ctx, t, tk); err == nil {
+			if v.tk, err = k.reload(ctx, v.t, v.tk); err == nil {
 				continue
 			}
 		}
@@ -353,13 +477,11 @@ func (k *Keeper) keysFor(ctx context.Context, t *tenant, number uint64, slots []
 			return err
 		}
 	}
-	k.cache.mu.Lock()
-	defer k.cache.mu.Unlock()
+	for _, key := range have {
+		k.cache.add(v.t, key, v.number)
+	}
 	for _, s := range missing {
 		s.key = have[place{s.person, s.retention}]
-		if t.erasure == number && k.cache.byID[keyRef{t.name, s.key.id}] == nil {
-			k.cache.add(t.name, s.key)
-		}
 	}
 	return nil
 }

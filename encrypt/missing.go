@@ -8,7 +8,7 @@ import (
 
 // MissingKeys tells which sealed values, by their places, name a key that the store neither has nor knows
 // as destroyed: nobody will open them again, unless a backup of the keys is brought back. Nothing is
-// opened and the keys.KEK is not asked. A value that is too short to name a key counts as missing.
+// opened and the KEK is not asked. A value that is too short to name a key counts as missing.
 func (k *Keeper) MissingKeys(ctx context.Context, tenant string, sealed [][]byte) ([]int, error) {
 	if err := checkTenant(tenant); err != nil {
 		return nil, err

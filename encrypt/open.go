@@ -2,6 +2,7 @@ package encrypt
 
 import (
 	"context"
+	"crypto/hmac"
 	"errors"
 	"fmt"
 	"reflect"
@@ -9,162 +10,275 @@ import (
 	"github.com/crmguard/crmguard/encrypt/keys"
 )
 
-// SealedNames returns the names of all sealed fields, for an Open that opens everything.
-func (c *Codec[T]) SealedNames() []string {
-	out := make([]string, len(c.sealed))
-	for i, at := range c.sealed {
-		out[i] = c.plans[at].Name
-	}
-	return out
-}
+// SealedNames returns the names of all sealed fields, for an Open that opens everything. The caller may
+// keep but not change it.
+func (c *Codec[T]) SealedNames() []string { return c.names }
 
 // Open decrypts the named fields into v, and only those: the plaintext of the others never exists,
 // and they become empty with StateSealed. A field whose key was destroyed becomes empty with
-// StateErased; that is no error. Fields that the type no longer has are left alone.
+// StateErased, and one whose person is blocked with StateSealed; neither is an error. Fields that the
+// type no longer has are left alone. The states come in the order of Fields; see State.
 //
-// Errors: ErrTampered, ErrKeyMissing, ErrKMSUnavailable, ErrAuth. After an error v holds nothing
-// that can be relied on.
-func (c *Codec[T]) Open(ctx context.Context, k *Keeper, rec Record, fields []SealedField, v *T, names ...string) (States, error) {
-	states, err := c.OpenAll(ctx, k, []Record{rec}, [][]SealedField{fields}, []*T{v}, names...)
-	if err != nil {
+// Errors: ErrTampered, ErrKeyMissing, ErrRetired, ErrKMSUnavailable, ErrAuth. After an error v holds
+// nothing that can be relied on.
+func (c *Codec[T]) Open(ctx context.Context, k *Keeper, rec Record, fields []SealedField, v *T, names ...string) ([]State, error) {
+	out := make([]State, len(c.plans))
+	recs, all, vs := [1]Record{rec}, [1][]SealedField{fields}, [1]*T{v}
+	if err := c.openAll(ctx, k, recs[:], all[:], vs[:], names, out); err != nil {
 		return nil, err
-	}
-	return states[0], nil
-}
-
-// OpenAll opens the named fields of a page of records of one tenant. The keys of all persons who
-// are not cached are read in one store query. fields[i] belongs to recs[i] and vs[i].
-func (c *Codec[T]) OpenAll(ctx context.Context, k *Keeper, recs []Record, fields [][]SealedField, vs []*T, names ...string) ([]States, error) {
-	if len(recs) != len(vs) || len(recs) != len(fields) {
-		return nil, errors.New("encrypt: as many records as values, please")
-	}
-	if err := c.known(names); err != nil {
-		return nil, err
-	}
-	if len(recs) == 0 {
-		return nil, nil
-	}
-	wanted := make([]bool, len(c.plans))
-	for _, n := range names {
-		wanted[c.byName[n]] = true
-	}
-	t, err := k.tenant(recs[0].Tenant)
-	if err != nil {
-		return nil, err
-	}
-	var ids []keys.ID
-	var told uint64
-	for i := range recs {
-		if recs[i].Tenant != t.name {
-			return nil, errors.New("encrypt: records of several tenants")
-		}
-		told = lowest(told, recs[i].Erasure, i == 0)
-		for j := range fields[i] {
-			at, ok := c.byName[fields[i][j].Name]
-			if !ok || !wanted[at] {
-				continue
-			}
-			h, err := parseHeader(fields[i][j].Data)
-			if err != nil {
-				return nil, c.at(fieldError(err, c.plans[at].Name), i, len(recs))
-			}
-			// Fields of one record mostly share a key.
-			if n := len(ids); n == 0 || ids[n-1] != h.key {
-				ids = append(ids, h.key)
-			}
-		}
-	}
-	got := make(map[keys.ID]found, len(ids))
-	if len(ids) > 0 {
-		number, err := k.observe(ctx, t, told)
-		if err != nil {
-			return nil, err
-		}
-		if err := k.find(ctx, t, number, ids, got); err != nil {
-			return nil, err
-		}
-	}
-	sc := scratches.Get().(*scratch)
-	defer sc.free()
-	out := make([]States, len(recs))
-	for i := range recs {
-		out[i] = make(States, len(c.plans))
-		rv := reflect.ValueOf(vs[i]).Elem()
-		for _, at := range c.sealed {
-			p := &c.plans[at]
-			f := rv.FieldByIndex(p.index)
-			if !wanted[at] {
-				p.setState(f, StateSealed)
-				out[i][at] = StateSealed
-				continue
-			}
-			state, err := c.openField(ctx, k, t, sc, p, &recs[i], rv, f, fields[i], got)
-			if err != nil {
-				return nil, c.at(fieldError(err, p.Name), i, len(recs))
-			}
-			out[i][at] = state
-		}
 	}
 	return out, nil
 }
 
-// at names the record of a page in an error.
-func (c *Codec[T]) at(err error, i, n int) error {
-	if n == 1 {
-		return err
+// OpenAll opens the named fields of a page of records of one tenant. The keys of all persons who
+// are not cached are read in one store query. fields[i] belongs to recs[i] and vs[i].
+func (c *Codec[T]) OpenAll(ctx context.Context, k *Keeper, recs []Record, fields [][]SealedField, vs []*T, names ...string) ([][]State, error) {
+	if len(recs) != len(vs) || len(recs) != len(fields) {
+		return nil, errors.New("encrypt: as many records as values, please")
 	}
-	return fmt.Errorf("%w (record %d)", err, i)
+	states := make([]State, len(recs)*len(c.plans))
+	if err := c.openAll(ctx, k, recs, fields, vs, names, states); err != nil {
+		return nil, err
+	}
+	out := make([][]State, len(recs))
+	for i := range out {
+		out[i] = states[i*len(c.plans) : (i+1)*len(c.plans) : (i+1)*len(c.plans)]
+	}
+	return out, nil
 }
 
-// openField opens one field of one record, or empties it.
-func (c *Codec[T]) openField(ctx context.Context, k *Keeper, t *tenant, sc *scratch, p *fieldPlan, rec *Record,
-	rv, f reflect.Value, fields []SealedField, got map[keys.ID]found) (State, error) {
-	var data []byte
-	for i := range fields {
-		if fields[i].Name == p.Name {
-			if data != nil {
-				return 0, ErrTampered // twice
+func (c *Codec[T]) openAll(ctx context.Context, k *Keeper, recs []Record, fields [][]SealedField, vs []*T, names []string, states []State) error {
+	if len(recs) == 0 {
+		return c.known(names)
+	}
+	sc := scratches.Get().(*scratch)
+	defer sc.free()
+	sc.wanted = append(sc.wanted[:0], make([]bool, len(c.plans))...)
+	for _, n := range names {
+		at, ok := c.byName[n]
+		if !ok || c.plans[at].Clear {
+			return c.known(names)
+		}
+		sc.wanted[at] = true
+	}
+	told := recs[0].Erasure
+	sealed := false
+	for i := range recs {
+		if recs[i].Tenant != recs[0].Tenant {
+			return errors.New("encrypt: records of several tenants")
+		}
+		told = min(told, recs[i].Erasure)
+		sealed = sealed || len(fields[i]) > 0
+	}
+	open := opening{k: k}
+	if sealed && len(names) > 0 {
+		var err error
+		if open.visit, err = k.enter(ctx, recs[0].Tenant, told, false); err != nil {
+			return err
+		}
+		if len(recs) > 1 {
+			if err := c.prefetch(ctx, &open, sc, recs, fields, vs); err != nil {
+				return err
 			}
-			data = fields[i].Data
 		}
 	}
-	if data == nil {
-		p.setState(f, StateClear)
+	for i := range recs {
+		field, err := c.openRecord(ctx, &open, sc, &recs[i], fields[i], reflect.ValueOf(vs[i]).Elem(), states[i*len(c.plans):])
+		switch {
+		case err == nil:
+			continue
+		case field != "":
+			err = fieldError(err, field)
+		}
+		if len(recs) > 1 {
+			err = fmt.Errorf("%w (record %d)", err, i)
+		}
+		return err
+	}
+	return nil
+}
+
+// opening is what the records of one page share.
+type opening struct {
+	k     *Keeper
+	visit visit
+	got   map[keys.ID]found // those that were not cached
+
+	id   keys.ID // the last one asked for
+	of   [16]byte
+	last *personKey
+}
+
+// key returns the key with this id, which must be the person's.
+func (o *opening) key(ctx context.Context, id keys.ID, person *[16]byte) (*personKey, error) {
+	if o.last != nil && o.id == id && o.of == *person {
+		return o.last, nil
+	}
+	f, loaded := o.got[id]
+	var key *personKey
+	var err error
+	if loaded {
+		key, err = o.visit.tk.judge(o.visit.t.name, f, id, *person)
+	} else if key = o.k.cache.byID(o.visit.t, person, id, o.visit.now); key == nil {
+		key, err = o.k.keyOf(ctx, &o.visit, id, *person)
+	}
+	if err == nil {
+		o.id, o.of, o.last = id, *person, key
+	}
+	return key, err
+}
+
+// prefetch reads the keys of a page that are not cached in one query.
+func (c *Codec[T]) prefetch(ctx context.Context, o *opening, sc *scratch, recs []Record, fields [][]SealedField, vs []*T) error {
+	var wants []want
+	for i := range recs {
+		var last keys.ID
+		for j := range fields[i] {
+			at, ok := c.byName[fields[i][j].Name]
+			if !ok || !sc.wanted[at] || fields[i][j].Clear {
+				continue
+			}
+			h, err := parseHeader(fields[i][j].Data)
+			if err != nil || h.key == last {
+				continue // a damaged one fails at its place
+			}
+			last = h.key
+			person := recs[i].Person
+			if p := &c.plans[at]; p.person != nil {
+				copy(person[:], reflect.ValueOf(vs[i]).Elem().FieldByIndex(p.person).Bytes())
+			}
+			wants = append(wants, want{h.key, person})
+		}
+	}
+	var err error
+	o.got, err = o.k.find(ctx, &o.visit, wants)
+	return err
+}
+
+// openRecord opens the wanted fields of one record and empties the others. With an error it returns the
+// field's name.
+func (c *Codec[T]) openRecord(ctx context.Context, o *opening, sc *scratch, rec *Record, fields []SealedField, rv reflect.Value, states []State) (string, error) {
+	sc.at = append(sc.at[:0], make([]int, len(c.plans))...)
+	for i := range fields {
+		at, ok := c.byName[fields[i].Name]
+		if !ok || !sc.wanted[at] {
+			continue
+		}
+		if sc.at[at] != 0 {
+			return fields[i].Name, ErrTampered // twice
+		}
+		sc.at[at] = i + 1
+	}
+	sc.plain, sc.texts = sc.plain[:0], sc.texts[:0]
+	for _, at := range c.sealed {
+		p := &c.plans[at]
+		if !sc.wanted[at] || sc.at[at] == 0 {
+			s := StateClear
+			if !sc.wanted[at] {
+				s = StateSealed
+			}
+			p.setState(rv.FieldByIndex(p.index), s)
+			states[at] = s
+			continue
+		}
+		state, err := c.openField(ctx, o, sc, p, rec, rv, &fields[sc.at[at]-1])
+		if err != nil {
+			return p.Name, err
+		}
+		states[at] = state
+	}
+	// All texts of a record are one string.
+	if len(sc.texts) > 0 {
+		all := string(sc.plain)
+		for i := range sc.texts {
+			t := &sc.texts[i]
+			t.plan.setText(rv.FieldByIndex(t.plan.index), all[t.from:t.to])
+		}
+	}
+	return "", nil
+}
+
+// openField opens one field of one record. A text is left in the scratch.
+func (c *Codec[T]) openField(ctx context.Context, o *opening, sc *scratch, p *fieldPlan, rec *Record, rv reflect.Value, sealed *SealedField) (State, error) {
+	from := len(sc.plain)
+	if sealed.Clear {
+		if !c.moving[p.Name] {
+			return 0, ErrTampered
+		}
+		sc.plain = append(sc.plain, sealed.Data...)
+	} else {
+		h, err := parseHeader(sealed.Data)
+		if err != nil {
+			return 0, err
+		}
+		person := &rec.Person
+		if p.person != nil {
+			var other [16]byte
+			copy(other[:], rv.FieldByIndex(p.person).Bytes())
+			person = &other
+		}
+		key, err := o.key(ctx, h.key, person)
+		switch {
+		case errors.Is(err, ErrErased):
+			p.setState(rv.FieldByIndex(p.index), StateErased)
+			return StateErased, nil
+		case errors.Is(err, ErrBlocked):
+			p.setState(rv.FieldByIndex(p.index), StateSealed)
+			return StateSealed, nil
+		case err != nil:
+			return 0, err
+		}
+		sc.ad = fieldAD(sc.ad[:0], sealed.Data[:headerSize], &p.place, &rec.ID)
+		body := sealed.Data[headerSize:]
+		if sc.plain, err = key.field.Open(sc.plain, body[:nonceSize], body[nonceSize:], sc.ad); err != nil {
+			sc.plain = sc.plain[:from]
+			return 0, ErrTampered
+		}
+		if h.kind != p.kindByte {
+			return 0, errValue // authentic, but sealed when the field had another type
+		}
+	}
+	if p.Kind == KindText {
+		sc.texts = append(sc.texts, openText{p, from, len(sc.plain)})
 		return StateClear, nil
 	}
-	h, err := parseHeader(data)
-	if err != nil {
-		return 0, err
-	}
-	person := rec.Person
-	if p.person != nil {
-		copy(person[:], rv.FieldByIndex(p.person).Bytes())
-	}
-	key, err := k.keyOf(ctx, t, got, h.key, person)
-	if errors.Is(err, ErrErased) {
-		p.setState(f, StateErased)
-		return StateErased, nil
-	}
-	if err != nil {
-		return 0, err
-	}
-	sc.ad = fieldAD(sc.ad[:0], rec, &person, c.typ, p.Name, string(p.Class), data[:headerSize])
-	body := data[headerSize:]
-	plain, err := key.field.Open(sc.plain[:0], body[:nonceSize], body[nonceSize:], sc.ad)
-	if err != nil {
-		return 0, ErrTampered
-	}
-	sc.plain = plain
-	if h.kind != p.kindByte {
-		return 0, errValue // authentic, but sealed when the field had another type
-	}
-	return StateClear, p.setPlain(f, plain)
+	err := p.setPlain(rv.FieldByIndex(p.index), sc.plain[from:])
+	clear(sc.plain[from:])
+	sc.plain = sc.plain[:from]
+	return StateClear, err
 }
 
 // State returns the state of a field in states that Open returned; StateHidden for an unknown name.
-func (c *Codec[T]) State(states States, field string) State {
+func (c *Codec[T]) State(states []State, field string) State {
 	if at, ok := c.byName[field]; ok && at < len(states) {
 		return states[at]
 	}
 	return StateHidden
+}
+
+// keyOf finds the key with this id and checks that it is the person's.
+func (k *Keeper) keyOf(ctx context.Context, v *visit, id keys.ID, person [16]byte) (*personKey, error) {
+	got, err := k.find(ctx, v, []want{{id, person}})
+	if err != nil {
+		return nil, err
+	}
+	return v.tk.judge(v.t.name, got[id], id, person)
+}
+
+// judge says what a key id that a value names has led to.
+func (tk *tenantKeys) judge(tenant string, f found, id keys.ID, person [16]byte) (*personKey, error) {
+	switch {
+	case f.err != nil:
+		return nil, f.err
+	case f.key != nil && f.key.person == person:
+		return f.key, nil
+	case f.key != nil:
+		return nil, ErrTampered // another person's key
+	case f.erased != nil:
+		if !tk.authentic(f.erased) || !hmac.Equal(f.erased.Commitment, tk.tombOwner(tenant, id, person)) {
+			return nil, fmt.Errorf("%w: tombstone", ErrTampered)
+		}
+		return nil, ErrErased
+	}
+	return nil, ErrKeyMissing
 }

@@ -1,6 +1,7 @@
 package encrypt
 
 import (
+	"context"
 	"time"
 
 	"github.com/crmguard/crmguard/encrypt/keys"
@@ -12,7 +13,7 @@ type Record struct {
 	ID     [16]byte
 	Person [16]byte // the record's own data subject: whose data its fields are by default
 	// Erasure is the tenant's erasure number as it was read in the same query as the record.
-	// 0 = the Keeper asks its keys.Store.
+	// 0 = the Keeper asks its Store.
 	Erasure uint64
 }
 
@@ -21,6 +22,9 @@ type SealedField struct {
 	Name   string
 	Data   []byte
 	Tokens []Token
+	// Clear says that Data is not sealed: the text of an old clear column that has not been migrated
+	// yet. Open takes it only for fields that CodecOptions.Migrating names. Seal never sets it.
+	Clear bool
 }
 
 // Token is one entry of the blind index: a keyed hash of a normalised term, cut to 8 bytes.
@@ -64,23 +68,28 @@ func (s State) String() string {
 	return "unknown"
 }
 
-// States holds the state of each field, in the order of [Codec.Fields].
-type States []State
-
-// Normalizer turns what a person typed into the terms it is found by; none when there is nothing
-// to find it by. It must be pure: a change of its answers is a new version of it.
-type Normalizer = func(typed string) []string
-
 // Options of a [Keeper]. The zero value is safe.
 type Options struct {
-	CacheAge      time.Duration    // a person key is read anew after this; 0 = 10 minutes
-	CacheEntries  int              // most person keys held; 0 = 50,000
-	CacheBytes    int64            // most memory they may take, estimated; 0 = 64 MiB
-	CacheMessages uint64           // values sealed by one cached key before it is read anew; 0 = 2^28
-	Refresh       time.Duration    // the keys.KEK is asked again for cached epoch keys after this; 0 = 1 hour
-	StaleReads    time.Duration    // how long past Refresh they still open when the keys.KEK is away; 0 = 4 hours
-	StaleWrites   time.Duration    // how long past Refresh they still seal when the keys.KEK is away; 0 = 15 minutes
-	Now           func() time.Time // 0 = time.Now
+	CacheAge      time.Duration // a person key is read anew after this; 0 = 10 minutes
+	CacheEntries  int           // most person keys held; 0 = 50,000
+	CacheBytes    int64         // most memory they may take, estimated; 0 = 64 MiB
+	CacheMessages uint64        // values sealed by one cached key before it is read anew; 0 = 2^28
+	Refresh       time.Duration // the KEK is asked again for cached epoch keys after this; 0 = 1 hour
+	StaleReads    time.Duration // how long past Refresh they still open when the KEK is away; 0 = 4 hours
+	StaleWrites   time.Duration // how long past Refresh they still seal when the KEK is away; 0 = 15 minutes
+
+	// KEKFor gives a tenant a KEK of its own, such as a key that the customer brought; nil, or a nil
+	// KEK, means the Keeper's. It is asked whenever an epoch key is made or opened.
+	KEKFor func(ctx context.Context, tenant string) (keys.KEK, error)
+
+	Grace      time.Duration // from the asking for an erasure to the destruction; 0 = 72 hours, below 0 = none
+	EraseLimit int           // most persons destroyed in 24 hours without approval; 0 = 100, below 0 = no limit
+	// Held asks the register of legal holds; true refuses an erasure. nil = there are no holds.
+	Held   func(ctx context.Context, tenant string, person [16]byte, classes []keys.Retention) (bool, error)
+	Epoch  time.Duration // how often Rotate is run, for the date on a Receipt; 0 = 30 days
+	Copies time.Duration // how long copies of keys outside the key store live, for the same; 0 = 7 days
+
+	Now func() time.Time // 0 = time.Now
 }
 
 // CodecOptions of [NewCodec].
@@ -88,18 +97,17 @@ type CodecOptions struct {
 	// Type names the record type in ciphertexts and tokens; it must never change. Empty = the
 	// struct's name in lower snake case.
 	Type string
-	// Normalizers by the name that tags use. A key "phone/2" is version 2 of "phone"; a plain key is
-	// version 1. All versions given are written and queried. nil = no field has an index.
-	Normalizers map[string]Normalizer
+	// Normalizers by the name that tags use: each turns what a person typed into the terms it is found
+	// by, none when there is nothing to find it by. It must be pure. A key "phone/2" is version 2
+	// of "phone"; a plain key is version 1. All versions given are written and queried, so that a
+	// changed one is introduced beside the old, which is taken away when every record was resealed.
+	// nil = no field has an index.
+	Normalizers map[string]func(typed string) []string
 	// Masks by the name that tags use. nil = no field has a mask.
 	Masks map[string]func(string) string
-}
-
-// Receipt tells what [Keeper.Erase] destroyed.
-type Receipt struct {
-	Keys   []keys.ID // keys destroyed by this call; empty when there was nothing left to destroy
-	Number uint64    // the tenant's erasure number afterwards
-	At     time.Time // UTC
+	// Migrating names the fields whose values may still come from an old clear column: see
+	// SealedField.Clear. It is emptied when the migration is done.
+	Migrating []string
 }
 
 // Field describes one stored field of a codec.
@@ -113,14 +121,18 @@ type Field struct {
 	Person    string // Go name of the field that holds the person's id; "" = the record's own person
 	Retention keys.Retention
 	Indexes   []Index
+	Distinct  int    // how many values the field can have, as its tag says; 0 = as many as there are records
+	Leaks     string // what its tag says that its indexes may show: "equality", "fragments"
 	Mask      string // name of the mask; "" = a masked value shows nothing
 }
 
 // Index is a declared blind index.
 type Index struct {
-	Kind       string // "exact"
+	Kind       string // "exact", "prefix3", "suffix4", "ngram", …
 	Normalizer string // base name, without version
 	Unique     bool
+	Bits       int      // of a token; 64 unless the tag says fewer
+	Of         []string // of a compound index: the names of its fields, the first one's carries the tokens
 }
 
 // Class says how delicate a field is.

@@ -1,20 +1,24 @@
 package encrypt
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"slices"
-	"time"
+
+	"github.com/tink-crypto/tink-go/v2/keyset"
 
 	"github.com/crmguard/crmguard/encrypt/keys"
 )
 
 const rotateBatch = 500
 
-// Rotate begins a new epoch of a tenant: a new version of the keys.KEK when it can make one, a new epoch
+// Rotate begins a new epoch of a tenant: a new version of the KEK when it can make one, a new epoch
 // key, all living person and tenant keys rewrapped under it, the old epoch key retired. Data is not
-// touched. progress, which may be nil, hears how many keys are done of how many.
+// touched. progress, which may be nil, hears how many keys are done of how many. When the KEK can trim,
+// its versions that no tenant's epoch key needs any more are ended: from then on stray copies of destroyed
+// keys open nothing.
 //
 // It is resumable: after an interruption the next Rotate finishes the epoch that was begun, in any
 // process. Readers and writers go on meanwhile. Errors: ErrKMSUnavailable, ErrAuth, and ErrTampered
@@ -24,17 +28,21 @@ func (k *Keeper) Rotate(ctx context.Context, tenant string, progress func(done, 
 	if err != nil {
 		return err
 	}
+	kek, err := k.kekOf(ctx, tenant)
+	if err != nil {
+		return err
+	}
 	tk, err := k.reloadNow(ctx, t)
 	if err != nil {
 		return err
 	}
 	if len(tk.epochs) == 1 {
-		if r, ok := k.kek.(keys.Rotator); ok {
+		if r, ok := kek.(keys.Rotator); ok {
 			if err := r.Rotate(ctx); err != nil {
 				return fmt.Errorf("encrypt: new version of the KEK: %w", err)
 			}
 		}
-		epoch, _, err := k.newEpoch(ctx, tenant, tk.version+1, k.opts.Now().UTC().Truncate(time.Second))
+		epoch, _, err := k.newEpoch(ctx, tenant, tk.version+1, k.now())
 		if err != nil {
 			return err
 		}
@@ -84,8 +92,37 @@ func (k *Keeper) Rotate(ctx context.Context, tenant string, progress func(done, 
 			}
 		}
 	}
-	_, err = k.reloadNow(ctx, t)
-	return err
+	if _, err = k.reloadNow(ctx, t); err != nil {
+		return err
+	}
+	return k.trim(ctx, kek)
+}
+
+// trim ends the versions of a KEK that wrap no living epoch key of any tenant.
+func (k *Keeper) trim(ctx context.Context, kek keys.KEK) error {
+	trimmer, ok := kek.(keys.Trimmer)
+	if !ok {
+		return nil
+	}
+	epochs, err := k.keys.Epochs(ctx)
+	if err != nil {
+		return err
+	}
+	var living [][]byte
+	for i := range epochs {
+		if epochs[i].Purpose != kek.ID() {
+			continue
+		}
+		set, err := keyset.NewBinaryReader(bytes.NewReader(epochs[i].Wrapped)).ReadEncrypted()
+		if err != nil {
+			return fmt.Errorf("%w: an epoch key of tenant %q", ErrTampered, epochs[i].Tenant)
+		}
+		living = append(living, set.GetEncryptedKeyset())
+	}
+	if err := trimmer.Trim(ctx, living); err != nil {
+		return fmt.Errorf("encrypt: all keys are rewrapped, but the old versions of the KEK are not ended: %w", err)
+	}
+	return nil
 }
 
 // rewrapAll rewraps the keys that one old epoch key wraps, in batches.
@@ -120,12 +157,4 @@ func (k *Keeper) rewrapAll(ctx context.Context, tk *tenantKeys, tenant string, e
 		moved += len(fresh)
 		step(len(fresh))
 	}
-}
-
-// reloadNow reads the tenant's keys again, whoever else has.
-func (k *Keeper) reloadNow(ctx context.Context, t *tenant) (*tenantKeys, error) {
-	t.mu.Lock()
-	now := t.keys
-	t.mu.Unlock()
-	return k.reload(ctx, t, now)
 }

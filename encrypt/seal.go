@@ -8,8 +8,6 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
-
-	"github.com/crmguard/crmguard/encrypt/keys"
 )
 
 // Seal encrypts the protected fields of v for the record. prev is what the store holds of the record
@@ -18,36 +16,31 @@ import (
 // A field that v does not hold in the clear (masked, hidden, sealed, erased) keeps its previous
 // ciphertext and tokens, so that writing back what was read never destroys what was not shown; so
 // does a field named in keep, for types that do not remember a state. Without prev such a field is
-// ErrNotClear. It is an error to give a kept field to another person.
+// ErrNotClear; so is one field of a compound index when another one is written anew. It is an error to
+// give a kept field to another person.
 //
-// Errors: ErrNotClear, ErrKMSUnavailable, ErrAuth, ErrKeyMissing, ErrTampered.
+// Errors: ErrNotClear, ErrBlocked, ErrKMSUnavailable, ErrAuth, ErrKeyMissing, ErrTampered.
 func (c *Codec[T]) Seal(ctx context.Context, k *Keeper, rec Record, v *T, prev []SealedField, keep ...string) (Sealed, error) {
 	if err := c.known(keep); err != nil {
 		return Sealed{}, err
 	}
-	t, err := k.tenant(rec.Tenant)
+	sc := scratches.Get().(*scratch)
+	defer sc.free()
+	rv := reflect.ValueOf(v).Elem()
+	if err := c.planSeal(sc, &rec, rv, prev, keep); err != nil {
+		return Sealed{}, err
+	}
+	visit, err := k.enter(ctx, rec.Tenant, rec.Erasure, true)
 	if err != nil {
 		return Sealed{}, err
 	}
-	job := sealJob[T]{codec: c, rec: &rec, v: reflect.ValueOf(v).Elem()}
-	if err := job.plan(prev, keep); err != nil {
+	if err := k.keysFor(ctx, &visit, sc.slots); err != nil {
 		return Sealed{}, err
 	}
-	number, err := k.observe(ctx, t, rec.Erasure)
-	if err != nil {
+	if err := c.checkKept(ctx, k, &visit, sc.steps); err != nil {
 		return Sealed{}, err
 	}
-	if err := k.keysFor(ctx, t, number, job.slots); err != nil {
-		return Sealed{}, err
-	}
-	if err := job.checkKept(ctx, k, t, number); err != nil {
-		return Sealed{}, err
-	}
-	tk, err := k.tenantKeys(ctx, t, true)
-	if err != nil {
-		return Sealed{}, err
-	}
-	return job.seal(tk)
+	return c.seal(sc, visit.tk, &rec, rv, sc.steps)
 }
 
 // SealAll seals new records of one tenant. The keys of all persons who have none yet are made in
@@ -59,50 +52,120 @@ func (c *Codec[T]) SealAll(ctx context.Context, k *Keeper, recs []Record, vs []*
 	if len(recs) == 0 {
 		return nil, nil
 	}
-	t, err := k.tenant(recs[0].Tenant)
-	if err != nil {
-		return nil, err
-	}
-	jobs := make([]sealJob[T], len(recs))
-	var slots []*slot
-	var told uint64
+	sc := scratches.Get().(*scratch)
+	defer sc.free()
+	told := recs[0].Erasure
+	ends := make([]int, len(recs))
 	for i := range recs {
-		if recs[i].Tenant != t.name {
+		if recs[i].Tenant != recs[0].Tenant {
 			return nil, errors.New("encrypt: records of several tenants")
 		}
-		told = lowest(told, recs[i].Erasure, i == 0)
-		jobs[i] = sealJob[T]{codec: c, rec: &recs[i], v: reflect.ValueOf(vs[i]).Elem()}
-		if err := jobs[i].plan(nil, nil); err != nil {
+		told = min(told, recs[i].Erasure)
+		if err := c.planSeal(sc, &recs[i], reflect.ValueOf(vs[i]).Elem(), nil, nil); err != nil {
 			return nil, fmt.Errorf("%w (record %d)", err, i)
 		}
-		slots = append(slots, jobs[i].slots...)
+		ends[i] = len(sc.steps)
 	}
-	number, err := k.observe(ctx, t, told)
+	visit, err := k.enter(ctx, recs[0].Tenant, told, true)
 	if err != nil {
 		return nil, err
 	}
-	if err := k.keysFor(ctx, t, number, slots); err != nil {
-		return nil, err
-	}
-	tk, err := k.tenantKeys(ctx, t, true)
-	if err != nil {
+	if err := k.keysFor(ctx, &visit, sc.slots); err != nil {
 		return nil, err
 	}
 	out := make([]Sealed, len(recs))
-	for i := range jobs {
-		if out[i], err = jobs[i].seal(tk); err != nil {
+	from := 0
+	for i, to := range ends {
+		if out[i], err = c.seal(sc, visit.tk, &recs[i], reflect.ValueOf(vs[i]).Elem(), sc.steps[from:to]); err != nil {
 			return nil, fmt.Errorf("%w (record %d)", err, i)
 		}
+		from = to
 	}
 	return out, nil
 }
 
-// lowest combines the erasure numbers of a page: 0, not told, wins.
-func lowest(a, b uint64, first bool) uint64 {
-	if first || b < a {
-		return b
+// SealTo appends to dst the sealed value of one text field, without its tokens: for those who store fields
+// on their own. rec.Person is whose data it is, whatever the tag says. An empty text is absent: dst
+// is returned as it is. Its errors are those of Seal, and one for what is no sealed text.
+func (c *Codec[T]) SealTo(ctx context.Context, k *Keeper, rec *Record, dst []byte, field string, text []byte) ([]byte, error) {
+	p, err := c.textField(field)
+	if err != nil || len(text) == 0 {
+		return dst, err
 	}
-	return a
+	if rec.Person == ([16]byte{}) {
+		return dst, errNoPerson(p.Name)
+	}
+	visit, err := k.enter(ctx, rec.Tenant, rec.Erasure, true)
+	if err != nil {
+		return dst, err
+	}
+	key := k.cache.bySlot(visit.t, &rec.Person, p.Retention, visit.tk.newest(), visit.now)
+	if key == nil {
+		slots := []slot{{person: rec.Person, retention: p.Retention}}
+		if err := k.keysFor(ctx, &visit, slots); err != nil {
+			return dst, err
+		}
+		key = slots[0].key
+	}
+	key.sealed.Add(1)
+	dst = slices.Grow(dst, overhead+len(text)+adSize)
+	at := len(dst)
+	dst = appendHeader(dst, p.kindByte, key.id)
+	head := dst[at:]
+	dst = dst[:at+headerSize+nonceSize]
+	nonce := dst[at+headerSize:]
+	rand.Read(nonce)
+	// The associated data lies behind where the ciphertext will end.
+	end := len(dst) + len(text) + tagSize
+	ad := fieldAD(dst[end:end:end+adSize], head, &p.place, &rec.ID)
+	return key.field.Seal(dst, nonce, text, ad), nil
+}
+
+// OpenTo appends to dst the text of one sealed field, as SealTo and Seal write it. rec.Person is whose
+// data it is. Errors: ErrErased, ErrBlocked, ErrTampered, ErrKeyMissing, ErrRetired, ErrKMSUnavailable,
+// ErrAuth.
+func (c *Codec[T]) OpenTo(ctx context.Context, k *Keeper, rec *Record, dst []byte, field string, sealed []byte) ([]byte, error) {
+	p, err := c.textField(field)
+	if err != nil {
+		return dst, err
+	}
+	h, err := parseHeader(sealed)
+	if err != nil || h.kind != p.kindByte {
+		return dst, ErrTampered
+	}
+	visit, err := k.enter(ctx, rec.Tenant, rec.Erasure, false)
+	if err != nil {
+		return dst, err
+	}
+	key := k.cache.byID(visit.t, &rec.Person, h.key, visit.now)
+	if key == nil {
+		if key, err = k.keyOf(ctx, &visit, h.key, rec.Person); err != nil {
+			return dst, err
+		}
+	}
+	n := len(sealed) - overhead
+	dst = slices.Grow(dst, n+adSize)
+	end := len(dst) + n
+	ad := fieldAD(dst[end:end:end+adSize], sealed[:headerSize], &p.place, &rec.ID)
+	out, err := key.field.Open(dst, sealed[headerSize:headerSize+nonceSize], sealed[headerSize+nonceSize:], ad)
+	if err != nil {
+		return dst, ErrTampered
+	}
+	return out, nil
+}
+
+// textField returns the plan of a sealed field of text or bytes.
+func (c *Codec[T]) textField(field string) (*fieldPlan, error) {
+	if at, ok := c.byName[field]; ok {
+		if p := &c.plans[at]; !p.Clear && (p.Kind == KindText || p.Kind == KindBytes) {
+			return p, nil
+		}
+	}
+	return nil, fmt.Errorf("encrypt: type %s has no sealed text %s", c.typ, field)
+}
+
+func errNoPerson(field string) error {
+	return fmt.Errorf("encrypt: field %s has a value and no person", field)
 }
 
 // known refuses names that are no sealed fields.
@@ -115,147 +178,224 @@ func (c *Codec[T]) known(names []string) error {
 	return nil
 }
 
-// sealJob seals one record.
-type sealJob[T any] struct {
-	codec *Codec[T]
-	rec   *Record
-	v     reflect.Value
-	slots []*slot
-	steps []sealStep
-}
-
 // sealStep is what happens to one sealed field.
 type sealStep struct {
-	plan   *fieldPlan
+	at     int // its plan
 	person [16]byte
-	slot   *slot        // seal anew under this key; nil = keep or absent
-	kept   *SealedField // keep this
+	slot   int          // seal anew under the key of this slot; -1 = keep
+	kept   *SealedField // keep this; with a slot: seal its clear data
+	erased bool         // kept because nobody can open it
+	to     int          // where its plaintext ends in the scratch
 }
 
-// plan decides for each field whether it is sealed, kept or absent.
-func (j *sealJob[T]) plan(prev []SealedField, keep []string) error {
-	c := j.codec
-	j.steps = make([]sealStep, 0, len(c.sealed))
+// planSeal decides for each field whether it is sealed, kept or absent.
+func (c *Codec[T]) planSeal(sc *scratch, rec *Record, rv reflect.Value, prev []SealedField, keep []string) error {
+	firstStep, firstSlot := len(sc.steps), len(sc.slots)
 	for _, at := range c.sealed {
 		p := &c.plans[at]
-		f := j.v.FieldByIndex(p.index)
-		step := sealStep{plan: p, person: j.rec.Person}
+		f := rv.FieldByIndex(p.index)
+		step := sealStep{at: at, person: rec.Person, slot: -1}
 		if p.person != nil {
-			copy(step.person[:], j.v.FieldByIndex(p.person).Bytes())
+			copy(step.person[:], rv.FieldByIndex(p.person).Bytes())
 		}
-		state := StateClear
-		if p.text {
-			state = State(f.Addr().Interface().(protectedText).ExposedState())
-		}
-		if state != StateClear || slices.Contains(keep, p.Name) {
+		state := p.state(f)
+		if state != StateClear || len(keep) > 0 && slices.Contains(keep, p.Name) {
 			if prev == nil {
 				return fieldError(ErrNotClear, p.Name)
 			}
 			i := slices.IndexFunc(prev, func(s SealedField) bool { return s.Name == p.Name })
 			switch {
 			case i >= 0:
-				step.kept = &prev[i]
+				step.kept, step.erased = &prev[i], state == StateErased
 			case state == StateMasked || state == StateErased:
 				return fieldError(ErrNotClear, p.Name) // there must have been a value
 			default:
 				continue
 			}
-		} else {
-			if p.empty(f) {
-				continue
+			if step.kept.Clear && !c.moving[p.Name] {
+				return fieldError(ErrTampered, p.Name)
 			}
-			if step.person == ([16]byte{}) {
-				return fmt.Errorf("encrypt: field %s has a value and no person", p.Name)
-			}
-			step.slot = j.slot(step.person, p.Retention)
+		} else if p.empty(f) {
+			continue
 		}
-		j.steps = append(j.steps, step)
+		if step.kept == nil || step.kept.Clear {
+			if step.person == ([16]byte{}) {
+				return errNoPerson(p.Name)
+			}
+			step.slot = addSlot(sc, firstSlot, step.person, p)
+		}
+		sc.steps = append(sc.steps, step)
 	}
-	return nil
+	return c.checkCompounds(sc.steps[firstStep:])
 }
 
-func (j *sealJob[T]) slot(person [16]byte, class keys.Retention) *slot {
-	for _, s := range j.slots {
-		if s.person == person && s.retention == class {
-			return s
+func addSlot(sc *scratch, from int, person [16]byte, p *fieldPlan) int {
+	for i := from; i < len(sc.slots); i++ {
+		if s := &sc.slots[i]; s.person == person && s.retention == p.Retention {
+			return i
 		}
 	}
-	s := &slot{person: person, retention: class}
-	j.slots = append(j.slots, s)
-	return s
+	sc.slots = append(sc.slots, slot{person: person, retention: p.Retention})
+	return len(sc.slots) - 1
+}
+
+// checkCompounds refuses a record of which one field of a compound index is kept and another not.
+func (c *Codec[T]) checkCompounds(steps []sealStep) error {
+	kept := func(at int) (kept, there bool) {
+		i := slices.IndexFunc(steps, func(s sealStep) bool { return s.at == at })
+		if i < 0 || steps[i].erased {
+			return false, false
+		}
+		return steps[i].slot < 0, true
+	}
+	for i := range steps {
+		for j := range c.plans[steps[i].at].indexes {
+			x := &c.plans[steps[i].at].indexes[j]
+			for _, at := range x.of {
+				first := steps[i].slot < 0
+				if steps[i].erased {
+					break
+				}
+				if other, there := kept(at); there && other != first || !there && first {
+					if first {
+						at = steps[i].at
+					}
+					return fieldError(ErrNotClear, c.plans[at].Name)
+				}
+			}
+		}
+	}
+	return nil
 }
 
 // checkKept refuses to keep a ciphertext for a person whose key did not seal it: it would never
-// open again. An erased one stays as it is.
-func (j *sealJob[T]) checkKept(ctx context.Context, k *Keeper, t *tenant, number uint64) error {
-	var ids []keys.ID
-	for _, s := range j.steps {
-		if s.kept != nil {
+// open again. An erased or blocked one stays as it is.
+func (c *Codec[T]) checkKept(ctx context.Context, k *Keeper, visit *visit, steps []sealStep) error {
+	var wants []want
+	for i := range steps {
+		if s := &steps[i]; s.slot < 0 {
 			h, err := parseHeader(s.kept.Data)
 			if err != nil {
-				return fieldError(err, s.plan.Name)
+				return fieldError(err, c.plans[s.at].Name)
 			}
-			ids = append(ids, h.key)
+			wants = append(wants, want{h.key, s.person})
 		}
 	}
-	if len(ids) == 0 {
+	if len(wants) == 0 {
 		return nil
 	}
-	got := make(map[keys.ID]found, len(ids))
-	if err := k.find(ctx, t, number, ids, got); err != nil {
+	got, err := k.find(ctx, visit, wants)
+	if err != nil {
 		return err
 	}
-	for _, s := range j.steps {
-		if s.kept == nil {
+	for i := range steps {
+		s := &steps[i]
+		if s.slot >= 0 {
 			continue
 		}
 		h, _ := parseHeader(s.kept.Data)
-		if _, err := k.keyOf(ctx, t, got, h.key, s.person); err != nil && !errors.Is(err, ErrErased) {
-			return fieldError(err, s.plan.Name)
+		_, err := visit.tk.judge(visit.t.name, got[h.key], h.key, s.person)
+		if err != nil && !errors.Is(err, ErrErased) && !errors.Is(err, ErrBlocked) {
+			return fieldError(err, c.plans[s.at].Name)
 		}
 	}
 	return nil
 }
 
-func (j *sealJob[T]) seal(tk *tenantKeys) (Sealed, error) {
-	out := Sealed{Fields: make([]SealedField, 0, len(j.steps))}
-	sc := scratches.Get().(*scratch)
-	defer sc.free()
-	for i := range j.steps {
-		s := &j.steps[i]
+// seal encrypts the fields of one record into one buffer.
+func (c *Codec[T]) seal(sc *scratch, tk *tenantKeys, rec *Record, rv reflect.Value, steps []sealStep) (Sealed, error) {
+	sc.plain = sc.plain[:0]
+	fresh, size := 0, 0
+	for i := range steps {
+		s := &steps[i]
+		if s.slot < 0 {
+			continue
+		}
+		if s.kept != nil {
+			sc.plain = append(sc.plain, s.kept.Data...)
+		} else {
+			var err error
+			p := &c.plans[s.at]
+			if sc.plain, err = p.appendPlain(sc.plain, rv.FieldByIndex(p.index)); err != nil {
+				return Sealed{}, fieldError(errValue, p.Name)
+			}
+		}
+		s.to = len(sc.plain)
+		fresh++
+	}
+	size = len(sc.plain) + fresh*overhead
+	buf := make([]byte, 0, size)
+	sc.nonces = slices.Grow(sc.nonces[:0], fresh*nonceSize)[:fresh*nonceSize]
+	rand.Read(sc.nonces)
+	out := Sealed{Fields: make([]SealedField, 0, len(steps)), Persons: make([][16]byte, 0, 1)}
+	sc.tokens = sc.tokens[:0]
+	from, n := 0, 0
+	for i := range steps {
+		s := &steps[i]
 		if !slices.Contains(out.Persons, s.person) {
 			out.Persons = append(out.Persons, s.person)
 		}
-		if s.kept != nil {
+		if s.slot < 0 {
 			out.Fields = append(out.Fields, *s.kept)
 			continue
 		}
-		p := s.plan
-		plain, _, err := p.appendPlain(sc.plain[:0], j.v.FieldByIndex(p.index))
-		sc.plain = plain
-		if err != nil {
-			return Sealed{}, fieldError(errValue, p.Name)
-		}
-		data := j.sealField(sc, s)
-		field := SealedField{Name: p.Name, Data: data}
+		p, key := &c.plans[s.at], sc.slots[s.slot].key
+		key.sealed.Add(1)
+		plain := sc.plain[from:s.to]
+		from = s.to
+		at := len(buf)
+		buf = appendHeader(buf, p.kindByte, key.id)
+		buf = append(buf, sc.nonces[n*nonceSize:(n+1)*nonceSize]...)
+		n++
+		sc.ad = fieldAD(sc.ad[:0], buf[at:at+headerSize], &p.place, &rec.ID)
+		buf = key.field.Seal(buf, buf[at+headerSize:], plain, sc.ad)
+		field := SealedField{Name: p.Name, Data: buf[at:len(buf):len(buf)]}
 		if len(p.indexes) > 0 {
-			field.Tokens = p.tokens(tk, j.codec.typ, string(plain))
+			// The tokens are copied out of the scratch at the end; until then only their places count.
+			before := len(sc.tokens)
+			var err error
+			text := ""
+			if s.kept != nil {
+				text = string(plain)
+			} else {
+				text = p.textOf(rv.FieldByIndex(p.index))
+			}
+			sc.tokens, err = p.tokens(sc.tokens, tk, sc, text, func(at int) string {
+				return c.plans[at].textOf(rv.FieldByIndex(c.plans[at].index))
+			})
+			if err != nil {
+				return Sealed{}, fieldError(err, p.Name)
+			}
+			field.Tokens = sc.tokens[before:]
 		}
 		out.Fields = append(out.Fields, field)
 	}
-	slices.SortFunc(out.Persons, func(a, b [16]byte) int { return bytes.Compare(a[:], b[:]) })
+	if len(sc.tokens) > 0 {
+		all := slices.Clone(sc.tokens)
+		for i := range out.Fields {
+			f := &out.Fields[i]
+			if j := i; steps[j].slot >= 0 && len(f.Tokens) > 0 {
+				f.Tokens, all = all[:len(f.Tokens):len(f.Tokens)], all[len(f.Tokens):]
+			} else if steps[j].slot >= 0 {
+				f.Tokens = nil
+			}
+		}
+	}
+	if len(out.Persons) > 1 {
+		slices.SortFunc(out.Persons, func(a, b [16]byte) int { return bytes.Compare(a[:], b[:]) })
+	}
 	return out, nil
 }
 
-// sealField encrypts sc.plain: one allocation, the ciphertext.
-func (j *sealJob[T]) sealField(sc *scratch, s *sealStep) []byte {
-	p, key := s.plan, s.slot.key
-	key.sealed.Add(1)
-	data := appendHeader(make([]byte, 0, overhead+len(sc.plain)), p.kindByte, key.id)
-	data = data[:headerSize+nonceSize]
-	rand.Read(data[headerSize:])
-	sc.ad = fieldAD(sc.ad[:0], j.rec, &s.person, j.codec.typ, p.Name, string(p.Class), data[:headerSize])
-	return key.field.Seal(data, data[headerSize:headerSize+nonceSize], sc.plain, sc.ad)
+// state tells what a field shows.
+func (p *fieldPlan) state(f reflect.Value) State {
+	if p.text {
+		return State(f.Addr().Interface().(protectedText).ExposedState())
+	}
+	if p.many {
+		return manyState(f)
+	}
+	return StateClear
 }
 
 // empty tells whether a clear field has no value. It does so without encoding it, but for JSON.

@@ -8,7 +8,7 @@ import (
 )
 
 // ExportKeys calls emit for every key record of a tenant, tombstones and retired epoch keys too, in
-// the order of their ids. The records hold wrapped keys only: without the keys.KEK they open nothing,
+// the order of their ids. The records hold wrapped keys only: without the KEK they open nothing,
 // but with it they do, so they belong where they can be deleted, never in an immutable backup.
 // A record may change between two exports (rotation, erasure) under the same id.
 func (k *Keeper) ExportKeys(ctx context.Context, tenant string, emit func(id [8]byte, record []byte) error) error {
@@ -36,7 +36,7 @@ func (k *Keeper) ExportKeys(ctx context.Context, tenant string, emit func(id [8]
 
 // ImportKeys takes exported records back. What exists already is skipped; a tombstone, here or
 // among the records, wins over a key. Tombstones are checked before they destroy anything, which
-// asks the keys.KEK. A malformed record or one of another tenant is an error before anything is stored.
+// asks the KEK. A malformed record or one of another tenant is an error before anything is stored.
 // Errors: ErrTampered (a forged tombstone), ErrRetired (a key whose epoch key is not among the
 // records), ErrKMSUnavailable, ErrAuth.
 func (k *Keeper) ImportKeys(ctx context.Context, tenant string, records [][]byte) error {

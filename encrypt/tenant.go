@@ -2,13 +2,16 @@ package encrypt
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/hmac"
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/tink-crypto/tink-go/v2/aead"
@@ -29,39 +32,63 @@ const (
 	purposeTomb   = "tombstone"
 )
 
-// kekPatience bounds one call of a keys.KEK that has no deadline of its own.
+// kekPatience bounds one call of a KEK that has no deadline of its own.
 const kekPatience = 15 * time.Second
 
 // tenant is the state of one tenant in a Keeper.
 type tenant struct {
-	name    string
-	erasure uint64        // last number seen; guarded by the cache's mutex, as the keys it vouches for
-	loading chan struct{} // holds one token: who has it may ask the keys.KEK
+	name      string
+	keys      atomic.Pointer[tenantKeys]
+	erasure   atomic.Uint64 // the erasure number that the cached keys are vouched for by
+	observing chan struct{} // holds one token: who has it may raise erasure
+	loading   chan struct{} // holds one token: who has it may ask the KEK
 
 	mu      sync.Mutex
-	keys    *tenantKeys
-	retryAt time.Time // after a failure the keys.KEK is left alone until then
+	retryAt time.Duration // after a failure the KEK is left alone until then
+	failed  error         // the last failure since the KEK answered
 }
 
 // tenantKeys are the opened epoch and tenant keys. They never change; a reload makes new ones.
 type tenantKeys struct {
-	epochs  map[keys.ID]tink.AEAD
+	epochs  map[keys.ID]openEpoch
 	current keys.ID
-	version uint32 // of the current epoch
-	loaded  time.Time
+	version uint32    // of the current epoch
+	began   time.Time // the current epoch
+	loaded  time.Duration
+	asked   time.Duration // when the KEK last opened the current epoch
 
-	index, mac, tomb []byte
-	secret           []byte
-	secretID         keys.ID
+	index     []indexRoot // by version, at least one
+	mac, tomb []byte
+	secret    []byte
+	secretID  keys.ID
 
-	mu      sync.RWMutex
-	indexes map[indexRef]*indexKey
+	indexes sync.Map // indexRef -> *indexKey
+	mu      sync.Mutex
 	labels  map[string]tink.AEAD // of SealTenant
 }
 
-type indexRef struct{ typ, field, kind, normalizer string }
+// openEpoch is an opened epoch key and what it was opened from.
+type openEpoch struct {
+	aead    tink.AEAD
+	wrapped string
+}
+
+// indexRoot is one version of the tenant's index key. The version is also the generation of the person
+// keys that are written while it is the newest.
+type indexRoot struct {
+	version uint32
+	id      keys.ID
+	key     []byte
+}
+
+// newest is the generation that is written, oldest the oldest one that is still read.
+func (tk *tenantKeys) newest() uint32 { return tk.index[len(tk.index)-1].version }
+func (tk *tenantKeys) oldest() uint32 { return tk.index[0].version }
 
 func (k *Keeper) tenant(name string) (*tenant, error) {
+	if t := k.last.Load(); t != nil && t.name == name {
+		return t, nil
+	}
 	if err := checkTenant(name); err != nil {
 		return nil, err
 	}
@@ -69,28 +96,30 @@ func (k *Keeper) tenant(name string) (*tenant, error) {
 	defer k.mu.Unlock()
 	t := k.tenants[name]
 	if t == nil {
-		t = &tenant{name: name, loading: make(chan struct{}, 1)}
+		t = &tenant{name: name, loading: make(chan struct{}, 1), observing: make(chan struct{}, 1)}
 		k.tenants[name] = t
 	}
+	k.last.Store(t)
 	return t, nil
 }
 
-// tenantKeys returns the tenant's opened keys. Past Refresh the keys.KEK is asked again; when it is
+// tenantKeys returns the tenant's opened keys. Past Refresh the KEK is asked again; when it is
 // away they serve reads and writes for as long as the Options allow.
 func (k *Keeper) tenantKeys(ctx context.Context, t *tenant, write bool) (*tenantKeys, error) {
 	bound := k.opts.Refresh + k.opts.StaleReads
 	if write {
 		bound = k.opts.Refresh + k.opts.StaleWrites
 	}
-	now := k.opts.Now()
-	t.mu.Lock()
-	tk, retryAt := t.keys, t.retryAt
-	t.mu.Unlock()
-	if tk != nil && now.Sub(tk.loaded) < k.opts.Refresh {
+	now := k.clock()
+	tk := t.keys.Load()
+	if tk != nil && now-tk.loaded < k.opts.Refresh {
 		return tk, nil
 	}
-	usable := tk != nil && now.Sub(tk.loaded) < bound
-	if now.Before(retryAt) {
+	usable := tk != nil && now-tk.asked < bound
+	t.mu.Lock()
+	wait := t.failed != nil && now < t.retryAt
+	t.mu.Unlock()
+	if wait {
 		if usable {
 			return tk, nil
 		}
@@ -100,7 +129,7 @@ func (k *Keeper) tenantKeys(ctx context.Context, t *tenant, write bool) (*tenant
 		select {
 		case t.loading <- struct{}{}:
 		default:
-			return tk, nil // another caller asks the keys.KEK already
+			return tk, nil // another caller asks the KEK already
 		}
 	} else {
 		select {
@@ -110,31 +139,27 @@ func (k *Keeper) tenantKeys(ctx context.Context, t *tenant, write bool) (*tenant
 		}
 	}
 	defer func() { <-t.loading }()
-	t.mu.Lock()
-	latest, retryAt := t.keys, t.retryAt
-	t.mu.Unlock()
-	if latest != nil && latest != tk {
+	if latest := t.keys.Load(); latest != nil && latest != tk {
 		return latest, nil // loaded while we waited
 	}
-	if !usable && now.Before(retryAt) {
+	t.mu.Lock()
+	wait = t.failed != nil && now < t.retryAt
+	t.mu.Unlock()
+	if !usable && wait {
 		return nil, ErrKMSUnavailable
 	}
-	fresh, err := k.loadTenant(ctx, t)
+	fresh, err := k.loadTenant(ctx, t, true, write)
 	if err == nil {
 		return fresh, nil
 	}
-	if errors.Is(err, ErrKMSUnavailable) {
-		t.mu.Lock()
-		t.retryAt = k.opts.Now().Add(time.Second)
-		t.mu.Unlock()
-		if usable {
-			return tk, nil
-		}
+	if usable && errors.Is(err, ErrKMSUnavailable) {
+		return tk, nil
 	}
 	return nil, err
 }
 
-// reload reads the tenant's keys again, unless somebody has since old was read.
+// reload reads the tenant's keys again, unless somebody has since old was read. The KEK is only asked for
+// epoch keys that are not open yet.
 func (k *Keeper) reload(ctx context.Context, t *tenant, old *tenantKeys) (*tenantKeys, error) {
 	select {
 	case t.loading <- struct{}{}:
@@ -142,51 +167,87 @@ func (k *Keeper) reload(ctx context.Context, t *tenant, old *tenantKeys) (*tenan
 		return nil, ctx.Err()
 	}
 	defer func() { <-t.loading }()
-	t.mu.Lock()
-	now := t.keys
-	t.mu.Unlock()
-	if now != nil && now != old {
+	if now := t.keys.Load(); now != nil && now != old {
 		return now, nil
 	}
-	return k.loadTenant(ctx, t)
+	return k.loadTenant(ctx, t, false, false)
 }
 
-// loadTenant reads, opens and installs the tenant's keys, and makes them for a new tenant. The
+// reloadNow reads the tenant's keys again, whoever else has.
+func (k *Keeper) reloadNow(ctx context.Context, t *tenant) (*tenantKeys, error) {
+	return k.reload(ctx, t, t.keys.Load())
+}
+
+// loadTenant reads, opens and installs the tenant's keys, and for a write makes them for a new tenant.
+// ask says to open every epoch key anew, so that a KEK that is away or has ended is noticed. The
 // caller holds the loading token.
-func (k *Keeper) loadTenant(ctx context.Context, t *tenant) (*tenantKeys, error) {
+func (k *Keeper) loadTenant(ctx context.Context, t *tenant, ask, write bool) (*tenantKeys, error) {
+	tk, err := k.readTenant(ctx, t, ask, write)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if err != nil {
+		if errors.Is(err, ErrKMSUnavailable) || errors.Is(err, ErrAuth) {
+			t.failed, t.retryAt = err, k.clock()+time.Second
+		}
+		return nil, err
+	}
+	t.failed = nil
+	t.keys.Store(tk)
+	return tk, nil
+}
+
+func (k *Keeper) readTenant(ctx context.Context, t *tenant, ask, write bool) (*tenantKeys, error) {
+	// The number first: what is read afterwards is at least as new.
+	number, err := k.keys.Erasures(ctx, t.name)
+	if err != nil {
+		return nil, err
+	}
 	records, err := k.keys.Find(ctx, t.name, keys.Query{Tenant: true})
 	if err != nil {
 		return nil, err
 	}
+	known := map[keys.ID]openEpoch{}
+	old := t.keys.Load()
+	if old != nil && !ask {
+		known = old.epochs
+	}
 	if len(records) == 0 {
-		if err := k.foundTenant(ctx, t.name); err != nil {
+		if !write {
+			return nil, fmt.Errorf("%w: the tenant has none", ErrKeyMissing)
+		}
+		if known, err = k.foundTenant(ctx, t.name); err != nil {
 			return nil, err
 		}
 		if records, err = k.keys.Find(ctx, t.name, keys.Query{Tenant: true}); err != nil {
 			return nil, err
 		}
 	}
-	tk := &tenantKeys{
-		epochs: make(map[keys.ID]tink.AEAD), indexes: make(map[indexRef]*indexKey),
-		labels: make(map[string]tink.AEAD), loaded: k.opts.Now(),
-	}
+	now := k.clock()
+	tk := &tenantKeys{epochs: make(map[keys.ID]openEpoch), labels: make(map[string]tink.AEAD), loaded: now, asked: now}
+	asked := false
 	for i := range records {
 		r := &records[i]
 		if r.Kind != keys.EpochKey || len(r.Wrapped) == 0 {
 			continue
 		}
-		a, err := k.openEpoch(ctx, r)
-		if err != nil {
-			return nil, err
+		e := known[r.ID]
+		if e.aead == nil || e.wrapped != string(r.Wrapped) {
+			if e.aead, err = k.openEpoch(ctx, r); err != nil {
+				return nil, err
+			}
+			e.wrapped, asked = string(r.Wrapped), true
 		}
-		tk.epochs[r.ID] = a
+		tk.epochs[r.ID] = e
 		if r.Version > tk.version {
-			tk.current, tk.version = r.ID, r.Version
+			tk.current, tk.version, tk.began = r.ID, r.Version, r.Created
 		}
+	}
+	if old != nil && !asked {
+		tk.loaded, tk.asked = old.loaded, old.asked // a look at the store is no answer of the KEK
 	}
 	for i := range records {
 		r := &records[i]
-		if r.Kind != keys.TenantKey || r.Version != 1 {
+		if r.Kind != keys.TenantKey || len(r.Wrapped) == 0 {
 			continue
 		}
 		key, err := tk.unwrap(r)
@@ -195,7 +256,7 @@ func (k *Keeper) loadTenant(ctx context.Context, t *tenant) (*tenantKeys, error)
 		}
 		switch r.Purpose {
 		case purposeIndex:
-			tk.index = key
+			tk.index = append(tk.index, indexRoot{r.Version, r.ID, key})
 		case purposeMAC:
 			tk.mac = key
 		case purposeSecret:
@@ -204,41 +265,45 @@ func (k *Keeper) loadTenant(ctx context.Context, t *tenant) (*tenantKeys, error)
 			tk.tomb = key
 		}
 	}
-	if tk.version == 0 || tk.index == nil || tk.mac == nil || tk.secret == nil || tk.tomb == nil {
+	slices.SortFunc(tk.index, func(a, b indexRoot) int { return cmp.Compare(a.version, b.version) })
+	if tk.version == 0 || len(tk.index) == 0 || tk.mac == nil || tk.secret == nil || tk.tomb == nil {
 		return nil, fmt.Errorf("%w: a tenant key", ErrKeyMissing)
 	}
-	t.mu.Lock()
-	t.keys, t.retryAt = tk, time.Time{}
-	t.mu.Unlock()
+	t.erasure.CompareAndSwap(0, number)
 	return tk, nil
 }
 
 // foundTenant makes the first epoch key and the tenant keys, in one transaction: of two processes
 // that do it at once the second one adds nothing.
-func (k *Keeper) foundTenant(ctx context.Context, name string) error {
-	now := k.opts.Now().UTC().Truncate(time.Second)
+func (k *Keeper) foundTenant(ctx context.Context, name string) (map[keys.ID]openEpoch, error) {
+	now := k.now()
 	epoch, a, err := k.newEpoch(ctx, name, 1, now)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	tk := &tenantKeys{epochs: map[keys.ID]tink.AEAD{epoch.ID: a}, current: epoch.ID}
+	known := map[keys.ID]openEpoch{epoch.ID: {a, string(epoch.Wrapped)}}
+	tk := &tenantKeys{epochs: known, current: epoch.ID}
 	records := []keys.Record{epoch}
 	for _, purpose := range []string{purposeIndex, purposeMAC, purposeSecret, purposeTomb} {
 		r, err := tk.newKey(keys.Record{
 			Tenant: name, ID: randomID(), Kind: keys.TenantKey, Version: 1, Purpose: purpose, Created: now,
 		})
 		if err != nil {
-			return err
+			return nil, err
 		}
 		records = append(records, r)
 	}
-	return k.keys.Add(ctx, name, records)
+	return known, k.keys.Add(ctx, name, records)
 }
 
-// newEpoch makes an epoch key: a Tink keyset of one XAES-256-GCM key, wrapped by the keys.KEK.
+// newEpoch makes an epoch key: a Tink keyset of one XAES-256-GCM key, wrapped by the KEK.
 func (k *Keeper) newEpoch(ctx context.Context, tenant string, version uint32, now time.Time) (keys.Record, tink.AEAD, error) {
+	kek, err := k.kekOf(ctx, tenant)
+	if err != nil {
+		return keys.Record{}, nil, err
+	}
 	r := keys.Record{
-		Tenant: tenant, ID: randomID(), Kind: keys.EpochKey, Version: version, Purpose: k.kek.ID(), Created: now,
+		Tenant: tenant, ID: randomID(), Kind: keys.EpochKey, Version: version, Purpose: kek.ID(), Created: now,
 	}
 	h, err := keyset.NewHandle(aead.XAES256GCM192BitNonceKeyTemplate())
 	if err != nil {
@@ -251,7 +316,7 @@ func (k *Keeper) newEpoch(ctx context.Context, tenant string, version uint32, no
 	ctx, cancel := context.WithTimeout(ctx, kekPatience)
 	defer cancel()
 	var buf bytes.Buffer
-	through := &kekAEAD{kek: k.kek, outer: ctx}
+	through := &kekAEAD{kek: kek}
 	if err := h.WriteWithContext(ctx, keyset.NewBinaryWriter(&buf), through, epochAD(&r)); err != nil {
 		return r, nil, through.cause()
 	}
@@ -262,7 +327,11 @@ func (k *Keeper) newEpoch(ctx context.Context, tenant string, version uint32, no
 func (k *Keeper) openEpoch(ctx context.Context, r *keys.Record) (tink.AEAD, error) {
 	ctx, cancel := context.WithTimeout(ctx, kekPatience)
 	defer cancel()
-	through := &kekAEAD{kek: k.kek, outer: ctx}
+	kek, err := k.kekOf(ctx, r.Tenant)
+	if err != nil {
+		return nil, err
+	}
+	through := &kekAEAD{kek: kek}
 	h, err := keyset.ReadWithContext(ctx, keyset.NewBinaryReader(bytes.NewReader(r.Wrapped)), through, epochAD(r))
 	if err != nil {
 		return nil, through.cause()
@@ -281,11 +350,10 @@ func (k *Keeper) openEpoch(ctx context.Context, r *keys.Record) (tink.AEAD, erro
 	return a, nil
 }
 
-// kekAEAD shows a keys.KEK to Tink and remembers the keys.KEK's own error.
+// kekAEAD shows a KEK to Tink and remembers the KEK's own error.
 type kekAEAD struct {
-	kek   keys.KEK
-	outer context.Context
-	err   error
+	kek keys.KEK
+	err error
 }
 
 func (a *kekAEAD) EncryptWithContext(ctx context.Context, plaintext, ad []byte) ([]byte, error) {
@@ -300,12 +368,12 @@ func (a *kekAEAD) DecryptWithContext(ctx context.Context, wrapped, ad []byte) ([
 	return out, err
 }
 
-// cause turns a failure into an error of this package. A keys.KEK that does not answer in time is
+// cause turns a failure into an error of this package. A KEK that does not answer in time is
 // unavailable; the caller's own cancellation is the caller's.
 func (a *kekAEAD) cause() error {
 	switch {
 	case a.err == nil:
-		return ErrTampered // the keys.KEK was content, the keyset inside was not
+		return ErrTampered // the KEK was content, the keyset inside was not
 	case errors.Is(a.err, ErrTampered), errors.Is(a.err, ErrAuth), errors.Is(a.err, ErrKMSUnavailable), errors.Is(a.err, context.Canceled):
 		return a.err
 	case errors.Is(a.err, context.DeadlineExceeded):
@@ -314,7 +382,7 @@ func (a *kekAEAD) cause() error {
 	return fmt.Errorf("encrypt: key service: %w", a.err)
 }
 
-// epochAD is what the keys.KEK authenticates with an epoch key.
+// epochAD is what the KEK authenticates with an epoch key.
 func epochAD(r *keys.Record) []byte {
 	var v [4]byte
 	binary.BigEndian.PutUint32(v[:], r.Version)
@@ -351,7 +419,7 @@ func (tk *tenantKeys) newKey(r keys.Record) (keys.Record, error) {
 // wrap wraps key under the current epoch.
 func (tk *tenantKeys) wrap(r keys.Record, key []byte) (keys.Record, error) {
 	r.Epoch = tk.current
-	wrapped, err := tk.epochs[tk.current].Encrypt(key, keyAD(&r))
+	wrapped, err := tk.epochs[tk.current].aead.Encrypt(key, keyAD(&r))
 	if err != nil {
 		return keys.Record{}, errors.New("encrypt: cannot wrap a key")
 	}
@@ -361,9 +429,9 @@ func (tk *tenantKeys) wrap(r keys.Record, key []byte) (keys.Record, error) {
 
 // unwrap opens a tenant or person key and checks its commitment.
 func (tk *tenantKeys) unwrap(r *keys.Record) ([]byte, error) {
-	a := tk.epochs[r.Epoch]
+	a := tk.epochs[r.Epoch].aead
 	if a == nil {
-		return nil, ErrRetired
+		return nil, errRewrapped
 	}
 	key, err := a.Decrypt(r.Wrapped, keyAD(r))
 	if err != nil || len(key) != 32 || !hmac.Equal(commitment(key, r.Tenant, r.ID), r.Commitment) {
@@ -372,23 +440,15 @@ func (tk *tenantKeys) unwrap(r *keys.Record) ([]byte, error) {
 	return key, nil
 }
 
-// indexKey returns the key of one index, derived once.
+// indexKey returns the key of one index under one version of the tenant's index key, derived once.
 func (tk *tenantKeys) indexKey(ref indexRef) *indexKey {
-	tk.mu.RLock()
-	x := tk.indexes[ref]
-	tk.mu.RUnlock()
-	if x != nil {
-		return x
+	if x, ok := tk.indexes.Load(ref); ok {
+		return x.(*indexKey)
 	}
-	tk.mu.Lock()
-	defer tk.mu.Unlock()
-	if x = tk.indexes[ref]; x == nil {
-		x = newIndexKey(expand(tk.index, labelIndex, ref.typ, ref.field, ref.kind, ref.normalizer))
-		if len(tk.indexes) < 4096 {
-			tk.indexes[ref] = x
-		}
-	}
-	return x
+	at := slices.IndexFunc(tk.index, func(r indexRoot) bool { return r.version == ref.version })
+	x, _ := tk.indexes.LoadOrStore(ref, newIndexKey(
+		expand(tk.index[at].key, labelIndex, ref.typ, ref.field, ref.kind, ref.normalizer), ref.bits))
+	return x.(*indexKey)
 }
 
 // secretAEAD returns the XAES-256-GCM of a SealTenant label, derived once.

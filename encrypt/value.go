@@ -189,75 +189,164 @@ func (c *Codec[T]) Conceal(v *T, field string, s State) error {
 	return nil
 }
 
-// appendPlain appends the plaintext of a sealed field; ok is false when the value is absent. Whether
-// a number or a bool is zero is not revealed: those are always present.
-func (p *fieldPlan) appendPlain(dst []byte, f reflect.Value) (out []byte, ok bool, err error) {
+// appendPlain appends the plaintext of a field that is not empty. Whether a number or a bool is zero is
+// not revealed: those are always present.
+func (p *fieldPlan) appendPlain(dst []byte, f reflect.Value) ([]byte, error) {
 	if p.pointer {
-		if f.IsNil() {
-			return dst, false, nil
-		}
 		f = f.Elem()
 	}
 	switch p.Kind {
 	case KindText:
 		if p.text {
-			s := f.Addr().Interface().(protectedText).Expose()
-			return append(dst, s...), s != "", nil
+			return append(dst, f.Addr().Interface().(protectedText).Expose()...), nil
 		}
-		s := f.String()
-		return append(dst, s...), s != "" || p.pointer, nil
+		return append(dst, f.String()...), nil
 	case KindInt:
-		x := uint64(0)
 		if f.CanUint() {
-			x = f.Uint()
-		} else {
-			x = uint64(f.Int())
+			return binary.BigEndian.AppendUint64(dst, f.Uint()), nil
 		}
-		return binary.BigEndian.AppendUint64(dst, x), true, nil
+		return binary.BigEndian.AppendUint64(dst, uint64(f.Int())), nil
 	case KindBool:
 		if f.Bool() {
-			return append(dst, 1), true, nil
+			return append(dst, 1), nil
 		}
-		return append(dst, 0), true, nil
+		return append(dst, 0), nil
 	case KindTime:
 		t := *f.Addr().Interface().(*time.Time)
-		if t.IsZero() {
-			return dst, false, nil
-		}
 		dst = binary.BigEndian.AppendUint64(dst, uint64(t.Unix()))
-		return binary.BigEndian.AppendUint32(dst, uint32(t.Nanosecond())), true, nil
+		return binary.BigEndian.AppendUint32(dst, uint32(t.Nanosecond())), nil
 	case KindID:
-		if f.IsZero() {
-			return dst, false, nil
-		}
 		b, err := f.Interface().(encoding.TextMarshaler).MarshalText()
-		return append(dst, b...), true, err
+		return append(dst, b...), err
 	case KindBytes:
-		b := f.Bytes()
-		return append(dst, b...), len(b) > 0, nil
+		return append(dst, f.Bytes()...), nil
 	default:
-		b, err := json.Marshal(f.Interface())
-		if err != nil {
-			return dst, false, errValue
+		v := f.Interface()
+		if p.many {
+			v = exposeMany(f)
 		}
-		return append(dst, b...), !bytes.Equal(b, []byte("null")), nil
+		b, err := json.Marshal(v)
+		if err != nil {
+			return dst, errValue
+		}
+		return append(dst, b...), nil
 	}
 }
 
-// setPlain sets a field to an opened plaintext. It keeps no reference to plain.
-func (p *fieldPlan) setPlain(f reflect.Value, plain []byte) error {
+// textOf returns a field of text in the clear; "" when it holds none.
+func (p *fieldPlan) textOf(f reflect.Value) string {
+	switch {
+	case p.text:
+		return f.Addr().Interface().(protectedText).Expose()
+	case p.pointer && f.IsNil():
+		return ""
+	case p.pointer:
+		f = f.Elem()
+	}
+	return f.String()
+}
+
+// text returns the text that v holds in a field.
+func (c *Codec[T]) text(v *T, at int) string {
+	return c.plans[at].textOf(reflect.ValueOf(v).Elem().FieldByIndex(c.plans[at].index))
+}
+
+// setText sets a field of text.
+func (p *fieldPlan) setText(f reflect.Value, s string) {
 	if p.text {
-		f.Addr().Interface().(protectedText).SetExposed(string(plain), uint8(StateClear))
+		f.Addr().Interface().(protectedText).SetExposed(s, uint8(StateClear))
+		return
+	}
+	if p.pointer {
+		f.Set(reflect.New(f.Type().Elem()))
+		f = f.Elem()
+	}
+	f.SetString(s)
+}
+
+// exposeMany shows a slice or map of protected texts to the JSON encoder.
+func exposeMany(f reflect.Value) any {
+	expose := func(e reflect.Value) string {
+		at := reflect.New(e.Type())
+		at.Elem().Set(e)
+		return at.Interface().(protectedText).Expose()
+	}
+	if f.Kind() == reflect.Slice {
+		out := make([]string, f.Len())
+		for i := range out {
+			out[i] = expose(f.Index(i))
+		}
+		return out
+	}
+	out := make(map[string]string, f.Len())
+	for it := f.MapRange(); it.Next(); {
+		out[it.Key().String()] = expose(it.Value())
+	}
+	return out
+}
+
+// manyState is the state of a slice or map of protected texts: clear, unless one of them is not.
+func manyState(f reflect.Value) State {
+	state := func(e reflect.Value) State {
+		at := reflect.New(e.Type())
+		at.Elem().Set(e)
+		return State(at.Interface().(protectedText).ExposedState())
+	}
+	if f.Kind() == reflect.Slice {
+		for i := range f.Len() {
+			if s := state(f.Index(i)); s != StateClear {
+				return s
+			}
+		}
+		return StateClear
+	}
+	for it := f.MapRange(); it.Next(); {
+		if s := state(it.Value()); s != StateClear {
+			return s
+		}
+	}
+	return StateClear
+}
+
+// setMany sets a slice or map of protected texts.
+func setMany(f reflect.Value, plain []byte) error {
+	set := func(s string) reflect.Value {
+		at := reflect.New(f.Type().Elem())
+		at.Interface().(protectedText).SetExposed(s, uint8(StateClear))
+		return at.Elem()
+	}
+	if f.Kind() == reflect.Slice {
+		var in []string
+		if json.Unmarshal(plain, &in) != nil {
+			return errValue
+		}
+		f.Set(reflect.MakeSlice(f.Type(), 0, len(in)))
+		for _, s := range in {
+			f.Set(reflect.Append(f, set(s)))
+		}
 		return nil
+	}
+	var in map[string]string
+	if json.Unmarshal(plain, &in) != nil {
+		return errValue
+	}
+	f.Set(reflect.MakeMapWithSize(f.Type(), len(in)))
+	for k, s := range in {
+		f.SetMapIndex(reflect.ValueOf(k).Convert(f.Type().Key()), set(s))
+	}
+	return nil
+}
+
+// setPlain sets a field that is no text to an opened plaintext. It keeps no reference to plain.
+func (p *fieldPlan) setPlain(f reflect.Value, plain []byte) error {
+	if p.many {
+		return setMany(f, plain)
 	}
 	if p.pointer {
 		f.Set(reflect.New(f.Type().Elem()))
 		f = f.Elem()
 	}
 	switch p.Kind {
-	case KindText:
-		f.SetString(string(plain))
-		return nil
 	case KindInt:
 		if len(plain) != 8 {
 			return errValue

@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -376,7 +377,8 @@ func (r *Records[T]) Search(ctx context.Context, c Caller, term string, limit in
 	sq.Tokens = []int64{}
 	masked := false
 	var unsupported error
-	var searched []encrypt.Field
+	var queries []encrypt.Query
+	var names []string
 	for _, name := range fields {
 		f, ok := r.field(name)
 		if !ok || len(f.Indexes) == 0 {
@@ -387,18 +389,24 @@ func (r *Records[T]) Search(ctx context.Context, c Caller, term string, limit in
 			continue
 		}
 		masked = masked || access == authz.Masked
-		tokens, err := r.codec.QueryTokens(ctx, r.g.keeper, c.Subject.Tenant, f.Name, term)
+		found, err := r.queries(ctx, c, f, access, term)
 		if errors.Is(err, encrypt.ErrUnsupported) && len(fields) > 1 {
 			unsupported = err // a name is no phone: the other fields are searched
+			continue
+		}
+		if errors.Is(err, encrypt.ErrKeyMissing) && r.nothing(ctx, sq) {
+			names = append(names, f.Name) // a tenant that has never written has no keys
 			continue
 		}
 		if err != nil {
 			return Page[T]{}, fmt.Errorf("guard: %w", err)
 		}
-		sq.Tokens = append(sq.Tokens, tokens...)
-		searched = append(searched, f)
+		for _, q := range found {
+			sq.Tokens = append(sq.Tokens, q.Groups[0]...)
+		}
+		queries, names = append(queries, found...), append(names, f.Name)
 	}
-	if len(searched) == 0 && unsupported != nil {
+	if len(names) == 0 && unsupported != nil {
 		return Page[T]{}, fmt.Errorf("guard: %w", unsupported)
 	}
 	if masked && !r.g.quota.take(c.Subject.Tenant+"/"+c.Subject.ID, r.g.now()) {
@@ -415,22 +423,46 @@ func (r *Records[T]) Search(ctx context.Context, c Caller, term string, limit in
 	if err != nil {
 		return Page[T]{}, err
 	}
-	return page, r.recheck(ctx, c, &page, found.Rows, searched, term)
+	return page, r.recheck(ctx, &page, found.Rows, queries, names)
+}
+
+// nothing tells whether the tenant has no record of the type at all.
+func (r *Records[T]) nothing(ctx context.Context, q crm.Query) bool {
+	page, err := r.g.store.List(ctx, crm.Query{
+		Tenant: q.Tenant, Type: q.Type, Where: crm.Everything{}, Deletion: crm.LivingAndBin, Limit: 1,
+	})
+	return err == nil && len(page.Rows) == 0
+}
+
+// queries asks the indexes of a field for what was typed, as far as the caller's access goes: a masked field
+// is only found by its full value. ErrUnsupported when none can answer.
+func (r *Records[T]) queries(ctx context.Context, c Caller, f encrypt.Field, access authz.Access, term string) ([]encrypt.Query, error) {
+	var found []encrypt.Query
+	var unsupported error
+	for _, x := range f.Indexes {
+		if len(x.Of) > 0 || access == authz.Masked && x.Kind != "exact" {
+			continue
+		}
+		q, err := r.codec.Query(ctx, r.g.keeper, c.Subject.Tenant, f.Name, x.Kind+":"+x.Normalizer, term)
+		if errors.Is(err, encrypt.ErrUnsupported) {
+			unsupported = err // too short for this index: perhaps not for another
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, q)
+	}
+	if len(found) == 0 {
+		return nil, cmp.Or(unsupported, fmt.Errorf("%w: field %s", encrypt.ErrUnsupported, f.Name))
+	}
+	return found, nil
 }
 
 // recheck opens the searched fields of the candidates and drops those whose token matched by chance.
-func (r *Records[T]) recheck(ctx context.Context, c Caller, page *Page[T], rows []crm.Row, searched []encrypt.Field, term string) error {
+func (r *Records[T]) recheck(ctx context.Context, page *Page[T], rows []crm.Row, queries []encrypt.Query, names []string) error {
 	if len(rows) == 0 {
 		return nil
-	}
-	want := map[string][]string{}
-	names := make([]string, len(searched))
-	for i, f := range searched {
-		terms, err := r.terms(f.Name, term)
-		if err != nil {
-			return err
-		}
-		want[f.Name], names[i] = terms, f.Name
 	}
 	recs := make([]encrypt.Record, len(rows))
 	fields := make([][]encrypt.SealedField, len(rows))
@@ -444,29 +476,12 @@ func (r *Records[T]) recheck(ctx context.Context, c Caller, page *Page[T], rows 
 	}
 	kept := page.Items[:0]
 	for i := range rows {
-		hit := false
-		for _, f := range searched {
-			has, err := r.terms(f.Name, r.text(&values[i], f))
-			if err != nil {
-				return err
-			}
-			hit = hit || slices.ContainsFunc(has, func(t string) bool { return slices.Contains(want[f.Name], t) })
-		}
-		if hit {
+		if slices.ContainsFunc(queries, func(q encrypt.Query) bool { return r.codec.Match(q, &values[i]) }) {
 			kept = append(kept, page.Items[i])
 		}
 	}
 	page.Items = kept
 	return nil
-}
-
-// terms normalises a value of an indexed field; there are none for one that cannot be found, such as "".
-func (r *Records[T]) terms(field, value string) ([]string, error) {
-	terms, err := r.codec.Terms(field, "exact", value)
-	if err != nil && !errors.Is(err, encrypt.ErrUnsupported) {
-		return nil, fmt.Errorf("guard: %w", err)
-	}
-	return terms, nil
 }
 
 // History returns the newest events about one record that the caller may read, newest first, below

@@ -17,7 +17,7 @@ import (
 // TypeOptions of For. Nil means the zero value of each field.
 type TypeOptions struct {
 	Type        string                         // name of the type in store, policy and log; "": the struct's, lower snake case
-	Normalizers map[string]encrypt.Normalizer  // nil: those of encrypt/normalize
+	Normalizers map[string]func(string) []string  // nil: those of encrypt/normalize
 	Masks       map[string]func(string) string // nil: those of encrypt/normalize
 }
 

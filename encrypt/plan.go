@@ -1,0 +1,107 @@
+package encrypt
+
+import (
+	"errors"
+	"fmt"
+	"math"
+)
+
+// Leak is what one index of a field shows to whoever reads the store; see [Codec.Plan].
+type Leak struct {
+	Field, Index string // "phone", "suffix4:digits"
+	Values       int    // different values that are indexed, as the field's tag and the population say
+	Bits         int    // of a token
+	// Candidates is how many records on average share a token: CipherSweet's coincidences. Below 2 a
+	// token stands for a value.
+	Candidates float64
+	Shows      string // "equality", "fragments", or "" when the tokens are cut enough to show neither
+}
+
+// errLeak says that an index shows more than its tag admits.
+var errLeak = errors.New("encrypt: an index shows more than its tag admits")
+
+// Plan works out what the indexes of all fields show in a population of so many records. It fails, with
+// all Leaks, when one shows what its tag does not admit. A near-unique field, such as a phone number, says
+// leaks=equality: its tokens repeat only where its values do. An n-gram index says leaks=fragments. Any
+// other index must be cut (KIND:NORMALISER:BITS) within both published bounds:
+//
+//   - with L the bits of all cut indexes of the field together and R the records, the coincidences
+//     R/2^L are at least 2 and below √R (CipherSweet, "Blind Index Planning");
+//   - with N the bits of the index and X its values, √X < 2^N < X/2 (AWS Database Encryption SDK,
+//     "Choosing a beacon length").
+//
+// The bounds assume values that are about equally frequent. A field whose values are not, such as a
+// surname, still shows its most frequent ones.
+func (c *Codec[T]) Plan(population int) ([]Leak, error) {
+	if population < 1 {
+		return nil, errors.New("encrypt: a population of at least 1")
+	}
+	var all []Leak
+	var fault error
+	for _, at := range c.sealed {
+		p := &c.plans[at]
+		sum := 0
+		for i := range p.indexes {
+			if p.indexes[i].Bits < 64 {
+				sum += p.indexes[i].Bits
+			}
+		}
+		for i := range p.indexes {
+			x := &p.indexes[i]
+			l := Leak{Field: x.refs[0].field, Index: x.Kind + ":" + x.Normalizer, Values: p.values(x, population), Bits: x.Bits}
+			l.Candidates = float64(population) / math.Pow(2, min(float64(x.Bits), math.Log2(float64(l.Values))))
+			why := ""
+			switch {
+			case x.shape == ngrams:
+				l.Shows = leaksFragments
+				if p.Leaks != leaksFragments {
+					why = "an n-gram index shows pairs of characters: say leaks=fragments"
+				}
+			case x.Bits == 64:
+				l.Shows = leaksEquality
+				switch {
+				case p.Leaks == "":
+					why = "a whole token shows which records share the value: say leaks=equality, or cut it"
+				case x.shape != whole || p.Distinct > 0 && p.Distinct < population/2:
+					why = "values that repeat are indexed by cut tokens"
+				}
+			default:
+				why = bounds(float64(population), float64(l.Values), float64(x.Bits), float64(sum))
+			}
+			if why != "" && fault == nil {
+				fault = fmt.Errorf("%w: field %s, index %s: %s", errLeak, l.Field, l.Index, why)
+			}
+			all = append(all, l)
+		}
+	}
+	return all, fault
+}
+
+// values estimates how many different values an index has.
+func (p *fieldPlan) values(x *indexPlan, population int) int {
+	most := population
+	if p.Distinct > 0 {
+		most = min(most, p.Distinct)
+	}
+	if x.shape == prefixes || x.shape == suffixes { // as digits: the least that n characters can be
+		most = min(most, int(math.Pow(10, float64(min(x.n, 9)))))
+	}
+	return most
+}
+
+// bounds returns which bound a cut index breaks.
+func bounds(records, values, bits, sum float64) string {
+	share := records / math.Pow(2, sum)
+	tokens := math.Pow(2, bits)
+	switch {
+	case share < 2:
+		return fmt.Sprintf("its field's indexes have %.0f bits together, which leaves %.2f records to a token; at least 2 are wanted", sum, share)
+	case share >= math.Sqrt(records):
+		return fmt.Sprintf("its field's indexes have %.0f bits together, which leaves %.0f records to a token; a search opens them all", sum, share)
+	case tokens <= math.Sqrt(values):
+		return fmt.Sprintf("%.0f bits are too few for %.0f values", bits, values)
+	case tokens >= values/2:
+		return fmt.Sprintf("%.0f bits are too many for %.0f values", bits, values)
+	}
+	return ""
+}
