@@ -2,6 +2,9 @@ package normalize_test
 
 import (
 	"fmt"
+	"os"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -119,6 +122,51 @@ func TestMasks(t *testing.T) {
 	} {
 		if got := masks[tc[0]](tc[1]); got != tc[2] {
 			t.Errorf("%s mask of %q = %q, want %q", tc[0], tc[1], got, tc[2])
+		}
+	}
+}
+
+// The vectors of the format document hold, and every normaliser and mask has some.
+func TestDocumentedVectors(t *testing.T) {
+	doc, err := os.ReadFile("../../docs/formats/normalize.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, block, _ := strings.Cut(string(doc), "```vectors\n")
+	block, _, _ = strings.Cut(block, "```")
+	normalizers, masks := normalize.Normalizers("CN"), normalize.Masks()
+	seen := map[string]bool{}
+	for line := range strings.Lines(block) {
+		name, rest, _ := strings.Cut(strings.TrimSpace(line), " ")
+		var texts []string
+		for rest != "" {
+			quoted, err := strconv.QuotedPrefix(rest)
+			if err != nil {
+				t.Fatalf("%q: %v", line, err)
+			}
+			text, _ := strconv.Unquote(quoted)
+			texts = append(texts, text)
+			rest = strings.TrimPrefix(rest[len(quoted):], " ")
+		}
+		var got []string
+		if mask, ok := strings.CutPrefix(name, "mask:"); ok {
+			got = []string{masks[mask](texts[0])}
+		} else {
+			got = normalizers[name](texts[0])
+		}
+		if !slices.Equal(got, texts[1:]) {
+			t.Errorf("%s of %q is %q, documented as %q", name, texts[0], got, texts[1:])
+		}
+		seen[name] = true
+	}
+	for name := range normalizers {
+		if !seen[name] {
+			t.Errorf("no vector of %s", name)
+		}
+	}
+	for name := range masks {
+		if !seen["mask:"+name] {
+			t.Errorf("no vector of mask %s", name)
 		}
 	}
 }
