@@ -114,18 +114,17 @@ func TestFoundKinds(t *testing.T) {
 func TestFindLinear(t *testing.T) {
 	measure := func(unit string, size int) time.Duration {
 		text := strings.Repeat(unit, size/len(unit)+1)
-		best := time.Hour
-		for range 2 {
-			start := time.Now()
-			normalize.Find(text)
-			best = min(best, time.Since(start))
-		}
-		return best
+		start := time.Now()
+		normalize.Find(text)
+		return time.Since(start)
 	}
 	for _, unit := range []string{
 		"1 ", "1-", "1234-", "+", "+86 ", "+44 20 7946 095", "a@", "a@b.", "京A1234", "+(", "４", "4111 1111 1111 111", "\xff", "86 ", "a@b.io ",
 	} {
 		small, large := measure(unit, 1<<17), measure(unit, 1<<20)
+		if large > 40*small && large > 2*time.Second { // once more: another process may have been in the way
+			small, large = measure(unit, 1<<17), measure(unit, 1<<20)
+		}
 		if large > 40*small && large > 2*time.Second { // 8 times the text; 64 times if it were quadratic
 			t.Errorf("%q: %v for 128 KiB, %v for 1 MiB", unit, small, large)
 		}
