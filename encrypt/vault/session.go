@@ -230,7 +230,7 @@ func (s *session) call(ctx context.Context, f func(context.Context, *api.Client)
 		switch {
 		case ctx.Err() != nil:
 			return nil, away(err)
-		case errors.Is(err, keys.ErrAuth) && s.method.repeats() && !loggedIn:
+		case errors.Is(err, keys.ErrAuth) && s.method.repeats() && !loggedIn && !s.alive(bound, token):
 			loggedIn = true
 			if err := s.again(bound, token); err != nil {
 				return nil, away(err)
@@ -247,6 +247,15 @@ func (s *session) call(ctx context.Context, f func(context.Context, *api.Client)
 			return nil, err
 		}
 	}
+}
+
+// alive tells whether used is still our token and Vault knows it, so that it was the policy that refused
+// a call. Another login would change nothing then, and would use up the secret of an AppRole that counts.
+func (s *session) alive(ctx context.Context, used string) bool {
+	once, cancel := context.WithTimeout(ctx, s.timeout/2)
+	defer cancel()
+	_, err := s.client.Auth().Token().LookupSelfWithContext(once)
+	return err == nil && s.client.Token() == used
 }
 
 // translate turns an error of Vault's client into one of package keys, or errRefused. Vault's own

@@ -224,8 +224,40 @@ func (s *VaultServer) Restart() {
 	s.t.Fatalf("vaultd: restart: %v", err)
 }
 
-// Pause stops the process as it is: connections stay open and nothing answers.
-func (s *VaultServer) Pause() { s.signal(syscall.SIGSTOP) }
+// Pause stops the process as it is, and waits until it stands still: connections stay open and nothing
+// answers.
+func (s *VaultServer) Pause() {
+	s.t.Helper()
+	s.signal(syscall.SIGSTOP)
+	for range 1000 {
+		if s.stopped() {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	s.t.Fatal("vaultd: does not stop")
+}
+
+// stopped tells whether every thread of the process is stopped.
+func (s *VaultServer) stopped() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", s.cmd.Process.Pid))
+	if err != nil || len(threads) == 0 {
+		return false
+	}
+	for _, name := range threads {
+		b, err := os.ReadFile(name)
+		if err != nil { // the thread has ended
+			continue
+		}
+		_, rest, _ := strings.Cut(string(b), ") ")
+		if !strings.HasPrefix(rest, "T") {
+			return false
+		}
+	}
+	return true
+}
 
 // Resume ends Pause.
 func (s *VaultServer) Resume() { s.signal(syscall.SIGCONT) }
