@@ -132,16 +132,23 @@ func (c *personCache) byID(t *tenant, person *[16]byte, id keys.ID, now time.Dur
 	s := c.shard(person)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	e := s.by[personRef{t, *person}]
-	if e == nil {
-		return nil
-	}
-	for _, k := range e.keys {
-		if k.id == id {
-			return c.use(s, e, k, now)
+	if e := s.find(t, person); e != nil {
+		for _, k := range e.keys {
+			if k.id == id {
+				return c.use(s, e, k, now)
+			}
 		}
 	}
 	return nil
+}
+
+// find returns the entry of a person. The fields of a record follow each other, so it is mostly the one
+// that was used last.
+func (s *cacheShard) find(t *tenant, person *[16]byte) *cacheEntry {
+	if e := s.ring.next; e.ref.tenant == t && e.ref.person == *person {
+		return e
+	}
+	return s.by[personRef{t, *person}]
 }
 
 // bySlot returns the person's valid cached key of a retention class and generation.
@@ -149,13 +156,11 @@ func (c *personCache) bySlot(t *tenant, person *[16]byte, class keys.Retention, 
 	s := c.shard(person)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	e := s.by[personRef{t, *person}]
-	if e == nil {
-		return nil
-	}
-	for _, k := range e.keys {
-		if k.version == version && k.retention == class {
-			return c.use(s, e, k, now)
+	if e := s.find(t, person); e != nil {
+		for _, k := range e.keys {
+			if k.version == version && k.retention == class {
+				return c.use(s, e, k, now)
+			}
 		}
 	}
 	return nil

@@ -20,11 +20,10 @@ const (
 // smallest is the number of values below which a field gets no index.
 const smallest = 1000
 
-// indexRef names one index key: of a field, a kind, a normaliser and a version of the tenant's index key.
+// indexRef names the keys of one index: a field, a kind and a normaliser.
 type indexRef struct {
 	typ, field, kind, normalizer string
 	bits                         uint8
-	version                      uint32
 }
 
 // indexPlan is a compiled index.
@@ -33,7 +32,7 @@ type indexPlan struct {
 	shape    shape
 	n        int
 	versions []versionPlan // oldest first
-	refs     []indexRef    // one for each version, without the key's version
+	refs     []*indexRef   // one for each version
 	of       []int         // of a compound index: its plans
 }
 
@@ -98,7 +97,7 @@ func (c *Codec[T]) indexPlan(name string, x Index, opts *CodecOptions) (indexPla
 		return p, err
 	}
 	for _, v := range p.versions {
-		p.refs = append(p.refs, indexRef{typ: c.typ, field: name, kind: x.Kind, normalizer: v.name, bits: uint8(x.Bits)})
+		p.refs = append(p.refs, &indexRef{typ: c.typ, field: name, kind: x.Kind, normalizer: v.name, bits: uint8(x.Bits)})
 	}
 	return p, nil
 }
@@ -236,19 +235,19 @@ func (p *fieldPlan) tokens(dst []Token, tk *tenantKeys, sc *scratch, plain strin
 		x := &p.indexes[i]
 		for v := range x.versions {
 			terms := x.terms(v, plain, text)
-			for _, root := range tk.index {
-				ref := x.refs[v]
-				ref.version = root.version
-				key := tk.indexKey(ref)
+			for root := range tk.index {
+				key := tk.indexKey(x.refs[v], root)
 				parts := 0
 				for _, term := range terms {
-					x.cut(term, func(part string) {
-						if parts++; parts > maxParts {
-							return
+					if x.shape == whole {
+						if parts++; term != "" {
+							dst = addToken(dst, from, Token{key.token(sc, term), x.Unique})
 						}
-						t := Token{Value: key.token(sc, part), Unique: x.Unique}
-						if !slices.Contains(dst[from:], t) {
-							dst = append(dst, t)
+						continue
+					}
+					x.cut(term, func(part string) {
+						if parts++; parts <= maxParts {
+							dst = addToken(dst, from, Token{key.token(sc, part), x.Unique})
 						}
 					})
 				}
@@ -259,6 +258,13 @@ func (p *fieldPlan) tokens(dst []Token, tk *tenantKeys, sc *scratch, plain strin
 		}
 	}
 	return dst, nil
+}
+
+func addToken(dst []Token, from int, t Token) []Token {
+	if slices.Contains(dst[from:], t) {
+		return dst
+	}
+	return append(dst, t)
 }
 
 // terms normalises a value, or the values of a compound.
@@ -386,10 +392,8 @@ func (c *Codec[T]) group(q *Query, tk *tenantKeys, sc *scratch, x *indexPlan, ve
 			for len(q.Groups) <= at {
 				q.Groups = append(q.Groups, nil)
 			}
-			for _, root := range tk.index {
-				ref := x.refs[version]
-				ref.version = root.version
-				if t := tk.indexKey(ref).token(sc, part); !slices.Contains(q.Groups[at], t) {
+			for root := range tk.index {
+				if t := tk.indexKey(x.refs[version], root).token(sc, part); !slices.Contains(q.Groups[at], t) {
 					q.Groups[at] = append(q.Groups[at], t)
 				}
 			}

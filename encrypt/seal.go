@@ -108,7 +108,7 @@ func (c *Codec[T]) SealTo(ctx context.Context, k *Keeper, rec *Record, dst []byt
 		key = slots[0].key
 	}
 	key.sealed.Add(1)
-	dst = slices.Grow(dst, overhead+len(text)+adSize)
+	dst = grow(dst, overhead+len(text)+adSize)
 	at := len(dst)
 	dst = appendHeader(dst, p.kindByte, key.id)
 	head := dst[at:]
@@ -144,7 +144,7 @@ func (c *Codec[T]) OpenTo(ctx context.Context, k *Keeper, rec *Record, dst []byt
 		}
 	}
 	n := len(sealed) - overhead
-	dst = slices.Grow(dst, n+adSize)
+	dst = grow(dst, n+adSize)
 	end := len(dst) + n
 	ad := fieldAD(dst[end:end:end+adSize], sealed[:headerSize], &p.place, &rec.ID)
 	out, err := key.field.Open(dst, sealed[headerSize:headerSize+nonceSize], sealed[headerSize+nonceSize:], ad)
@@ -152,6 +152,14 @@ func (c *Codec[T]) OpenTo(ctx context.Context, k *Keeper, rec *Record, dst []byt
 		return dst, ErrTampered
 	}
 	return out, nil
+}
+
+// grow makes room for n bytes behind dst.
+func grow(dst []byte, n int) []byte {
+	if cap(dst)-len(dst) >= n {
+		return dst
+	}
+	return append(make([]byte, 0, len(dst)+n), dst...)
 }
 
 // textField returns the plan of a sealed field of text or bytes.
@@ -185,6 +193,7 @@ type sealStep struct {
 	slot   int          // seal anew under the key of this slot; -1 = keep
 	kept   *SealedField // keep this; with a slot: seal its clear data
 	erased bool         // kept because nobody can open it
+	text   string       // what it holds, if it is text
 	to     int          // where its plaintext ends in the scratch
 }
 
@@ -198,7 +207,18 @@ func (c *Codec[T]) planSeal(sc *scratch, rec *Record, rv reflect.Value, prev []S
 		if p.person != nil {
 			copy(step.person[:], rv.FieldByIndex(p.person).Bytes())
 		}
-		state := p.state(f)
+		state := StateClear
+		switch {
+		case p.text:
+			t := f.Addr().Interface().(protectedText)
+			if state = State(t.ExposedState()); state == StateClear {
+				step.text = t.Expose()
+			}
+		case p.many:
+			state = manyState(f)
+		case p.Kind == KindText:
+			step.text = p.textOf(f)
+		}
 		if state != StateClear || len(keep) > 0 && slices.Contains(keep, p.Name) {
 			if prev == nil {
 				return fieldError(ErrNotClear, p.Name)
@@ -215,7 +235,7 @@ func (c *Codec[T]) planSeal(sc *scratch, rec *Record, rv reflect.Value, prev []S
 			if step.kept.Clear && !c.moving[p.Name] {
 				return fieldError(ErrTampered, p.Name)
 			}
-		} else if p.empty(f) {
+		} else if step.text == "" && p.empty(f) {
 			continue
 		}
 		if step.kept == nil || step.kept.Clear {
@@ -311,11 +331,14 @@ func (c *Codec[T]) seal(sc *scratch, tk *tenantKeys, rec *Record, rv reflect.Val
 		if s.slot < 0 {
 			continue
 		}
-		if s.kept != nil {
+		p := &c.plans[s.at]
+		switch {
+		case s.kept != nil:
 			sc.plain = append(sc.plain, s.kept.Data...)
-		} else {
+		case p.Kind == KindText:
+			sc.plain = append(sc.plain, s.text...)
+		default:
 			var err error
-			p := &c.plans[s.at]
 			if sc.plain, err = p.appendPlain(sc.plain, rv.FieldByIndex(p.index)); err != nil {
 				return Sealed{}, fieldError(errValue, p.Name)
 			}
@@ -354,13 +377,10 @@ func (c *Codec[T]) seal(sc *scratch, tk *tenantKeys, rec *Record, rv reflect.Val
 			// The tokens are copied out of the scratch at the end; until then only their places count.
 			before := len(sc.tokens)
 			var err error
-			text := ""
 			if s.kept != nil {
-				text = string(plain)
-			} else {
-				text = p.textOf(rv.FieldByIndex(p.index))
+				s.text = string(plain)
 			}
-			sc.tokens, err = p.tokens(sc.tokens, tk, sc, text, func(at int) string {
+			sc.tokens, err = p.tokens(sc.tokens, tk, sc, s.text, func(at int) string {
 				return c.plans[at].textOf(rv.FieldByIndex(c.plans[at].index))
 			})
 			if err != nil {
@@ -387,22 +407,11 @@ func (c *Codec[T]) seal(sc *scratch, tk *tenantKeys, rec *Record, rv reflect.Val
 	return out, nil
 }
 
-// state tells what a field shows.
-func (p *fieldPlan) state(f reflect.Value) State {
-	if p.text {
-		return State(f.Addr().Interface().(protectedText).ExposedState())
-	}
-	if p.many {
-		return manyState(f)
-	}
-	return StateClear
-}
-
-// empty tells whether a clear field has no value. It does so without encoding it, but for JSON.
+// empty tells whether a clear field without a text has no value. It does so without encoding it.
 func (p *fieldPlan) empty(f reflect.Value) bool {
 	switch {
 	case p.text:
-		return f.Addr().Interface().(protectedText).Expose() == ""
+		return true // else it had a text
 	case p.pointer:
 		return f.IsNil()
 	}

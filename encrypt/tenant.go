@@ -9,6 +9,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -62,7 +63,7 @@ type tenantKeys struct {
 	secret    []byte
 	secretID  keys.ID
 
-	indexes sync.Map // indexRef -> *indexKey
+	indexes atomic.Pointer[map[indexAt]*indexKey]
 	mu      sync.Mutex
 	labels  map[string]tink.AEAD // of SealTenant
 }
@@ -440,15 +441,30 @@ func (tk *tenantKeys) unwrap(r *keys.Record) ([]byte, error) {
 	return key, nil
 }
 
+// indexAt names an index key to its cache.
+type indexAt struct {
+	ref  *indexRef
+	root int
+}
+
 // indexKey returns the key of one index under one version of the tenant's index key, derived once.
-func (tk *tenantKeys) indexKey(ref indexRef) *indexKey {
-	if x, ok := tk.indexes.Load(ref); ok {
-		return x.(*indexKey)
+func (tk *tenantKeys) indexKey(ref *indexRef, root int) *indexKey {
+	at := indexAt{ref, root}
+	if all := tk.indexes.Load(); all != nil {
+		if x := (*all)[at]; x != nil {
+			return x
+		}
 	}
-	at := slices.IndexFunc(tk.index, func(r indexRoot) bool { return r.version == ref.version })
-	x, _ := tk.indexes.LoadOrStore(ref, newIndexKey(
-		expand(tk.index[at].key, labelIndex, ref.typ, ref.field, ref.kind, ref.normalizer), ref.bits))
-	return x.(*indexKey)
+	x := newIndexKey(expand(tk.index[root].key, labelIndex, ref.typ, ref.field, ref.kind, ref.normalizer), ref.bits)
+	tk.mu.Lock()
+	defer tk.mu.Unlock()
+	more := make(map[indexAt]*indexKey)
+	if all := tk.indexes.Load(); all != nil {
+		maps.Copy(more, *all)
+	}
+	more[at] = x
+	tk.indexes.Store(&more)
+	return x
 }
 
 // secretAEAD returns the XAES-256-GCM of a SealTenant label, derived once.
