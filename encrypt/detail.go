@@ -67,6 +67,23 @@ func detailAD(tenant string, person [16]byte, label string, ad, head []byte) []b
 // under the person's ordinary key, in a subkey for label: "log", "file", "outbox". ad is
 // authenticated and must be given to OpenFor again. It makes the person's key when there is none.
 func (k *Keeper) SealFor(ctx context.Context, tenant string, person [16]byte, label string, ad, plaintext []byte) ([]byte, error) {
+	key, err := k.ordinaryKey(ctx, tenant, person, label)
+	if err != nil {
+		return nil, err
+	}
+	a, err := key.label(label)
+	if err != nil {
+		return nil, err
+	}
+	key.sealed.Add(1)
+	out := appendHeader(make([]byte, 0, overhead+len(plaintext)), kindDetail, key.id)
+	out = out[:headerSize+nonceSize]
+	rand.Read(out[headerSize:])
+	return a.Seal(out, out[headerSize:], plaintext, detailAD(tenant, person, label, ad, out[:headerSize])), nil
+}
+
+// ordinaryKey returns the person's ordinary key to write with, and makes it when there is none.
+func (k *Keeper) ordinaryKey(ctx context.Context, tenant string, person [16]byte, label string) (*personKey, error) {
 	if err := checkLabel(label); err != nil {
 		return nil, err
 	}
@@ -81,16 +98,7 @@ func (k *Keeper) SealFor(ctx context.Context, tenant string, person [16]byte, la
 	if err := k.keysFor(ctx, &v, slots); err != nil {
 		return nil, err
 	}
-	s := slots[0]
-	a, err := s.key.label(label)
-	if err != nil {
-		return nil, err
-	}
-	s.key.sealed.Add(1)
-	out := appendHeader(make([]byte, 0, overhead+len(plaintext)), kindDetail, s.key.id)
-	out = out[:headerSize+nonceSize]
-	rand.Read(out[headerSize:])
-	return a.Seal(out, out[headerSize:], plaintext, detailAD(tenant, person, label, ad, out[:headerSize])), nil
+	return slots[0].key, nil
 }
 
 // OpenFor opens what SealFor sealed with the same tenant, person, label and ad. Errors:

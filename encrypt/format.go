@@ -33,12 +33,14 @@ const (
 	kindJSON   = 7
 	kindDetail = 16 // SealFor
 	kindSecret = 17 // SealTenant
+	kindStream = 18 // SealStream
 )
 
 // Labels that separate the uses of a key.
 const (
 	labelField     = "crmguard/field"
 	labelDetail    = "crmguard/detail"
+	labelStream    = "crmguard/stream"
 	labelSecret    = "crmguard/secret"
 	labelEpoch     = "crmguard/epoch"
 	labelKey       = "crmguard/key"
