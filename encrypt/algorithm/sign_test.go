@@ -75,10 +75,10 @@ func TestSignaturesOfOpenSSL(t *testing.T) {
 		if s.Valid {
 			want = nil
 		}
-		if err := verifier.Verify(v.Message, s.Signature); err != want {
+		if err := verifier.Verify(v.Message, s.Signature); !is(err, want) {
 			t.Errorf("%s: %v", s.Comment, err)
 		}
-		if err := verifier.Verify(append(v.Message, '.'), s.Signature); err != keys.ErrTampered {
+		if err := verifier.Verify(append(v.Message, '.'), s.Signature); !is(err, keys.ErrTampered) {
 			t.Errorf("%s, other message: %v", s.Comment, err)
 		}
 	}
@@ -116,16 +116,16 @@ func roundTrip(t *testing.T, s *algorithm.Signer) {
 	for i := range sig {
 		bad := bytes.Clone(sig)
 		bad[i] ^= 1
-		if err := v.Verify(message, bad); err != keys.ErrTampered {
+		if err := v.Verify(message, bad); !is(err, keys.ErrTampered) {
 			t.Fatalf("byte %d changed: %v", i, err)
 		}
 	}
 	for n := range sig {
-		if err := v.Verify(message, sig[:n]); err != keys.ErrTampered {
+		if err := v.Verify(message, sig[:n]); !is(err, keys.ErrTampered) {
 			t.Fatalf("%d bytes: %v", n, err)
 		}
 	}
-	if err := v.Verify(message, append(sig, 0)); err != keys.ErrTampered {
+	if err := v.Verify(message, append(sig, 0)); !is(err, keys.ErrTampered) {
 		t.Fatalf("byte more: %v", err)
 	}
 }
@@ -197,14 +197,14 @@ func TestImportOfOpenSSL(t *testing.T) {
 			for at := 0; at < len(w.Wrapped); at += 37 { // RSA is slow
 				bad := bytes.Clone(w.Wrapped)
 				bad[at] ^= 1
-				if _, err := i.Unwrap(bad); err != keys.ErrTampered {
+				if _, err := i.Unwrap(bad); !is(err, keys.ErrTampered) {
 					t.Errorf("%s, byte %d: %v", w.Comment, at, err)
 				}
 			}
 			for at := 512; at < len(w.Wrapped); at++ {
 				bad := bytes.Clone(w.Wrapped)
 				bad[at] ^= 1
-				if _, err := i.Unwrap(bad); err != keys.ErrTampered {
+				if _, err := i.Unwrap(bad); !is(err, keys.ErrTampered) {
 					t.Errorf("%s, byte %d: %v", w.Comment, at, err)
 				}
 			}
@@ -212,17 +212,17 @@ func TestImportOfOpenSSL(t *testing.T) {
 				if n == 512 {
 					continue
 				}
-				if _, err := i.Unwrap(w.Wrapped[:n]); err != keys.ErrTampered {
+				if _, err := i.Unwrap(w.Wrapped[:n]); !is(err, keys.ErrTampered) {
 					t.Errorf("%s, %d bytes: %v", w.Comment, n, err)
 				}
 			}
 			continue
 		}
-		if err != keys.ErrTampered || got != nil {
+		if !is(err, keys.ErrTampered) || got != nil {
 			t.Errorf("%s: %v", w.Comment, err)
 		}
 	}
-	if _, err := newImport(t).Unwrap(v.Wrapped[0].Wrapped); err != keys.ErrTampered {
+	if _, err := newImport(t).Unwrap(v.Wrapped[0].Wrapped); !is(err, keys.ErrTampered) {
 		t.Errorf("another import opened it: %v", err)
 	}
 }
@@ -262,7 +262,7 @@ func TestParseImport(t *testing.T) {
 	}
 	random := make([]byte, 512)
 	rand.Read(random)
-	if _, err := again.Unwrap(random); err != keys.ErrTampered {
+	if _, err := again.Unwrap(random); !is(err, keys.ErrTampered) {
 		t.Errorf("random bytes: %v", err)
 	}
 }

@@ -14,6 +14,9 @@ import (
 	"github.com/crmguard/crmguard/encrypt/keys"
 )
 
+// is tells whether err is want itself, with nothing wrapped around it that could be an oracle.
+func is(err, want error) bool { return any(err) == any(want) }
+
 func unhex(t testing.TB, s string) []byte {
 	t.Helper()
 	b, err := hex.DecodeString(s)
@@ -67,7 +70,7 @@ func TestVectors(t *testing.T) {
 			continue
 		}
 		invalid++
-		if got, err := a.Open(nil, nonce, sealed, ad); err != keys.ErrTampered || got != nil {
+		if got, err := a.Open(nil, nonce, sealed, ad); !is(err, keys.ErrTampered) || got != nil {
 			t.Errorf("%s, %s: opened: %v", v.Algorithm, v.Comment, err)
 		}
 	}
@@ -105,7 +108,7 @@ func TestEd25519Vectors(t *testing.T) {
 				t.Errorf("%s: signed %x: %v", v.Comment, got, err)
 			}
 		}
-		if err := verifier.Verify(message, sig); err != want {
+		if err := verifier.Verify(message, sig); !is(err, want) {
 			t.Errorf("%s: %v", v.Comment, err)
 		}
 	}

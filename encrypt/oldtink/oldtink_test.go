@@ -26,6 +26,9 @@ import (
 	"github.com/crmguard/crmguard/encrypt/oldtink"
 )
 
+// is tells whether err is want itself, with nothing wrapped around it that could be an oracle.
+func is(err, want error) bool { return any(err) == any(want) }
+
 // vectors is what internal/realtest/oldtink writes.
 type vectors struct {
 	Made      string
@@ -189,17 +192,17 @@ func TestEveryFlip(t *testing.T) {
 				bad := val
 				bad.Out = bytes.Clone(val.Out)
 				bad.Out[at] ^= 1
-				if _, err := open(ks, bad); err != keys.ErrTampered {
+				if _, err := open(ks, bad); !is(err, keys.ErrTampered) {
 					t.Fatalf("%s, value %d, byte %d: %v", k.Name, i, at, err)
 				}
 				bad.Out = val.Out[:at]
-				if _, err := open(ks, bad); err != keys.ErrTampered {
+				if _, err := open(ks, bad); !is(err, keys.ErrTampered) {
 					t.Fatalf("%s, value %d, %d bytes: %v", k.Name, i, at, err)
 				}
 			}
 			bad := val
 			bad.Out = append(bytes.Clone(val.Out), 0)
-			if _, err := open(ks, bad); err != keys.ErrTampered {
+			if _, err := open(ks, bad); !is(err, keys.ErrTampered) {
 				t.Fatalf("%s, value %d, byte appended: %v", k.Name, i, err)
 			}
 			bad = val
@@ -208,7 +211,7 @@ func TestEveryFlip(t *testing.T) {
 			} else {
 				bad.AD = append(bytes.Clone(val.AD), 'x')
 			}
-			if _, err := open(ks, bad); err != keys.ErrTampered {
+			if _, err := open(ks, bad); !is(err, keys.ErrTampered) {
 				t.Fatalf("%s, value %d, other data: %v", k.Name, i, err)
 			}
 		}
@@ -231,7 +234,7 @@ func TestOtherKeysets(t *testing.T) {
 			if i == j || ks == nil || len(k.Values) == 0 {
 				continue
 			}
-			if _, err := open(ks, k.Values[len(k.Values)-1]); err != keys.ErrTampered {
+			if _, err := open(ks, k.Values[len(k.Values)-1]); !is(err, keys.ErrTampered) {
 				t.Errorf("%s opened by %s: %v", k.Name, v.Keysets[j].Name, err)
 			}
 		}
@@ -278,11 +281,11 @@ func TestImportRefuses(t *testing.T) {
 			if _, err := oldtink.InsecureImportCleartext(b); err == nil || errors.Is(err, keys.ErrAlgorithm) {
 				t.Errorf("%s: an encrypted keyset passed for a clear one: %v", k.Name, err)
 			}
-			if _, err := oldtink.Import(ctx, b, kek, append(bytes.Clone(k.KeysetAD), 'x')); err != keys.ErrTampered {
+			if _, err := oldtink.Import(ctx, b, kek, append(bytes.Clone(k.KeysetAD), 'x')); !is(err, keys.ErrTampered) {
 				t.Errorf("%s with other associated data: %v", k.Name, err)
 			}
 			other := newKEK(t, make([]byte, 32))
-			if _, err := oldtink.Import(ctx, b, other, k.KeysetAD); err != keys.ErrTampered {
+			if _, err := oldtink.Import(ctx, b, other, k.KeysetAD); !is(err, keys.ErrTampered) {
 				t.Errorf("%s with another KEK: %v", k.Name, err)
 			}
 			if _, err := oldtink.Import(ctx, b, nil, k.KeysetAD); err == nil {
@@ -410,10 +413,10 @@ func TestStreamFailures(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if _, err := io.ReadAll(r); err != want {
+				if _, err := io.ReadAll(r); !is(err, want) {
 					t.Fatalf("%s after %d bytes: %v", k.Name, n, err)
 				}
-				if _, err := r.Read(make([]byte, 1)); err != want {
+				if _, err := r.Read(make([]byte, 1)); !is(err, want) {
 					t.Fatalf("%s: the failure did not last: %v", k.Name, err)
 				}
 			}
@@ -439,14 +442,14 @@ func TestEnvelopes(t *testing.T) {
 		for at := range e.Out {
 			bad := bytes.Clone(e.Out)
 			bad[at] ^= 1
-			if got, err := oldtink.OpenEnvelope(ctx, kek, e.DEK, bad, e.AD); err != keys.ErrTampered {
+			if got, err := oldtink.OpenEnvelope(ctx, kek, e.DEK, bad, e.AD); !is(err, keys.ErrTampered) {
 				t.Fatalf("envelope %d, byte %d: %v %x", i, at, err, got)
 			}
-			if _, err := oldtink.OpenEnvelope(ctx, kek, e.DEK, e.Out[:at], e.AD); err != keys.ErrTampered {
+			if _, err := oldtink.OpenEnvelope(ctx, kek, e.DEK, e.Out[:at], e.AD); !is(err, keys.ErrTampered) {
 				t.Fatalf("envelope %d, %d bytes: %v", i, at, err)
 			}
 		}
-		if _, err := oldtink.OpenEnvelope(ctx, kek, e.DEK, e.Out, nil); err != keys.ErrTampered {
+		if _, err := oldtink.OpenEnvelope(ctx, kek, e.DEK, e.Out, nil); !is(err, keys.ErrTampered) {
 			t.Errorf("envelope %d without associated data: %v", i, err)
 		}
 		for _, dek := range []string{"", "AES", "DES", "AES-EAX"} {
@@ -455,7 +458,7 @@ func TestEnvelopes(t *testing.T) {
 			}
 		}
 		for _, dek := range []string{"AES-GCM", "AES-CTR-HMAC", "ChaCha20-Poly1305", "XChaCha20-Poly1305", "AES-GCM-SIV"} {
-			if _, err := oldtink.OpenEnvelope(ctx, kek, dek, e.Out, e.AD); dek != e.DEK && err != keys.ErrTampered {
+			if _, err := oldtink.OpenEnvelope(ctx, kek, dek, e.Out, e.AD); dek != e.DEK && !is(err, keys.ErrTampered) {
 				t.Errorf("envelope %d of %s opened as %s: %v", i, e.DEK, dek, err)
 			}
 		}

@@ -106,7 +106,7 @@ func BenchmarkStream(b *testing.B) {
 		off := int64(0)
 		for b.Loop() {
 			off = (off + 7919<<10) % r.Size()
-			if _, err := r.ReadAt(out[:4096], off); err != nil && err != io.EOF {
+			if _, err := r.ReadAt(out[:4096], off); err != nil && !is(err, io.EOF) {
 				b.Fatal(err)
 			}
 		}

@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"errors"
 	"io"
 
 	"github.com/crmguard/crmguard/encrypt/keys"
@@ -76,7 +77,7 @@ func (r *Reader) WriteTo(w io.Writer) (int64, error) {
 				return total, io.ErrShortWrite
 			}
 		}
-		if r.err == io.EOF {
+		if errors.Is(r.err, io.EOF) {
 			return total, nil
 		}
 		if r.err != nil {
@@ -125,7 +126,7 @@ func (r *Reader) next(p []byte) (n int, direct bool) {
 	case err == nil:
 		end--
 		r.ahead = r.buf[end]
-	case err == io.EOF:
+	case errors.Is(err, io.EOF):
 		r.last = true
 	default:
 		return fail(err)

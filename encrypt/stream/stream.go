@@ -126,7 +126,7 @@ func readFull(r io.Reader, p []byte) (n int, err error) {
 
 // errOf turns the failure of a read into what a caller may see: the end of the input is a truncation.
 func errOf(err error) error {
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return keys.ErrTampered
 	}
 	return err

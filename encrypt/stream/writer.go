@@ -19,6 +19,8 @@ type Writer struct {
 	seg   int64 // number of the segment in buf
 	pos   int   // end of the plaintext in buf
 	err   error
+
+	closed bool // by a Close that succeeded
 }
 
 // NewWriter returns a Writer that seals to w under key, 32 bytes, bound to ad. Nothing is written before the first
@@ -105,7 +107,7 @@ func (w *Writer) ReadFrom(r io.Reader) (int64, error) {
 
 // source keeps an error of what is being sealed, so that Close cannot make half of it whole.
 func (w *Writer) source(err error) error {
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return nil
 	}
 	w.err = err
@@ -137,17 +139,16 @@ func (w *Writer) flush(plain []byte, last bool) error {
 // Close seals the last segment and writes it; it does not close the underlying writer. A stream
 // without it opens nowhere. After a failure Close returns that failure again; after success nil.
 func (w *Writer) Close() error {
-	switch w.err {
-	case nil:
-	case errClosed:
+	if w.closed {
 		return nil
-	default:
+	}
+	if w.err != nil {
 		return w.err
 	}
 	if err := w.flush(w.buf[start(w.seg):w.pos], true); err != nil {
 		return err
 	}
-	w.err = errClosed
+	w.closed, w.err = true, errClosed
 	clear(w.buf)
 	return nil
 }
