@@ -11,6 +11,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -101,14 +102,29 @@ func revokeOthers(t testing.TB, s *realtest.VaultServer) {
 // token makes a token under a policy.
 func token(t testing.TB, s *realtest.VaultServer, policy, ttl string) string {
 	t.Helper()
-	if err := s.Client().Sys().PutPolicy("token", policy); err != nil {
+	name := fmt.Sprintf("token-%x", sha256.Sum256([]byte(policy)))
+	if err := s.Client().Sys().PutPolicy(name, policy); err != nil {
 		t.Fatal(err)
 	}
-	a, err := s.Client().Auth().Token().Create(&api.TokenCreateRequest{Policies: []string{"token"}, TTL: ttl})
+	a, err := s.Client().Auth().Token().Create(&api.TokenCreateRequest{Policies: []string{name}, TTL: ttl})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return a.Auth.ClientToken
+}
+
+// expires asks Vault for the end of a token.
+func expires(t testing.TB, s *realtest.VaultServer, token string) time.Time {
+	t.Helper()
+	a, err := s.Client().Auth().Token().Lookup(token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	end, err := time.Parse(time.RFC3339Nano, a.Data["expire_time"].(string))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return end
 }
 
 func wrap(t testing.TB, k *vault.KEK) []byte {
@@ -139,7 +155,7 @@ func until(t testing.TB, k *vault.KEK, wrapped []byte, f func() bool) {
 }
 
 func TestRenewal(t *testing.T) {
-	clean(t)
+	t.Parallel()
 	s := realtest.Vault(t)
 	s.Key("crm")
 	const self, login = "/v1/auth/token/renew-self", "/v1/auth/approle/login"
@@ -157,14 +173,19 @@ func TestRenewal(t *testing.T) {
 	t.Run("token", func(t *testing.T) {
 		t.Parallel()
 		r := record(t, s)
-		k := open(t, vault.Config{Key: "crm", Address: r.URL, Token: token(t, s, policy, "3s")})
+		given := token(t, s, policy, "9s")
+		k := open(t, vault.Config{Key: "crm", Address: r.URL, Token: given})
 		w := wrap(t, k)
-		until(t, k, w, func() bool { return r.count(self) >= 2 }) // a second life has begun
+		ends := expires(t, s, given)
+		until(t, k, w, func() bool { return r.count(self) >= 1 })
+		if !expires(t, s, given).After(ends) {
+			t.Error("the token was renewed and lives no longer")
+		}
 	})
 }
 
 func TestRevoked(t *testing.T) {
-	clean(t)
+	t.Parallel()
 	s := realtest.Vault(t)
 	s.Key("crm")
 	role, secret := s.AppRole("app", policy, "10m")
@@ -203,7 +224,7 @@ func TestRevoked(t *testing.T) {
 
 // A secret that may be used once is used once, although the policy refuses calls.
 func TestSecretOfOneUse(t *testing.T) {
-	clean(t)
+	t.Parallel()
 	s := realtest.Vault(t)
 	s.Key("crm")
 	role, _ := s.AppRole("app", policy, "10m")
@@ -223,7 +244,7 @@ func TestSecretOfOneUse(t *testing.T) {
 }
 
 func TestTokenFile(t *testing.T) {
-	clean(t)
+	t.Parallel()
 	s := realtest.Vault(t)
 	s.Key("crm")
 	path := filepath.Join(t.TempDir(), "token")
@@ -257,7 +278,6 @@ func TestTokenFile(t *testing.T) {
 }
 
 func TestNamespace(t *testing.T) {
-	clean(t)
 	s := realtest.Vault(t) // which ignores namespaces: what it is sent is all there is to see
 	s.Key("crm")
 	role, secret := s.AppRole("app", policy, "10m")
@@ -288,7 +308,6 @@ func TestNamespace(t *testing.T) {
 
 // What Config names comes before what the environment names, and no credential is sent that was not meant.
 func TestEnvironment(t *testing.T) {
-	clean(t)
 	s := realtest.Vault(t)
 	s.Key("crm")
 	role, secret := s.AppRole("app", policy, "10m")
@@ -422,7 +441,7 @@ func (c *cluster) review(w http.ResponseWriter, r *http.Request) {
 }
 
 func TestKubernetes(t *testing.T) {
-	clean(t)
+	t.Parallel()
 	s := realtest.Vault(t)
 	s.Key("crm")
 	c := newCluster(t, s)

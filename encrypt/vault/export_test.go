@@ -1,0 +1,4 @@
+package vault
+
+// ParseVersion reads the key version of a ciphertext.
+var ParseVersion = parseVersion
