@@ -4,10 +4,10 @@ package crm
 type Contact struct {
 	Meta[Contact]
 	Customer ID[Customer] `protect:"internal,indexed" json:"customer"`
-	Name     Text         `protect:"personal,index=exact:name,mask=name" json:"name"`
+	Name     Text         `protect:"personal,index=exact:name,index=ngram:person,index=exact:pinyin,leaks=fragments,mask=name" json:"name"`
 	Title    string       `protect:"internal" json:"title"`
-	Phone    Text         `protect:"personal,index=exact:phone,mask=phone" json:"phone"`
-	Email    Text         `protect:"personal,index=exact:email,mask=email" json:"email"`
+	Phone    Text         `protect:"personal,index=exact:phone,index=suffix4:digits:12,leaks=equality,mask=phone" json:"phone"`
+	Email    Text         `protect:"personal,index=exact:email,leaks=equality,mask=email" json:"email"`
 	Note     Text         `protect:"personal" json:"note"`
 	Primary  bool         `protect:"internal" json:"primary"` // the one to ask first
 }

@@ -52,14 +52,14 @@ func CustomerLifecycle() Lifecycle[CustomerStage] {
 type Customer struct {
 	Meta[Customer]
 	Kind         CustomerKind  `protect:"internal" json:"kind"`
-	Name         Text          `protect:"personal,index=exact:name,mask=name" json:"name"`
-	Contact      Text          `protect:"personal,index=exact:name,mask=name" json:"contact"` // who speaks for a company
-	Phone        Text          `protect:"personal,index=exact:phone,mask=phone" json:"phone"` // kept as typed
-	Phone2       Text          `protect:"personal,index=exact:phone,mask=phone" json:"phone2"`
-	Email        Text          `protect:"personal,index=exact:email,mask=email" json:"email"`
+	Name         Text          `protect:"personal,index=exact:name,index=ngram:person,index=exact:pinyin,leaks=fragments,mask=name" json:"name"`
+	Contact      Text          `protect:"personal,index=exact:name,leaks=equality,mask=name" json:"contact"`                         // who speaks for a company
+	Phone        Text          `protect:"personal,index=exact:phone,index=suffix4:digits:12,leaks=equality,mask=phone" json:"phone"` // kept as typed
+	Phone2       Text          `protect:"personal,index=exact:phone,index=suffix4:digits:12,leaks=equality,mask=phone" json:"phone2"`
+	Email        Text          `protect:"personal,index=exact:email,leaks=equality,mask=email" json:"email"`
 	Address      Text          `protect:"personal,mask=address" json:"address"`
 	Website      Text          `protect:"personal" json:"website"`
-	IDNumber     Text          `protect:"sensitive,mask=last4" json:"id_number"` // of an identity document
+	IDNumber     Text          `protect:"sensitive,index=exact:idnumber,leaks=equality,mask=idnumber" json:"id_number"` // of an identity document
 	Note         Text          `protect:"personal" json:"note"`
 	City         string        `protect:"internal" json:"city"`
 	Country      string        `protect:"internal" json:"country"`

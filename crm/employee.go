@@ -34,9 +34,9 @@ func EmployeeLifecycle() Lifecycle[EmployeeState] {
 // Owner, when set, the superior.
 type Employee struct {
 	Meta[Employee]
-	Name   Text          `protect:"personal,index=exact:name,mask=name" json:"name"`
-	Email  Text          `protect:"personal,unique=exact:email,mask=email" json:"email"` // the sign-in name
-	Phone  Text          `protect:"personal,index=exact:phone,mask=phone" json:"phone"`
+	Name   Text          `protect:"personal,index=exact:name,index=ngram:person,index=exact:pinyin,leaks=fragments,mask=name" json:"name"`
+	Email  Text          `protect:"personal,unique=exact:email,leaks=equality,mask=email" json:"email"` // the sign-in name
+	Phone  Text          `protect:"personal,index=exact:phone,index=suffix4:digits:12,leaks=equality,mask=phone" json:"phone"`
 	Roles  []string      `protect:"internal" json:"roles"`
 	State  EmployeeState `protect:"internal,indexed" json:"state"`
 	Joined time.Time     `protect:"internal,indexed" json:"joined"`

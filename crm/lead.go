@@ -31,11 +31,11 @@ func LeadLifecycle() Lifecycle[LeadState] {
 // Lead is a person who may become a customer.
 type Lead struct {
 	Meta[Lead]
-	Name        Text         `protect:"personal,index=exact:name,mask=name" json:"name"`
-	Company     Text         `protect:"personal,index=exact:name,mask=name" json:"company"`
+	Name        Text         `protect:"personal,index=exact:name,index=ngram:person,index=exact:pinyin,leaks=fragments,mask=name" json:"name"`
+	Company     Text         `protect:"personal,index=exact:name,leaks=equality,mask=name" json:"company"`
 	Title       string       `protect:"internal" json:"title"`
-	Phone       Text         `protect:"personal,index=exact:phone,mask=phone" json:"phone"`
-	Email       Text         `protect:"personal,index=exact:email,mask=email" json:"email"`
+	Phone       Text         `protect:"personal,index=exact:phone,index=suffix4:digits:12,leaks=equality,mask=phone" json:"phone"`
+	Email       Text         `protect:"personal,index=exact:email,leaks=equality,mask=email" json:"email"`
 	Note        Text         `protect:"personal" json:"note"`
 	City        string       `protect:"internal" json:"city"`
 	Country     string       `protect:"internal" json:"country"`

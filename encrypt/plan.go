@@ -9,10 +9,10 @@ import (
 // Leak is what one index of a field shows to whoever reads the store; see [Codec.Plan].
 type Leak struct {
 	Field, Index string // "phone", "suffix4:digits"
-	Values       int    // different values that are indexed, as the field's tag and the population say
+	Values       int    // different values that are indexed, as the field's tag and the population say; 0 as for Candidates
 	Bits         int    // of a token
 	// Candidates is how many records on average share a token: CipherSweet's coincidences. Below 2 a
-	// token stands for a value.
+	// token stands for a value. 0 for an n-gram index, whose fragments are as frequent as the language has them.
 	Candidates float64
 	Shows      string // "equality", "fragments", or "" when the tokens are cut enough to show neither
 }
@@ -53,7 +53,7 @@ func (c *Codec[T]) Plan(population int) ([]Leak, error) {
 			why := ""
 			switch {
 			case x.shape == ngrams:
-				l.Shows = leaksFragments
+				l.Shows, l.Values, l.Candidates = leaksFragments, 0, 0
 				if p.Leaks != leaksFragments {
 					why = "an n-gram index shows pairs of characters: say leaks=fragments"
 				}

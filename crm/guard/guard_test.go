@@ -25,6 +25,7 @@ import (
 	"github.com/crmguard/crmguard/encrypt"
 	"github.com/crmguard/crmguard/encrypt/keys"
 	"github.com/crmguard/crmguard/encrypt/localkek"
+	"github.com/crmguard/crmguard/encrypt/normalize"
 )
 
 // store is a memstore whose answers a test can bend, as somebody who writes past the guard would.
@@ -574,6 +575,57 @@ func TestListsAreBounded(t *testing.T) {
 	}
 	_, err := r.customers.Search(t.Context(), sales, "x", 5, "address")
 	require.ErrorIs(t, err, encrypt.ErrUnsupported)
+}
+
+// TestSearchByParts: what the indexes of the CRM's own types find, and what they must not.
+func TestSearchByParts(t *testing.T) {
+	r := newRig(t)
+	r.add(t, sales, "曾小明", "13800135678", "zeng@example.com")
+	r.add(t, sales, "Abernathy Ltd", "+44 20 7946 0958", "")
+	fields := []string{"name", "contact", "phone", "phone2", "email"}
+	for term, want := range map[string]int{
+		"5678": 1, "0958": 1, "小明": 1, "曾小": 1, "zeng": 1, "zengxiao": 1, "zxm": 1, "berna": 1, "aBeRnAtHy": 1, // "contact" is 张伟 in both
+		"678": 0, "1380": 0, "明小": 0, "ceng'": 1, "xiaoming": 0, "bernx": 0, "zeng@example": 0,
+	} {
+		p, err := r.customers.Search(t.Context(), sales, term, 5, fields...)
+		require.NoError(t, err, term)
+		assert.Len(t, p.Items, want, term)
+	}
+	// The phone is masked for sales: it is found by its full value and by the digits that the mask shows.
+	p, err := r.customers.Search(t.Context(), sales, "5678", 5, "phone")
+	require.NoError(t, err)
+	require.Equal(t, crm.Masked, p.Items[0].Value.Phone.State())
+	require.Equal(t, "138****5678", p.Items[0].Value.Phone.Expose())
+	// A short number shows its last two digits only, and so is not found by four.
+	r.add(t, sales, "C", "62270958", "")
+	p, err = r.customers.Search(t.Context(), sales, "0958", 5, "phone")
+	require.NoError(t, err)
+	require.Len(t, p.Items, 1)
+	require.NotEqual(t, "C", p.Items[0].Value.Name.Expose())
+}
+
+// TestIndexesAdmitWhatTheyShow holds the CRM's own types to the plan of their leakage.
+func TestIndexesAdmitWhatTheyShow(t *testing.T) {
+	opts := &encrypt.CodecOptions{Normalizers: normalize.Normalizers("CN"), Masks: normalize.Masks()}
+	for _, population := range []int{10_000, 100_000, 1_000_000} {
+		for name, plan := range map[string]func(int) ([]encrypt.Leak, error){
+			"customer": planOf[crm.Customer](t, opts), "contact": planOf[crm.Contact](t, opts), "lead": planOf[crm.Lead](t, opts),
+			"employee": planOf[crm.Employee](t, opts), "quote": planOf[crm.Quote](t, opts), "contract": planOf[crm.Contract](t, opts),
+			"ticket": planOf[crm.Ticket](t, opts), "follow-up": planOf[crm.FollowUp](t, opts),
+		} {
+			leaks, err := plan(population)
+			require.NoError(t, err, "%s of %d", name, population)
+			for _, l := range leaks {
+				t.Logf("%9d %s", population, fmt.Sprintf("%s.%s %s: %d values, %d bits, %.1f records to a token, shows %q", name, l.Field, l.Index, l.Values, l.Bits, l.Candidates, l.Shows))
+			}
+		}
+	}
+}
+
+func planOf[T any](t *testing.T, opts *encrypt.CodecOptions) func(int) ([]encrypt.Leak, error) {
+	c, err := encrypt.NewCodec[T](opts)
+	require.NoError(t, err)
+	return c.Plan
 }
 
 // TestSearchOverFields: a term that is no phone and records without one do not get in the way.

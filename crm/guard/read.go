@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
+	"unicode"
 
 	"github.com/crmguard/crmguard/audit"
 	"github.com/crmguard/crmguard/authz"
@@ -360,10 +362,25 @@ func (r *Records[T]) page(ctx context.Context, c Caller, a authz.Action, d *deci
 	return Page[T]{Items: views, Next: p.Next, Event: event}, nil
 }
 
-// Search returns the records, at most limit (1 to 200), that hold exactly the term in one of the fields,
-// after normalisation: a phone in another spelling is found. The fields must be indexed. One that the
-// policy masks is searched under the actor's quota; one that it hides is not searched, and the answer
-// does not tell.
+// mostCandidates is how many records a search opens at most to find those that match.
+const mostCandidates = 1000
+
+// ErrBroad says that a search has too many candidates: more must be typed.
+var ErrBroad = errors.New("guard: too many records could match; type more")
+
+// probe is one index of one field that a search asks.
+type probe struct {
+	query encrypt.Query
+	field string
+	full  bool // it finds by the full value only
+}
+
+// Search returns the records, at most limit (1 to 200), that one of the fields' indexes finds under what was
+// typed, after normalisation: a phone in another spelling or by its last digits, a name by a part of it or in
+// pinyin, as the tags of the fields say. The fields must be indexed. One that the policy masks is found by
+// its full value under the actor's quota, and by what its mask shows; one that it hides is not searched, and the answer does not
+// tell. Candidates are opened to compare them, and logged like what is found. Errors: encrypt.ErrUnsupported,
+// ErrBroad, ErrQuota.
 func (r *Records[T]) Search(ctx context.Context, c Caller, term string, limit int, fields ...string) (Page[T], error) {
 	d := r.g.decider(c, authz.Search)
 	sq, err := r.prepare(ctx, c, authz.Search, d, Query{Limit: limit})
@@ -374,56 +391,81 @@ func (r *Records[T]) Search(ctx context.Context, c Caller, term string, limit in
 	if err != nil {
 		return Page[T]{}, err
 	}
+	probes, masked, err := r.probes(ctx, c, sq, sample, term, fields)
+	if err != nil {
+		return Page[T]{}, err
+	}
+	if masked && !r.g.quota.take(c.Subject.Tenant+"/"+c.Subject.ID, r.g.now()) {
+		return Page[T]{}, errors.Join(ErrQuota, r.deny(ctx, c, authz.Search, nil, sample))
+	}
 	sq.Tokens = []int64{}
-	masked := false
+	for _, p := range probes {
+		// A match carries a token of each group. The middle of a name says more than its ends, which are
+		// cities and legal forms.
+		sq.Tokens = append(sq.Tokens, p.query.Groups[len(p.query.Groups)/2]...)
+	}
+	var out Page[T]
+	for seen := 0; ; {
+		var found crm.Page
+		if len(sq.Tokens) > 0 {
+			if found, err = r.g.store.List(ctx, sq); err != nil {
+				return Page[T]{}, fmt.Errorf("guard: %w", err)
+			}
+		}
+		page, err := r.page(ctx, c, authz.Search, d, found)
+		if err != nil {
+			return Page[T]{}, err
+		}
+		if err := r.recheck(ctx, c, &page, found.Rows, probes, masked); err != nil {
+			return Page[T]{}, err
+		}
+		out.Event = page.Event
+		out.Items = append(out.Items, page.Items...)
+		seen += len(found.Rows)
+		switch {
+		case len(out.Items) >= limit:
+			out.Items = out.Items[:limit]
+			return out, nil
+		case found.Next == "":
+			return out, nil
+		case seen >= mostCandidates:
+			return Page[T]{}, ErrBroad
+		}
+		sq.After, sq.Limit = found.Next, 200
+	}
+}
+
+// probes asks the indexes of all fields that the caller may search.
+func (r *Records[T]) probes(ctx context.Context, c Caller, sq crm.Query, sample authz.Decision, term string, fields []string) (all []probe, masked bool, err error) {
 	var unsupported error
-	var queries []encrypt.Query
-	var names []string
+	searched := false
 	for _, name := range fields {
 		f, ok := r.field(name)
 		if !ok || len(f.Indexes) == 0 {
-			return Page[T]{}, fmt.Errorf("%w: %s", encrypt.ErrUnsupported, name)
+			return nil, false, fmt.Errorf("%w: %s", encrypt.ErrUnsupported, name)
 		}
 		access := sample.Fields.Access(f.Name, string(f.Class))
 		if access == authz.Hidden {
 			continue
 		}
 		masked = masked || access == authz.Masked
-		found, err := r.queries(ctx, c, f, access, term)
-		if errors.Is(err, encrypt.ErrUnsupported) && len(fields) > 1 {
+		found, err := r.fieldProbes(ctx, c, f, term)
+		switch {
+		case errors.Is(err, encrypt.ErrUnsupported) && len(fields) > 1:
 			unsupported = err // a name is no phone: the other fields are searched
 			continue
+		case errors.Is(err, encrypt.ErrKeyMissing) && r.nothing(ctx, sq):
+			// A tenant that has never written has no keys.
+		case err != nil:
+			return nil, false, fmt.Errorf("guard: %w", err)
 		}
-		if errors.Is(err, encrypt.ErrKeyMissing) && r.nothing(ctx, sq) {
-			names = append(names, f.Name) // a tenant that has never written has no keys
-			continue
-		}
-		if err != nil {
-			return Page[T]{}, fmt.Errorf("guard: %w", err)
-		}
-		for _, q := range found {
-			sq.Tokens = append(sq.Tokens, q.Groups[0]...)
-		}
-		queries, names = append(queries, found...), append(names, f.Name)
+		searched = true
+		all = append(all, found...)
 	}
-	if len(names) == 0 && unsupported != nil {
-		return Page[T]{}, fmt.Errorf("guard: %w", unsupported)
+	if !searched && unsupported != nil {
+		return nil, false, fmt.Errorf("guard: %w", unsupported)
 	}
-	if masked && !r.g.quota.take(c.Subject.Tenant+"/"+c.Subject.ID, r.g.now()) {
-		return Page[T]{}, errors.Join(ErrQuota, r.deny(ctx, c, authz.Search, nil, sample))
-	}
-	var found crm.Page
-	if len(sq.Tokens) > 0 {
-		if found, err = r.g.store.List(ctx, sq); err != nil {
-			return Page[T]{}, fmt.Errorf("guard: %w", err)
-		}
-	}
-	found.Next = "" // an exact search has one page
-	page, err := r.page(ctx, c, authz.Search, d, found)
-	if err != nil {
-		return Page[T]{}, err
-	}
-	return page, r.recheck(ctx, &page, found.Rows, queries, names)
+	return all, masked, nil
 }
 
 // nothing tells whether the tenant has no record of the type at all.
@@ -434,16 +476,20 @@ func (r *Records[T]) nothing(ctx context.Context, q crm.Query) bool {
 	return err == nil && len(page.Rows) == 0
 }
 
-// queries asks the indexes of a field for what was typed, as far as the caller's access goes: a masked field
-// is only found by its full value. ErrUnsupported when none can answer.
-func (r *Records[T]) queries(ctx context.Context, c Caller, f encrypt.Field, access authz.Access, term string) ([]encrypt.Query, error) {
-	var found []encrypt.Query
+// fieldProbes asks the indexes of one field. ErrUnsupported when none can answer.
+func (r *Records[T]) fieldProbes(ctx context.Context, c Caller, f encrypt.Field, term string) ([]probe, error) {
+	var found []probe
 	var unsupported error
 	for _, x := range f.Indexes {
-		if len(x.Of) > 0 || access == authz.Masked && x.Kind != "exact" {
+		p := probe{field: f.Name, full: x.Kind == "exact" && x.Normalizer != "pinyin"}
+		if len(x.Of) > 0 {
 			continue
 		}
-		q, err := r.codec.Query(ctx, r.g.keeper, c.Subject.Tenant, f.Name, x.Kind+":"+x.Normalizer, term)
+		if x.Normalizer == "pinyin" && strings.ContainsFunc(term, func(c rune) bool { return unicode.Is(unicode.Han, c) }) {
+			continue // characters are looked for as such, not as everything that sounds like them
+		}
+		var err error
+		p.query, err = r.codec.Query(ctx, r.g.keeper, c.Subject.Tenant, f.Name, x.Kind+":"+x.Normalizer, term)
 		if errors.Is(err, encrypt.ErrUnsupported) {
 			unsupported = err // too short for this index: perhaps not for another
 			continue
@@ -451,7 +497,7 @@ func (r *Records[T]) queries(ctx context.Context, c Caller, f encrypt.Field, acc
 		if err != nil {
 			return nil, err
 		}
-		found = append(found, q)
+		found = append(found, p)
 	}
 	if len(found) == 0 {
 		return nil, cmp.Or(unsupported, fmt.Errorf("%w: field %s", encrypt.ErrUnsupported, f.Name))
@@ -459,10 +505,18 @@ func (r *Records[T]) queries(ctx context.Context, c Caller, f encrypt.Field, acc
 	return found, nil
 }
 
-// recheck opens the searched fields of the candidates and drops those whose token matched by chance.
-func (r *Records[T]) recheck(ctx context.Context, page *Page[T], rows []crm.Row, queries []encrypt.Query, names []string) error {
+// recheck opens the searched fields of the candidates and keeps those that match in a field that the caller
+// sees in this very record: a masked one counts by its full value, or where the mask itself matches (the last
+// four digits of 138****5678), a hidden one never.
+func (r *Records[T]) recheck(ctx context.Context, c Caller, page *Page[T], rows []crm.Row, probes []probe, paid bool) error {
 	if len(rows) == 0 {
 		return nil
+	}
+	var names []string
+	for _, p := range probes {
+		if !slices.Contains(names, p.field) {
+			names = append(names, p.field)
+		}
 	}
 	recs := make([]encrypt.Record, len(rows))
 	fields := make([][]encrypt.SealedField, len(rows))
@@ -476,7 +530,22 @@ func (r *Records[T]) recheck(ctx context.Context, page *Page[T], rows []crm.Row,
 	}
 	kept := page.Items[:0]
 	for i := range rows {
-		if slices.ContainsFunc(queries, func(q encrypt.Query) bool { return r.codec.Match(q, &values[i]) }) {
+		access := page.Items[i].Fields
+		hit := slices.ContainsFunc(probes, func(p probe) bool {
+			switch {
+			case access[p.field] == authz.Hidden:
+				return false
+			case access[p.field] == authz.Masked && !p.full:
+				return r.codec.Match(p.query, &page.Items[i].Value) // the mask shows it anyway
+			case !r.codec.Match(p.query, &values[i]):
+				return false
+			case access[p.field] == authz.Masked && !paid:
+				paid = r.g.quota.take(c.Subject.Tenant+"/"+c.Subject.ID, r.g.now())
+				return paid
+			}
+			return true
+		})
+		if hit {
 			kept = append(kept, page.Items[i])
 		}
 	}

@@ -16,9 +16,9 @@ import (
 
 // TypeOptions of For. Nil means the zero value of each field.
 type TypeOptions struct {
-	Type        string                         // name of the type in store, policy and log; "": the struct's, lower snake case
-	Normalizers map[string]func(string) []string  // nil: those of encrypt/normalize
-	Masks       map[string]func(string) string // nil: those of encrypt/normalize
+	Type        string                           // name of the type in store, policy and log; "": the struct's, lower snake case
+	Normalizers map[string]func(string) []string // nil: those of encrypt/normalize
+	Masks       map[string]func(string) string   // nil: those of encrypt/normalize
 }
 
 // record is what For needs of a pointer to T; embedding crm.Meta gives it.

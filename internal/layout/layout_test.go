@@ -37,6 +37,7 @@ var heavy = map[string][]string{
 	"github.com/hashicorp/vault/api":    {"encrypt/vault"},
 	"github.com/tink-crypto/tink-go/v2": {"encrypt"},
 	"github.com/nyaruka/phonenumbers":   {"encrypt/normalize"},
+	"github.com/mozillazg/go-pinyin":    {"encrypt/normalize"},
 	"gocloud.dev":                       {"backup/blobstore"},
 	"modernc.org/sqlite":                {"backup/sqlsource", "internal/dialect"},
 	"github.com/jackc/pgx/v5":           {"backup/sqlsource"},

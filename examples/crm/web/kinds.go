@@ -529,6 +529,10 @@ func (s *Server) search(w http.ResponseWriter, r *request) error {
 		if p.Query != "" {
 			for _, k := range s.kinds {
 				l, err := k.search(r, s, p.Query)
+				if errors.Is(err, guard.ErrBroad) {
+					p.Note = page.T("search.broad")
+					continue
+				}
 				if err != nil {
 					return err
 				}

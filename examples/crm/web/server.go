@@ -320,7 +320,7 @@ func statusOf(err error) int {
 		return http.StatusRequestEntityTooLarge
 	case errors.Is(err, guard.ErrQuota):
 		return http.StatusTooManyRequests
-	case errors.Is(err, errBadRequest), errors.Is(err, encrypt.ErrUnsupported):
+	case errors.Is(err, errBadRequest), errors.Is(err, encrypt.ErrUnsupported), errors.Is(err, guard.ErrBroad):
 		return http.StatusBadRequest
 	case errors.Is(err, crm.ErrUnavailable), errors.Is(err, encrypt.ErrKMSUnavailable), errors.Is(err, audit.ErrUnavailable),
 		errors.Is(err, audit.ErrClosed), errors.Is(err, encrypt.ErrAuth), errors.Is(err, context.DeadlineExceeded):
