@@ -279,8 +279,8 @@ func translate(err error) error {
 		return fmt.Errorf("%w: vault %d", keys.ErrAuth, code)
 	case code == http.StatusServiceUnavailable && strings.Contains(text, "sealed"):
 		return fmt.Errorf("%w: vault is sealed", keys.ErrKMSUnavailable)
-	case strings.Contains(text, "does not allow rotation"): // an imported key; Vault answers 500
-		return errRefused
+	case strings.Contains(text, "does not allow rotation"): // Vault answers 500
+		return fmt.Errorf("vault: an imported key is rotated by importing its next version: %w", errors.ErrUnsupported)
 	case code == http.StatusTooManyRequests || code >= 500 || code == http.StatusPreconditionFailed || code == 472 || code == 473:
 		return fmt.Errorf("%w: vault %d", keys.ErrKMSUnavailable, code)
 	case strings.Contains(text, "key not found"):

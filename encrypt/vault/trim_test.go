@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/crmguard/crmguard/encrypt"
 	"github.com/crmguard/crmguard/encrypt/keys"
 	"github.com/crmguard/crmguard/encrypt/vault"
 	"github.com/crmguard/crmguard/internal/realtest"
@@ -98,6 +99,56 @@ func TestTrimInVault(t *testing.T) {
 	}
 	if err := k.Trim(ctx, [][]byte{[]byte("vault:v7:" + strings.SplitN(string(w[5]), ":", 3)[2])}); !errors.Is(err, keys.ErrTampered) {
 		t.Errorf("a version that is not there yet: got %v, want ErrTampered", err)
+	}
+}
+
+// After a rotation of a Keeper, a stray copy of its old key records opens nothing, with Vault at hand.
+func TestRotationOfAKeeper(t *testing.T) {
+	t.Parallel()
+	s := realtest.Vault(t)
+	s.Key("crm")
+	kek := open(t, vault.Config{Key: "crm", Address: s.Addr, Token: token(t, s, rotationPolicy, "10m")})
+	store := keys.NewMemory()
+	k, err := encrypt.NewKeeper(kek, store, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sealed, err := k.SealFor(ctx, "acme", [16]byte{1}, "log", nil, []byte("secret"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// opens opens it with nothing but a store, as a process that starts does.
+	opens := func(store keys.Store) error {
+		t.Helper()
+		k, err := encrypt.NewKeeper(kek, store, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = k.OpenFor(ctx, "acme", [16]byte{1}, "log", nil, sealed)
+		return err
+	}
+	stray := keys.NewMemory()
+	records, err := store.Find(ctx, "acme", keys.Query{All: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := stray.Add(ctx, "acme", records); err != nil {
+		t.Fatal(err)
+	}
+	if err := opens(stray); err != nil {
+		t.Fatalf("the copy before the rotation: %v", err)
+	}
+	if err := k.Rotate(ctx, "acme", nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, available := versions(t, s, "crm"); available != 2 {
+		t.Errorf("Vault has versions from %d, want 2", available)
+	}
+	if err := opens(store); err != nil {
+		t.Errorf("after the rotation: %v", err)
+	}
+	if err := opens(stray); !errors.Is(err, encrypt.ErrRetired) {
+		t.Errorf("the copy after the rotation: got %v, want ErrRetired", err)
 	}
 }
 

@@ -36,8 +36,8 @@
 //	vault write transit/keys/acme/import type=aes256-gcm96 ciphertext=@acme.b64
 //
 // Vault does not rotate an imported key unless allow_rotation was set: its next version comes by
-// transit/keys/acme/import_version, and KEK.Rotate is an error. Deleting the key in Vault ends
-// everything that the tenant has sealed.
+// transit/keys/acme/import_version, and [KEK.Rotate] is errors.ErrUnsupported. Deleting the key in Vault
+// ends everything that the tenant has sealed.
 package vault
 
 import (
@@ -230,16 +230,14 @@ func (k *KEK) Unwrap(ctx context.Context, wrapped, ad []byte) ([]byte, error) {
 	return out, nil
 }
 
-// Rotate implements keys.Rotator. An imported key is rotated by importing its next version.
+// Rotate implements keys.Rotator. For a key that was imported without allow_rotation it is
+// errors.ErrUnsupported.
 func (k *KEK) Rotate(ctx context.Context) error {
 	if err := k.known(ctx); err != nil {
 		return err
 	}
 	_, err := k.write(ctx, "keys/"+k.key+"/rotate", nil)
-	if errors.Is(err, errRefused) {
-		return errors.New("vault: the transit key is not rotated here: it was imported without allow_rotation")
-	}
-	return err
+	return refusedAs(err, "vault: the transit key was not rotated")
 }
 
 // Trim implements keys.Trimmer: it raises min_decryption_version and min_encryption_version to the
