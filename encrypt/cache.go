@@ -189,7 +189,7 @@ func (c *personCache) add(t *tenant, k *personKey, number uint64) {
 	s := c.shard(&k.person)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if t.erasure.Load() != number {
+	if t.admits.Load() != number {
 		return
 	}
 	ref := personRef{t, k.person}

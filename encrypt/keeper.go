@@ -106,8 +106,12 @@ func (k *Keeper) kekOf(ctx context.Context, tenant string) (keys.KEK, error) {
 		return k.kek, nil
 	}
 	kek, err := k.opts.KEKFor(ctx, tenant)
-	if err != nil {
+	switch {
+	case err == nil:
+	case errors.Is(err, ErrAuth), errors.Is(err, ErrKMSUnavailable), errors.Is(err, context.Canceled):
 		return nil, fmt.Errorf("encrypt: KEK of the tenant: %w", err)
+	default:
+		return nil, fmt.Errorf("%w: KEK of the tenant: %w", ErrKMSUnavailable, err)
 	}
 	if kek == nil {
 		return k.kek, nil
@@ -151,12 +155,14 @@ func (k *Keeper) enter(ctx context.Context, tenant string, told uint64, write bo
 		return visit{}, err
 	}
 	v := visit{t: t, now: k.clock()}
+	seen := t.erasure.Load() // before the keys, so that they are at least as new
 	if v.tk = t.keys.Load(); v.tk == nil || v.now-v.tk.loaded >= k.opts.Refresh {
-		if v.tk, err = k.tenantKeys(ctx, t, write); err != nil {
+		if _, err = k.tenantKeys(ctx, t, write); err != nil {
 			return visit{}, err
 		}
+		seen = t.erasure.Load()
+		v.tk = t.keys.Load()
 	}
-	seen := t.erasure.Load()
 	if told == 0 {
 		if told, err = k.keys.Erasures(ctx, tenant); err != nil {
 			return visit{}, err
@@ -186,6 +192,12 @@ func (k *Keeper) observe(ctx context.Context, t *tenant, told uint64, write bool
 	if told <= seen {
 		return nil
 	}
+	// What was told is a reason to look. The number itself comes from the store, so that a wrong one
+	// cannot hide the erasures to come.
+	number, err := k.keys.Erasures(ctx, t.name)
+	if err != nil || number <= seen {
+		return err
+	}
 	gone := make(map[keys.ID]bool)
 	if seen > 0 { // else nothing was cached for this tenant yet
 		for _, q := range []keys.Query{{Since: seen}, {Blocked: true}} {
@@ -212,9 +224,12 @@ func (k *Keeper) observe(ctx context.Context, t *tenant, told uint64, write bool
 		}
 	}
 	if away == nil {
-		t.erasure.Store(told)
+		t.admits.Store(number) // a slower reader no longer caches what is dropped here
 	}
 	k.cache.drop(t, gone, tk.oldest())
+	if away == nil {
+		t.erasure.Store(number) // only now may others rely on the cache
+	}
 	return nil
 }
 
@@ -256,6 +271,10 @@ func (k *Keeper) find(ctx context.Context, v *visit, wants []want) (map[keys.ID]
 			ref := keyRef{v.t, w.id}
 			if call := c.loading[ref]; call != nil {
 				waits, waiting = append(waits, call), append(waiting, w)
+				continue
+			}
+			if key := c.byID(v.t, &w.person, w.id, v.now); key != nil { // loaded since we looked
+				out[w.id] = found{key: key}
 				continue
 			}
 			c.loading[ref] = &loadCall{done: make(chan struct{})}

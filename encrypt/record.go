@@ -79,7 +79,8 @@ type Options struct {
 	StaleWrites   time.Duration // how long past Refresh they still seal when the KEK is away; 0 = 15 minutes
 
 	// KEKFor gives a tenant a KEK of its own, such as a key that the customer brought; nil, or a nil
-	// KEK, means the Keeper's. It is asked whenever an epoch key is made or opened.
+	// KEK, means the Keeper's. It is asked whenever an epoch key is made or opened; an error other than
+	// ErrAuth counts as ErrKMSUnavailable.
 	KEKFor func(ctx context.Context, tenant string) (keys.KEK, error)
 
 	Grace      time.Duration // from the asking for an erasure to the destruction; 0 = 72 hours, below 0 = none

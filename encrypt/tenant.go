@@ -41,6 +41,7 @@ type tenant struct {
 	name      string
 	keys      atomic.Pointer[tenantKeys]
 	erasure   atomic.Uint64 // the erasure number that the cached keys are vouched for by
+	admits    atomic.Uint64 // the number under which a key may be cached; ahead of erasure while ended ones are dropped
 	observing chan struct{} // holds one token: who has it may raise erasure
 	loading   chan struct{} // holds one token: who has it may ask the KEK
 
@@ -117,14 +118,11 @@ func (k *Keeper) tenantKeys(ctx context.Context, t *tenant, write bool) (*tenant
 		return tk, nil
 	}
 	usable := tk != nil && now-tk.asked < bound
-	t.mu.Lock()
-	wait := t.failed != nil && now < t.retryAt
-	t.mu.Unlock()
-	if wait {
-		if usable {
+	if err := t.resting(now); err != nil {
+		if usable && errors.Is(err, ErrKMSUnavailable) {
 			return tk, nil
 		}
-		return nil, ErrKMSUnavailable
+		return nil, err
 	}
 	if usable {
 		select {
@@ -143,11 +141,8 @@ func (k *Keeper) tenantKeys(ctx context.Context, t *tenant, write bool) (*tenant
 	if latest := t.keys.Load(); latest != nil && latest != tk {
 		return latest, nil // loaded while we waited
 	}
-	t.mu.Lock()
-	wait = t.failed != nil && now < t.retryAt
-	t.mu.Unlock()
-	if !usable && wait {
-		return nil, ErrKMSUnavailable
+	if err := t.resting(now); err != nil && !usable {
+		return nil, err // it failed while we waited
 	}
 	fresh, err := k.loadTenant(ctx, t, true, write)
 	if err == nil {
@@ -157,6 +152,16 @@ func (k *Keeper) tenantKeys(ctx context.Context, t *tenant, write bool) (*tenant
 		return tk, nil
 	}
 	return nil, err
+}
+
+// resting returns why the KEK did not answer a moment ago: it is left alone for a while then.
+func (t *tenant) resting(now time.Duration) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if now < t.retryAt {
+		return t.failed
+	}
+	return nil
 }
 
 // reload reads the tenant's keys again, unless somebody has since old was read. The KEK is only asked for
@@ -176,7 +181,16 @@ func (k *Keeper) reload(ctx context.Context, t *tenant, old *tenantKeys) (*tenan
 
 // reloadNow reads the tenant's keys again, whoever else has.
 func (k *Keeper) reloadNow(ctx context.Context, t *tenant) (*tenantKeys, error) {
-	return k.reload(ctx, t, t.keys.Load())
+	select {
+	case t.loading <- struct{}{}:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	defer func() { <-t.loading }()
+	t.mu.Lock()
+	t.retryAt = 0 // a job that somebody began does not wait
+	t.mu.Unlock()
+	return k.loadTenant(ctx, t, false, false)
 }
 
 // loadTenant reads, opens and installs the tenant's keys, and for a write makes them for a new tenant.
@@ -233,6 +247,11 @@ func (k *Keeper) readTenant(ctx context.Context, t *tenant, ask, write bool) (*t
 		}
 		e := known[r.ID]
 		if e.aead == nil || e.wrapped != string(r.Wrapped) {
+			if !ask {
+				if err := t.resting(now); err != nil {
+					return nil, err
+				}
+			}
 			if e.aead, err = k.openEpoch(ctx, r); err != nil {
 				return nil, err
 			}
@@ -270,6 +289,7 @@ func (k *Keeper) readTenant(ctx context.Context, t *tenant, ask, write bool) (*t
 	if tk.version == 0 || len(tk.index) == 0 || tk.mac == nil || tk.secret == nil || tk.tomb == nil {
 		return nil, fmt.Errorf("%w: a tenant key", ErrKeyMissing)
 	}
+	t.admits.CompareAndSwap(0, number)
 	t.erasure.CompareAndSwap(0, number)
 	return tk, nil
 }
