@@ -56,8 +56,10 @@ func (k *Keeper) joined(ctx context.Context, v *visit, person [16]byte) ([][16]b
 			if err != nil || n != 16 || !hmac.Equal(r.Wrapped, v.tk.joinMAC(r)) {
 				return nil, fmt.Errorf("%w: join of persons", ErrTampered)
 			}
-			if !slices.Contains(all, other) {
-				all, next = append(all, other), append(next, other)
+			for _, p := range [][16]byte{r.Person, other} { // a join counts from both sides
+				if !slices.Contains(all, p) {
+					all, next = append(all, p), append(next, p)
+				}
 			}
 		}
 	}

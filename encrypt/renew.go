@@ -43,7 +43,9 @@ func (k *Keeper) Renew(ctx context.Context, tenant string) (generation uint32, e
 
 // Retire ends all generations but the newest: the keys of older ones are destroyed, and what is still
 // sealed under them is refused with ErrRetired, also by a process that has them cached, at its next read.
-// progress, which may be nil, hears how many keys have ended. It can be repeated.
+// progress, which may be nil, hears how many keys have ended. It can be repeated. While a person with older
+// keys is blocked it ends nothing, because Reseal passed over them and Spare must be able to bring
+// them back. Errors: ErrBlocked, ErrKMSUnavailable, ErrAuth, ErrKeyMissing, ErrTampered.
 func (k *Keeper) Retire(ctx context.Context, tenant string, progress func(ended int)) error {
 	t, err := k.tenant(tenant)
 	if err != nil {
@@ -56,6 +58,15 @@ func (k *Keeper) Retire(ctx context.Context, tenant string, progress func(ended 
 	newest := tk.newest()
 	if newest == 1 {
 		return nil
+	}
+	blocked, err := k.keys.Find(ctx, tenant, keys.Query{Blocked: true})
+	if err != nil {
+		return err
+	}
+	for i := range blocked {
+		if r := &blocked[i]; generation(r.Version) < newest && len(r.Wrapped) > 0 {
+			return fmt.Errorf("%w: what a person's older keys sealed was not resealed; erase or spare the person first", ErrBlocked)
+		}
 	}
 	ended := 0
 	var after keys.ID
