@@ -2,6 +2,7 @@ package encrypt
 
 import (
 	"encoding"
+	"encoding/json"
 	"fmt"
 	"reflect"
 	"slices"
@@ -21,8 +22,10 @@ type protectedText interface {
 }
 
 var (
+	textType        = reflect.TypeFor[Text]()
 	protectedType   = reflect.TypeFor[protectedText]()
 	marshalerType   = reflect.TypeFor[encoding.TextMarshaler]()
+	jsonType        = reflect.TypeFor[json.Marshaler]()
 	unmarshalerType = reflect.TypeFor[encoding.TextUnmarshaler]()
 	timeType        = reflect.TypeFor[time.Time]()
 	bytesType       = reflect.TypeFor[[]byte]()
@@ -36,6 +39,7 @@ type fieldPlan struct {
 	typ      reflect.Type
 	pointer  bool // a pointer to a scalar; nil = absent
 	text     bool // a protected text type
+	own      bool // it is Text
 	kindByte byte
 	person   []int // reflect path of the person's id; nil = the record's own
 	place    [contextSize]byte
@@ -92,6 +96,9 @@ func NewCodec[T any](opts *CodecOptions) (*Codec[T], error) {
 	}
 	for i := range c.plans {
 		p := &c.plans[i]
+		if err := c.checkField(p); err != nil {
+			return nil, fmt.Errorf("encrypt: codec of %s: field %s: %w", rt, p.GoName, err)
+		}
 		p.place = fieldContext(c.typ, p.Name, string(p.Class))
 		c.fields = append(c.fields, p.Field)
 		if p.Clear {
@@ -172,6 +179,19 @@ func (c *Codec[T]) walk(root, st reflect.Type, path []int, prefix string, opts *
 		}
 		c.byName[p.Name] = len(c.plans)
 		c.plans = append(c.plans, p)
+	}
+	return nil
+}
+
+// checkField checks what a tag says against the fields and compound indexes around it.
+func (c *Codec[T]) checkField(p *fieldPlan) error {
+	if len(p.Indexes) == 0 && (p.Leaks != "" || p.Distinct > 0) {
+		return fmt.Errorf("leaks and distinct are for fields with an index")
+	}
+	for i := range c.plans {
+		if of := &c.plans[i]; p.person != nil && slices.Equal(of.index, p.person) && !of.Clear {
+			return fmt.Errorf("person=%s is sealed, so nobody could know whose key opens this field", p.Person)
+		}
 	}
 	return nil
 }
@@ -274,9 +294,6 @@ func (c *Codec[T]) compileField(root reflect.Type, sf reflect.StructField, tag, 
 	if p.Clear && len(p.Indexes) > 0 {
 		return p, fmt.Errorf("a clear column has no blind index")
 	}
-	if len(p.Indexes) == 0 && (p.Leaks != "" || p.Distinct > 0) {
-		return p, fmt.Errorf("leaks and distinct are for fields with an index")
-	}
 	if len(p.Indexes) > 0 && p.Distinct > 0 && p.Distinct < smallest {
 		return p, fmt.Errorf("an index over %d values shows them all; filter on a clear column instead", p.Distinct)
 	}
@@ -299,7 +316,7 @@ func (p *fieldPlan) kindOf() error {
 		if p.Clear {
 			return fmt.Errorf("protected text cannot be a clear column")
 		}
-		p.text, p.Kind, p.kindByte = true, KindText, kindText
+		p.text, p.own, p.Kind, p.kindByte = true, t == textType, KindText, kindText
 		return nil
 	}
 	if t.Kind() == reflect.Pointer {
@@ -346,6 +363,9 @@ func (p *fieldPlan) kindOf() error {
 		if hidesText(t, make(map[reflect.Type]bool)) {
 			return fmt.Errorf("%s holds protected text, which does not survive JSON", t)
 		}
+		if emptyJSON(t) {
+			return fmt.Errorf("%s shows JSON nothing of what it holds", t)
+		}
 		p.Kind, p.kindByte = KindJSON, kindJSON
 	}
 	return nil
@@ -373,6 +393,23 @@ func hidesText(t reflect.Type, seen map[reflect.Type]bool) bool {
 		}
 	}
 	return false
+}
+
+// emptyJSON tells whether JSON would write every value of t as {}.
+func emptyJSON(t reflect.Type) bool {
+	for t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	if t.Kind() != reflect.Struct || t.NumField() == 0 ||
+		reflect.PointerTo(t).Implements(jsonType) || reflect.PointerTo(t).Implements(marshalerType) {
+		return false
+	}
+	for i := range t.NumField() {
+		if f := t.Field(i); f.IsExported() || f.Anonymous {
+			return false
+		}
+	}
+	return true
 }
 
 func pathCrossesPointer(t reflect.Type, path []int) bool {

@@ -114,6 +114,9 @@ func (s *scratch) free() {
 	if cap(s.plain) > 1<<16 {
 		s.plain = nil
 	}
+	if cap(s.term) > 1<<16 {
+		s.term = nil
+	}
 	s.ad, s.plain, s.term = s.ad[:0], s.plain[:0], s.term[:0]
 	clear(s.steps)
 	clear(s.slots)

@@ -149,6 +149,11 @@ func (c *Codec[T]) compound(x compound, opts *CodecOptions) error {
 		plan.of = append(plan.of, at)
 	}
 	first := &c.plans[plan.of[0]]
+	for _, other := range first.Indexes {
+		if slices.Equal(other.Of, x.of) && other.Normalizer == x.index.Normalizer {
+			return errors.New("declared twice")
+		}
+	}
 	first.Indexes = append(first.Indexes, x.index)
 	first.indexes = append(first.indexes, plan)
 	return nil
@@ -228,7 +233,8 @@ const maxParts = 512
 var errParts = errors.New("encrypt: too long for its index")
 
 // tokens appends the tokens of a field's value, each once: of every index, every version of its normaliser
-// and every version of the index key. text gives the plain text of another field, of compounds.
+// and every version of the index key. text gives the plain text of another field, of compounds; nil leaves those
+// out.
 func (p *fieldPlan) tokens(dst []Token, tk *tenantKeys, sc *scratch, plain string, text func(at int) string) ([]Token, error) {
 	from := len(dst)
 	for i := range p.indexes {
@@ -260,6 +266,25 @@ func (p *fieldPlan) tokens(dst []Token, tk *tenantKeys, sc *scratch, plain strin
 	return dst, nil
 }
 
+// TokensTo appends to dst the index tokens of a text of one field, each once: for those who store fields on
+// their own, beside SealTo. Compound indexes are left out: they need the whole record. Errors as for Seal.
+func (c *Codec[T]) TokensTo(ctx context.Context, k *Keeper, rec *Record, dst []Token, field, text string) ([]Token, error) {
+	p, err := c.textField(field)
+	if err != nil || text == "" {
+		return dst, err
+	}
+	v, err := k.enter(ctx, rec.Tenant, rec.Erasure, true)
+	if err != nil {
+		return dst, err
+	}
+	sc := scratches.Get().(*scratch)
+	defer sc.free()
+	if dst, err = p.tokens(dst, v.tk, sc, text, nil); err != nil {
+		return dst, fieldError(err, p.Name)
+	}
+	return dst, nil
+}
+
 func addToken(dst []Token, from int, t Token) []Token {
 	if slices.Contains(dst[from:], t) {
 		return dst
@@ -272,6 +297,9 @@ func (x *indexPlan) terms(version int, plain string, text func(at int) string) [
 	f := x.versions[version].terms
 	if len(x.of) == 0 {
 		return f(plain)
+	}
+	if text == nil {
+		return nil
 	}
 	values := make([]string, len(x.of))
 	values[0] = plain

@@ -187,12 +187,22 @@ func (c *Codec[T]) openRecord(ctx context.Context, o *opening, sc *scratch, rec 
 		}
 		states[at] = state
 	}
-	// All texts of a record are one string.
+	// All texts of a record are one string, and those of type Text are made together.
 	if len(sc.texts) > 0 {
 		all := string(sc.plain)
+		var own []textValue
 		for i := range sc.texts {
 			t := &sc.texts[i]
-			t.plan.setText(rv.FieldByIndex(t.plan.index), all[t.from:t.to])
+			f := rv.FieldByIndex(t.plan.index)
+			if !t.plan.own || t.from == t.to {
+				t.plan.setText(f, all[t.from:t.to])
+				continue
+			}
+			if own == nil {
+				own = make([]textValue, 0, len(sc.texts)-i)
+			}
+			own = append(own, textValue{value: all[t.from:t.to]})
+			f.Addr().Interface().(*Text).p = &own[len(own)-1]
 		}
 	}
 	return "", nil

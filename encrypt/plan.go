@@ -48,7 +48,7 @@ func (c *Codec[T]) Plan(population int) ([]Leak, error) {
 		}
 		for i := range p.indexes {
 			x := &p.indexes[i]
-			l := Leak{Field: x.refs[0].field, Index: x.Kind + ":" + x.Normalizer, Values: p.values(x, population), Bits: x.Bits}
+			l := Leak{Field: x.refs[0].field, Index: x.Kind + ":" + x.Normalizer, Values: c.values(p, x, population), Bits: x.Bits}
 			l.Candidates = float64(population) / math.Pow(2, min(float64(x.Bits), math.Log2(float64(l.Values))))
 			why := ""
 			switch {
@@ -62,7 +62,7 @@ func (c *Codec[T]) Plan(population int) ([]Leak, error) {
 				switch {
 				case p.Leaks == "":
 					why = "a whole token shows which records share the value: say leaks=equality, or cut it"
-				case x.shape != whole || p.Distinct > 0 && p.Distinct < population/2:
+				case x.shape != whole || l.Values < population/2:
 					why = "values that repeat are indexed by cut tokens"
 				}
 			default:
@@ -78,10 +78,21 @@ func (c *Codec[T]) Plan(population int) ([]Leak, error) {
 }
 
 // values estimates how many different values an index has.
-func (p *fieldPlan) values(x *indexPlan, population int) int {
+func (c *Codec[T]) values(p *fieldPlan, x *indexPlan, population int) int {
 	most := population
-	if p.Distinct > 0 {
+	if p.Distinct > 0 && len(x.of) == 0 {
 		most = min(most, p.Distinct)
+	}
+	if len(x.of) > 0 { // at most every combination
+		all := 1.0
+		for _, at := range x.of {
+			if d := c.plans[at].Distinct; d > 0 {
+				all *= float64(d)
+			} else {
+				all *= float64(population)
+			}
+		}
+		most = int(min(all, float64(population)))
 	}
 	if x.shape == prefixes || x.shape == suffixes { // as digits: the least that n characters can be
 		most = min(most, int(math.Pow(10, float64(min(x.n, 9)))))

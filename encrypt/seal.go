@@ -34,10 +34,13 @@ func (c *Codec[T]) Seal(ctx context.Context, k *Keeper, rec Record, v *T, prev [
 	if err != nil {
 		return Sealed{}, err
 	}
-	if err := k.keysFor(ctx, &visit, sc.slots); err != nil {
+	if err := c.checkKept(ctx, k, &visit, sc.steps); err != nil {
 		return Sealed{}, err
 	}
-	if err := c.checkKept(ctx, k, &visit, sc.steps); err != nil {
+	if err := c.checkCompounds(sc.steps, prev); err != nil {
+		return Sealed{}, err
+	}
+	if err := k.keysFor(ctx, &visit, sc.slots); err != nil {
 		return Sealed{}, err
 	}
 	return c.seal(sc, visit.tk, &rec, rv, sc.steps)
@@ -192,14 +195,14 @@ type sealStep struct {
 	person [16]byte
 	slot   int          // seal anew under the key of this slot; -1 = keep
 	kept   *SealedField // keep this; with a slot: seal its clear data
-	erased bool         // kept because nobody can open it
+	erased bool         // kept, and nobody can open it any more
 	text   string       // what it holds, if it is text
 	to     int          // where its plaintext ends in the scratch
 }
 
 // planSeal decides for each field whether it is sealed, kept or absent.
 func (c *Codec[T]) planSeal(sc *scratch, rec *Record, rv reflect.Value, prev []SealedField, keep []string) error {
-	firstStep, firstSlot := len(sc.steps), len(sc.slots)
+	firstSlot := len(sc.slots)
 	for _, at := range c.sealed {
 		p := &c.plans[at]
 		f := rv.FieldByIndex(p.index)
@@ -226,7 +229,7 @@ func (c *Codec[T]) planSeal(sc *scratch, rec *Record, rv reflect.Value, prev []S
 			i := slices.IndexFunc(prev, func(s SealedField) bool { return s.Name == p.Name })
 			switch {
 			case i >= 0:
-				step.kept, step.erased = &prev[i], state == StateErased
+				step.kept = &prev[i]
 			case state == StateMasked || state == StateErased:
 				return fieldError(ErrNotClear, p.Name) // there must have been a value
 			default:
@@ -246,7 +249,7 @@ func (c *Codec[T]) planSeal(sc *scratch, rec *Record, rv reflect.Value, prev []S
 		}
 		sc.steps = append(sc.steps, step)
 	}
-	return c.checkCompounds(sc.steps[firstStep:])
+	return nil
 }
 
 func addSlot(sc *scratch, from int, person [16]byte, p *fieldPlan) int {
@@ -259,33 +262,39 @@ func addSlot(sc *scratch, from int, person [16]byte, p *fieldPlan) int {
 	return len(sc.slots) - 1
 }
 
-// checkCompounds refuses a record of which one field of a compound index is kept and another not.
-func (c *Codec[T]) checkCompounds(steps []sealStep) error {
-	kept := func(at int) (kept, there bool) {
-		i := slices.IndexFunc(steps, func(s sealStep) bool { return s.at == at })
-		if i < 0 || steps[i].erased {
-			return false, false
-		}
-		return steps[i].slot < 0, true
-	}
+// checkCompounds refuses a record of which one field of a compound index is kept and another is not: its
+// token can neither be kept nor made. What nobody can open any more does not count.
+func (c *Codec[T]) checkCompounds(steps []sealStep, prev []SealedField) error {
 	for i := range steps {
-		for j := range c.plans[steps[i].at].indexes {
-			x := &c.plans[steps[i].at].indexes[j]
-			for _, at := range x.of {
-				first := steps[i].slot < 0
-				if steps[i].erased {
-					break
-				}
-				if other, there := kept(at); there && other != first || !there && first {
-					if first {
-						at = steps[i].at
-					}
+		first := &steps[i]
+		for j := range c.plans[first.at].indexes {
+			for _, at := range c.plans[first.at].indexes[j].of {
+				other := stepOf(steps, at)
+				switch {
+				case first.slot < 0 && first.erased:
+				case first.slot < 0 && (other != nil && other.slot >= 0 || other == nil && stored(prev, c.plans[at].Name)):
+					return fieldError(ErrNotClear, c.plans[first.at].Name)
+				case first.slot >= 0 && other != nil && other.slot < 0 && !other.erased:
 					return fieldError(ErrNotClear, c.plans[at].Name)
 				}
 			}
 		}
 	}
 	return nil
+}
+
+// stepOf returns the step of a plan; nil when its field is absent.
+func stepOf(steps []sealStep, at int) *sealStep {
+	for i := range steps {
+		if steps[i].at == at {
+			return &steps[i]
+		}
+	}
+	return nil
+}
+
+func stored(fields []SealedField, name string) bool {
+	return slices.ContainsFunc(fields, func(f SealedField) bool { return f.Name == name })
 }
 
 // checkKept refuses to keep a ciphertext for a person whose key did not seal it: it would never
@@ -315,7 +324,8 @@ func (c *Codec[T]) checkKept(ctx context.Context, k *Keeper, visit *visit, steps
 		}
 		h, _ := parseHeader(s.kept.Data)
 		_, err := visit.tk.judge(visit.t.name, got[h.key], h.key, s.person)
-		if err != nil && !errors.Is(err, ErrErased) && !errors.Is(err, ErrBlocked) {
+		s.erased = errors.Is(err, ErrErased)
+		if err != nil && !s.erased && !errors.Is(err, ErrBlocked) {
 			return fieldError(err, c.plans[s.at].Name)
 		}
 	}
@@ -381,6 +391,12 @@ func (c *Codec[T]) seal(sc *scratch, tk *tenantKeys, rec *Record, rv reflect.Val
 				s.text = string(plain)
 			}
 			sc.tokens, err = p.tokens(sc.tokens, tk, sc, s.text, func(at int) string {
+				if other := stepOf(steps, at); other != nil && other.kept != nil {
+					if other.slot < 0 {
+						return "" // nobody can open it any more
+					}
+					return string(other.kept.Data) // of an old clear column
+				}
 				return c.plans[at].textOf(rv.FieldByIndex(c.plans[at].index))
 			})
 			if err != nil {

@@ -58,7 +58,7 @@ func (c *Codec[T]) ClearValues(v *T) ([]any, error) {
 			}
 			out[i] = string(b)
 		default:
-			b, err := json.Marshal(f.Interface())
+			b, err := json.Marshal(f.Addr().Interface())
 			if err != nil {
 				return nil, fieldError(errValue, p.Name)
 			}
@@ -217,11 +217,14 @@ func (p *fieldPlan) appendPlain(dst []byte, f reflect.Value) ([]byte, error) {
 		return binary.BigEndian.AppendUint32(dst, uint32(t.Nanosecond())), nil
 	case KindID:
 		b, err := f.Interface().(encoding.TextMarshaler).MarshalText()
-		return append(dst, b...), err
+		if err != nil {
+			return dst, errValue
+		}
+		return append(dst, b...), nil
 	case KindBytes:
 		return append(dst, f.Bytes()...), nil
 	default:
-		v := f.Interface()
+		v := f.Addr().Interface() // so that methods of the pointer are found
 		if p.many {
 			v = exposeMany(f)
 		}
@@ -366,7 +369,10 @@ func (p *fieldPlan) setPlain(f reflect.Value, plain []byte) error {
 		*f.Addr().Interface().(*time.Time) = t
 		return nil
 	case KindID:
-		return f.Addr().Interface().(encoding.TextUnmarshaler).UnmarshalText(plain)
+		if f.Addr().Interface().(encoding.TextUnmarshaler).UnmarshalText(plain) != nil {
+			return errValue // its own error may show the value
+		}
+		return nil
 	case KindBytes:
 		f.SetBytes(bytes.Clone(plain))
 		return nil
