@@ -38,7 +38,8 @@ func (s *Store) checkSecureDelete(ctx context.Context) error {
 // it empties the write-ahead log, once, without waiting for readers; on PostgreSQL it runs VACUUM on the key table.
 // Erase has tried that already. Call it, now and then, when Erase answered [keys.ErrTraces], or to learn
 // whether something is left. Errors: [keys.ErrTraces] while a reader is in the way, and those of the
-// database, such as a missing right to VACUUM.
+// database. PostgreSQL only warns a role that does not own the table, and an old transaction keeps the
+// bytes without any error.
 func (s *Store) Clean(ctx context.Context) error {
 	if s.dialect == dialect.SQLite {
 		return s.truncate(ctx)

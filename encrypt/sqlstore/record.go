@@ -47,7 +47,7 @@ func (s *Store) Find(ctx context.Context, tenant string, q keys.Query) ([]keys.R
 	case q.Tenant:
 		return s.query(ctx, nil, selectKeys+"tenant = ? AND kind IN ('epoch', 'tenant') ORDER BY id", tenant)
 	case q.Blocked:
-		return s.query(ctx, nil, selectKeys+"tenant = ? AND kind = 'person' AND blocked <> 0 ORDER BY id", tenant)
+		return s.query(ctx, nil, selectKeys+"tenant = ? AND kind = 'person' AND blocked <> "+notBlockedText+" ORDER BY id", tenant)
 	case q.All:
 		args := []any{tenant, q.After[:]}
 		text := selectKeys + "tenant = ? AND id > ?"
@@ -116,8 +116,8 @@ func (s *Store) query(ctx context.Context, out []keys.Record, text string, args 
 		copy(r.Person[:], person)
 		copy(r.Epoch[:], epoch)
 		r.Version, r.Number, r.Created = uint32(version), uint64(number), time.Unix(created, 0).UTC()
-		if blocked != 0 {
-			r.Blocked = time.Unix(blocked, 0).UTC()
+		if blocked != notBlocked {
+			r.Blocked = time.Unix(blocked-notBlocked, 0).UTC()
 		}
 		if r.Slot() != slot { // a row that was moved into another's place
 			return nil, fmt.Errorf("%w: key record", keys.ErrTampered)
@@ -134,7 +134,7 @@ func (t *tx) insert(ctx context.Context, records []keys.Record) (added int64, er
 		for i := range part {
 			r := &part[i]
 			args = append(args, r.Tenant, r.ID[:], r.Slot(), string(r.Kind), int64(r.Version), r.Purpose, r.Person[:], string(r.Retention),
-				r.Epoch[:], notNull(r.Wrapped), notNull(r.Commitment), r.Created.Unix(), int64(r.Number), unixOrZero(r.Blocked))
+				r.Epoch[:], notNull(r.Wrapped), notNull(r.Commitment), r.Created.Unix(), int64(r.Number), blockedValue(r.Blocked))
 		}
 		n, err := t.exec(ctx, "INSERT INTO encrypt_key ("+columns+") VALUES "+
 			dialect.Placeholders(len(part), columnCount)+" ON CONFLICT DO NOTHING", args...)
@@ -153,9 +153,16 @@ func notNull(b []byte) []byte {
 	return b
 }
 
-func unixOrZero(t time.Time) int64 {
+// The column blocked counts Unix seconds from notBlocked. SQLite writes small numbers in fewer bytes, and a
+// row that grows may move to another page: these numbers all take eight.
+const (
+	notBlocked     = 1 << 62
+	notBlockedText = "4611686018427387904" // the indexes of the migrations name it
+)
+
+func blockedValue(t time.Time) int64 {
 	if t.IsZero() {
-		return 0
+		return notBlocked
 	}
-	return t.Unix()
+	return notBlocked + t.Unix()
 }

@@ -1,6 +1,6 @@
 -- +goose Up
-ALTER TABLE encrypt_key ADD COLUMN blocked BIGINT NOT NULL DEFAULT 0;
-CREATE INDEX encrypt_key_blocked ON encrypt_key (tenant, id) WHERE kind = 'person' AND blocked <> 0;
+ALTER TABLE encrypt_key ADD COLUMN blocked BIGINT NOT NULL DEFAULT 4611686018427387904;
+CREATE INDEX encrypt_key_blocked ON encrypt_key (tenant, id) WHERE kind = 'person' AND blocked <> 4611686018427387904;
 CREATE INDEX encrypt_key_join ON encrypt_key (tenant, person) WHERE kind = 'join';
 CREATE INDEX encrypt_key_joined ON encrypt_key (tenant, purpose) WHERE kind = 'join';
 CREATE INDEX encrypt_key_alive ON encrypt_key (tenant, id) WHERE kind = 'epoch';
