@@ -247,12 +247,18 @@ func (g *Guard) abort(ctx context.Context, tenant, actor string, index uint64) e
 // Authorize decides on a function that is no record, such as "backup" or "log", and logs the answer
 // before it returns: nil, or an *authz.DeniedError.
 func (g *Guard) Authorize(ctx context.Context, c Caller, action authz.Action, function string) error {
+	_, err := g.authorize(ctx, c, action, function)
+	return err
+}
+
+// authorize is Authorize for whom the decision matters beyond its answer.
+func (g *Guard) authorize(ctx context.Context, c Caller, action authz.Action, function string) (authz.Decision, error) {
 	d, err := g.policy.Decide(ctx, authz.Request{
 		Subject: c.Subject, Action: action, Environment: c.Environment,
 		Resource: authz.Resource{Tenant: c.Subject.Tenant, Type: function},
 	})
 	if err != nil {
-		return fmt.Errorf("guard: %w", err)
+		return d, fmt.Errorf("guard: %w", err)
 	}
 	denial := d.Proceed(c.met()...)
 	e := c.event(function, action, d)
@@ -260,9 +266,9 @@ func (g *Guard) Authorize(ctx context.Context, c Caller, action authz.Action, fu
 		e.Outcome = audit.Denied
 	}
 	if _, err := g.log.Append(ctx, e); err != nil {
-		return fmt.Errorf("guard: no log, no data: %w", err)
+		return d, fmt.Errorf("guard: no log, no data: %w", err)
 	}
-	return denial
+	return d, denial
 }
 
 // Events returns events of the log to who may read it, newest first, below index before. The reading
@@ -294,6 +300,7 @@ var activities = map[authz.Action]audit.Activity{
 	authz.List: audit.List, authz.Read: audit.Read, authz.Search: audit.Search, authz.Create: audit.Create,
 	authz.Update: audit.Update, authz.Delete: audit.Delete, authz.Restore: audit.Restore,
 	authz.Reveal: audit.Decrypt, authz.Import: audit.Import, authz.Export: audit.Export, authz.Manage: audit.Configure,
+	reseal: audit.Update,
 }
 
 // event begins an event about an action of the caller.

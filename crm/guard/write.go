@@ -155,14 +155,8 @@ func (r *Records[T]) build(ctx context.Context, c Caller, v *T, sealed encrypt.S
 	}
 	row := crm.Row{
 		Tenant: c.Subject.Tenant, Type: r.typ, ID: h.ID, Version: h.Version, Deleted: h.Deleted,
-		Persons: []crm.UUID{h.Person}, Clear: make([]crm.Value, len(values)), Sealed: rowSealed(sealed.Fields),
+		Persons: persons(h.Person, sealed.Persons), Clear: make([]crm.Value, len(values)), Sealed: rowSealed(sealed.Fields),
 	}
-	for _, p := range sealed.Persons {
-		if crm.UUID(p) != h.Person {
-			row.Persons = append(row.Persons, p)
-		}
-	}
-	slices.SortFunc(row.Persons[1:], func(a, b crm.UUID) int { return bytes.Compare(a[:], b[:]) })
 	for i, a := range values {
 		value, ok := crm.ValueOf(a)
 		if !ok {
@@ -171,6 +165,18 @@ func (r *Records[T]) build(ctx context.Context, c Caller, v *T, sealed encrypt.S
 		row.Clear[i] = value
 	}
 	return r.seal(ctx, row, expect)
+}
+
+// persons lists whose keys seal a row: the record's own person, then the others, ascending.
+func persons(own crm.UUID, sealed [][16]byte) []crm.UUID {
+	all := []crm.UUID{own}
+	for _, p := range sealed {
+		if crm.UUID(p) != own {
+			all = append(all, p)
+		}
+	}
+	slices.SortFunc(all[1:], func(a, b crm.UUID) int { return bytes.Compare(a[:], b[:]) })
+	return all
 }
 
 // seal adds digest and MAC to a row.
