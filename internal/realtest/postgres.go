@@ -41,6 +41,51 @@ func Postgres(t testing.TB) *PostgresServer {
 	return p
 }
 
+// PostgresOptions of PostgresWith.
+type PostgresOptions struct {
+	Settings []string // such as "archive_mode=on"; paths are relative to Dir; nil = none
+	Backup   string   // a copy of a data folder to start from, as pg_basebackup makes it; "" = a new cluster
+	Database string   // with Backup: the database to open
+}
+
+// PostgresWith returns a fresh database on a private cluster of its own, which ends with the test. It
+// skips or fails as Postgres does.
+func PostgresWith(t testing.TB, opts PostgresOptions) *PostgresServer {
+	t.Helper()
+	c, err := newCluster(opts)
+	Require(t, "postgres", err)
+	t.Cleanup(func() {
+		c.stop(syscall.SIGQUIT)
+		os.RemoveAll(c.dir)
+	})
+	p := &PostgresServer{cluster: c, Dir: filepath.Join(c.dir, "data")}
+	if err := c.start(); err != nil {
+		t.Fatal(err)
+	}
+	name := opts.Database
+	if opts.Backup == "" {
+		name = "crmguard"
+		out, err := p.Command("createdb", name).CombinedOutput()
+		if err != nil {
+			t.Fatalf("createdb: %v: %s", err, out)
+		}
+	}
+	p.DSN = c.url(name)
+	if p.DB, err = sql.Open("pgx", p.DSN); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { p.DB.Close() })
+	return p
+}
+
+// Command is a program of the server's own folder, such as pg_basebackup, that connects to it, as the
+// user and in the folder above Dir that belong to the server.
+func (p *PostgresServer) Command(name string, args ...string) *exec.Cmd {
+	cmd := p.cluster.command(name, args...)
+	cmd.Env = append(cmd.Env, "PGHOST="+p.cluster.dir, "PGUSER=postgres")
+	return cmd
+}
+
 var databases atomic.Int64
 
 func newPostgres(t testing.TB) (*PostgresServer, error) {
@@ -127,15 +172,16 @@ func (p *PostgresServer) Start(t testing.TB) {
 type cluster struct {
 	dir, bin string
 	as       *syscall.SysProcAttr
+	settings []string
 
 	mu    sync.Mutex
 	cmd   *exec.Cmd
 	ended chan struct{} // closed when cmd has ended
 }
 
-var sharedCluster = sync.OnceValues(newCluster)
+var sharedCluster = sync.OnceValues(func() (*cluster, error) { return newCluster(PostgresOptions{}) })
 
-func newCluster() (*cluster, error) {
+func newCluster(opts PostgresOptions) (*cluster, error) {
 	bin, err := postgresFolder()
 	if err != nil {
 		return nil, err
@@ -145,7 +191,7 @@ func newCluster() (*cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &cluster{dir: dir, bin: bin, as: &syscall.SysProcAttr{Setpgid: true}}
+	c := &cluster{dir: dir, bin: bin, as: &syscall.SysProcAttr{Setpgid: true}, settings: opts.Settings}
 	if os.Getuid() == 0 { // the server refuses root
 		uid, gid, err := unprivileged()
 		if err != nil {
@@ -158,6 +204,14 @@ func newCluster() (*cluster, error) {
 	}
 	if err := c.janitor(); err != nil {
 		return nil, err
+	}
+	if opts.Backup != "" {
+		cp := c.command("cp", "-a", opts.Backup, "data")
+		cp.Path = "/bin/cp"
+		if out, err := cp.CombinedOutput(); err != nil {
+			return nil, fmt.Errorf("copy of a backup: %w: %s", err, out)
+		}
+		return c, nil
 	}
 	initdb := c.command("initdb", "-D", "data", "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync")
 	if out, err := initdb.CombinedOutput(); err != nil {
@@ -174,6 +228,9 @@ func postgresFolder() (string, error) {
 		return v(b) - v(a)
 	})
 	if path, err := exec.LookPath("postgres"); err == nil {
+		if real, err := filepath.EvalSymlinks(path); err == nil {
+			path = real // the other programs are beside the real one
+		}
 		found = append([]string{path}, found...)
 	}
 	for _, path := range found {
@@ -246,7 +303,11 @@ func (c *cluster) start() error {
 		return err
 	}
 	defer out.Close()
-	cmd := c.command("postgres", "-D", "data", "-k", c.dir, "-c", "listen_addresses=")
+	args := []string{"-D", "data", "-k", c.dir, "-c", "listen_addresses="}
+	for _, s := range c.settings {
+		args = append(args, "-c", s)
+	}
+	cmd := c.command("postgres", args...)
 	cmd.Stdout, cmd.Stderr = out, out
 	if err := cmd.Start(); err != nil {
 		return err
