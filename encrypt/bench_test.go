@@ -114,3 +114,23 @@ func BenchmarkRecord(b *testing.B) {
 		}
 	})
 }
+
+func BenchmarkTokensTo(b *testing.B) {
+	c, err := encrypt.NewCodec[note](codecOptions())
+	if err != nil {
+		b.Fatal(err)
+	}
+	k := newKeeper(b, newKEK(b), keys.NewMemory(), nil)
+	r := rec
+	r.Erasure = 1
+	if _, err := c.SealTo(ctx, k, &r, nil, "body", []byte("x")); err != nil {
+		b.Fatal(err)
+	}
+	dst := make([]encrypt.Token, 0, 8)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := c.TokensTo(ctx, k, &r, dst[:0], "body", "+8613800138000"); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -92,6 +92,11 @@ func (c *Codec[T]) indexPlan(name string, x Index, opts *CodecOptions) (indexPla
 	if len(p.versions) == 0 {
 		return p, fmt.Errorf("unknown normaliser %q", x.Normalizer)
 	}
+	for i := range p.versions[1:] {
+		if p.versions[i].name == p.versions[i+1].name {
+			return p, fmt.Errorf("normaliser %q is given twice", p.versions[i].name)
+		}
+	}
 	var err error
 	if p.shape, p.n, err = parseKind(x.Kind); err != nil {
 		return p, err
@@ -397,12 +402,12 @@ func (c *Codec[T]) group(q *Query, tk *tenantKeys, sc *scratch, x *indexPlan, ve
 	for _, term := range terms {
 		var all []string
 		x.cut(term, func(part string) {
-			if !slices.Contains(all, part) {
+			if len(all) <= maxParts && !slices.Contains(all, part) {
 				all = append(all, part)
 			}
 		})
-		if len(all) == 0 {
-			return ErrUnsupported // too short for this index: it could match what no token finds
+		if len(all) == 0 || len(all) > maxParts {
+			return ErrUnsupported // too short: it could match what no token finds; or longer than any value
 		}
 		parts = append(parts, all)
 	}

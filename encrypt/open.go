@@ -54,12 +54,12 @@ func (c *Codec[T]) openAll(ctx context.Context, k *Keeper, recs []Record, fields
 	sc := scratches.Get().(*scratch)
 	defer sc.free()
 	sc.wanted = append(sc.wanted[:0], make([]bool, len(c.plans))...)
-	for _, n := range names {
-		at, ok := c.byName[n]
-		if !ok || c.plans[at].Clear {
+	for i, n := range names {
+		place := c.lookup(n, i)
+		if place < 0 {
 			return c.known(names)
 		}
-		sc.wanted[at] = true
+		sc.wanted[c.sealed[place]] = true
 	}
 	told := recs[0].Erasure
 	sealed := false
@@ -159,9 +159,15 @@ func (c *Codec[T]) prefetch(ctx context.Context, o *opening, sc *scratch, recs [
 // field's name.
 func (c *Codec[T]) openRecord(ctx context.Context, o *opening, sc *scratch, rec *Record, fields []SealedField, rv reflect.Value, states []State) (string, error) {
 	sc.at = append(sc.at[:0], make([]int, len(c.plans))...)
+	guess := 0
 	for i := range fields {
-		at, ok := c.byName[fields[i].Name]
-		if !ok || !sc.wanted[at] {
+		place := c.lookup(fields[i].Name, guess)
+		if place < 0 {
+			continue
+		}
+		guess = place + 1 // both are sorted by name
+		at := c.sealed[place]
+		if !sc.wanted[at] {
 			continue
 		}
 		if sc.at[at] != 0 {

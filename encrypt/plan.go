@@ -49,7 +49,7 @@ func (c *Codec[T]) Plan(population int) ([]Leak, error) {
 		for i := range p.indexes {
 			x := &p.indexes[i]
 			l := Leak{Field: x.refs[0].field, Index: x.Kind + ":" + x.Normalizer, Values: c.values(p, x, population), Bits: x.Bits}
-			l.Candidates = float64(population) / math.Pow(2, min(float64(x.Bits), math.Log2(float64(l.Values))))
+			l.Candidates = float64(population) / min(math.Pow(2, float64(x.Bits)), float64(l.Values))
 			why := ""
 			switch {
 			case x.shape == ngrams:

@@ -111,17 +111,17 @@ func (c *Codec[T]) SealTo(ctx context.Context, k *Keeper, rec *Record, dst []byt
 		key = slots[0].key
 	}
 	key.sealed.Add(1)
-	dst = grow(dst, overhead+len(text)+adSize)
+	sc := scratches.Get().(*scratch)
+	dst = grow(dst, overhead+len(text))
 	at := len(dst)
 	dst = appendHeader(dst, p.kindByte, key.id)
-	head := dst[at:]
+	sc.ad = fieldAD(sc.ad[:0], dst[at:], &p.place, &rec.ID)
 	dst = dst[:at+headerSize+nonceSize]
 	nonce := dst[at+headerSize:]
 	rand.Read(nonce)
-	// The associated data lies behind where the ciphertext will end.
-	end := len(dst) + len(text) + tagSize
-	ad := fieldAD(dst[end:end:end+adSize], head, &p.place, &rec.ID)
-	return key.field.Seal(dst, nonce, text, ad), nil
+	dst = key.field.Seal(dst, nonce, text, sc.ad)
+	scratches.Put(sc) // it holds no plaintext
+	return dst, nil
 }
 
 // OpenTo appends to dst the text of one sealed field, as SealTo and Seal write it. rec.Person is whose
@@ -146,11 +146,10 @@ func (c *Codec[T]) OpenTo(ctx context.Context, k *Keeper, rec *Record, dst []byt
 			return dst, err
 		}
 	}
-	n := len(sealed) - overhead
-	dst = grow(dst, n+adSize)
-	end := len(dst) + n
-	ad := fieldAD(dst[end:end:end+adSize], sealed[:headerSize], &p.place, &rec.ID)
-	out, err := key.field.Open(dst, sealed[headerSize:headerSize+nonceSize], sealed[headerSize+nonceSize:], ad)
+	sc := scratches.Get().(*scratch)
+	sc.ad = fieldAD(sc.ad[:0], sealed[:headerSize], &p.place, &rec.ID)
+	out, err := key.field.Open(dst, sealed[headerSize:headerSize+nonceSize], sealed[headerSize+nonceSize:], sc.ad)
+	scratches.Put(sc) // it holds no plaintext
 	if err != nil {
 		return dst, ErrTampered
 	}
@@ -167,12 +166,32 @@ func grow(dst []byte, n int) []byte {
 
 // textField returns the plan of a sealed field of text or bytes.
 func (c *Codec[T]) textField(field string) (*fieldPlan, error) {
-	if at, ok := c.byName[field]; ok {
-		if p := &c.plans[at]; !p.Clear && (p.Kind == KindText || p.Kind == KindBytes) {
+	if at := c.lookup(field, 0); at >= 0 {
+		if p := &c.plans[c.sealed[at]]; p.Kind == KindText || p.Kind == KindBytes {
 			return p, nil
 		}
 	}
 	return nil, fmt.Errorf("encrypt: type %s has no sealed text %s", c.typ, field)
+}
+
+// lookup returns the place of a sealed field in c.sealed, -1 when there is none. guess is the place where it
+// probably is.
+func (c *Codec[T]) lookup(field string, guess int) int {
+	if guess < len(c.names) && c.names[guess] == field {
+		return guess
+	}
+	if len(c.names) > 12 {
+		if at, ok := slices.BinarySearch(c.names, field); ok {
+			return at
+		}
+		return -1
+	}
+	for i := range c.names {
+		if c.names[i] == field {
+			return i
+		}
+	}
+	return -1
 }
 
 func errNoPerson(field string) error {

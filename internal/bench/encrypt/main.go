@@ -1,23 +1,131 @@
-// Command encrypt compares a sealed 64-byte field with AES-256-GCM of the standard library.
+// Command encrypt measures package encrypt beside the standard library, Tink and a real Vault, in one run.
 //
-//	go run -C internal/bench ./encrypt
+//	go run -C internal/bench ./encrypt            a minute, and another for a million keys
+//	go run -C internal/bench ./encrypt -quick     without the million
 package main
 
 import (
 	"context"
+	"errors"
+	"flag"
+	"fmt"
 	"log"
 	"os"
+	"runtime"
+	"testing"
+	"time"
 
+	"github.com/crmguard/crmguard/encrypt/vault"
 	"github.com/crmguard/crmguard/internal/bench/encryptbench"
 	"github.com/crmguard/crmguard/internal/bench/measure"
+	"github.com/crmguard/crmguard/internal/realtest"
 )
 
 func main() {
-	figures, err := encryptbench.Run(context.Background(), measure.Options{})
-	if err != nil {
+	quick := flag.Bool("quick", false, "leave out the million keys")
+	testing.Init()
+	flag.Parse()
+	if err := run(context.Background(), *quick); err != nil {
 		log.Fatal(err)
 	}
+}
+
+func run(ctx context.Context, quick bool) error {
+	fmt.Printf("%s, %s/%s, %d CPUs\n\n", runtime.Version(), runtime.GOOS, runtime.GOARCH, runtime.NumCPU())
+	figures, err := encryptbench.Run(ctx, measure.Options{})
+	if err != nil {
+		return err
+	}
+	streams, err := encryptbench.Streams(ctx, 64<<20, measure.Options{Rounds: 9, Round: 200 * time.Millisecond})
+	if err != nil {
+		return err
+	}
+	figures = append(figures, streams...)
+	var lines []string
+	err = withVault(ctx, func(kek *vault.KEK) error {
+		vault, line, err := encryptbench.Vault(ctx, kek, 100_000, measure.Options{Rounds: 9})
+		figures, lines = append(figures, vault...), append(lines, line)
+		return err
+	})
+	if err != nil {
+		lines = append(lines, "against Vault: not measured: "+err.Error())
+	}
 	if err := measure.Print(os.Stdout, figures); err != nil {
-		log.Fatal(err)
+		return err
+	}
+	cold, err := encryptbench.Cold(ctx, 100_000)
+	if err != nil {
+		return err
+	}
+	lines = append(lines, cold)
+	if !quick {
+		memory, err := encryptbench.Memory(ctx, 1_000_000, 50_000)
+		if err != nil {
+			return err
+		}
+		lines = append(lines, memory)
+	}
+	fmt.Println()
+	for _, l := range lines {
+		fmt.Println(l)
+	}
+	return nil
+}
+
+// withVault runs f against a real Vault on loopback.
+func withVault(ctx context.Context, f func(*vault.KEK) error) (err error) {
+	b := &bench{}
+	defer b.end()
+	defer func() {
+		if r := recover(); r != nil {
+			if r != errStopped { //nolint:errorlint // a panic value
+				panic(r)
+			}
+			err = b.err
+		}
+	}()
+	server := realtest.Vault(b)
+	kek, err := vault.Open(ctx, vault.Config{Key: "bench", Address: server.Addr, Token: server.Root})
+	if err != nil {
+		return err
+	}
+	defer kek.Close()
+	return f(kek)
+}
+
+// bench lets a program use the servers of the tests.
+type bench struct {
+	testing.TB
+	cleanups []func()
+	err      error
+}
+
+var errStopped = errors.New("stopped")
+
+func (b *bench) Helper()                  {}
+func (b *bench) Cleanup(f func())         { b.cleanups = append(b.cleanups, f) }
+func (b *bench) Logf(string, ...any)      {}
+func (b *bench) Name() string             { return "bench" }
+func (b *bench) Context() context.Context { return context.Background() }
+
+func (b *bench) TempDir() string {
+	dir, err := os.MkdirTemp("", "bench")
+	if err != nil {
+		b.Fatalf("%v", err)
+	}
+	b.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
+func (b *bench) Fatalf(format string, args ...any) {
+	b.err = fmt.Errorf(format, args...)
+	panic(errStopped)
+}
+
+func (b *bench) Skipf(format string, args ...any) { b.Fatalf(format, args...) }
+
+func (b *bench) end() {
+	for i := len(b.cleanups) - 1; i >= 0; i-- {
+		b.cleanups[i]()
 	}
 }
