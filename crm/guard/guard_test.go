@@ -33,11 +33,9 @@ type store struct {
 	crm.Store
 	bend  func(rows []crm.Row)
 	apply func(b crm.Batch) error
-	reads int
 }
 
 func (s *store) Load(ctx context.Context, tenant, typ string, ids []crm.UUID) ([]crm.Row, error) {
-	s.reads++
 	rows, err := s.Store.Load(ctx, tenant, typ, ids)
 	if s.bend != nil {
 		s.bend(rows)
@@ -46,7 +44,6 @@ func (s *store) Load(ctx context.Context, tenant, typ string, ids []crm.UUID) ([
 }
 
 func (s *store) List(ctx context.Context, q crm.Query) (crm.Page, error) {
-	s.reads++
 	p, err := s.Store.List(ctx, q)
 	if s.bend != nil {
 		s.bend(p.Rows)
@@ -103,11 +100,17 @@ func (s sealer) OpenOpening(ctx context.Context, tenant string, person [16]byte,
 
 func newRig(t testing.TB) *rig {
 	t.Helper()
+	return newRigOn(t, memstore.New(), keys.NewMemory(), nil)
+}
+
+// newRigOn is newRig over these stores.
+func newRigOn(t testing.TB, rows crm.Store, keyStore keys.Store, opts *encrypt.Options) *rig {
+	t.Helper()
 	ctx := t.Context()
 	kek, err := localkek.Open(filepath.Join(t.TempDir(), "kek"), nil)
 	require.NoError(t, err)
-	r := &rig{store: &store{Store: memstore.New()}}
-	r.keeper, err = encrypt.NewKeeper(kek, keys.NewMemory(), nil)
+	r := &rig{store: &store{Store: rows}}
+	r.keeper, err = encrypt.NewKeeper(kek, keyStore, opts)
 	require.NoError(t, err)
 	signer, err := audit.NewEd25519Signer("test/log", ed25519.NewKeyFromSeed(make([]byte, 32)))
 	require.NoError(t, err)

@@ -35,6 +35,10 @@ type Page[T any] struct {
 
 // Get returns one record. Errors: crm.ErrNotFound, also for a record that the caller may not read.
 func (r *Records[T]) Get(ctx context.Context, c Caller, id crm.UUID) (View[T], error) {
+	return again(func() (View[T], error) { return r.get(ctx, c, id) })
+}
+
+func (r *Records[T]) get(ctx context.Context, c Caller, id crm.UUID) (View[T], error) {
 	row, err := r.load(ctx, c, id)
 	if err != nil {
 		return View[T]{}, err
@@ -44,6 +48,16 @@ func (r *Records[T]) Get(ctx context.Context, c Caller, id crm.UUID) (View[T], e
 		return View[T]{}, err
 	}
 	return r.open(ctx, c, authz.Read, row, d)
+}
+
+// again does an operation a second time when the key of a row has ended since the row was read: the row
+// is under a newer one by then.
+func again[V any](do func() (V, error)) (V, error) {
+	v, err := do()
+	if errors.Is(err, encrypt.ErrRetired) {
+		return do()
+	}
+	return v, err
 }
 
 // load returns an authentic row of the caller's tenant, or crm.ErrNotFound.
@@ -207,6 +221,10 @@ func (r *Records[T]) conceal(v *View[T], d authz.Decision) error {
 // Reveal returns one field in clear, where the policy allows it for the reason that the caller gives.
 // The log keeps the reason under the record's person.
 func (r *Records[T]) Reveal(ctx context.Context, c Caller, id crm.UUID, field string) (View[T], error) {
+	return again(func() (View[T], error) { return r.reveal(ctx, c, id, field) })
+}
+
+func (r *Records[T]) reveal(ctx context.Context, c Caller, id crm.UUID, field string) (View[T], error) {
 	var none View[T]
 	f, ok := r.field(field)
 	if !ok {
@@ -257,6 +275,10 @@ func (r *Records[T]) Reveal(ctx context.Context, c Caller, id crm.UUID, field st
 // List returns one page of the records that the caller may list. A field that the policy does not
 // open can be neither filtered nor sorted.
 func (r *Records[T]) List(ctx context.Context, c Caller, q Query) (Page[T], error) {
+	return again(func() (Page[T], error) { return r.list(ctx, c, q) })
+}
+
+func (r *Records[T]) list(ctx context.Context, c Caller, q Query) (Page[T], error) {
 	d := r.g.decider(c, authz.List)
 	sq, err := r.prepare(ctx, c, authz.List, d, q)
 	if err != nil {
@@ -382,6 +404,10 @@ type probe struct {
 // tell. Candidates are opened to compare them, and logged like what is found. Errors: encrypt.ErrUnsupported,
 // ErrBroad, ErrQuota.
 func (r *Records[T]) Search(ctx context.Context, c Caller, term string, limit int, fields ...string) (Page[T], error) {
+	return again(func() (Page[T], error) { return r.search(ctx, c, term, limit, fields) })
+}
+
+func (r *Records[T]) search(ctx context.Context, c Caller, term string, limit int, fields []string) (Page[T], error) {
 	d := r.g.decider(c, authz.Search)
 	sq, err := r.prepare(ctx, c, authz.Search, d, Query{Limit: limit})
 	if err != nil {
@@ -601,6 +627,10 @@ func (r *Records[T]) GetAll(ctx context.Context, c Caller, ids []crm.UUID) ([]Vi
 	if len(ids) > 200 {
 		return nil, errors.New("guard: at most 200 records at once")
 	}
+	return again(func() ([]View[T], error) { return r.getAll(ctx, c, ids) })
+}
+
+func (r *Records[T]) getAll(ctx context.Context, c Caller, ids []crm.UUID) ([]View[T], error) {
 	rows, err := r.g.store.Load(ctx, c.Subject.Tenant, r.typ, ids)
 	if err != nil {
 		return nil, fmt.Errorf("guard: %w", err)

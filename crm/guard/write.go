@@ -275,6 +275,10 @@ func (r *Records[T]) writable(v, prev *T, d authz.Decision) error {
 // value. Errors: crm.ErrNotFound, crm.ErrConflict when another version is stored, *crm.InvalidError,
 // *crm.TransitionError, *authz.DeniedError.
 func (r *Records[T]) Update(ctx context.Context, c Caller, v *T) (View[T], error) {
+	return again(func() (View[T], error) { return r.update(ctx, c, v) })
+}
+
+func (r *Records[T]) update(ctx context.Context, c Caller, v *T) (View[T], error) {
 	var none View[T]
 	h := r.header(v)
 	row, d, err := r.mayChange(ctx, c, authz.Update, h.ID)
