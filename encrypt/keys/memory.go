@@ -21,6 +21,8 @@ type memoryTenant struct {
 	records map[ID]*Record
 	slots   map[string]ID
 	persons map[[16]byte][]ID // person keys and joins; a join is listed under both
+	roots   []ID              // epoch and tenant keys
+	blocked map[ID]bool       // person keys that may be blocked
 	tombs   []ID              // in the order of their numbers
 	order   []ID              // of all records, by id when sorted is true; no record ever leaves
 	sorted  bool
@@ -34,7 +36,8 @@ func (m *Memory) tenant(name string) *memoryTenant {
 	t := m.tenants[name]
 	if t == nil {
 		t = &memoryTenant{
-			records: make(map[ID]*Record), slots: make(map[string]ID), persons: make(map[[16]byte][]ID), number: 1,
+			records: make(map[ID]*Record), slots: make(map[string]ID), persons: make(map[[16]byte][]ID),
+			blocked: make(map[ID]bool), number: 1,
 		}
 		m.tenants[name] = t
 	}
@@ -46,13 +49,12 @@ func (m *Memory) Find(ctx context.Context, tenant string, q Query) ([]Record, er
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	// Queries by id and person share the lock; the others may have to sort the ids first.
-	if q.IDs != nil || q.Persons != nil || q.Joins != nil {
-		m.mu.RLock()
-		defer m.mu.RUnlock()
-	} else {
+	if q.All { // it may have to sort the ids first
 		m.mu.Lock()
 		defer m.mu.Unlock()
+	} else {
+		m.mu.RLock()
+		defer m.mu.RUnlock()
 	}
 	t := m.tenants[tenant]
 	if t == nil {
@@ -82,9 +84,13 @@ func (m *Memory) Find(ctx context.Context, tenant string, q Query) ([]Record, er
 		ofPersons(q.Persons, PersonKey)
 	case q.Joins != nil:
 		ofPersons(q.Joins, Join)
-	case q.Tenant, q.Blocked:
-		for id, r := range t.records {
-			if q.Tenant && (r.Kind == EpochKey || r.Kind == TenantKey) || q.Blocked && r.Kind == PersonKey && !r.Blocked.IsZero() {
+	case q.Tenant:
+		for _, id := range t.roots {
+			add(id)
+		}
+	case q.Blocked:
+		for id := range t.blocked {
+			if r := t.records[id]; r.Kind == PersonKey && !r.Blocked.IsZero() {
 				add(id)
 			}
 		}
@@ -138,7 +144,12 @@ func (t *memoryTenant) put(r *Record) {
 	t.records[r.ID], t.slots[r.Slot()] = r, r.ID
 	t.order, t.sorted = append(t.order, r.ID), false
 	switch r.Kind {
+	case EpochKey, TenantKey:
+		t.roots = append(t.roots, r.ID)
 	case PersonKey:
+		if !r.Blocked.IsZero() {
+			t.blocked[r.ID] = true
+		}
 		t.persons[r.Person] = append(t.persons[r.Person], r.ID)
 	case Join:
 		t.persons[r.Person] = append(t.persons[r.Person], r.ID)
@@ -292,7 +303,7 @@ func (m *Memory) Block(ctx context.Context, tenant string, ids []ID, at time.Tim
 	raise := false
 	for _, id := range ids {
 		if r, ok := t.records[id]; ok && r.Kind == PersonKey && !r.Blocked.Equal(at) {
-			r.Blocked, raise = at, true
+			r.Blocked, t.blocked[id], raise = at, true, true
 		}
 	}
 	if raise {
@@ -321,6 +332,7 @@ func (m *Memory) Erase(ctx context.Context, tenant string, tombstones []Record) 
 		case old.Kind == PersonKey:
 			clear(old.Wrapped)
 			delete(t.slots, old.Slot())
+			delete(t.blocked, r.ID)
 			t.persons[old.Person] = slices.DeleteFunc(t.persons[old.Person], func(id ID) bool { return id == r.ID })
 			if len(t.persons[old.Person]) == 0 {
 				delete(t.persons, old.Person)
@@ -360,9 +372,9 @@ func (m *Memory) Epochs(ctx context.Context) ([]Record, error) {
 	defer m.mu.RUnlock()
 	var out []Record
 	for _, t := range m.tenants {
-		for _, r := range t.records {
-			if r.Kind == EpochKey && len(r.Wrapped) > 0 {
-				out = append(out, r.clone())
+		for _, id := range t.roots {
+			if t.alive(id) {
+				out = append(out, t.records[id].clone())
 			}
 		}
 	}

@@ -1,0 +1,59 @@
+package sqlstore_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log"
+	"os"
+	"path/filepath"
+
+	"github.com/crmguard/crmguard/encrypt"
+	"github.com/crmguard/crmguard/encrypt/keys"
+	"github.com/crmguard/crmguard/encrypt/localkek"
+	"github.com/crmguard/crmguard/encrypt/sqlstore"
+	"github.com/crmguard/crmguard/internal/dialect"
+)
+
+func ExampleOpen() {
+	ctx := context.Background()
+	dir, err := os.MkdirTemp("", "keys")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	w, r, err := dialect.OpenSQLite(ctx, filepath.Join(dir, "keys.db")) // or two *sql.DB of your own
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer w.Close()
+	defer r.Close()
+	store, err := sqlstore.Open(ctx, w, "sqlite", &sqlstore.Options{Reads: r})
+	if err != nil {
+		log.Fatal(err)
+	}
+	kek, err := localkek.Open(filepath.Join(dir, "kek"), nil) // in earnest: encrypt/vault
+	if err != nil {
+		log.Fatal(err)
+	}
+	keeper, err := encrypt.NewKeeper(kek, store, &encrypt.Options{Grace: -1})
+	if err != nil {
+		log.Fatal(err)
+	}
+
+	person := [16]byte{1}
+	sealed, err := keeper.SealFor(ctx, "acme", person, "file", nil, []byte("a contract"))
+	if err != nil {
+		log.Fatal(err)
+	}
+	_, err = keeper.Erase(ctx, "acme", person, nil)
+	if errors.Is(err, keys.ErrTraces) {
+		err = store.Clean(ctx) // erased, but a reader kept the old bytes of the key: try again later
+	}
+	if err != nil {
+		log.Fatal(err)
+	}
+	_, err = keeper.OpenFor(ctx, "acme", person, "file", nil, sealed)
+	fmt.Println(errors.Is(err, encrypt.ErrErased))
+	// Output: true
+}
