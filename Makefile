@@ -9,7 +9,7 @@ export CGO_ENABLED ?= 0
 
 .PHONY: help
 help: ## list the targets
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: test
 test: ## all tests of the module; real servers where they are at hand
@@ -59,7 +59,11 @@ examples: ## every Example, and a build of the programs
 
 .PHONY: bench
 bench: ## ours and the peers side by side
-	$(GO) run -C internal/bench . 
+	$(GO) run -C internal/bench .
+
+.PHONY: bench-encrypt
+bench-encrypt: ## package encrypt beside the standard library, Tink and a real Vault
+	$(GO) run -C internal/bench ./encrypt
 
 .PHONY: vaultd
 vaultd: ## build the real Vault server for tests (minutes, once)
@@ -69,6 +73,7 @@ vaultd: ## build the real Vault server for tests (minutes, once)
 nested: ## vet and test the nested modules
 	cd internal/bench && $(GO) vet ./... && $(GO) test -p $(P) -count=1 ./...
 	cd internal/realtest/vaultd && $(GO) vet -p $(P) .
+	cd internal/realtest/oldtink && $(GO) vet .
 
 .PHONY: vuln
 vuln: ## known vulnerabilities; says "not checked" where the database cannot be reached
@@ -76,7 +81,7 @@ vuln: ## known vulnerabilities; says "not checked" where the database cannot be 
 
 .PHONY: soak
 soak: ## kill loops and long fuzzing, with counts printed (long)
-	CRMGUARD_SOAK=1 $(GO) test -p $(P) -count=1 -timeout 120m -v -run 'Soak|Kill|Crash|Flip' ./audit/... ./backup/... ./crm/... ./encrypt/... ./examples/crm/...
+	CRMGUARD_SOAK=1 $(GO) test -p $(P) -count=1 -timeout 120m -v -run 'Soak|Kill|Crash|Flip|Opener|SearchCustomers' ./audit/... ./backup/... ./crm/... ./encrypt/... ./examples/crm/...
 	@internal/tools/fuzz.sh 60s
 
 .PHONY: check
