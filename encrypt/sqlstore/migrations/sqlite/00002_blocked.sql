@@ -26,7 +26,7 @@ DROP TABLE encrypt_key;
 ALTER TABLE encrypt_key2 RENAME TO encrypt_key;
 CREATE INDEX encrypt_key_person ON encrypt_key (tenant, person) WHERE kind = 'person';
 CREATE INDEX encrypt_key_epoch ON encrypt_key (tenant, epoch, id);
-CREATE INDEX encrypt_key_root ON encrypt_key (tenant) WHERE kind IN ('epoch', 'tenant');
+CREATE INDEX encrypt_key_root ON encrypt_key (tenant, id) WHERE kind IN ('epoch', 'tenant');
 CREATE INDEX encrypt_key_number ON encrypt_key (tenant, number) WHERE kind = 'tombstone';
 CREATE INDEX encrypt_key_blocked ON encrypt_key (tenant, id) WHERE kind = 'person' AND blocked <> 4611686018427387904;
 CREATE INDEX encrypt_key_join ON encrypt_key (tenant, person) WHERE kind = 'join';
