@@ -49,18 +49,42 @@ func newWorld(t testing.TB, r *rig) *world {
 
 // onStores runs a test in memory and on SQLite. There is no grace before an erasure.
 func onStores(t *testing.T, test func(t *testing.T, w *world)) {
-	opts := &encrypt.Options{Grace: -1}
-	t.Run("memory", func(t *testing.T) { test(t, newWorld(t, newRigOn(t, memstore.New(), keys.NewMemory(), opts))) })
-	t.Run("SQLite", func(t *testing.T) {
-		w, r, err := dialect.OpenSQLite(t.Context(), filepath.Join(t.TempDir(), "crm.db"))
-		require.NoError(t, err)
-		t.Cleanup(func() { assert.NoError(t, errors.Join(r.Close(), w.Close())) })
-		rows, err := sqlstore.Open(t.Context(), w, r, dialect.SQLite)
-		require.NoError(t, err)
-		keyStore, err := keystore.Open(t.Context(), w, "sqlite", &keystore.Options{Reads: r})
-		require.NoError(t, err)
-		test(t, newWorld(t, newRigOn(t, rows, keyStore, opts)))
+	t.Run("memory", func(t *testing.T) {
+		test(t, newWorld(t, newRigOn(t, memstore.New(), keys.NewMemory(), &encrypt.Options{Grace: -1})))
 	})
+	t.Run("SQLite", func(t *testing.T) { test(t, onSQLite(t)) })
+}
+
+func onSQLite(t testing.TB) *world {
+	t.Helper()
+	w, r, err := dialect.OpenSQLite(t.Context(), filepath.Join(t.TempDir(), "crm.db"))
+	require.NoError(t, err)
+	t.Cleanup(func() { assert.NoError(t, errors.Join(r.Close(), w.Close())) })
+	rows, err := sqlstore.Open(t.Context(), w, r, dialect.SQLite)
+	require.NoError(t, err)
+	keyStore, err := keystore.Open(t.Context(), w, "sqlite", &keystore.Options{Reads: r})
+	require.NoError(t, err)
+	return newWorld(t, newRigOn(t, rows, keyStore, &encrypt.Options{Grace: -1}))
+}
+
+// BenchmarkReseal is a pass over 2,000 customers on SQLite, each with a person of its own.
+func BenchmarkReseal(b *testing.B) {
+	w := onSQLite(b)
+	w.fill(b, 2000)
+	for b.Loop() {
+		b.StopTimer()
+		_, err := w.keeper.Renew(b.Context(), "default")
+		require.NoError(b, err)
+		b.StartTimer()
+		n, err := w.customers.Reseal(b.Context(), admin, nil)
+		require.NoError(b, err)
+		require.Equal(b, 2000, n)
+		b.StopTimer()
+		w.reseal(b)
+		require.NoError(b, w.keeper.Retire(b.Context(), "default", nil))
+		b.StartTimer()
+	}
+	b.ReportMetric(2000*float64(b.N)/b.Elapsed().Seconds(), "rows/s")
 }
 
 // system is the caller of the program's own acts.

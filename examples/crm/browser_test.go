@@ -33,7 +33,13 @@ func servers(t *testing.T) (env, flags []string) {
 	v.Key("crm")
 	role, secret := v.AppRole("crm", `path "transit/encrypt/crm" { capabilities = ["update"] }
 path "transit/decrypt/crm" { capabilities = ["update"] }
-path "transit/keys/crm/rotate" { capabilities = ["update"] }`, "10m")
+path "transit/keys/crm" { capabilities = ["read"] }
+path "transit/keys/crm/rotate" { capabilities = ["update"] }
+path "transit/keys/crm/trim" { capabilities = ["update"] }
+path "transit/keys/crm/config" {
+  capabilities       = ["update"]
+  allowed_parameters = { "min_decryption_version" = [], "min_encryption_version" = [] }
+}`, "10m")
 	pg := realtest.Postgres(t)
 	env = []string{"VAULT_ADDR=" + v.Addr, "VAULT_TOKEN=", "VAULT_ROLE_ID=" + role, "VAULT_SECRET_ID=" + secret}
 	return env, []string{"--kek", "vault:crm", "--db", pg.DSN}

@@ -318,8 +318,9 @@ func restoreCommand(c *app.Config) *cobra.Command {
 }
 
 func rotateCommand(c *app.Config) *cobra.Command {
-	return &cobra.Command{
-		Use: "rotate", Short: "Begin a new key epoch: living keys are wrapped anew, the old epoch key is retired", Args: cobra.NoArgs,
+	var all bool
+	cmd := &cobra.Command{
+		Use: "rotate", Short: "Begin a new key epoch: living keys are wrapped anew, the old versions of the key above them end", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			out := cmd.OutOrStdout()
 			if err := c.MustExist(); err != nil {
@@ -332,6 +333,22 @@ func rotateCommand(c *app.Config) *cobra.Command {
 			defer func() { err = errors.Join(err, a.Close()) }()
 			show := liner(out)
 			n := 0
+			if all {
+				show = liner(cmd.ErrOrStderr())
+				began := time.Now()
+				err = a.RotateAll(cmd.Context(), func(what string, done, total int) {
+					line := what + " " + thousands(done)
+					if total > 0 {
+						line += " of " + thousands(total)
+					}
+					show(line)
+				})
+				if err != nil {
+					return err
+				}
+				fmt.Fprintf(out, "\nevery record is sealed under new keys, the old ones are ended, %.1f s\n", time.Since(began).Seconds())
+				return nil
+			}
 			if err := a.Rotate(cmd.Context(), func(done, total int) {
 				n = total
 				show(fmt.Sprintf("%d of %d keys", done, total))
@@ -342,6 +359,17 @@ func rotateCommand(c *app.Config) *cobra.Command {
 			return nil
 		},
 	}
+	cmd.Flags().BoolVar(&all, "all", false, "replace the keys of all persons and indexes too, and seal every record under the new ones")
+	return cmd
+}
+
+// thousands writes a number for people: 4,500.
+func thousands(n int) string {
+	s := strconv.Itoa(n)
+	for i := len(s) - 3; i > 0; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
 }
 
 func accountCommand(c *app.Config) *cobra.Command {

@@ -50,13 +50,15 @@ type App struct {
 	Employees *guard.Records[crm.Employee]
 	Accounts  *guard.Records[Account]
 
-	db      databases
-	kek     keys.KEK
-	lock    *os.File
-	close   []func() error
-	once    sync.Once
-	backups sync.Mutex
-	verdict verdictCache
+	db       databases
+	store    crm.Store
+	openings *openings
+	kek      keys.KEK
+	lock     *os.File
+	close    []func() error
+	once     sync.Once
+	backups  sync.Mutex
+	verdict  verdictCache
 }
 
 // databases are the handles of one database: on SQLite one that writes and a pool that reads.
@@ -205,11 +207,10 @@ func Open(ctx context.Context, c Config) (a *App, err error) {
 	if err != nil {
 		return a, err
 	}
-	store, err := openStore(ctx, a.db)
-	if err != nil {
+	if a.store, err = openStore(ctx, a.db); err != nil {
 		return a, err
 	}
-	if a.Guard, a.Aborted, err = guard.New(ctx, store, a.Keeper, policy, a.Log, &guard.Options{
+	if a.Guard, a.Aborted, err = guard.New(ctx, a.store, a.Keeper, policy, a.Log, &guard.Options{
 		LogName: a.Config.Instance, SearchPerHour: 3 * 120, // a search of the pages asks three types
 	}); err != nil {
 		return a, err
@@ -253,24 +254,6 @@ func open[T any, P interface {
 	return r
 }
 
-// sealer seals the openings of the log under the keys of the persons they are about.
-type sealer struct{ keeper *encrypt.Keeper }
-
-func (s sealer) SealOpening(ctx context.Context, tenant string, person [16]byte, ad, plaintext []byte) ([]byte, error) {
-	return s.keeper.SealFor(ctx, tenant, person, "log", ad, plaintext)
-}
-
-func (s sealer) OpenOpening(ctx context.Context, tenant string, person [16]byte, ad, sealed []byte) ([]byte, error) {
-	b, err := s.keeper.OpenFor(ctx, tenant, person, "log", ad, sealed)
-	switch {
-	case errors.Is(err, encrypt.ErrErased):
-		err = errors.Join(audit.ErrErased, err)
-	case errors.Is(err, encrypt.ErrKMSUnavailable):
-		err = errors.Join(audit.ErrUnavailable, err)
-	}
-	return b, err
-}
-
 // logName is the origin of this instance's log.
 func (c *Config) logName() string { return "crmguard.example/" + Tenant + "/" + c.Instance }
 
@@ -304,8 +287,9 @@ func (a *App) openLog(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	a.openings = a.Config.openings()
 	a.Log, err = audit.Open(ctx, store, signer, &audit.Options{
-		Sealer:     sealer{a.Keeper},
+		Sealer:     sealer{a.Keeper, a.openings},
 		PinnedHead: head,
 		OnCheckpoint: func(cp audit.Checkpoint) {
 			ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
@@ -316,7 +300,7 @@ func (a *App) openLog(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	a.close = append(a.close, a.Log.Close)
+	a.close = append(a.close, a.openings.close, a.Log.Close)
 	return nil
 }
 

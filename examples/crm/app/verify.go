@@ -163,7 +163,9 @@ func Verify(ctx context.Context, c Config) (Verification, error) {
 	if check.Shared, err = shared(ctx, db, c.Instance); err != nil {
 		return out, err
 	}
-	if out.Log, err = verifyLog(ctx, &c, db, sealer{keeper}, check.Event); err != nil {
+	newer := c.openings()
+	defer func() { _ = newer.close() }() // it was read only
+	if out.Log, err = verifyLog(ctx, &c, db, sealer{keeper, newer}, check.Event); err != nil {
 		return out, err
 	}
 	if !out.Log.OK() && out.Log.State != audit.Unanchored {

@@ -19,6 +19,7 @@ import (
 	"github.com/crmguard/crmguard/authz"
 	"github.com/crmguard/crmguard/backup"
 	"github.com/crmguard/crmguard/crm"
+	"github.com/crmguard/crmguard/encrypt"
 	"github.com/crmguard/crmguard/examples/crm/app"
 	"github.com/crmguard/crmguard/examples/crm/page"
 )
@@ -27,7 +28,7 @@ import (
 var logActions = []string{
 	"customer.read", "customer.list", "customer.search", "customer.reveal", "customer.create", "customer.import", "customer.update",
 	"customer.delete", "customer.restore", "session.sign_in", "session.sign_out", "account.password", "backup.created",
-	"backup.restored", "keys.rotate", "guard.aborted", "guard.forged", "log.read",
+	"backup.restored", "keys.rotate", "keys.renew", "keys.retire", "guard.aborted", "guard.forged", "log.read",
 }
 
 // log is the page of the log with its verdict.
@@ -240,12 +241,51 @@ func (s *Server) backups(w http.ResponseWriter, r *request) error {
 		{Label: page.T("backup.keys.person"), Cell: mono(c.KeyTarget())},
 	}
 	data := filepath.Base(c.Data)
+	p.Keys = append(p.Keys, keyFacts(s.app.Keeper.Health(app.Tenant), time.Now())...)
 	p.Commands = []page.Command{
 		{Label: page.T("backup.command.backup"), Line: "crm backup --data " + data},
 		{Label: page.T("backup.command.verify"), Line: "crm verify --backups --data " + data},
 		{Label: page.T("backup.command.restore"), Line: "crm restore --data " + data},
 	}
 	return s.show(w, r, http.StatusOK, page.T("backup.title"), p)
+}
+
+// keyFacts says how the keys do: what would go on if the key service stayed away, and for how long.
+func keyFacts(h encrypt.Health, now time.Time) []page.Fact {
+	state := page.Cell{Kind: page.KindBadge, Key: "backup.keys.answers", Tone: page.Accent}
+	switch {
+	case errors.Is(h.Failure, encrypt.ErrAuth):
+		state = page.Cell{Kind: page.KindBadge, Key: "backup.keys.refuses", Tone: page.Danger}
+	case h.Failure != nil || !h.Loaded:
+		state = page.Cell{Kind: page.KindBadge, Key: "backup.keys.away", Tone: page.Danger}
+	}
+	facts := []page.Fact{{Label: page.T("backup.keys.service"), Cell: state}}
+	if !h.Loaded {
+		return facts
+	}
+	at := func(key string, t time.Time) {
+		facts = append(facts, page.Fact{Label: page.T("backup.keys." + key), Cell: page.Cell{Kind: page.KindTime, Time: t}})
+	}
+	until := func(key string, left time.Duration) {
+		if left > 0 {
+			at(key, now.Add(left))
+			return
+		}
+		facts = append(facts, page.Fact{
+			Label: page.T("backup.keys." + key), Cell: page.Cell{Kind: page.KindBadge, Key: "backup.keys.over", Tone: page.Danger},
+		})
+	}
+	at("asked", now.Add(-h.Age))
+	until("reads", h.ReadsFor)
+	until("writes", h.WritesFor)
+	at("epoch", h.Epoch)
+	facts = append(facts, page.Fact{Label: page.T("backup.keys.generation"), Cell: page.Cell{Kind: page.KindNumber, Amount: int64(h.Generation)}})
+	if h.Renewing {
+		facts = append(facts, page.Fact{
+			Label: page.T("backup.keys.older"), Cell: page.Cell{Kind: page.KindBadge, Key: "backup.keys.renewing", Tone: page.Warning},
+		})
+	}
+	return facts
 }
 
 // runBackup begins a backup; the page shows how far it is.
