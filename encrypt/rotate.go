@@ -43,12 +43,17 @@ func (k *Keeper) Rotate(ctx context.Context, tenant string, progress func(done, 
 				return fmt.Errorf("encrypt: new version of the KEK: %w", err)
 			}
 		}
-		epoch, _, err := k.newEpoch(ctx, tenant, tk.version+1, k.now())
-		if err != nil {
-			return err
-		}
-		if err := k.keys.Add(ctx, tenant, []keys.Record{epoch}); err != nil {
-			return err
+		for attempt := 0; ; attempt++ {
+			epoch, _, err := k.newEpoch(ctx, tenant, tk.version+1, k.now())
+			if err != nil {
+				return err
+			}
+			// ErrRetired: meanwhile the KEK's versions were looked through, to end some.
+			if err = k.keys.Add(ctx, tenant, []keys.Record{epoch}); err == nil {
+				break
+			} else if !errors.Is(err, ErrRetired) || attempt == 3 {
+				return err
+			}
 		}
 	}
 	if tk, err = k.reloadNow(ctx, t); err != nil {
@@ -105,15 +110,12 @@ func (k *Keeper) trim(ctx context.Context, kek keys.KEK) error {
 	if !ok {
 		return nil
 	}
-	epochs, err := k.keys.Epochs(ctx)
+	epochs, err := k.keys.Epochs(ctx, kek.ID())
 	if err != nil {
 		return err
 	}
 	var living [][]byte
 	for i := range epochs {
-		if epochs[i].Purpose != kek.ID() {
-			continue
-		}
 		set, err := keyset.NewBinaryReader(bytes.NewReader(epochs[i].Wrapped)).ReadEncrypted()
 		if err != nil {
 			return fmt.Errorf("%w: an epoch key of tenant %q", ErrTampered, epochs[i].Tenant)

@@ -59,6 +59,14 @@ func (k *Keeper) ImportKeys(ctx context.Context, tenant string, records [][]byte
 			persons = append(persons, r)
 		}
 	}
+	for i := range roots {
+		if roots[i].Kind != keys.EpochKey {
+			continue
+		}
+		if roots[i].Fence, err = k.keys.Fence(ctx, roots[i].Purpose); err != nil {
+			return err
+		}
+	}
 	if len(roots) > 0 {
 		if err := k.keys.Add(ctx, tenant, roots); err != nil {
 			return err

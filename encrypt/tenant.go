@@ -297,24 +297,29 @@ func (k *Keeper) readTenant(ctx context.Context, t *tenant, ask, write bool) (*t
 // foundTenant makes the first epoch key and the tenant keys, in one transaction: of two processes
 // that do it at once the second one adds nothing.
 func (k *Keeper) foundTenant(ctx context.Context, name string) (map[keys.ID]openEpoch, error) {
-	now := k.now()
-	epoch, a, err := k.newEpoch(ctx, name, 1, now)
-	if err != nil {
-		return nil, err
-	}
-	known := map[keys.ID]openEpoch{epoch.ID: {a, string(epoch.Wrapped)}}
-	tk := &tenantKeys{epochs: known, current: epoch.ID}
-	records := []keys.Record{epoch}
-	for _, purpose := range []string{purposeIndex, purposeMAC, purposeSecret, purposeTomb} {
-		r, err := tk.newKey(keys.Record{
-			Tenant: name, ID: randomID(), Kind: keys.TenantKey, Version: 1, Purpose: purpose, Created: now,
-		})
+	for attempt := 0; ; attempt++ {
+		now := k.now()
+		epoch, a, err := k.newEpoch(ctx, name, 1, now)
 		if err != nil {
 			return nil, err
 		}
-		records = append(records, r)
+		known := map[keys.ID]openEpoch{epoch.ID: {a, string(epoch.Wrapped)}}
+		tk := &tenantKeys{epochs: known, current: epoch.ID}
+		records := []keys.Record{epoch}
+		for _, purpose := range []string{purposeIndex, purposeMAC, purposeSecret, purposeTomb} {
+			r, err := tk.newKey(keys.Record{
+				Tenant: name, ID: randomID(), Kind: keys.TenantKey, Version: 1, Purpose: purpose, Created: now,
+			})
+			if err != nil {
+				return nil, err
+			}
+			records = append(records, r)
+		}
+		// ErrRetired: meanwhile the KEK's versions were looked through, to end some.
+		if err = k.keys.Add(ctx, name, records); !errors.Is(err, ErrRetired) || attempt == 3 {
+			return known, err
+		}
 	}
-	return known, k.keys.Add(ctx, name, records)
 }
 
 // newEpoch makes an epoch key: a Tink keyset of one XAES-256-GCM key, wrapped by the KEK.
@@ -323,8 +328,12 @@ func (k *Keeper) newEpoch(ctx context.Context, tenant string, version uint32, no
 	if err != nil {
 		return keys.Record{}, nil, err
 	}
+	fence, err := k.keys.Fence(ctx, kek.ID())
+	if err != nil {
+		return keys.Record{}, nil, err
+	}
 	r := keys.Record{
-		Tenant: tenant, ID: randomID(), Kind: keys.EpochKey, Version: version, Purpose: kek.ID(), Created: now,
+		Tenant: tenant, ID: randomID(), Kind: keys.EpochKey, Version: version, Purpose: kek.ID(), Created: now, Fence: fence,
 	}
 	h, err := keyset.NewHandle(aead.XAES256GCM192BitNonceKeyTemplate())
 	if err != nil {

@@ -807,7 +807,7 @@ var epochTests = []storeCase{
 				t.Fatal(err)
 			}
 		}
-		got, err := t.store.Epochs(ctx)
+		got, err := t.store.Epochs(ctx, "kek")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -822,8 +822,54 @@ var epochTests = []storeCase{
 			t.Fatalf("got %v, want %v", have, want)
 		}
 	}},
+	{"of this KEK only", func(t storeTest) {
+		other := epochRecord(5, 2)
+		other.Purpose = "another"
+		t.add(epochRecord(4, 1), other)
+		if got, err := t.store.Epochs(t.Context(), "another"); err != nil || len(got) != 1 || got[0].ID != keyID(5) {
+			t.Fatalf("got %v, %v", got, err)
+		}
+	}},
+	{"a fence between wrapping and adding", func(t storeTest) {
+		ctx := t.Context()
+		fence := func(kek string, want uint64) {
+			t.Helper()
+			if n, err := t.store.Fence(ctx, kek); err != nil || n != want {
+				t.Fatalf("fence of %s: %d, %v; want %d", kek, n, err, want)
+			}
+		}
+		fence("kek", 0)
+		t.add(epochRecord(1, 1))
+		if _, err := t.store.Epochs(ctx, "kek"); err != nil {
+			t.Fatal(err)
+		}
+		fence("kek", 1)
+		fence("another", 0)
+		late := epochRecord(2, 2) // wrapped before the fence was raised
+		if err := t.store.Add(ctx, tenant, []keys.Record{late, personRecord(11, 100, 2)}); !errors.Is(err, keys.ErrRetired) {
+			t.Fatalf("an epoch key from before the fence: %v", err)
+		}
+		if err := t.store.Add(ctx, neighbour, []keys.Record{late}); !errors.Is(err, keys.ErrRetired) {
+			t.Fatalf("the same of another tenant: %v", err)
+		}
+		late.Fence = 2
+		if err := t.store.Add(ctx, tenant, []keys.Record{late}); !errors.Is(err, keys.ErrRetired) {
+			t.Fatalf("an epoch key with a fence that is not: %v", err)
+		}
+		t.want(keys.Query{All: true}, 1)
+		late.Fence = 1
+		t.add(late)
+		if got := t.find(keys.Query{IDs: keyIDs(2)}); len(got) != 1 || got[0].Fence != 0 {
+			t.Fatalf("got %+v", got)
+		}
+		t.add(epochRecord(2, 2)) // there already: skipped, whatever its fence
+		elsewhere := epochRecord(3, 3)
+		elsewhere.Purpose = "another"
+		t.add(elsewhere)
+		t.want(keys.Query{All: true}, 1, 2, 3)
+	}},
 	{"none", func(t storeTest) {
-		if got, err := t.store.Epochs(t.Context()); err != nil || len(got) != 0 {
+		if got, err := t.store.Epochs(t.Context(), "kek"); err != nil || len(got) != 0 {
 			t.Fatalf("got %v, %v", got, err)
 		}
 	}},
@@ -882,7 +928,8 @@ var storeTests = []storeCase{
 			"block":    func() error { return s.Block(gone, tenant, keyIDs(11), created) },
 			"erase":    func() error { _, err := s.Erase(gone, tenant, []keys.Record{tombRecord(11)}); return err },
 			"erasures": func() error { _, err := s.Erasures(gone, tenant); return err },
-			"epochs":   func() error { _, err := s.Epochs(gone); return err },
+			"fence":    func() error { _, err := s.Fence(gone, "kek"); return err },
+			"epochs":   func() error { _, err := s.Epochs(gone, "kek"); return err },
 		} {
 			if err := call(); !errors.Is(err, context.Canceled) {
 				t.Fatalf("%s: %v", name, err)

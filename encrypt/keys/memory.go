@@ -15,6 +15,7 @@ import (
 type Memory struct {
 	mu      sync.RWMutex
 	tenants map[string]*memoryTenant
+	fences  map[string]uint64 // by KEK
 }
 
 type memoryTenant struct {
@@ -30,7 +31,9 @@ type memoryTenant struct {
 }
 
 // NewMemory returns an empty store.
-func NewMemory() *Memory { return &Memory{tenants: make(map[string]*memoryTenant)} }
+func NewMemory() *Memory {
+	return &Memory{tenants: make(map[string]*memoryTenant), fences: make(map[string]uint64)}
+}
 
 func (m *Memory) tenant(name string) *memoryTenant {
 	t := m.tenants[name]
@@ -195,7 +198,13 @@ func (m *Memory) Add(ctx context.Context, tenant string, records []Record) error
 	t := m.tenant(tenant)
 	added := make(map[ID]bool)
 	for _, r := range records {
-		if r.Kind == EpochKey && !t.taken(&r) && len(r.Wrapped) > 0 {
+		if r.Kind != EpochKey || t.taken(&r) {
+			continue
+		}
+		if r.Fence != m.fences[r.Purpose] {
+			return ErrRetired
+		}
+		if len(r.Wrapped) > 0 {
 			added[r.ID] = true
 		}
 	}
@@ -213,7 +222,7 @@ func (m *Memory) Add(ctx context.Context, tenant string, records []Record) error
 			continue
 		}
 		r := r.clone()
-		r.Tenant = tenant
+		r.Tenant, r.Fence = tenant, 0
 		t.put(&r)
 		raise = raise || r.Kind == TenantKey && r.Version > 1
 	}
@@ -363,18 +372,29 @@ func (m *Memory) Erasures(ctx context.Context, tenant string) (uint64, error) {
 	return 1, nil
 }
 
-// Epochs implements Store.
-func (m *Memory) Epochs(ctx context.Context) ([]Record, error) {
+// Fence implements Store.
+func (m *Memory) Fence(ctx context.Context, kek string) (uint64, error) {
 	if err := ctx.Err(); err != nil {
-		return nil, err
+		return 0, err
 	}
 	m.mu.RLock()
 	defer m.mu.RUnlock()
+	return m.fences[kek], nil
+}
+
+// Epochs implements Store.
+func (m *Memory) Epochs(ctx context.Context, kek string) ([]Record, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.fences[kek]++
 	var out []Record
 	for _, t := range m.tenants {
 		for _, id := range t.roots {
-			if t.alive(id) {
-				out = append(out, t.records[id].clone())
+			if r := t.records[id]; t.alive(id) && r.Purpose == kek {
+				out = append(out, r.clone())
 			}
 		}
 	}

@@ -54,6 +54,9 @@ type Record struct {
 	Created    time.Time // UTC, whole seconds; of a tombstone the time of erasure
 	Number     uint64    // of tombstones: the erasure number that the erasure raised the tenant to
 	Blocked    time.Time // of person keys: since when they serve nobody, UTC, whole seconds; zero = they serve
+	// Fence goes with a new epoch key to Add: what Store.Fence returned before the KEK wrapped it. It is not
+	// kept.
+	Fence uint64
 }
 
 // Slot names the place that at most one record of a tenant takes: a person has one key for each
@@ -104,7 +107,8 @@ type Store interface {
 	Find(ctx context.Context, tenant string, q Query) ([]Record, error)
 	// Add inserts records. One whose id or slot is taken is skipped, so that two writers who make
 	// the same key at once agree on the first; read again to learn which won. A record wrapped by
-	// a retired epoch key is refused: [ErrRetired], and nothing is added. Joins have no epoch key.
+	// a retired epoch key is refused: [ErrRetired], and nothing is added; so is a new epoch key whose
+	// Fence is not that of its KEK any more: wrap it again. Joins have no epoch key.
 	// Tombstones go to Erase; a Blocked time is kept as it is.
 	Add(ctx context.Context, tenant string, records []Record) error
 	// Rewrap replaces Epoch and Wrapped of records that still exist with the same ID and Kind and
@@ -124,6 +128,11 @@ type Store interface {
 	Erase(ctx context.Context, tenant string, tombstones []Record) (number uint64, err error)
 	// Erasures returns the tenant's erasure number.
 	Erasures(ctx context.Context, tenant string) (uint64, error)
-	// Epochs returns the epoch keys of all tenants that are not retired, ordered by tenant and ID.
-	Epochs(ctx context.Context) ([]Record, error)
+	// Fence returns a number for a KEK, 0 at first. Epochs raises it.
+	Fence(ctx context.Context, kek string) (uint64, error)
+	// Epochs raises the fence of a KEK and returns its epoch keys of all tenants that are not retired,
+	// ordered by tenant and ID, in one transaction. Whoever then ends the versions of the KEK that none of
+	// these needs ends none that another process has just used: its Add comes before and is among
+	// them, or comes after and is refused.
+	Epochs(ctx context.Context, kek string) ([]Record, error)
 }

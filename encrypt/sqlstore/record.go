@@ -66,8 +66,15 @@ func (s *Store) Find(ctx context.Context, tenant string, q keys.Query) ([]keys.R
 }
 
 // Epochs implements keys.Store.
-func (s *Store) Epochs(ctx context.Context) ([]keys.Record, error) {
-	out, err := s.query(ctx, nil, selectKeys+"kind = 'epoch' AND length(wrapped) > 0")
+func (s *Store) Epochs(ctx context.Context, kek string) ([]keys.Record, error) {
+	if err := s.change(ctx, "epochs", func(t *tx) error {
+		_, err := t.fence(ctx, kek, 1)
+		return err
+	}); err != nil {
+		return nil, err
+	}
+	// Read after the commit: every Add that held the fence before it has ended, every later one is refused.
+	out, err := s.query(ctx, nil, selectKeys+"kind = 'epoch' AND length(wrapped) > 0 AND purpose = ?", kek)
 	// Sorted here: a database may order text by its own language.
 	slices.SortFunc(out, func(a, b keys.Record) int { return cmp.Or(cmp.Compare(a.Tenant, b.Tenant), byID(a, b)) })
 	return out, err

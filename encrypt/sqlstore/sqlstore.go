@@ -197,6 +197,36 @@ func (t *tx) raise(ctx context.Context, tenant string) (number int64, err error)
 	return number, err
 }
 
+// fence raises the fence of a KEK by so much, and holds it until commit.
+func (t *tx) fence(ctx context.Context, kek string, by int) (number int64, err error) {
+	err = t.row(ctx, `INSERT INTO encrypt_fence (kek, number) VALUES (?, ?)
+		ON CONFLICT (kek) DO UPDATE SET number = encrypt_fence.number + excluded.number RETURNING number`, kek, by).Scan(&number)
+	return number, err
+}
+
+// unfenced refuses new epoch keys that were wrapped before their KEK's fence was raised.
+func (t *tx) unfenced(ctx context.Context, tenant string, epochs []keys.Record) error {
+	for i := range epochs {
+		r := &epochs[i]
+		number, err := t.fence(ctx, r.Purpose, 0)
+		if err != nil {
+			return err
+		}
+		if uint64(number) == r.Fence {
+			continue
+		}
+		var n int
+		if err := t.row(ctx, "SELECT count(*) FROM encrypt_key WHERE tenant = ? AND (id = ? OR slot = ?)",
+			tenant, r.ID[:], r.Slot()).Scan(&n); err != nil {
+			return err
+		}
+		if n == 0 {
+			return keys.ErrRetired
+		}
+	}
+	return nil
+}
+
 // lower takes raise back: nothing has changed.
 func (t *tx) lower(ctx context.Context, tenant string, number int64) error {
 	_, err := t.exec(ctx, "UPDATE encrypt_erasure SET number = ? WHERE tenant = ?", number-1, tenant)
@@ -270,6 +300,9 @@ func (s *Store) Add(ctx context.Context, tenant string, records []keys.Record) e
 			if number, err = t.raise(ctx, tenant); err != nil {
 				return err
 			}
+		}
+		if err := t.unfenced(ctx, tenant, epochs); err != nil {
+			return err
 		}
 		if _, err := t.insert(ctx, epochs); err != nil {
 			return err
@@ -520,4 +553,14 @@ func (s *Store) Erasures(ctx context.Context, tenant string) (uint64, error) {
 		return 1, nil
 	}
 	return uint64(n), s.wrap("erasure number", err)
+}
+
+// Fence implements keys.Store.
+func (s *Store) Fence(ctx context.Context, kek string) (uint64, error) {
+	var n int64
+	err := s.reads.QueryRowContext(ctx, s.dialect.Rebind("SELECT number FROM encrypt_fence WHERE kek = ?"), kek).Scan(&n)
+	if errors.Is(err, sql.ErrNoRows) {
+		return 0, nil
+	}
+	return uint64(n), s.wrap("fence", err)
 }

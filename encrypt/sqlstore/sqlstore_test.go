@@ -54,7 +54,7 @@ func testStore(t *testing.T, db *sql.DB, dialectName string, opts *sqlstore.Opti
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, table := range []string{"encrypt_key", "encrypt_erasure"} {
+		for _, table := range []string{"encrypt_key", "encrypt_erasure", "encrypt_fence"} {
 			if _, err := db.ExecContext(t.Context(), "DELETE FROM "+table); err != nil {
 				t.Fatal(err)
 			}
