@@ -555,6 +555,9 @@ func dump(t testing.TB, db *sql.DB, path string) {
 // On PostgreSQL with a WAL archive: base backups, the archive, servers brought up from the first backup to
 // every later moment, and the files of all of them.
 func TestOpenerPostgres(t *testing.T) {
+	if testing.Short() {
+		t.Skip("several servers are brought up")
+	}
 	p := realtest.PostgresWith(t, realtest.PostgresOptions{Settings: []string{
 		"archive_mode=on", "archive_command=mkdir -p ../archive && cp %p ../archive/%f", "autovacuum=off", "fsync=off",
 	}})

@@ -253,6 +253,9 @@ type note struct {
 // what was reported erased is erased, the living open, and a rotation goes on where it was.
 func TestKilled(t *testing.T) {
 	rounds := 5
+	if testing.Short() {
+		rounds = 1
+	}
 	if os.Getenv("CRMGUARD_SOAK") == "1" {
 		rounds = 50
 	}

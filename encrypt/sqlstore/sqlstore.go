@@ -49,7 +49,9 @@ var migrations embed.FS
 
 // Options of Open.
 type Options struct {
-	Reads *sql.DB // a second handle for queries, such as SQLite's read-only one; nil = the first
+	// Reads is a second handle for queries, such as SQLite's read-only one; nil = the first. It sees every
+	// commit at once: a replica that lags would let erased keys serve.
+	Reads *sql.DB
 	// Patience bounds how long Erase waits for SQLite's readers after it has committed, and how long
 	// PostgreSQL's VACUUM may take then; 0 = 10 s. The caller's context bounds both too.
 	Patience time.Duration
