@@ -436,6 +436,17 @@ func Restore(ctx context.Context, c Config, id, recovery string, observer func(b
 	if restoring(&c) == nil && a.db.holdsRows(ctx) {
 		return snap, backup.ErrNotEmpty // said before the mark, which would keep a healthy CRM from starting
 	}
+	if all, err := repo.Snapshots(ctx); err == nil && len(all) > 0 { // else Restore says what is wrong
+		wanted := all[len(all)-1]
+		for _, s := range all {
+			if s.ID == id {
+				wanted = s
+			}
+		}
+		if err := a.opens(ctx, wanted); err != nil {
+			return snap, err
+		}
+	}
 	if !a.db.holdsRows(ctx) {
 		// Keys that a start on the empty database made seal nothing and would stand in the way of the backup's.
 		if _, err := a.db.w.ExecContext(ctx, `DELETE FROM encrypt_key WHERE kind <> 'tombstone'`); err != nil {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/crmguard/crmguard/audit"
 	"github.com/crmguard/crmguard/authz"
+	"github.com/crmguard/crmguard/backup"
 	"github.com/crmguard/crmguard/crm"
 	"github.com/crmguard/crmguard/crm/guard"
 	"github.com/crmguard/crmguard/encrypt"
@@ -109,6 +110,19 @@ func (a *App) RotateAll(ctx context.Context, progress func(what string, done, to
 			return err
 		}
 	}
+	err = a.act(ctx, actionRetire, actionRetired, func() (ended int, err error) {
+		err = a.Keeper.Retire(ctx, Tenant, func(n int) {
+			ended = n
+			progress("old key ended", n, 0)
+		})
+		return ended, err
+	})
+	if errors.Is(err, encrypt.ErrBlocked) {
+		return fmt.Errorf("%w; no key is ended before", err)
+	}
+	if err != nil {
+		return err
+	}
 	// The tokens of the old index keys go.
 	if err := a.reseal(ctx, progress); err != nil {
 		return err
@@ -116,7 +130,7 @@ func (a *App) RotateAll(ctx context.Context, progress func(what string, done, to
 	return a.Rotate(ctx, func(done, total int) { progress("key", done, total) })
 }
 
-// renew goes from a new generation to the end of the old one.
+// renew begins a new generation and seals everything under it, up to where the old one can end.
 func (a *App) renew(ctx context.Context, progress func(what string, done, total int)) error {
 	var generation uint32
 	err := a.act(ctx, actionRenew, actionRenewed, func() (_ int, err error) {
@@ -135,42 +149,40 @@ func (a *App) renew(ctx context.Context, progress func(what string, done, total 
 	if err != nil {
 		return err
 	}
-	if err := a.othersRenewed(ctx, generation); err != nil {
-		return err
-	}
-	err = a.act(ctx, actionRetire, actionRetired, func() (ended int, err error) {
-		err = a.Keeper.Retire(ctx, Tenant, func(n int) {
-			ended = n
-			progress("old key ended", n, 0)
-		})
-		return ended, err
-	})
-	if errors.Is(err, encrypt.ErrBlocked) {
-		return fmt.Errorf("%w; no key is ended before", err)
-	}
-	return err
+	return a.othersRenewed(ctx, generation)
 }
 
 // oldKeysEnded tells whether an interrupted RotateAll has ended the old keys already: the generation that
 // the log says was begun last is the only one, and no rotation followed.
 func (a *App) oldKeysEnded(ctx context.Context) (bool, error) {
-	newest := func(action string) (audit.Entry, bool, error) {
-		found, err := a.Log.Query(ctx, audit.Filter{Action: action}, math.MaxUint64, 1)
-		if err != nil || len(found) == 0 {
-			return audit.Entry{}, false, err
-		}
-		return found[0], true, nil
-	}
-	renewed, ok, err := newest(actionRenewed)
+	renewed, ok, err := a.newest(ctx, actionRenewed)
 	if err != nil || !ok || renewed.Event.Outcome != audit.Allowed {
 		return false, err
 	}
-	rotated, ok, err := newest(actionRotated)
+	rotated, ok, err := a.newest(ctx, actionRotated)
 	if err != nil || ok && rotated.Index > renewed.Index {
 		return false, err
 	}
 	h := a.Keeper.Health(Tenant)
 	return h.Loaded && !h.Renewing && int64(h.Generation) == renewed.Event.Count, nil
+}
+
+// newest returns the newest event of an action; ok is false when there is none.
+func (a *App) newest(ctx context.Context, action string) (e audit.Entry, ok bool, err error) {
+	found, err := a.Log.Query(ctx, audit.Filter{Action: action}, math.MaxUint64, 1)
+	if err != nil || len(found) == 0 {
+		return audit.Entry{}, false, err
+	}
+	return found[0], true, nil
+}
+
+// opens refuses a snapshot from before the keys that its records are sealed under were ended.
+func (a *App) opens(ctx context.Context, s backup.Snapshot) error {
+	retired, ok, err := a.newest(ctx, actionRetired)
+	if err != nil || !ok || retired.Event.Outcome != audit.Allowed || retired.Index < anchorSize(s.Anchor) {
+		return err
+	}
+	return errors.New("crm: the snapshot is from before rotate --all: the keys that its records are sealed under have ended")
 }
 
 // reseal passes over all records until a whole pass changes nothing.
