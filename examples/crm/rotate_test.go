@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -231,4 +232,62 @@ path "transit/keys/crm" { capabilities = ["read"] }
 	mustRun(t, rotating, with("rotate")...)
 	mustRun(t, rotating, with("rotate", "--all")...)
 	green(t, serving, with()...)
+}
+
+// TestRotateAllInstances: two instances share a database. The first one may not end the keys that the log of
+// the other needs; meanwhile the other one serves.
+func TestRotateAllInstances(t *testing.T) {
+	flags := []string{"--db", realtest.Postgres(t).DSN, "--kek", "local:" + filepath.Join(t.TempDir(), "kek")}
+	first, rows := filled(t, 200, nil, flags...)
+	second := filepath.Join(t.TempDir(), "second")
+	with := func(data, instance string, args ...string) []string {
+		return append(append(args, "--data", data, "--instance", instance), flags...)
+	}
+	p := serve(t, second, nil, append(flags, "--instance", "second")...)
+	c := p.signIn(t, "admin")
+	found := items(t, c.postJSON(t, "/api/v1/customers/search", `{"term":`+strconv.Quote(rows[7].email)+`}`))
+	require.Len(t, found, 1)
+	r := c.postJSON(t, "/api/v1/customers/"+found[0].ID+"/reveal", `{"field":"phone","reason":"before the rotation"}`)
+	require.Equal(t, http.StatusOK, r.status, r.body)
+	stop := make(chan struct{})
+	failed := make(chan string, 1)
+	go func() {
+		defer close(failed)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, c.base+"/api/v1/customers?limit=50", nil)
+			if err != nil {
+				failed <- err.Error()
+				return
+			}
+			r, err := c.Do(req)
+			if err != nil || r.StatusCode != http.StatusOK {
+				failed <- "a page of customers was not served"
+				return
+			}
+			r.Body.Close()
+		}
+	}()
+	out, code := run(t, nil, with(first, "main", "rotate", "--all")...)
+	assert.Equal(t, 1, code)
+	assert.Contains(t, out, "the logs of other instances (second) need them")
+	close(stop)
+	assert.Empty(t, <-failed)
+	p.stop(t)
+	for _, i := range []string{first + " main", second + " second"} {
+		data, instance, _ := strings.Cut(i, " ")
+		green(t, nil, with(data, instance)...)
+	}
+	mustRun(t, nil, with(second, "second", "rotate", "--all")...)
+	mustRun(t, nil, with(first, "main", "rotate", "--all")...)
+	v := green(t, nil, with(second, "second")...)
+	assert.Equal(t, "1", openedDetails.FindStringSubmatch(v.text)[1], "the reason in the log of the second opens")
+	green(t, nil, with(first, "main")...)
+	p = serve(t, second, nil, append(flags, "--instance", "second")...)
+	assert.Len(t, walk(t, p.signIn(t, "admin"), "/api/v1/customers?limit=200"), len(rows))
+	p.stop(t)
 }

@@ -279,6 +279,9 @@ func (a *App) openLog(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := pins.register(ctx); err != nil {
+		return err
+	}
 	head, err := pins.newest(ctx, signer.VerifierKey())
 	if err != nil {
 		return err

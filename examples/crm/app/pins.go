@@ -34,6 +34,16 @@ func openPins(ctx context.Context, db databases, instance string) (*pins, error)
 	return &pins{db, instance}, nil
 }
 
+// register says that the instance has a log, whose openings need the keys of persons: see othersRenewed.
+func (p *pins) register(ctx context.Context) error {
+	_, err := p.db.w.ExecContext(ctx, p.db.dialect.Rebind(
+		`INSERT INTO app_renewed (instance, generation) VALUES (?, 0) ON CONFLICT (instance) DO NOTHING`), p.instance)
+	if err != nil {
+		return fmt.Errorf("crm: noting the instance in the database (%s)", code(err))
+	}
+	return nil
+}
+
 // keep stores a head. A head that cannot be stored now is followed by the next one a second later;
 // the log itself goes on.
 func (p *pins) keep(ctx context.Context, cp audit.Checkpoint) {

@@ -246,9 +246,10 @@ func (a *App) renewOpenings(ctx context.Context, generation uint32, progress fun
 
 // othersRenewed refuses to go on while the log of another instance needs the old keys.
 func (a *App) othersRenewed(ctx context.Context, generation uint32) error {
-	rows, err := a.db.r.QueryContext(ctx, a.db.dialect.Rebind(`SELECT h.instance FROM app_head h
-		LEFT JOIN app_renewed n ON n.instance = h.instance
-		WHERE h.instance <> ? AND COALESCE(n.generation, 0) < ? ORDER BY h.instance`), a.Config.Instance, int64(generation))
+	rows, err := a.db.r.QueryContext(ctx, a.db.dialect.Rebind(`SELECT i.instance
+		FROM (SELECT instance FROM app_renewed UNION SELECT instance FROM app_head) i
+		LEFT JOIN app_renewed n ON n.instance = i.instance
+		WHERE i.instance <> ? AND COALESCE(n.generation, 0) < ? ORDER BY i.instance`), a.Config.Instance, int64(generation))
 	if err != nil {
 		return fmt.Errorf("crm: reading how far the keys are renewed (%s)", code(err))
 	}
