@@ -54,6 +54,7 @@ func BenchmarkField(b *testing.B) {
 	block, _ := aes.NewCipher(key)
 	gcm, _ := cipher.NewGCMWithRandomNonce(block)
 	theirs := gcm.Seal(nil, nil, plain, nil)
+	buf := make([]byte, 0, 256)
 	for _, w := range []struct {
 		name string
 		f    func() error
@@ -61,6 +62,8 @@ func BenchmarkField(b *testing.B) {
 		{"seal/peer", func() error { gcm.Seal(nil, nil, plain, nil); return nil }},
 		{"seal/ours", func() error { _, err := c.SealTo(ctx, k, &r, nil, "body", plain); return err }},
 		{"open/peer", func() error { _, err := gcm.Open(nil, nil, theirs, nil); return err }},
+		{"open/reused", func() error { _, err := c.OpenTo(ctx, k, &r, buf[:0], "body", sealed); return err }},
+		{"seal/reused", func() error { _, err := c.SealTo(ctx, k, &r, buf[:0], "body", plain); return err }},
 		{"open/ours", func() error { _, err := c.OpenTo(ctx, k, &r, nil, "body", sealed); return err }},
 	} {
 		b.Run(w.name, func(b *testing.B) {

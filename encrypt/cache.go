@@ -230,8 +230,19 @@ func (s *cacheShard) remove(e *cacheEntry, id keys.ID) {
 	}
 }
 
+// last returns the key that sc used last, when it is still the one that is looked for. The fields of a person
+// are mostly sealed and opened one after the other.
+func (c *personCache) last(sc *scratch, t *tenant, person *[16]byte, now time.Duration) *personKey {
+	k := sc.key
+	if k == nil || sc.of != t || k.person != *person || sc.drops != t.drops.Load() || now-k.loaded >= c.age || k.sealed.Load() >= c.messages {
+		return nil
+	}
+	return k
+}
+
 // drop forgets the keys of a tenant that gone names, and those of generations below oldest.
 func (c *personCache) drop(t *tenant, gone map[keys.ID]bool, oldest uint32) {
+	t.drops.Add(1)
 	for i := range c.shards {
 		s := &c.shards[i]
 		s.mu.Lock()

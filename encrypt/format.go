@@ -89,13 +89,18 @@ func appendBytesPart(dst, part []byte) []byte {
 // scratch holds buffers of one sealing or opening, wiped before it is reused.
 type scratch struct {
 	ad, plain, term, nonces []byte
-	block                   [16]byte
-	steps                   []sealStep
-	slots                   []slot
-	tokens                  []Token
-	wanted                  []bool
-	at                      []int // by plan: the place of its sealed value among the record's, and one
-	texts                   []openText
+
+	// The key that was used last, as of so many drops of its tenant's keys.
+	key    *personKey
+	of     *tenant
+	drops  uint64
+	block  [16]byte
+	steps  []sealStep
+	slots  []slot
+	tokens []Token
+	wanted []bool
+	at     []int // by plan: the place of its sealed value among the record's, and one
+	texts  []openText
 }
 
 // openText is a text that was opened into plain and is not set yet.

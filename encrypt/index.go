@@ -242,10 +242,18 @@ var errParts = errors.New("encrypt: too long for its index")
 // out.
 func (p *fieldPlan) tokens(dst []Token, tk *tenantKeys, sc *scratch, plain string, text func(at int) string) ([]Token, error) {
 	from := len(dst)
+	var terms []string
+	var of *versionPlan // which terms are
 	for i := range p.indexes {
 		x := &p.indexes[i]
 		for v := range x.versions {
-			terms := x.terms(v, plain, text)
+			// Several indexes of a field mostly share a normaliser.
+			if of == nil || of.name != x.versions[v].name || len(x.of) > 0 {
+				terms, of = x.terms(v, plain, text), &x.versions[v]
+				if len(x.of) > 0 {
+					of = nil
+				}
+			}
 			for root := range tk.index {
 				key := tk.indexKey(x.refs[v], root)
 				parts := 0

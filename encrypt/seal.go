@@ -102,16 +102,18 @@ func (c *Codec[T]) SealTo(ctx context.Context, k *Keeper, rec *Record, dst []byt
 	if err != nil {
 		return dst, err
 	}
-	key := k.cache.bySlot(visit.t, &rec.Person, p.Retention, visit.tk.newest(), visit.now)
-	if key == nil {
+	sc := scratches.Get().(*scratch)
+	key := k.cache.last(sc, visit.t, &rec.Person, visit.now)
+	if key == nil || key.retention != p.Retention || key.version != visit.tk.newest() {
+		drops := visit.t.drops.Load()
 		slots := []slot{{person: rec.Person, retention: p.Retention}}
 		if err := k.keysFor(ctx, &visit, slots); err != nil {
 			return dst, err
 		}
 		key = slots[0].key
+		sc.key, sc.of, sc.drops = key, visit.t, drops
 	}
 	key.sealed.Add(1)
-	sc := scratches.Get().(*scratch)
 	dst = grow(dst, overhead+len(text))
 	at := len(dst)
 	dst = appendHeader(dst, p.kindByte, key.id)
@@ -140,13 +142,17 @@ func (c *Codec[T]) OpenTo(ctx context.Context, k *Keeper, rec *Record, dst []byt
 	if err != nil {
 		return dst, err
 	}
-	key := k.cache.byID(visit.t, &rec.Person, h.key, visit.now)
-	if key == nil {
-		if key, err = k.keyOf(ctx, &visit, h.key, rec.Person); err != nil {
-			return dst, err
-		}
-	}
 	sc := scratches.Get().(*scratch)
+	key := k.cache.last(sc, visit.t, &rec.Person, visit.now)
+	if key == nil || key.id != h.key {
+		drops := visit.t.drops.Load()
+		if key = k.cache.byID(visit.t, &rec.Person, h.key, visit.now); key == nil {
+			if key, err = k.keyOf(ctx, &visit, h.key, rec.Person); err != nil {
+				return dst, err
+			}
+		}
+		sc.key, sc.of, sc.drops = key, visit.t, drops
+	}
 	sc.ad = fieldAD(sc.ad[:0], sealed[:headerSize], &p.place, &rec.ID)
 	out, err := key.field.Open(dst, sealed[headerSize:headerSize+nonceSize], sealed[headerSize+nonceSize:], sc.ad)
 	scratches.Put(sc) // it holds no plaintext
@@ -382,13 +388,14 @@ func (c *Codec[T]) seal(sc *scratch, tk *tenantKeys, rec *Record, rv reflect.Val
 	out := Sealed{Fields: make([]SealedField, 0, len(steps)), Persons: make([][16]byte, 0, 1)}
 	sc.tokens = sc.tokens[:0]
 	from, n := 0, 0
+	out.Fields = out.Fields[:len(steps)]
 	for i := range steps {
-		s := &steps[i]
-		if !slices.Contains(out.Persons, s.person) {
+		s, field := &steps[i], &out.Fields[i]
+		if n := len(out.Persons); n == 0 || out.Persons[n-1] != s.person && !slices.Contains(out.Persons, s.person) {
 			out.Persons = append(out.Persons, s.person)
 		}
 		if s.slot < 0 {
-			out.Fields = append(out.Fields, *s.kept)
+			*field = *s.kept
 			continue
 		}
 		p, key := &c.plans[s.at], sc.slots[s.slot].key
@@ -401,7 +408,7 @@ func (c *Codec[T]) seal(sc *scratch, tk *tenantKeys, rec *Record, rv reflect.Val
 		n++
 		sc.ad = fieldAD(sc.ad[:0], buf[at:at+headerSize], &p.place, &rec.ID)
 		buf = key.field.Seal(buf, buf[at+headerSize:], plain, sc.ad)
-		field := SealedField{Name: p.Name, Data: buf[at:len(buf):len(buf)]}
+		field.Name, field.Data = p.Name, buf[at:len(buf):len(buf)]
 		if len(p.indexes) > 0 {
 			// The tokens are copied out of the scratch at the end; until then only their places count.
 			before := len(sc.tokens)
@@ -423,15 +430,16 @@ func (c *Codec[T]) seal(sc *scratch, tk *tenantKeys, rec *Record, rv reflect.Val
 			}
 			field.Tokens = sc.tokens[before:]
 		}
-		out.Fields = append(out.Fields, field)
 	}
 	if len(sc.tokens) > 0 {
 		all := slices.Clone(sc.tokens)
 		for i := range out.Fields {
 			f := &out.Fields[i]
-			if j := i; steps[j].slot >= 0 && len(f.Tokens) > 0 {
-				f.Tokens, all = all[:len(f.Tokens):len(f.Tokens)], all[len(f.Tokens):]
-			} else if steps[j].slot >= 0 {
+			switch n := len(f.Tokens); {
+			case steps[i].slot < 0:
+			case n > 0:
+				f.Tokens, all = all[:n:n], all[n:]
+			default:
 				f.Tokens = nil
 			}
 		}

@@ -67,4 +67,3 @@ func must[V any](v V, err error) V {
 	}
 	return v
 }
-
