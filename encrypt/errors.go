@@ -14,6 +14,7 @@ var (
 	ErrBlocked        = keys.ErrBlocked        // an erasure of the person was asked for and has not happened yet
 	ErrHeld           = keys.ErrHeld           // a legal hold forbids the erasure
 	ErrLimit          = keys.ErrLimit          // too many erasures in a day without approval
+	ErrTraces         = keys.ErrTraces         // erased, but old bytes of the wrapped keys are still to be overwritten
 	ErrUnsupported    = keys.ErrUnsupported    // no index can answer the query; never an empty result instead
 	ErrNotClear       = keys.ErrNotClear       // a field that is not clear has no previous ciphertext to keep
 	ErrAlgorithm      = keys.ErrAlgorithm      // a weak or unknown algorithm

@@ -2,6 +2,7 @@ package encrypt
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/crmguard/crmguard/encrypt/keys"
@@ -38,13 +39,14 @@ func (k *Keeper) ExportKeys(ctx context.Context, tenant string, emit func(id [8]
 // among the records, wins over a key. Tombstones are checked before they destroy anything, which
 // asks the KEK. A malformed record or one of another tenant is an error before anything is stored.
 // Errors: ErrTampered (a forged tombstone), ErrRetired (a key whose epoch key is not among the
-// records), ErrKMSUnavailable, ErrAuth.
+// records), keys.ErrTraces after everything else was done, ErrKMSUnavailable, ErrAuth.
 func (k *Keeper) ImportKeys(ctx context.Context, tenant string, records [][]byte) error {
 	t, err := k.tenant(tenant)
 	if err != nil {
 		return err
 	}
 	var roots, tombs, persons []keys.Record
+	var traces error
 	for i, b := range records {
 		var r keys.Record
 		if err := r.UnmarshalBinary(b); err != nil || r.Tenant != tenant {
@@ -82,8 +84,9 @@ func (k *Keeper) ImportKeys(ctx context.Context, tenant string, records [][]byte
 				return fmt.Errorf("%w: tombstone", ErrTampered)
 			}
 		}
-		if _, err := k.keys.Erase(ctx, tenant, tombs); err != nil {
-			return err
+		// Traces: the tombstones are in, and the store will overwrite what they stand for later.
+		if _, traces = k.keys.Erase(ctx, tenant, tombs); traces != nil && !errors.Is(traces, keys.ErrTraces) {
+			return traces
 		}
 	}
 	for len(persons) > 0 {
@@ -93,5 +96,5 @@ func (k *Keeper) ImportKeys(ctx context.Context, tenant string, records [][]byte
 		}
 		persons = persons[n:]
 	}
-	return nil
+	return traces
 }

@@ -50,7 +50,7 @@ var (
 	ErrInsecure = errors.New("localkek: the key file must have mode 0600")
 	// ErrDamaged says that the key file is cut off or garbled. It is left as it is.
 	ErrDamaged = errors.New("localkek: the key file is damaged")
-	// ErrLocked says that a Rotate or Trim is running, or was interrupted and left its lock file behind.
+	// ErrLocked says that another Rotate or Trim is running.
 	ErrLocked = errors.New("localkek: another rotation holds the lock file")
 )
 
@@ -380,15 +380,11 @@ func (k *KEK) change(ctx context.Context, f func(*keyFile) (first int, raw [][]b
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	lock, err := os.OpenFile(k.path+".lock", os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("%w: %s", ErrLocked, k.path+".lock")
-	}
+	unlock, err := lock(k.path + ".lock")
 	if err != nil {
-		return fmt.Errorf("localkek: %w", err)
+		return err
 	}
-	lock.Close()
-	defer os.Remove(k.path + ".lock")
+	defer unlock()
 	next, last := k.path+".new", k.path+".old"
 	for _, name := range []string{next, last} { // what an interrupted change has left
 		if err := k.shred(name); err != nil {

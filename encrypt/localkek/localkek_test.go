@@ -107,27 +107,6 @@ func TestFirstStartOfMany(t *testing.T) {
 	}
 }
 
-func TestRotationLock(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "kek")
-	k, err := localkek.Open(path, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(path+".lock", nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := k.Rotate(context.Background()); !errors.Is(err, localkek.ErrLocked) {
-		t.Fatalf("got %v, want ErrLocked", err)
-	}
-	w, err := k.Wrap(context.Background(), []byte("secret"), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := k.Trim(context.Background(), [][]byte{w}); !errors.Is(err, localkek.ErrLocked) {
-		t.Fatalf("got %v, want ErrLocked", err)
-	}
-}
-
 func TestAnotherFileDoesNotOpen(t *testing.T) {
 	dir := t.TempDir()
 	a, err := localkek.Open(filepath.Join(dir, "a"), nil)
