@@ -89,8 +89,8 @@ func (a *App) resealers() []resealer {
 	return []resealer{a.Customers, a.Contacts, a.Leads, a.FollowUps, a.Quotes, a.Contracts, a.Tickets, a.Employees, a.Accounts}
 }
 
-// RotateAll replaces every key below the KEK: it renews the keys of all persons and of the indexes, seals every
-// record and every opening of the log under the new ones, ends the old ones, and rotates. progress, which
+// RotateAll renews the keys of all persons and of the indexes, seals every record and every opening of the log
+// under the new ones, ends the old ones, and rotates; only the tenant's keys for MACs and secrets stay. progress, which
 // may be nil, hears what is being done and how far it is; total is 0 where it is not known.
 //
 // After an interruption it goes on where it was. It ends no key while something that the key sealed could not be
