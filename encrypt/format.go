@@ -135,9 +135,6 @@ func (s *scratch) free() {
 // header and record id it makes three blocks of the cipher.
 const contextSize = 22
 
-// adSize is the size of the associated data of a field value.
-const adSize = headerSize + contextSize + 16
-
 // fieldContext is the fixed part of a field's associated data. Tenant and person are bound by the
 // subkey.
 func fieldContext(typ, field, class string) (out [contextSize]byte) {

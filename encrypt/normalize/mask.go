@@ -198,7 +198,7 @@ func maskCompany(s string) string {
 		}
 		return r
 	}, form)
-	form = strings.TrimLeft(form, " .,&-·、,")
+	form = strings.TrimLeft(form, " .,&-·、")
 	if alnum(form) == "" || utf8.RuneCountInString(form) > maxShown {
 		return string(first) + "****"
 	}
