@@ -689,3 +689,31 @@ func TestErasedWhileDropping(t *testing.T) {
 		wg.Wait()
 	}
 }
+
+// TestToldTooHigh: a number that no store ever had hides no erasure.
+func TestToldTooHigh(t *testing.T) {
+	c, store, kek := newCodec(t), keys.NewMemory(), newKEK(t)
+	opts := &encrypt.Options{Grace: -1}
+	a, b := newKeeper(t, kek, store, opts), newKeeper(t, kek, store, opts)
+	sealed, err := c.Seal(ctx, a, rec, sample(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lied := rec
+	lied.Erasure = 1 << 40
+	var v customer
+	if _, err := c.Open(ctx, b, lied, sealed.Fields, &v, "phone"); err != nil || v.Phone.s == "" {
+		t.Fatalf("%q, %v", v.Phone.s, err)
+	}
+	if _, err := a.Erase(ctx, "acme", rec.Person, nil); err != nil {
+		t.Fatal(err)
+	}
+	for _, number := range []uint64{0, 2, 1 << 40} {
+		told := rec
+		told.Erasure = number
+		st, err := c.Open(ctx, b, told, sealed.Fields, &v, "phone")
+		if err != nil || c.State(st, "phone") != encrypt.StateErased {
+			t.Fatalf("told %d: %v, %v", number, st, err)
+		}
+	}
+}

@@ -212,7 +212,7 @@ func (k *Keeper) enter(ctx context.Context, tenant string, told uint64, write bo
 		seen = t.erasure.Load()
 		v.tk = t.keys.Load()
 	}
-	v.number = max(seen, told)
+	v.number = seen
 	return v, nil
 }
 
@@ -314,7 +314,7 @@ func (k *Keeper) find(ctx context.Context, v *visit, wants []want) (map[keys.ID]
 				out[w.id] = found{key: key}
 				continue
 			}
-			c.loading[ref] = &loadCall{done: make(chan struct{})}
+			c.loading[ref] = &loadCall{number: v.number, done: make(chan struct{})}
 			mine = append(mine, w.id)
 		}
 		c.mu.Unlock()
@@ -329,9 +329,10 @@ func (k *Keeper) find(ctx context.Context, v *visit, wants []want) (map[keys.ID]
 				return nil, ctx.Err()
 			}
 			switch {
-			case call.err != nil:
+			case call.err != nil, call.number < v.number:
+				// The other caller failed, perhaps by its own context, or read before an erasure that we know of.
 				if _, done := out[waiting[i].id]; !done {
-					open = append(open, waiting[i]) // the other caller failed, perhaps by its own context
+					open = append(open, waiting[i])
 				}
 			case call.found != (found{}):
 				out[waiting[i].id] = call.found
