@@ -7,7 +7,8 @@ import (
 )
 
 // MissingKeys tells which sealed values, by their places, name a key that the store neither has nor knows
-// as destroyed: nobody will open them again, unless a backup of the keys is brought back. Nothing is
+// as destroyed, or that a rotation has ended: nobody will open them again, unless a backup of the keys is brought
+// back. Nothing is
 // opened and the KEK is not asked. A value that is too short to name a key counts as missing.
 func (k *Keeper) MissingKeys(ctx context.Context, tenant string, sealed [][]byte) ([]int, error) {
 	if err := checkTenant(tenant); err != nil {
@@ -29,7 +30,7 @@ func (k *Keeper) MissingKeys(ctx context.Context, tenant string, sealed [][]byte
 			return nil, err
 		}
 		for i := range records {
-			known[records[i].ID] = true
+			known[records[i].ID] = records[i].Kind == keys.Tombstone || len(records[i].Wrapped) > 0
 		}
 	}
 	var missing []int
