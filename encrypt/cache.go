@@ -79,9 +79,10 @@ type keyRef struct {
 
 // loadCall is one load in flight. done is closed when the rest is set.
 type loadCall struct {
-	done  chan struct{}
-	found found
-	err   error
+	number uint64 // the erasure number under which it began
+	done   chan struct{}
+	found  found
+	err    error
 }
 
 type cacheShard struct {
@@ -232,17 +233,24 @@ func (s *cacheShard) remove(e *cacheEntry, id keys.ID) {
 
 // last returns the key that sc used last, when it is still the one that is looked for. The fields of a person
 // are mostly sealed and opened one after the other.
-func (c *personCache) last(sc *scratch, t *tenant, person *[16]byte, now time.Duration) *personKey {
+func (c *personCache) last(sc *scratch, v *visit, person *[16]byte) *personKey {
 	k := sc.key
-	if k == nil || sc.of != t || k.person != *person || sc.drops != t.drops.Load() || now-k.loaded >= c.age || k.sealed.Load() >= c.messages {
+	if k == nil || sc.of != v.t || k.person != *person || sc.number != v.number || v.now-k.loaded >= c.age || k.sealed.Load() >= c.messages {
 		return nil
 	}
 	return k
 }
 
+// keep lets sc remember a key for the operations that see the same erasure number, under the rule of add.
+func (c *personCache) keep(sc *scratch, v *visit, k *personKey) {
+	sc.key = nil
+	if v.t.admits.Load() == v.number {
+		sc.key, sc.of, sc.number = k, v.t, v.number
+	}
+}
+
 // drop forgets the keys of a tenant that gone names, and those of generations below oldest.
 func (c *personCache) drop(t *tenant, gone map[keys.ID]bool, oldest uint32) {
-	t.drops.Add(1)
 	for i := range c.shards {
 		s := &c.shards[i]
 		s.mu.Lock()

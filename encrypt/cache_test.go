@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/crmguard/crmguard/encrypt"
@@ -391,6 +392,53 @@ func TestErasedWhileLoading(t *testing.T) {
 			t.Errorf("told %d: %v", number, err)
 		}
 	}
+}
+
+// TestErasureOvertakesALoad: who comes after an erasure does not share the load of one who came before it.
+func TestErasureOvertakesALoad(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := newCached(t, 2, encrypt.Options{})
+		other := newKeeper(t, x.kek, x.store.Store, &encrypt.Options{Grace: -1})
+		x.read(1) // opens the tenant's keys
+		release := make(chan struct{})
+		var once sync.Once
+		x.store.after = func(_ string, q keys.Query) {
+			if len(q.IDs) == 1 {
+				once.Do(func() { <-release }) // it holds the record
+			}
+		}
+		early := make(chan error, 1)
+		go func() {
+			_, err := x.c.OpenTo(ctx, x.k, &x.recs[0], nil, "name", x.data[0])
+			early <- err
+		}()
+		synctest.Wait()
+		if _, err := other.Erase(ctx, "acme", x.recs[0].Person, nil); err != nil {
+			t.Fatal(err)
+		}
+		late := make(chan error, 1)
+		go func() {
+			r := x.recs[0]
+			r.Erasure = 2
+			_, err := x.c.OpenTo(ctx, x.k, &r, nil, "name", x.data[0])
+			late <- err
+		}()
+		synctest.Wait()
+		close(release)
+		if err := <-early; err != nil {
+			t.Errorf("before the erasure: %v", err)
+		}
+		if err := <-late; !errors.Is(err, encrypt.ErrErased) {
+			t.Errorf("after the erasure: %v", err)
+		}
+		for _, told := range []uint64{0, 1, 2} {
+			r := x.recs[0]
+			r.Erasure = told
+			if _, err := x.c.OpenTo(ctx, x.k, &r, nil, "name", x.data[0]); !errors.Is(err, encrypt.ErrErased) {
+				t.Errorf("later, told %d: %v", told, err)
+			}
+		}
+	})
 }
 
 // TestCacheMemory: the memory of many persons is that of the cache.

@@ -482,7 +482,8 @@ func TestTextShowsNothing(t *testing.T) {
 		}
 		log.Write(b)
 	}
-	b, err := xml.Marshal(struct{ X encrypt.Text }{x})
+	type element struct{ X encrypt.Text }
+	b, err := xml.Marshal(element{x})
 	if err != nil {
 		t.Fatal(err)
 	}

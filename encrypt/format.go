@@ -90,10 +90,10 @@ func appendBytesPart(dst, part []byte) []byte {
 type scratch struct {
 	ad, plain, term, nonces []byte
 
-	// The key that was used last, as of so many drops of its tenant's keys.
+	// The key that was used last, and the erasure number that vouches for it.
 	key    *personKey
 	of     *tenant
-	drops  uint64
+	number uint64
 	block  [16]byte
 	steps  []sealStep
 	slots  []slot

@@ -196,7 +196,7 @@ func (c *Codec[T]) openRecord(ctx context.Context, o *opening, sc *scratch, rec 
 	// All texts of a record are one string, and those of type Text are made together.
 	if len(sc.texts) > 0 {
 		all := string(sc.plain)
-		var own []textValue
+		var own []string
 		for i := range sc.texts {
 			t := &sc.texts[i]
 			f := rv.FieldByIndex(t.plan.index)
@@ -205,10 +205,10 @@ func (c *Codec[T]) openRecord(ctx context.Context, o *opening, sc *scratch, rec 
 				continue
 			}
 			if own == nil {
-				own = make([]textValue, 0, len(sc.texts)-i)
+				own = make([]string, 0, len(sc.texts)-i)
 			}
-			own = append(own, textValue{value: all[t.from:t.to]})
-			f.Addr().Interface().(*Text).p = &own[len(own)-1]
+			own = append(own, all[t.from:t.to])
+			*f.Addr().Interface().(*Text) = Text{value: &own[len(own)-1]}
 		}
 	}
 	return "", nil

@@ -103,15 +103,14 @@ func (c *Codec[T]) SealTo(ctx context.Context, k *Keeper, rec *Record, dst []byt
 		return dst, err
 	}
 	sc := scratches.Get().(*scratch)
-	key := k.cache.last(sc, visit.t, &rec.Person, visit.now)
+	key := k.cache.last(sc, &visit, &rec.Person)
 	if key == nil || key.retention != p.Retention || key.version != visit.tk.newest() {
-		drops := visit.t.drops.Load()
 		slots := []slot{{person: rec.Person, retention: p.Retention}}
 		if err := k.keysFor(ctx, &visit, slots); err != nil {
 			return dst, err
 		}
 		key = slots[0].key
-		sc.key, sc.of, sc.drops = key, visit.t, drops
+		k.cache.keep(sc, &visit, key)
 	}
 	key.sealed.Add(1)
 	dst = grow(dst, overhead+len(text))
@@ -143,15 +142,14 @@ func (c *Codec[T]) OpenTo(ctx context.Context, k *Keeper, rec *Record, dst []byt
 		return dst, err
 	}
 	sc := scratches.Get().(*scratch)
-	key := k.cache.last(sc, visit.t, &rec.Person, visit.now)
+	key := k.cache.last(sc, &visit, &rec.Person)
 	if key == nil || key.id != h.key {
-		drops := visit.t.drops.Load()
 		if key = k.cache.byID(visit.t, &rec.Person, h.key, visit.now); key == nil {
 			if key, err = k.keyOf(ctx, &visit, h.key, rec.Person); err != nil {
 				return dst, err
 			}
 		}
-		sc.key, sc.of, sc.drops = key, visit.t, drops
+		k.cache.keep(sc, &visit, key)
 	}
 	sc.ad = fieldAD(sc.ad[:0], sealed[:headerSize], &p.place, &rec.ID)
 	out, err := key.field.Open(dst, sealed[headerSize:headerSize+nonceSize], sealed[headerSize+nonceSize:], sc.ad)

@@ -42,7 +42,6 @@ type tenant struct {
 	keys      atomic.Pointer[tenantKeys]
 	erasure   atomic.Uint64 // the erasure number that the cached keys are vouched for by
 	admits    atomic.Uint64 // the number under which a key may be cached; ahead of erasure while ended ones are dropped
-	drops     atomic.Uint64 // how often cached keys were dropped
 	observing chan struct{} // holds one token: who has it may raise erasure
 	loading   chan struct{} // holds one token: who has it may ask the KEK
 

@@ -12,60 +12,43 @@ import (
 // (masked, hidden, sealed, erased), so that writing a record back never destroys what was not shown.
 type Text struct {
 	// The value lies behind a pointer because fmt and dumps show the unexported fields of a struct around a
-	// Text by reflection, without asking String. nil is absent and clear.
-	p *textValue
-}
-
-type textValue struct {
-	value string
+	// Text by reflection, without asking String; and behind one to a string, because fmt follows those to
+	// structs.
+	value *string // nil = nothing
 	state State
 }
 
 const redacted = "***"
 
 // NewText returns a text in the clear.
-func NewText(s string) Text {
-	if s == "" {
-		return Text{}
-	}
-	return Text{&textValue{value: s}}
+func NewText(s string) (t Text) {
+	t.SetExposed(s, uint8(StateClear))
+	return t
 }
 
 // Expose returns what the text shows: the value, its mask, or nothing. See ExposedState.
 func (t Text) Expose() string {
-	if t.p == nil {
+	if t.value == nil {
 		return ""
 	}
-	return t.p.value
+	return *t.value
 }
 
 // ExposedState returns the [State] by its number.
-func (t Text) ExposedState() uint8 {
-	if t.p == nil {
-		return uint8(StateClear)
-	}
-	return uint8(t.p.state)
-}
+func (t Text) ExposedState() uint8 { return uint8(t.state) }
 
 // SetExposed is for codecs.
 func (t *Text) SetExposed(value string, state uint8) {
-	if value == "" && State(state) == StateClear {
-		t.p = nil
-		return
+	*t = Text{state: State(state)}
+	if value != "" {
+		s := value // only what is kept goes to the heap
+		t.value = &s
 	}
-	if value == "" && int(state) < len(nothing) {
-		t.p = &nothing[state]
-		return
-	}
-	t.p = &textValue{value, State(state)}
 }
-
-// nothing are the texts that show nothing, by state. They never change.
-var nothing = [...]textValue{{}, {state: StateMasked}, {state: StateHidden}, {state: StateSealed}, {state: StateErased}}
 
 // String returns ***, and nothing for an absent text.
 func (t Text) String() string {
-	if t.p == nil {
+	if t == (Text{}) {
 		return ""
 	}
 	return redacted
