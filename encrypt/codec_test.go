@@ -982,3 +982,166 @@ func TestSwaps(t *testing.T) {
 	}
 	t.Logf("%d values, %d places within a tenant, %d in another", len(values), swaps, abroad)
 }
+
+// TestTokensTo: the tokens of a text alone are those of Seal, but for compound indexes.
+func TestTokensTo(t *testing.T) {
+	c, k := indexedCodec(t, onlyFolded), newKeeper(t, newKEK(t), keys.NewMemory(), nil)
+	for _, name := range []string{"", "张", "Zhang Wei", "   ", "张伟ab"} {
+		s, err := c.Seal(ctx, k, rec, &indexed{Name: encrypt.NewText(name)}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		first := encrypt.Token{Value: 7}
+		got, err := c.TokensTo(ctx, k, &rec, []encrypt.Token{first}, "name", name)
+		if err != nil || got[0] != first || !slices.Equal(got[1:], tokensOf(s, "name")) {
+			t.Errorf("%q: %v, %v", name, got, err)
+		}
+	}
+	both, err := c.Seal(ctx, k, rec, &indexed{Name: encrypt.NewText("abc"), Phone: encrypt.NewText("1")}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := c.TokensTo(ctx, k, &rec, nil, "name", "abc"); err != nil || len(got) != len(tokensOf(both, "name"))-1 {
+		t.Errorf("beside a compound: %v, %v", got, err)
+	}
+	if got, err := c.TokensTo(ctx, k, &rec, nil, "name", strings.Repeat("secret", 1000)); err == nil || got != nil && len(got) > 512*2 || strings.Contains(err.Error(), "secret") {
+		t.Errorf("too long: %d tokens, %v", len(got), err)
+	}
+	for _, name := range []string{"stage", "nope", ""} {
+		if _, err := c.TokensTo(ctx, k, &rec, nil, name, "x"); err == nil {
+			t.Errorf("tokens of %q", name)
+		}
+	}
+	if _, err := c.TokensTo(ctx, k, &encrypt.Record{}, nil, "name", "x"); err == nil {
+		t.Error("no tenant")
+	}
+}
+
+func TestConceal(t *testing.T) {
+	type shown struct {
+		Text  encrypt.Text `protect:"personal,mask=last"`
+		Bare  encrypt.Text `protect:"personal"`
+		Str   string       `protect:"personal,mask=last"`
+		Ptr   *string      `protect:"personal,mask=last"`
+		Plain string       `protect:"personal"`
+		N     int          `protect:"personal"`
+		Stage string       `protect:"internal"`
+	}
+	c, err := encrypt.NewCodec[shown](&encrypt.CodecOptions{Masks: map[string]func(string) string{"last": func(s string) string { return "*" + s[len(s)-1:] }}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	full := func() *shown {
+		return &shown{encrypt.NewText("abc"), encrypt.NewText("abc"), "abc", ptr("abc"), "abc", 5, "lead"}
+	}
+	names := []string{"text", "bare", "str", "ptr", "plain", "n", "stage"}
+	for _, tc := range []struct {
+		state encrypt.State
+		want  shown
+	}{
+		{encrypt.StateMasked, shown{Str: "*c", Ptr: ptr("*c")}}, {encrypt.StateHidden, shown{Str: "", Ptr: nil}},
+	} {
+		v := full()
+		for range 2 { // twice is once
+			for _, name := range names {
+				if tc.state == encrypt.StateMasked && (name == "str" || name == "ptr") && v.Str == "*c" && v.Ptr != nil && *v.Ptr == "*c" {
+					continue
+				}
+				if err := c.Conceal(v, name, tc.state); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		mask := ""
+		if tc.state == encrypt.StateMasked {
+			mask = "*c"
+		}
+		if v.Text.Expose() != mask || v.Bare.Expose() != "" || v.Text.ExposedState() != uint8(tc.state) || v.Bare.ExposedState() != uint8(tc.state) {
+			t.Errorf("%s: %q in state %d", tc.state, v.Text.Expose(), v.Text.ExposedState())
+		}
+		v.Text, v.Bare = encrypt.Text{}, encrypt.Text{}
+		if !reflect.DeepEqual(*v, tc.want) {
+			t.Errorf("%s: %+v", tc.state, v)
+		}
+	}
+	// What shows less already shows no more: a hidden text does not become a mask, an erased one stays erased.
+	var v shown
+	v.Text.SetExposed("", uint8(encrypt.StateErased))
+	v.Bare.SetExposed("", uint8(encrypt.StateErased))
+	for _, st := range []encrypt.State{encrypt.StateMasked, encrypt.StateHidden} {
+		if err := errors.Join(c.Conceal(&v, "text", st), c.Conceal(&v, "bare", st)); err != nil || v.Text.ExposedState() != uint8(encrypt.StateErased) {
+			t.Errorf("%s of an erased text: state %d, %v", st, v.Text.ExposedState(), err)
+		}
+	}
+	v = shown{}
+	if err := errors.Join(c.Conceal(&v, "text", encrypt.StateMasked), c.Conceal(&v, "ptr", encrypt.StateMasked)); err != nil || v.Text.ExposedState() != 0 || v.Ptr != nil {
+		t.Errorf("a mask of nothing: %+v, %v", v, err)
+	}
+	for _, st := range []encrypt.State{encrypt.StateClear, encrypt.StateSealed, encrypt.StateErased, 9} {
+		v := full()
+		if err := c.Conceal(v, "text", st); err == nil || v.Text.Expose() != "abc" {
+			t.Errorf("concealed as %s", st)
+		}
+	}
+	if err := c.Conceal(full(), "nope", encrypt.StateMasked); err == nil {
+		t.Error("an unknown field")
+	}
+	for st, name := range map[encrypt.State]string{0: "clear", 1: "masked", 2: "hidden", 3: "sealed", 4: "erased", 5: "unknown"} {
+		if st.String() != name {
+			t.Errorf("%d is %s", st, st)
+		}
+	}
+}
+
+func TestSetClearRefusals(t *testing.T) {
+	type columns struct {
+		S string     `protect:"internal"`
+		I int8       `protect:"internal"`
+		U uint16     `protect:"internal"`
+		B bool       `protect:"internal"`
+		T time.Time  `protect:"internal"`
+		P *time.Time `protect:"internal"`
+		D id         `protect:"internal"`
+		J []string   `protect:"internal"`
+	}
+	c, err := encrypt.NewCodec[columns](nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC)
+	v := columns{"s", -128, 65535, true, now, &now, id{1}, []string{"a"}}
+	values, err := c.ClearValues(&v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got columns
+	if err := c.SetClear(&got, values); err != nil || !reflect.DeepEqual(got, v) {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	if err := c.SetClear(&got, make([]any, len(values))); err != nil || !reflect.DeepEqual(got, columns{}) {
+		t.Errorf("nothing: %+v, %v", got, err)
+	}
+	for i, bad := range [][]any{
+		{1, int64(1), true, 1.5, []byte("x")},
+		{int64(128), int64(-129), "1", 1, true},
+		{int64(-1), int64(65536), "1"},
+		{int64(1), "true"},
+		{"2026", int64(1)},
+		{"2026", int64(1)},
+		{"zz", int64(1), "01"},
+		{"{", `{"secret":1}`, int64(1), `"secret"`},
+	} {
+		for _, x := range bad {
+			all := slices.Clone(values)
+			all[i] = x
+			if err := c.SetClear(new(columns), all); err == nil || !strings.Contains(err.Error(), "field "+c.Fields()[i].Name) || strings.Contains(err.Error(), "secret") {
+				t.Errorf("column %d of %T %v: %v", i, x, x, err)
+			}
+		}
+	}
+	for _, n := range []int{0, len(values) - 1, len(values) + 1} {
+		if err := c.SetClear(new(columns), make([]any, n)); err == nil {
+			t.Errorf("%d values", n)
+		}
+	}
+}

@@ -312,6 +312,10 @@ func TestRotatedInAnOutage(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		at := field(t, theirs, "name").Data
+		if _, err := c.OpenTo(ctx, b, &victim, nil, "name", at); err != nil { // its key is at hand
+			t.Fatal(err)
+		}
 		kek.Set(encrypttest.Hanging)
 		if err := a.Rotate(ctx, "acme", nil); err != nil {
 			t.Fatal(err)
@@ -320,6 +324,11 @@ func TestRotatedInAnOutage(t *testing.T) {
 			t.Fatal(err)
 		}
 		for i, most := range []time.Duration{15 * time.Second, 0, 0} {
+			if i > 0 {
+				if _, err := c.OpenTo(ctx, b, &victim, nil, "name", at); !errors.Is(err, encrypt.ErrErased) {
+					t.Errorf("an erased person alone, read %d: %v", i, err)
+				}
+			}
 			start := time.Now()
 			states, err := c.Open(ctx, b, rec, s.Fields, &single{}, "name")
 			if err != nil || c.State(states, "name") != encrypt.StateClear || time.Since(start) > most {
