@@ -235,7 +235,8 @@ func (s *cacheShard) remove(e *cacheEntry, id keys.ID) {
 // are mostly sealed and opened one after the other.
 func (c *personCache) last(sc *scratch, v *visit, person *[16]byte) *personKey {
 	k := sc.key
-	if k == nil || sc.of != v.t || k.person != *person || sc.number != v.number || v.now-k.loaded >= c.age || k.sealed.Load() >= c.messages {
+	if k == nil || sc.of != v.t || k.person != *person || sc.number != v.number || v.t.admits.Load() != v.number ||
+		v.now-k.loaded >= c.age || k.sealed.Load() >= c.messages {
 		return nil
 	}
 	return k

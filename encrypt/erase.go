@@ -95,8 +95,14 @@ func (k *Keeper) Erase(ctx context.Context, tenant string, person [16]byte, opts
 	return k.destroy(ctx, &v, records, out)
 }
 
-// block blocks those of the records that are not yet, and returns when the last one's grace is over.
+// block blocks those of the records that are not yet, and returns when the grace is over. A key that was made
+// since the erasure was first asked for does not put it off.
 func (k *Keeper) block(ctx context.Context, v *visit, records []keys.Record, now time.Time) (due time.Time, err error) {
+	for i := range records {
+		if at := records[i].Blocked; !at.IsZero() && at.Before(now) {
+			now = at
+		}
+	}
 	var ids []keys.ID
 	gone := make(map[keys.ID]bool)
 	for i := range records {

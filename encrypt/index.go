@@ -229,7 +229,8 @@ func windows(s string, emit func(string)) {
 }
 
 func wide(r rune) bool {
-	return unicode.In(r, unicode.Han, unicode.Hiragana, unicode.Katakana, unicode.Hangul, unicode.Bopomofo)
+	// The mark that lengthens a vowel of Katakana belongs to no script.
+	return r == 'ー' || unicode.In(r, unicode.Han, unicode.Hiragana, unicode.Katakana, unicode.Hangul, unicode.Bopomofo)
 }
 
 // maxParts bounds the parts of one value under one index.
@@ -343,7 +344,7 @@ type Query struct {
 
 	field int
 	index int
-	terms [][]string // by version of the normaliser
+	terms func() [][]string // what was typed, by version of the normaliser; a function, so that no verb of fmt shows it
 }
 
 // Query asks the index of a kind ("exact", "suffix4", "ngram", …) of a field for what was typed. For a
@@ -366,6 +367,7 @@ func (c *Codec[T]) Query(ctx context.Context, k *Keeper, tenant, field, kind str
 	if len(typed) != max(1, len(x.of)) {
 		return Query{}, fmt.Errorf("%w: %d values typed for index %s", ErrUnsupported, len(typed), field)
 	}
+	var all [][]string
 	for i := range x.versions {
 		var terms []string
 		if len(x.of) > 0 {
@@ -374,7 +376,7 @@ func (c *Codec[T]) Query(ctx context.Context, k *Keeper, tenant, field, kind str
 			terms = x.versions[i].terms(typed[0])
 		}
 		terms = slices.DeleteFunc(slices.Clone(terms), func(s string) bool { return s == "" })
-		q.terms = append(q.terms, terms)
+		all = append(all, terms)
 		if err := c.group(&q, v.tk, sc, x, i, terms); err != nil {
 			return Query{}, fieldError(err, field)
 		}
@@ -382,6 +384,7 @@ func (c *Codec[T]) Query(ctx context.Context, k *Keeper, tenant, field, kind str
 	if len(q.Groups) == 0 || len(q.Groups[0]) == 0 {
 		return Query{}, fieldError(ErrUnsupported, field)
 	}
+	q.terms = func() [][]string { return all }
 	return q, nil
 }
 
@@ -445,11 +448,14 @@ func (c *Codec[T]) group(q *Query, tk *tenantKeys, sc *scratch, x *indexPlan, ve
 
 // Match tells whether an opened record is what q looks for. The fields of q's index must be open.
 func (c *Codec[T]) Match(q Query, v *T) bool {
-	p := &c.plans[q.field]
-	x := &p.indexes[q.index]
+	if q.terms == nil {
+		return false // of no codec
+	}
+	typed := q.terms()
+	x := &c.plans[q.field].indexes[q.index]
 	for i := range x.versions {
 		has := x.terms(i, c.text(v, q.field), func(at int) string { return c.text(v, at) })
-		for _, want := range q.terms[i] {
+		for _, want := range typed[i] {
 			for _, term := range has {
 				if term == "" {
 					continue

@@ -873,7 +873,7 @@ func TestPlan(t *testing.T) {
 	if err := plan10(0); err == nil {
 		t.Error("a population of nobody")
 	}
-	plan := func(leaks []encrypt.Leak, err error) ([]encrypt.Leak, error) { return leaks, err }
+	plan := func(leaks []encrypt.Index, err error) ([]encrypt.Index, error) { return leaks, err }
 	compile := func(err error) {
 		t.Helper()
 		if err != nil {
@@ -906,9 +906,9 @@ func TestPlan(t *testing.T) {
 		if _, err := c9.Plan(1_000_000); err == nil {
 			t.Error("9 bits of a million: 1,953 records to a token")
 		}
-		for i, f := range []func(int) ([]encrypt.Leak, error){c10.Plan, c12.Plan} {
+		for i, f := range []func(int) ([]encrypt.Index, error){c10.Plan, c12.Plan} {
 			got, err := plan(f(1_000_000))
-			if err != nil || len(got) != 1 || got[0].Values != 10_000 || got[0].Shows != "" || got[0].Index != "suffix4:f" {
+			if err != nil || len(got) != 1 || got[0].Values != 10_000 || got[0].Shows != "" || got[0].Kind+":"+got[0].Normalizer != "suffix4:f" {
 				t.Errorf("%d: %+v, %v", i, got, err)
 			}
 		}
@@ -981,7 +981,7 @@ func TestPlan(t *testing.T) {
 		c8, err := encrypt.NewCodec[coarse](opts)
 		compile(err)
 		for _, tc := range []struct {
-			plan  func(int) ([]encrypt.Leak, error)
+			plan  func(int) ([]encrypt.Index, error)
 			want  string // of the error; "" = it fits
 			shows []string
 		}{

@@ -250,19 +250,22 @@ func (k *Keeper) observe(ctx context.Context, t *tenant, told uint64, write bool
 	tk := t.keys.Load()
 	var away error
 	if seen > 0 {
-		fresh, err := k.reload(ctx, t, tk)
+		// A load that another caller began before this number may have seen older records.
+		for tries := 0; tk.number < number && err == nil && tries < 8; tries++ {
+			var fresh *tenantKeys
+			if fresh, err = k.reload(ctx, t, tk); err == nil {
+				tk = fresh
+			}
+		}
 		switch {
 		case err == nil:
-			tk = fresh
 		case errors.Is(err, ErrKMSUnavailable) && !write:
 			away = err // reads go on with the keys they have; the number is looked at again next time
 		default:
 			return err
 		}
 	}
-	if away == nil {
-		t.admits.Store(number) // a slower reader no longer caches what is dropped here
-	}
+	t.admits.Store(number) // a slower reader no longer caches what is dropped here, nor keeps it at hand
 	k.cache.drop(t, gone, tk.oldest())
 	if away == nil {
 		t.erasure.Store(number) // only now may others rely on the cache

@@ -67,7 +67,7 @@ func (c *Codec[T]) openAll(ctx context.Context, k *Keeper, recs []Record, fields
 		if recs[i].Tenant != recs[0].Tenant {
 			return errors.New("encrypt: records of several tenants")
 		}
-		told = min(told, recs[i].Erasure)
+		told = newest(told, recs[i].Erasure)
 		sealed = sealed || len(fields[i]) > 0
 	}
 	open := opening{k: k}

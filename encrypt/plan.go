@@ -6,22 +6,11 @@ import (
 	"math"
 )
 
-// Leak is what one index of a field shows to whoever reads the store; see [Codec.Plan].
-type Leak struct {
-	Field, Index string // "phone", "suffix4:digits"
-	Values       int    // different values that are indexed, as the field's tag and the population say; 0 as for Candidates
-	Bits         int    // of a token
-	// Candidates is how many records on average share a token: CipherSweet's coincidences. Below 2 a
-	// token stands for a value. 0 for an n-gram index, whose fragments are as frequent as the language has them.
-	Candidates float64
-	Shows      string // "equality", "fragments", or "" when the tokens are cut enough to show neither
-}
-
 // errLeak says that an index shows more than its tag admits.
 var errLeak = errors.New("encrypt: an index shows more than its tag admits")
 
 // Plan works out what the indexes of all fields show in a population of so many records. It fails, with
-// all Leaks, when one shows what its tag does not admit. A near-unique field, such as a phone number, says
+// all indexes, when one shows what its tag does not admit. A near-unique field, such as a phone number, says
 // leaks=equality: its tokens repeat only where its values do. An n-gram index says leaks=fragments. Any
 // other index must be cut (KIND:NORMALISER:BITS) within both published bounds:
 //
@@ -32,11 +21,11 @@ var errLeak = errors.New("encrypt: an index shows more than its tag admits")
 //
 // The bounds assume values that are about equally frequent. A field whose values are not, such as a
 // surname, still shows its most frequent ones.
-func (c *Codec[T]) Plan(population int) ([]Leak, error) {
+func (c *Codec[T]) Plan(population int) ([]Index, error) {
 	if population < 1 {
 		return nil, errors.New("encrypt: a population of at least 1")
 	}
-	var all []Leak
+	var all []Index
 	var fault error
 	for _, at := range c.sealed {
 		p := &c.plans[at]
@@ -48,7 +37,8 @@ func (c *Codec[T]) Plan(population int) ([]Leak, error) {
 		}
 		for i := range p.indexes {
 			x := &p.indexes[i]
-			l := Leak{Field: x.refs[0].field, Index: x.Kind + ":" + x.Normalizer, Values: c.values(p, x, population), Bits: x.Bits}
+			l := x.Index
+			l.Field, l.Values = x.refs[0].field, c.values(p, x, population)
 			l.Candidates = float64(population) / min(math.Pow(2, float64(x.Bits)), float64(l.Values))
 			why := ""
 			switch {
@@ -69,7 +59,7 @@ func (c *Codec[T]) Plan(population int) ([]Leak, error) {
 				why = bounds(float64(population), float64(l.Values), float64(x.Bits), float64(sum))
 			}
 			if why != "" && fault == nil {
-				fault = fmt.Errorf("%w: field %s, index %s: %s", errLeak, l.Field, l.Index, why)
+				fault = fmt.Errorf("%w: field %s, index %s:%s: %s", errLeak, l.Field, l.Kind, l.Normalizer, why)
 			}
 			all = append(all, l)
 		}

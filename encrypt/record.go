@@ -134,6 +134,14 @@ type Index struct {
 	Unique     bool
 	Bits       int      // of a token; 64 unless the tag says fewer
 	Of         []string // of a compound index: the names of its fields, the first one's carries the tokens
+
+	// What [Codec.Plan] works out; empty elsewhere.
+	Field  string
+	Values int // different values that are indexed, as the field's tag and the population say; 0 as for Candidates
+	// Candidates is how many records on average share a token: CipherSweet's coincidences. Below 2 a
+	// token stands for a value. 0 for an n-gram index, whose fragments are as frequent as the language has them.
+	Candidates float64
+	Shows      string // "equality", "fragments", or "" when the tokens are cut enough to show neither
 }
 
 // Class says how delicate a field is.

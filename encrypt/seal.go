@@ -63,7 +63,7 @@ func (c *Codec[T]) SealAll(ctx context.Context, k *Keeper, recs []Record, vs []*
 		if recs[i].Tenant != recs[0].Tenant {
 			return nil, errors.New("encrypt: records of several tenants")
 		}
-		told = min(told, recs[i].Erasure)
+		told = newest(told, recs[i].Erasure)
 		if err := c.planSeal(sc, &recs[i], reflect.ValueOf(vs[i]).Elem(), nil, nil); err != nil {
 			return nil, fmt.Errorf("%w (record %d)", err, i)
 		}
@@ -85,6 +85,15 @@ func (c *Codec[T]) SealAll(ctx context.Context, k *Keeper, recs []Record, vs []*
 		from = to
 	}
 	return out, nil
+}
+
+// newest combines the erasure numbers that the records of a page were read with: the highest, or 0 when one
+// was not told.
+func newest(a, b uint64) uint64 {
+	if a == 0 || b == 0 {
+		return 0
+	}
+	return max(a, b)
 }
 
 // SealTo appends to dst the sealed value of one text field, without its tokens: for those who store fields

@@ -56,6 +56,7 @@ type tenantKeys struct {
 	current keys.ID
 	version uint32    // of the current epoch
 	began   time.Time // the current epoch
+	number  uint64    // the erasure number that was read before the records
 	loaded  time.Duration
 	asked   time.Duration // when the KEK last opened the current epoch
 
@@ -238,7 +239,7 @@ func (k *Keeper) readTenant(ctx context.Context, t *tenant, ask, write bool) (*t
 		}
 	}
 	now := k.clock()
-	tk := &tenantKeys{epochs: make(map[keys.ID]openEpoch), labels: make(map[string]tink.AEAD), loaded: now, asked: now}
+	tk := &tenantKeys{epochs: make(map[keys.ID]openEpoch), labels: make(map[string]tink.AEAD), number: number, loaded: now, asked: now}
 	asked := false
 	for i := range records {
 		r := &records[i]

@@ -611,7 +611,7 @@ func TestSearchByParts(t *testing.T) {
 func TestIndexesAdmitWhatTheyShow(t *testing.T) {
 	opts := &encrypt.CodecOptions{Normalizers: normalize.Normalizers("CN"), Masks: normalize.Masks()}
 	for _, population := range []int{10_000, 100_000, 1_000_000} {
-		for name, plan := range map[string]func(int) ([]encrypt.Leak, error){
+		for name, plan := range map[string]func(int) ([]encrypt.Index, error){
 			"customer": planOf[crm.Customer](t, opts), "contact": planOf[crm.Contact](t, opts), "lead": planOf[crm.Lead](t, opts),
 			"employee": planOf[crm.Employee](t, opts), "quote": planOf[crm.Quote](t, opts), "contract": planOf[crm.Contract](t, opts),
 			"ticket": planOf[crm.Ticket](t, opts), "follow-up": planOf[crm.FollowUp](t, opts),
@@ -619,13 +619,13 @@ func TestIndexesAdmitWhatTheyShow(t *testing.T) {
 			leaks, err := plan(population)
 			require.NoError(t, err, "%s of %d", name, population)
 			for _, l := range leaks {
-				t.Logf("%9d %s", population, fmt.Sprintf("%s.%s %s: %d values, %d bits, %.1f records to a token, shows %q", name, l.Field, l.Index, l.Values, l.Bits, l.Candidates, l.Shows))
+				t.Logf("%9d %s", population, fmt.Sprintf("%s.%s %s: %d values, %d bits, %.1f records to a token, shows %q", name, l.Field, l.Kind+":"+l.Normalizer, l.Values, l.Bits, l.Candidates, l.Shows))
 			}
 		}
 	}
 }
 
-func planOf[T any](t *testing.T, opts *encrypt.CodecOptions) func(int) ([]encrypt.Leak, error) {
+func planOf[T any](t *testing.T, opts *encrypt.CodecOptions) func(int) ([]encrypt.Index, error) {
 	c, err := encrypt.NewCodec[T](opts)
 	require.NoError(t, err)
 	return c.Plan

@@ -2,6 +2,7 @@ package sqlstore_test
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"log"
@@ -12,7 +13,6 @@ import (
 	"github.com/crmguard/crmguard/encrypt/keys"
 	"github.com/crmguard/crmguard/encrypt/localkek"
 	"github.com/crmguard/crmguard/encrypt/sqlstore"
-	"github.com/crmguard/crmguard/internal/dialect"
 )
 
 func ExampleOpen() {
@@ -22,13 +22,14 @@ func ExampleOpen() {
 		log.Fatal(err)
 	}
 	defer os.RemoveAll(dir)
-	w, r, err := dialect.OpenSQLite(ctx, filepath.Join(dir, "keys.db")) // or two *sql.DB of your own
+	// modernc.org/sqlite; what is deleted must be overwritten.
+	db, err := sql.Open("sqlite", "file:"+filepath.Join(dir, "keys.db")+"?_pragma=journal_mode(WAL)&_pragma=secure_delete(1)&_pragma=busy_timeout(5000)")
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer w.Close()
-	defer r.Close()
-	store, err := sqlstore.Open(ctx, w, "sqlite", &sqlstore.Options{Reads: r})
+	defer db.Close()
+	db.SetMaxOpenConns(1) // one writer
+	store, err := sqlstore.Open(ctx, db, "sqlite", nil)
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -16,6 +16,8 @@ import (
 	"github.com/crmguard/crmguard/encrypt/vault"
 	"github.com/crmguard/crmguard/internal/bench/measure"
 	"github.com/crmguard/crmguard/internal/dialect"
+
+	_ "modernc.org/sqlite"
 )
 
 // counted counts the calls of a KEK.
