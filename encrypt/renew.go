@@ -43,6 +43,11 @@ func (k *Keeper) Renew(ctx context.Context, tenant string) (generation uint32, e
 
 // Retire ends all generations but the newest: the keys of older ones are destroyed, and what is still
 // sealed under them is refused with ErrRetired, also by a process that has them cached, at its next read.
+//
+// A write that sealed before Renew and stores after the pass that changed nothing would be lost. So let as much
+// time pass between Renew and Retire as a write can take, or have the store compare the erasure number in the
+// transaction of the write.
+//
 // progress, which may be nil, hears how many keys have ended. It can be repeated. While a person with older
 // keys is blocked it ends nothing, because Reseal passed over them and Spare must be able to bring
 // them back. Errors: ErrBlocked, ErrKMSUnavailable, ErrAuth, ErrKeyMissing, ErrTampered.
