@@ -471,3 +471,18 @@ func ExampleQuote_Move() {
 	fmt.Println(err)
 	// Output: crm: quote cannot go from draft to accepted
 }
+
+// TestNoVerbShowsText: not even inside an unexported field, where fmt asks no method.
+func TestNoVerbShowsText(t *testing.T) {
+	type inside struct{ t crm.Text }
+	v := struct {
+		a inside
+		b []inside
+		c map[string]inside
+	}{inside{crm.NewText("secret")}, []inside{{crm.NewText("secret")}}, map[string]inside{"k": {crm.NewText("secret")}}}
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d", "%t", "%e"} {
+		if out := fmt.Sprintf(verb, v) + fmt.Sprintf(verb, &v); strings.Contains(out, "secret") || strings.Contains(out, "736563726574") {
+			t.Errorf("%s: %s", verb, out)
+		}
+	}
+}

@@ -44,42 +44,31 @@ const redacted = "***"
 // A Text is a value: copying is cheap, and it never changes under its holder.
 type Text struct {
 	// The value lies behind a pointer because fmt prints unexported fields of nested structs by
-	// reflection, without asking String.
-	p *textValue
-}
-
-type textValue struct {
-	s     string
+	// reflection, without asking String; and behind one to a string, because %s follows those to structs.
+	value *string // nil = nothing
 	state State
 }
 
 // NewText holds s.
-func NewText(s string) Text {
-	if s == "" {
-		return Text{}
-	}
-	return Text{&textValue{s: s}}
+func NewText(s string) (t Text) {
+	t.SetExposed(s, uint8(Clear))
+	return t
 }
 
 // Expose returns the value, or its mask when the Text is masked; it is empty in the other states.
 // Whoever calls it answers for where the value goes.
 func (t Text) Expose() string {
-	if t.p == nil {
+	if t.value == nil {
 		return ""
 	}
-	return t.p.s
+	return *t.value
 }
 
 // State says what Expose gives.
-func (t Text) State() State {
-	if t.p == nil {
-		return Clear
-	}
-	return t.p.state
-}
+func (t Text) State() State { return t.state }
 
 // IsEmpty tells whether the Text is clear and has no value.
-func (t Text) IsEmpty() bool { return t.p == nil || t.p.state == Clear && t.p.s == "" }
+func (t Text) IsEmpty() bool { return t.state == Clear && t.value == nil }
 
 // Equal compares value and state.
 func (t Text) Equal(u Text) bool { return t.Expose() == u.Expose() && t.State() == u.State() }
@@ -120,9 +109,9 @@ func (t Text) ExposedState() uint8 { return uint8(t.State()) }
 
 // SetExposed sets value and state; the field codec and guard use it.
 func (t *Text) SetExposed(value string, state uint8) {
-	if value == "" && State(state) == Clear {
-		t.p = nil
-		return
+	*t = Text{state: State(state)}
+	if value != "" {
+		s := value // only what is kept goes to the heap
+		t.value = &s
 	}
-	t.p = &textValue{s: value, state: State(state)}
 }

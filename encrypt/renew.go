@@ -48,6 +48,7 @@ func (k *Keeper) Renew(ctx context.Context, tenant string) (generation uint32, e
 // time pass between Renew and Retire as a write can take, or have the store compare the erasure number in the
 // transaction of the write.
 //
+// What was sealed by SealFor and SealStream is no field of a record: open it and seal it again before.
 // progress, which may be nil, hears how many keys have ended. It can be repeated. While a person with older
 // keys is blocked it ends nothing, because Reseal passed over them and Spare must be able to bring
 // them back. Errors: ErrBlocked, ErrKMSUnavailable, ErrAuth, ErrKeyMissing, ErrTampered.

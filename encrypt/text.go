@@ -68,11 +68,15 @@ func (t Text) MarshalText() ([]byte, error) { return []byte(t.String()), nil }
 
 var errPlain = errors.New("encrypt: a protected text is neither read nor stored in the clear; seal it")
 
-// UnmarshalJSON takes a text from outside, in the clear.
+// UnmarshalJSON takes a text from outside, in the clear. The redaction itself is refused, so that a record that was
+// printed is not read back as data.
 func (t *Text) UnmarshalJSON(b []byte) error {
 	var s string
 	if json.Unmarshal(b, &s) != nil {
 		return errors.New("encrypt: a text is a JSON string")
+	}
+	if s == redacted {
+		return errors.New("encrypt: a redacted text is no value")
 	}
 	*t = NewText(s)
 	return nil
