@@ -267,7 +267,7 @@ func TestCodecRefusals(t *testing.T) {
 	}
 	o := &encrypt.CodecOptions{Type: "x"}
 	type day time.Time
-	type opaque struct{ secret string }
+	type opaque struct{ _ string }
 	_, err := encrypt.NewCodec[struct {
 		Born day `protect:"personal"`
 	}](o)

@@ -234,27 +234,27 @@ func TestHangingKEK(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		read := func(ctx context.Context, k *encrypt.Keeper) (error, time.Duration) {
+		read := func(ctx context.Context, k *encrypt.Keeper) (time.Duration, error) {
 			start := time.Now()
 			_, err := c.Open(ctx, k, rec, s.Fields, &single{}, "name")
-			return err, time.Since(start)
+			return time.Since(start), err
 		}
 		kek.Set(encrypttest.Hanging)
 		// Without keys: the caller's own time, or 15 seconds, and those who waited behind do not wait again.
 		fresh := newKeeper(t, kek, store, opts)
 		short, cancel := context.WithTimeout(ctx, 3*time.Second)
-		if err, took := read(short, fresh); !errors.Is(err, encrypt.ErrKMSUnavailable) || took != 3*time.Second {
+		if took, err := read(short, fresh); !errors.Is(err, encrypt.ErrKMSUnavailable) || took != 3*time.Second {
 			t.Errorf("a caller with 3 seconds: %v after %s", err, took)
 		}
 		cancel()
-		if err, took := read(ctx, fresh); !errors.Is(err, encrypt.ErrKMSUnavailable) || took != 0 {
+		if took, err := read(ctx, fresh); !errors.Is(err, encrypt.ErrKMSUnavailable) || took != 0 {
 			t.Errorf("right after: %v after %s", err, took)
 		}
 		time.Sleep(time.Second)
 		var wg sync.WaitGroup
 		for range 10 {
 			wg.Go(func() {
-				if err, took := read(ctx, fresh); !errors.Is(err, encrypt.ErrKMSUnavailable) || took != 15*time.Second {
+				if took, err := read(ctx, fresh); !errors.Is(err, encrypt.ErrKMSUnavailable) || took != 15*time.Second {
 					t.Errorf("a caller with all time: %v after %s", err, took)
 				}
 			})
@@ -263,7 +263,7 @@ func TestHangingKEK(t *testing.T) {
 		gone, cancel := context.WithCancel(ctx)
 		time.AfterFunc(time.Second, cancel)
 		time.Sleep(time.Second)
-		if err, took := read(gone, newKeeper(t, kek, store, opts)); !errors.Is(err, context.Canceled) || took > time.Second {
+		if took, err := read(gone, newKeeper(t, kek, store, opts)); !errors.Is(err, context.Canceled) || took > time.Second {
 			t.Errorf("a caller who goes: %v after %s", err, took)
 		}
 		// With keys: one caller waits for the KEK, the others are served at once.
@@ -271,20 +271,20 @@ func TestHangingKEK(t *testing.T) {
 		asked := make(chan struct{})
 		go func() {
 			close(asked)
-			if err, took := read(ctx, k); err != nil || took != 15*time.Second {
+			if took, err := read(ctx, k); err != nil || took != 15*time.Second {
 				t.Errorf("the one who asks: %v after %s", err, took)
 			}
 		}()
 		<-asked
 		synctest.Wait()
 		for range 5 {
-			if err, took := read(ctx, k); err != nil || took != 0 {
+			if took, err := read(ctx, k); err != nil || took != 0 {
 				t.Errorf("beside the one who asks: %v after %s", err, took)
 			}
 		}
 		time.Sleep(16 * time.Second)
 		kek.Set(encrypttest.None)
-		if err, took := read(ctx, k); err != nil || took != 0 {
+		if took, err := read(ctx, k); err != nil || took != 0 {
 			t.Errorf("recovered: %v after %s", err, took)
 		}
 	})
