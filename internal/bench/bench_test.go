@@ -32,7 +32,7 @@ func TestRuns(t *testing.T) {
 	if err := measure.Print(&out, figures); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"get", "list 50", "seal 64 bytes", "open 64 bytes", "1 (peer)"} {
+	for _, want := range []string{"get", "list 50", "seal a field of 64 bytes", "open a field of 64 bytes", "seal a record", "1 (peer)"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("the table lacks %q:\n%s", want, out.String())
 		}
