@@ -204,6 +204,10 @@ func (s *Store) Batches(ctx context.Context, from uint64) iter.Seq2[driver.Batch
 				}
 			}
 			switch {
+			case errors.Is(err, errEmpty) && last:
+				err = nil
+			case errors.Is(err, errEmpty):
+				err = fmt.Errorf("%w: a segment is empty", driver.ErrDamaged)
 			case errors.Is(err, driver.ErrTorn) && !last:
 				err = fmt.Errorf("%w: a segment ends inside a batch", driver.ErrDamaged)
 			case errors.Is(err, driver.ErrTorn) && (stop != nil || s.busy()):
@@ -230,6 +234,10 @@ func (s *Store) busy() bool {
 	defer f.Close()
 	return lockShared(f) != nil
 }
+
+// errEmpty says that a segment was made and nothing written to it, as a crash
+// between the two leaves the last one. Nothing of the log is missing then.
+var errEmpty = errors.New("filestore: a segment is empty")
 
 // walk reads one segment.
 type walk struct {
@@ -269,7 +277,7 @@ func (w *walk) segment(ctx context.Context, at position, yield func(driver.Batch
 	if w.at.off == 0 {
 		head, err := r.next(segmentHead)
 		if errors.Is(err, io.EOF) {
-			err = driver.ErrTorn
+			return true, errEmpty
 		}
 		if err != nil {
 			return true, err
