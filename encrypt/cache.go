@@ -77,10 +77,10 @@ type keyRef struct {
 	id     keys.ID
 }
 
-// loadCall is one load in flight. done is closed when the rest is set.
+// loadCall is one key of a load in flight. done is closed when the rest is set.
 type loadCall struct {
-	number uint64 // the erasure number under which it began
-	done   chan struct{}
+	number uint64        // the erasure number under which it began
+	done   chan struct{} // of all keys of the load
 	found  found
 	err    error
 }

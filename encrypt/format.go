@@ -3,7 +3,6 @@ package encrypt
 import (
 	"crypto/aes"
 	"crypto/cipher"
-	"crypto/hkdf"
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
@@ -163,17 +162,32 @@ func newGCM(key []byte) (cipher.AEAD, error) {
 	return cipher.NewGCM(block)
 }
 
-// expand derives 32 bytes of a uniformly random 32-byte key: HKDF-Expand of RFC 5869 with SHA-256.
+// expand derives 32 bytes of a uniformly random 32-byte key: HKDF-Expand of RFC 5869 with SHA-256. So many bytes
+// are one block of it, HMAC(key, info ‖ 1); written out, a person's key is opened without a dozen allocations.
 func expand(key []byte, parts ...string) []byte {
-	var info []byte
+	if len(key) != 32 {
+		panic("encrypt: a key has 32 bytes")
+	}
+	var inner [256]byte // of the longest info but few
+	var outer [sha256.BlockSize + sha256.Size]byte
+	copy(inner[:], key)
+	copy(outer[:], key)
+	for i := range sha256.BlockSize {
+		inner[i] ^= 0x36
+		outer[i] ^= 0x5c
+	}
+	text := inner[:sha256.BlockSize]
 	for _, p := range parts {
-		info = appendPart(info, p)
+		text = appendPart(text, p)
 	}
-	out, err := hkdf.Expand(sha256.New, key, string(info), 32)
-	if err != nil {
-		panic("encrypt: HKDF refused 32 bytes") // its only error is a length above 8160
-	}
-	return out
+	text = append(text, 1)
+	sum := sha256.Sum256(text)
+	copy(outer[sha256.BlockSize:], sum[:])
+	sum = sha256.Sum256(outer[:])
+	clear(inner[:])
+	clear(text)
+	clear(outer[:])
+	return sum[:]
 }
 
 // commitment binds a key record to its key: no second key gives the same 32 bytes.

@@ -304,6 +304,7 @@ func (k *Keeper) find(ctx context.Context, v *visit, wants []want) (map[keys.ID]
 	}
 	for len(open) > 0 {
 		var mine []keys.ID
+		done := make(chan struct{})
 		var waits []*loadCall
 		var waiting []want
 		c.mu.Lock()
@@ -317,11 +318,11 @@ func (k *Keeper) find(ctx context.Context, v *visit, wants []want) (map[keys.ID]
 				out[w.id] = found{key: key}
 				continue
 			}
-			c.loading[ref] = &loadCall{number: v.number, done: make(chan struct{})}
+			c.loading[ref] = &loadCall{number: v.number, done: done}
 			mine = append(mine, w.id)
 		}
 		c.mu.Unlock()
-		if err := k.load(ctx, v, mine, out); err != nil {
+		if err := k.load(ctx, v, mine, done, out); err != nil {
 			return nil, err
 		}
 		open = nil
@@ -345,13 +346,13 @@ func (k *Keeper) find(ctx context.Context, v *visit, wants []want) (map[keys.ID]
 	return out, nil
 }
 
-// load reads and opens the keys that this caller has claimed, and releases the claims.
-func (k *Keeper) load(ctx context.Context, v *visit, ids []keys.ID, out map[keys.ID]found) (err error) {
+// load reads and opens the keys that this caller has claimed, puts them into out, and releases the claims, whose
+// waiters wait for done.
+func (k *Keeper) load(ctx context.Context, v *visit, ids []keys.ID, done chan struct{}, out map[keys.ID]found) (err error) {
 	if len(ids) == 0 {
 		return nil
 	}
 	c := k.cache
-	got := make(map[keys.ID]found, len(ids))
 	defer func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
@@ -359,16 +360,13 @@ func (k *Keeper) load(ctx context.Context, v *visit, ids []keys.ID, out map[keys
 			ref := keyRef{v.t, id}
 			call := c.loading[ref]
 			delete(c.loading, ref)
-			f := got[id]
+			f := out[id]
 			call.found, call.err = f, err
-			if f != (found{}) {
-				out[id] = f
-			}
 			if f.key != nil && err == nil {
 				c.add(v.t, f.key, v.number)
 			}
-			close(call.done)
 		}
+		close(done)
 	}()
 	todo := ids
 	for attempt := 0; attempt < 2 && len(todo) > 0; attempt++ {
@@ -381,19 +379,19 @@ func (k *Keeper) load(ctx context.Context, v *visit, ids []keys.ID, out map[keys
 			r := &records[i]
 			switch r.Kind {
 			case keys.Tombstone:
-				got[r.ID] = found{erased: r}
+				out[r.ID] = found{erased: r}
 			case keys.PersonKey:
 				key, err := k.openPersonKey(ctx, v, r)
 				switch {
 				case errors.Is(err, errRewrapped):
 					todo = append(todo, r.ID)
-					got[r.ID] = found{err: ErrRetired}
+					out[r.ID] = found{err: ErrRetired}
 				case errors.Is(err, ErrTampered), errors.Is(err, ErrRetired), errors.Is(err, ErrBlocked):
-					got[r.ID] = found{err: err} // fails its own values only
+					out[r.ID] = found{err: err} // fails its own values only
 				case err != nil:
 					return err
 				default:
-					got[r.ID] = found{key: key}
+					out[r.ID] = found{key: key}
 				}
 			}
 		}

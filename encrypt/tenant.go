@@ -427,7 +427,7 @@ func epochAD(r *keys.Record) []byte {
 func keyAD(r *keys.Record) []byte {
 	var v [4]byte
 	binary.BigEndian.PutUint32(v[:], r.Version)
-	ad := appendPart(nil, labelKey)
+	ad := appendPart(make([]byte, 0, 192), labelKey)
 	ad = appendPart(ad, r.Tenant)
 	ad = appendBytesPart(ad, r.ID[:])
 	ad = appendPart(ad, string(r.Kind))
