@@ -3,19 +3,59 @@ package authz
 import (
 	"context"
 	"net/netip"
-	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
 
-// Subject is who acts.
+// Subject is who acts. The composing program fills it in from what it has verified itself: the session,
+// the directory, the records of shares, delegations and emergencies. It never comes from the client.
 type Subject struct {
 	ID      string   // opaque id of the person or service
 	Tenant  string   // whose records they may see at all
-	Roles   []string // active in this session
+	Roles   []string // activated in this session
 	Team    string   // path of their team, "/east/1/"; "" for none
 	Session string   // opaque id of the session, for the log
 	Active  bool     // false: left or suspended; denied everything
+
+	Level        int      // clearance; 0 is the lowest
+	Compartments []string // need-to-know groups they are cleared for
+	Zone         string   // IANA time zone of their working hours; "" for none
+	Region       string   // where they work, as settings name it; "" for none
+	Device       string   // what is known of the device, "managed"; "" for nothing
+	Grants       []Grant  // certifications of roles
+
+	Shares      []Sharing    // records that others have shared with them
+	Delegations []Delegation // for whom they stand in
+	Emergencies []Emergency  // break-glass accesses that were opened for them
+}
+
+// Grant is the certification of a role: where the policy demands one, a role counts only while it holds.
+type Grant struct {
+	Role  string
+	Until time.Time // the first moment at which it no longer counts
+}
+
+// Sharing is one record that its owner has shared with the subject.
+type Sharing struct {
+	Record  string // its id
+	By      string // who shared it
+	Actions []Action
+	Until   time.Time // the first moment at which it no longer counts
+}
+
+// Delegation lets the subject stand in for another one, as during a holiday. It never passes on.
+type Delegation struct {
+	From    string // the subject who is away
+	Actions []Action
+	Until   time.Time // the first moment at which it no longer counts
+}
+
+// Emergency is a break-glass access: opened for a reason, by several people, for a while.
+type Emergency struct {
+	Type      string   // of the records it opens
+	Approvers []string // ids of those who approved it
+	Until     time.Time
 }
 
 // Action is what the subject wants to do. Policies may know further actions; an unknown one is denied.
@@ -23,21 +63,27 @@ type Action string
 
 // The actions of the shipped policy.
 const (
-	List    Action = "list"
-	Read    Action = "read"
-	Search  Action = "search"
-	Create  Action = "create"
-	Update  Action = "update"
-	Delete  Action = "delete"
-	Restore Action = "restore"
-	Reveal  Action = "reveal"  // one masked field in clear, for a reason
-	History Action = "history" // the reasons that others gave for reveals of a record
-	Import  Action = "import"
-	Export  Action = "export"
-	Manage  Action = "manage" // operate a function such as backup or keys
+	List       Action = "list"
+	Read       Action = "read"
+	Search     Action = "search"
+	Create     Action = "create"
+	Update     Action = "update"
+	Delete     Action = "delete"
+	Restore    Action = "restore"
+	Reveal     Action = "reveal"  // one masked field in clear, for a reason
+	History    Action = "history" // the reasons that others gave for reveals of a record
+	Import     Action = "import"
+	Export     Action = "export"
+	Aggregate  Action = "aggregate"  // numbers over groups of records, never a record
+	Approve    Action = "approve"    // what somebody else has asked for
+	Certify    Action = "certify"    // that a person still needs a role
+	Share      Action = "share"      // a record of one's own with somebody
+	Declassify Action = "declassify" // lower the level of a record
+	Erase      Action = "erase"      // a person's data
+	Manage     Action = "manage"     // operate a function such as backup or keys
 )
 
-// Resource is what is acted on: a record, or a type when ID, Owner and Team are empty.
+// Resource is what is acted on: a record, or a type when the rest is empty.
 type Resource struct {
 	Tenant string
 	Type   string
@@ -45,6 +91,13 @@ type Resource struct {
 	Owner  string // subject id of the record's owner; "" for none
 	Team   string // path of the record's team
 	State  string // lifecycle state, "" where the type has none
+
+	Level        int      // sensitivity; 0 is the lowest
+	Compartments []string // need-to-know groups: who reads it is cleared for all of them
+	Actors       []string // ids of the subjects who have asked for it or changed it so far
+	Consents     []string // purposes to which the person has agreed
+	Held         bool     // under a legal hold
+	Amount       int64    // in minor units of the tenant's currency; 0 for none
 }
 
 // Environment is under what circumstances.
@@ -52,6 +105,7 @@ type Environment struct {
 	Time    time.Time
 	Addr    netip.Addr // of the client; invalid when unknown
 	Purpose string     // why personal data is processed, such as "sales"
+	Rows    int        // how many records the request would touch, as for an export; 0 for one
 }
 
 // Request asks for one decision.
@@ -97,14 +151,46 @@ func (f Fields) Access(name, class string) Access {
 	return f.ByClass[class]
 }
 
-// Obligation is something the caller must do or hold before it may proceed, such as
-// "reason" or "step_up". An obligation that the caller does not know is a denial.
+// Obligation is something the caller must do or hold before it may proceed. One that the caller does not
+// name as met is a denial, so an obligation that a caller has never heard of denies.
 type Obligation string
 
-// The obligations of the shipped policy.
+// The obligations of the shipped policy. There is also "rows:N"; see AtMost.
 const (
-	NeedReason Obligation = "reason" // state why; the reason is logged
+	NeedReason    Obligation = "reason"        // state why; the reason is logged
+	NeedStepUp    Obligation = "step_up"       // sign in again, strongly, a short while ago
+	NeedSecond    Obligation = "second_person" // somebody else has approved this very request
+	NeedWatermark Obligation = "watermark"     // the output names who took it
+	NeedReview    Obligation = "review"        // a review by somebody else is opened
+	NeedGroups    Obligation = "groups"        // numbers of small groups are left out
 )
+
+// AtMost is how a caller says that it returns n records at most. It meets every obligation "rows:N" with
+// N of n or more.
+func AtMost(n int) Obligation { return Obligation(rowsPrefix + strconv.Itoa(n)) }
+
+const rowsPrefix = "rows:"
+
+// Rows returns N of an obligation "rows:N": no more records than that.
+func (o Obligation) Rows() (n int, ok bool) {
+	text, ok := strings.CutPrefix(string(o), rowsPrefix)
+	if !ok {
+		return 0, false
+	}
+	n, err := strconv.Atoi(text)
+	return n, err == nil && n >= 0
+}
+
+// metBy tells whether one of met meets o.
+func (o Obligation) metBy(met []Obligation) bool {
+	most, rows := o.Rows()
+	for _, m := range met {
+		if n, ok := m.Rows(); m == o || ok && rows && n <= most {
+			return true
+		}
+	}
+	return false
+}
 
 // Decision is the answer to a Request. The zero Decision denies.
 type Decision struct {
@@ -122,7 +208,7 @@ func (d Decision) Proceed(met ...Obligation) error {
 	}
 	var open []Obligation
 	for _, o := range d.Obligations {
-		if !slices.Contains(met, o) {
+		if !o.metBy(met) {
 			open = append(open, o)
 		}
 	}

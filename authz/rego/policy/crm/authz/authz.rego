@@ -1,56 +1,119 @@
 # METADATA
 # title: Decision
 # description: >-
-#   Composes the controls. Every mandatory control is positive and named: an attribute that is missing
-#   makes it undefined, and undefined denies. The engine asks for `permitted` with the record unknown to
-#   make a list's filter, and for `decision` to answer one request.
+#   Composes the controls. A request is permitted when every required control is met; each is positive and named, so that
+#   an attribute that is missing leaves its control unmet, and unmet denies. Grounds are the ways in which
+#   access can be given; one of them is enough for the control access.granted.
 # schemas:
 #   - input: schema.input
 package crm.authz
 
+import data.crm.active
+import data.crm.amount
+import data.crm.consent
+import data.crm.context
+import data.crm.delegation
+import data.crm.emergency
+import data.crm.fields
+import data.crm.frozen
+import data.crm.hold
+import data.crm.mac
+import data.crm.obligations
+import data.crm.purpose
+import data.crm.rbac
+import data.crm.share
+import data.crm.sod
+import data.crm.tenant
+
+# METADATA
+# title: Required
+# description: The controls that bound every access, whatever its ground.
+required := {
+	"access.granted",
+	"active.subject",
+	"amount.limit",
+	"consent.given",
+	"context.device",
+	"context.hours",
+	"context.network",
+	"context.region",
+	"frozen.state",
+	"hold.free",
+	"mac.read",
+	"mac.write",
+	"purpose.allowed",
+	"sod.dynamic",
+	"sod.static",
+	"tenant.same",
+}
+
+# METADATA
+# scope: document
+# title: Grounds
+# description: Why access is given. The person is told which.
+grounds contains "rbac.all" if rbac.all
+
+grounds contains "rbac.team" if rbac.team
+
+grounds contains "rbac.own" if rbac.own
+
+grounds contains "share" if share.given
+
+grounds contains "delegation" if delegation.given
+
+grounds contains "emergency" if emergency.open
+
+# METADATA
+# scope: document
+# title: Met
+# description: The controls that are met.
+met contains "access.granted" if some _ in grounds
+
+met contains "active.subject" if active.subject
+
+met contains "amount.limit" if amount.limit
+
+met contains "consent.given" if consent.given
+
+met contains "context.device" if context.device
+
+met contains "context.hours" if context.hours
+
+met contains "context.network" if context.network
+
+met contains "context.region" if context.region
+
+met contains "frozen.state" if frozen.mutable
+
+met contains "hold.free" if hold.free
+
+met contains "mac.read" if mac.read
+
+met contains "mac.write" if mac.write
+
+met contains "purpose.allowed" if purpose.allowed
+
+met contains "sod.dynamic" if sod.dynamic
+
+met contains "sod.static" if sod.static
+
+met contains "tenant.same" if tenant.same
+
 # METADATA
 # title: Permitted
-# description: All mandatory controls hold and a grant covers the record.
-# entrypoint: true
-permitted if {
-	data.crm.tenant.same
-	data.crm.active.subject
-	data.crm.frozen.mutable
-	data.crm.rbac.permit
-}
+# description: No required control is missing.
+permitted if required - met == set()
 
 # METADATA
 # title: Decision
-# description: What the engine reads; allowed is false unless `permitted` holds.
+# description: >-
+#   The whole answer, as the plans give it too. Fields and obligations count only when it is permitted.
 # entrypoint: true
 decision := {
-	"allowed": allowed,
+	"required": required,
 	"met": met,
-	"failed": required - met,
-	"fields": fields,
-	"obligations": obligations,
+	"grounds": grounds,
+	"by_class": fields.by_class,
+	"by_name": fields.by_name,
+	"obligations": obligations.needed,
 }
-
-default allowed := false
-
-allowed if permitted
-
-default fields := {"by_class": {}, "by_name": {}}
-
-fields := {"by_class": data.crm.fields.by_class, "by_name": data.crm.fields.by_name} if permitted
-
-default obligations := set()
-
-obligations := data.crm.obligations.needed if permitted
-
-required := {"tenant.same", "active.subject", "frozen.state", "rbac.grant"}
-
-met contains "tenant.same" if data.crm.tenant.same
-
-met contains "active.subject" if data.crm.active.subject
-
-met contains "frozen.state" if data.crm.frozen.mutable
-
-met contains "rbac.grant" if data.crm.rbac.permit
-
-met contains ground if some ground in data.crm.rbac.grounds

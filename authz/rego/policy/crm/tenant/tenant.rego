@@ -1,6 +1,6 @@
 # METADATA
 # title: Tenant separation
-# description: A subject acts on records of their own tenant only.
+# description: A subject acts on records of their own tenant only, whatever gives access.
 # schemas:
 #   - input: schema.input
 # custom:
@@ -9,8 +9,8 @@ package crm.tenant
 
 # METADATA
 # title: Same tenant
-# description: Subject and record name the same, non-empty tenant.
+# description: Subject and record name the same tenant, and it is no empty word and no null.
 same if {
-	input.subject.tenant != ""
+	input.subject.tenant > ""
 	input.resource.tenant == input.subject.tenant
 }

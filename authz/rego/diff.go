@@ -1,0 +1,133 @@
+package rego
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"iter"
+	"sort"
+
+	"github.com/crmguard/crmguard/authz"
+)
+
+// Change is a request that two policies answer differently.
+type Change struct {
+	Request  authz.Request
+	Old, New authz.Decision
+}
+
+// Diff yields each request of corpus that to answers otherwise than from, but for the revision. An error ends it.
+func Diff(ctx context.Context, from, to *Engine, corpus iter.Seq[authz.Request]) iter.Seq2[Change, error] {
+	return func(yield func(Change, error) bool) {
+		for r := range corpus {
+			a, err := from.Decide(ctx, r)
+			if err != nil {
+				yield(Change{}, err)
+				return
+			}
+			b, err := to.Decide(ctx, r)
+			if err != nil {
+				yield(Change{}, err)
+				return
+			}
+			if !same(a, b) && !yield(Change{r, a, b}, nil) {
+				return
+			}
+		}
+	}
+}
+
+// Corpus yields a request for each role, type and action of the policy, in each lifecycle state that it names, by the owner, by somebody of the owner's
+// team and by a stranger: enough to see what a change of the policy changes.
+func (e *Engine) Corpus() iter.Seq[authz.Request] {
+	s := &e.current.Load().src.settings.Settings
+	var roles []string
+	for role := range s.Inherits {
+		roles = append(roles, role)
+	}
+	sort.Strings(roles)
+	return func(yield func(authz.Request) bool) {
+		for _, role := range roles {
+			id := "subject"
+			if only, ok := s.Reserved[role]; ok {
+				id = only
+			}
+			for _, typ := range s.types() {
+				states := append([]string{"open"}, s.FrozenStates[typ]...)
+				for _, action := range s.Actions {
+					for _, state := range states {
+						for _, where := range [][2]string{{id, "/east/1/"}, {"other", "/east/1/"}, {"other", "/west/"}} {
+							r := authz.Request{
+								Subject: authz.Subject{ID: id, Tenant: "t", Roles: []string{role}, Team: "/east/", Active: true},
+								Action:  authz.Action(action),
+								Resource: authz.Resource{Tenant: "t", Type: typ, ID: "record", Owner: where[0], Team: where[1],
+									State: state, Actors: []string{"other"}},
+							}
+							if !yield(r) {
+								return
+							}
+						}
+					}
+				}
+			}
+		}
+	}
+}
+
+// Entry is a decision as it is kept: enough to make it again, and to prove that it was made so. Subjects are opaque ids; the
+// address is the only personal value, which belongs under the subject's key.
+type Entry struct {
+	Revision string          `json:"revision"`
+	Input    json.RawMessage `json:"input"`  // the request, as policies see it
+	Answer   string          `json:"answer"` // digest of the decision, hex
+	Allowed  bool            `json:"allowed"`
+	Controls []string        `json:"controls"`
+}
+
+// Record returns the entry of a decision that was made about r.
+func Record(r authz.Request, d authz.Decision) Entry {
+	return Entry{
+		Revision: d.Revision, Input: json.RawMessage(input(&r).String()), Answer: digestOf(d), Allowed: d.Allowed, Controls: d.Controls,
+	}
+}
+
+func digestOf(d authz.Decision) string {
+	b, err := json.Marshal(d)
+	if err != nil {
+		panic("rego: a decision has only words and numbers") // cannot fail
+	}
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:])
+}
+
+// What Replay finds.
+var (
+	// ErrRevision says that the decision was made by another policy than the one that is loaded.
+	ErrRevision = errors.New("authz/rego: the decision was made by another policy")
+	// ErrReplay says that the policy answers otherwise than the entry says.
+	ErrReplay = errors.New("authz/rego: the policy answers otherwise")
+)
+
+// Replay makes a decision again, by OPA's evaluator. It returns nil when the answer is the same, ErrRevision when another policy must be loaded
+// for that, ErrReplay when it is not the same.
+func (e *Engine) Replay(ctx context.Context, entry Entry) error {
+	p := e.current.Load()
+	if entry.Revision != p.src.revision {
+		return ErrRevision
+	}
+	r, err := parseInput(entry.Input)
+	if err != nil {
+		return fmt.Errorf("authz/rego: the entry's input: %w", err)
+	}
+	d, err := p.evaluate(ctx, &r)
+	if err != nil {
+		return err
+	}
+	if digestOf(d) != entry.Answer || d.Allowed != entry.Allowed {
+		return ErrReplay
+	}
+	return nil
+}

@@ -1,0 +1,299 @@
+package rego
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"net/netip"
+	"slices"
+	"sort"
+	"strings"
+	"sync"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/open-policy-agent/opa/v1/dependencies"
+	"github.com/open-policy-agent/opa/v1/rego"
+
+	"github.com/crmguard/crmguard/authz"
+)
+
+// reads are the parts of a request that facts can depend on, as bits.
+type reads uint16
+
+const (
+	readsID reads = 1 << iota
+	readsTenant
+	readsTeam
+	readsRoles
+	readsGrants
+	readsLevel
+	readsCompartments
+	readsZone
+	readsRegion
+	readsDevice
+	readsSession
+	readsActive
+	readsTime
+	readsAddress
+	readsPurpose
+)
+
+var readable = map[string]reads{
+	"input.subject.id": readsID, "input.subject.tenant": readsTenant, "input.subject.team": readsTeam,
+	"input.subject.roles": readsRoles, "input.subject.grants": readsGrants, "input.subject.level": readsLevel,
+	"input.subject.compartments": readsCompartments, "input.subject.zone": readsZone, "input.subject.region": readsRegion,
+	"input.subject.device": readsDevice, "input.subject.session": readsSession, "input.subject.active": readsActive,
+	"input.environment.time": readsTime, "input.environment.address": readsAddress, "input.environment.purpose": readsPurpose,
+}
+
+// readsOf returns what the package of facts reads, an error that names what it may not read.
+func readsOf(c *ast.Compiler) (reads, error) {
+	refs, err := dependencies.Base(c, ast.MustParseBody("data.crm.facts"))
+	if err != nil {
+		return 0, refuse("crm/facts: %v", err)
+	}
+	var all reads
+	for _, ref := range refs {
+		s := ref.String()
+		if !strings.HasPrefix(s, "input") {
+			continue
+		}
+		found := false
+		for name, bit := range readable {
+			if s == name || strings.HasPrefix(s, name+"[") || strings.HasPrefix(s, name+".") {
+				all, found = all|bit, true
+			}
+		}
+		if !found {
+			return 0, refuse("crm/facts: facts may not read %s", s)
+		}
+	}
+	return all, nil
+}
+
+// factRules returns the rules of the package of facts: those that are a yes or no with their bits, and the
+// names of those that have a value. Functions are helpers.
+func factRules(c *ast.Compiler) (bits map[string]uint8, valued []string, err error) {
+	kinds := map[string]bool{} // name -> has a value
+	for _, m := range c.Modules {
+		if m.Package.Path.String() != "data.crm.facts" {
+			continue
+		}
+		for _, r := range m.Rules {
+			if len(r.Head.Args) > 0 {
+				continue
+			}
+			name := string(r.Head.Name)
+			if name == "" {
+				name = strings.Trim(r.Head.Ref()[0].String(), `"`)
+			}
+			value := r.Head.Key != nil || r.Head.Value != nil && !r.Head.Value.Equal(ast.BooleanTerm(true))
+			if r.Default {
+				return nil, nil, refuse("%s: the fact %s has a default; what is not known must stay unknown", r.Location, name)
+			}
+			kinds[name] = kinds[name] || value
+		}
+	}
+	var yes []string
+	for name, value := range kinds {
+		if value {
+			valued = append(valued, name)
+		} else {
+			yes = append(yes, name)
+		}
+	}
+	sort.Strings(yes)
+	sort.Strings(valued)
+	if len(yes) > 64 {
+		return nil, nil, refuse("crm/facts: more than 64 facts without a value")
+	}
+	bits = map[string]uint8{}
+	for i, name := range yes {
+		bits[name] = uint8(i)
+	}
+	return bits, valued, nil
+}
+
+// known is what the facts of a request are. It never changes.
+type known struct {
+	bits  uint64 // those without a value that hold
+	group uint32 // names the others: equal numbers, equal facts
+	value ast.Object
+
+	// What it was made from, so that it is never taken for another's.
+	subject     authz.Subject
+	addr        netip.Addr
+	purpose     string
+	timed       bool
+	from, until int64 // it holds for times from and before until
+}
+
+// minute bounds how long facts that read the time are kept. They change at whole minutes, or when a grant ends.
+const minute = int64(60e9)
+
+// factCache keeps facts of requests.
+type factCache struct {
+	query rego.PreparedPartialQuery
+	reads reads
+	bits  map[string]uint8
+	seed  maphash.Seed
+	most  int
+
+	mu     sync.RWMutex
+	all    map[uint64]*known
+	groups map[string]uint32
+	last   uint32
+}
+
+func (f *factCache) of(ctx context.Context, c *call) (*known, error) {
+	h := f.hash(&c.req)
+	f.mu.RLock()
+	k := f.all[h]
+	f.mu.RUnlock()
+	if k != nil && f.same(k, c) {
+		return k, nil
+	}
+	k, err := f.eval(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.all == nil || len(f.all) >= f.most {
+		f.all = map[uint64]*known{}
+	}
+	f.all[h] = k
+	return k, nil
+}
+
+func (f *factCache) hash(r *authz.Request) uint64 {
+	var h uint64
+	str := func(s string) { h = (h ^ maphash.String(f.seed, s)) * 0x9e3779b97f4a7c15 }
+	s := &r.Subject
+	if f.reads&readsID != 0 {
+		str(s.ID)
+	}
+	if f.reads&readsTenant != 0 {
+		str(s.Tenant)
+	}
+	if f.reads&readsTeam != 0 {
+		str(s.Team)
+	}
+	if f.reads&readsRoles != 0 {
+		for _, role := range s.Roles {
+			str(role)
+		}
+	}
+	if f.reads&readsGrants != 0 {
+		for i := range s.Grants {
+			str(s.Grants[i].Role)
+			h = (h ^ uint64(s.Grants[i].Until.Unix())) * 0x9e3779b97f4a7c15
+		}
+	}
+	if f.reads&readsLevel != 0 {
+		h = (h ^ uint64(s.Level)) * 0x9e3779b97f4a7c15
+	}
+	if f.reads&readsCompartments != 0 {
+		for _, w := range s.Compartments {
+			str(w)
+		}
+	}
+	for _, x := range [...]struct {
+		bit reads
+		s   string
+	}{
+		{readsZone, s.Zone}, {readsRegion, s.Region}, {readsDevice, s.Device}, {readsSession, s.Session},
+		{readsPurpose, r.Environment.Purpose},
+	} {
+		if f.reads&x.bit != 0 {
+			str(x.s)
+		}
+	}
+	if f.reads&readsAddress != 0 {
+		b := r.Environment.Addr.As16()
+		h = (h ^ maphash.Bytes(f.seed, b[:])) * 0x9e3779b97f4a7c15
+	}
+	return h
+}
+
+// same tells whether k was made from what c asks.
+func (f *factCache) same(k *known, c *call) bool {
+	s, t := &k.subject, &c.req.Subject
+	return (f.reads&readsID == 0 || s.ID == t.ID) &&
+		(f.reads&readsTenant == 0 || s.Tenant == t.Tenant) &&
+		(f.reads&readsTeam == 0 || s.Team == t.Team) &&
+		(f.reads&readsRoles == 0 || slices.Equal(s.Roles, t.Roles)) &&
+		(f.reads&readsGrants == 0 || slices.EqualFunc(s.Grants, t.Grants, func(a, b authz.Grant) bool {
+			return a.Role == b.Role && a.Until.Equal(b.Until)
+		})) &&
+		(f.reads&readsLevel == 0 || s.Level == t.Level) &&
+		(f.reads&readsCompartments == 0 || slices.Equal(s.Compartments, t.Compartments)) &&
+		(f.reads&readsZone == 0 || s.Zone == t.Zone) &&
+		(f.reads&readsRegion == 0 || s.Region == t.Region) &&
+		(f.reads&readsDevice == 0 || s.Device == t.Device) &&
+		(f.reads&readsSession == 0 || s.Session == t.Session) &&
+		(f.reads&readsActive == 0 || s.Active == t.Active) &&
+		(f.reads&readsAddress == 0 || k.addr == c.req.Environment.Addr) &&
+		(f.reads&readsPurpose == 0 || k.purpose == c.req.Environment.Purpose) &&
+		(f.reads&readsTime == 0 || k.timed == c.timed && (!c.timed || k.from <= c.time && c.time < k.until))
+}
+
+// eval asks the policy for the facts of a request.
+func (f *factCache) eval(ctx context.Context, c *call) (*known, error) {
+	// Partial evaluation with nothing unknown gives the facts as terms, sets as sets.
+	pq, err := f.query.Partial(ctx, rego.EvalParsedInput(input(&c.req)))
+	if err != nil {
+		return nil, fmt.Errorf("authz/rego: no facts: %w", err)
+	}
+	if len(pq.Queries) != 1 || len(pq.Queries[0]) != 1 || len(pq.Support) != 0 {
+		return nil, errors.New("authz/rego: no facts: the policy gives none")
+	}
+	_, term, ok := assignment(pq.Queries[0][0])
+	if !ok {
+		return nil, errors.New("authz/rego: no facts: the policy's answer has another form")
+	}
+	all, ok := term.Value.(ast.Object)
+	if !ok {
+		return nil, errors.New("authz/rego: no facts: the policy's answer has another form")
+	}
+	s := &c.req.Subject
+	k := &known{
+		value: ast.NewObject(), addr: c.req.Environment.Addr, purpose: c.req.Environment.Purpose, timed: c.timed,
+		subject: authz.Subject{
+			ID: s.ID, Tenant: s.Tenant, Team: s.Team, Session: s.Session, Active: s.Active, Level: s.Level,
+			Zone: s.Zone, Region: s.Region, Device: s.Device,
+			Roles: slices.Clone(s.Roles), Compartments: slices.Clone(s.Compartments), Grants: slices.Clone(s.Grants),
+		},
+		from: c.time, until: c.time - c.time%minute + minute,
+	}
+	for i := range s.Grants {
+		if end := nanos(s.Grants[i].Until); end > k.from && end < k.until {
+			k.until = end
+		}
+	}
+	all.Foreach(func(name, value *ast.Term) {
+		n := string(name.Value.(ast.String))
+		if bit, ok := f.bits[n]; ok {
+			if value.Equal(ast.BooleanTerm(true)) {
+				k.bits |= 1 << bit
+			}
+			return
+		}
+		k.value.Insert(name, value)
+	})
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	text := k.value.String() // an object prints its keys in order
+	group, ok := f.groups[text]
+	if !ok {
+		if f.groups == nil || len(f.groups) >= f.most {
+			f.groups = map[string]uint32{} // numbers are never used again
+		}
+		f.last++
+		group = f.last
+		f.groups[text] = group
+	}
+	k.group = group
+	return k, nil
+}

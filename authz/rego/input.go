@@ -1,0 +1,196 @@
+package rego
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"math"
+	"net/netip"
+	"strconv"
+	"time"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+
+	"github.com/crmguard/crmguard/authz"
+)
+
+// nanos returns t in nanoseconds since 1970, as policies have times; the zero time, which is no time, is 0, and what
+// lies beyond the range of the number is its end.
+func nanos(t time.Time) int64 {
+	switch s := t.Unix(); {
+	case s < 0:
+		return 0
+	case s >= math.MaxInt64/int64(time.Second):
+		return math.MaxInt64
+	}
+	return t.UnixNano()
+}
+
+func number(n int64) *ast.Term { return ast.NumberTerm(json.Number(strconv.FormatInt(n, 10))) }
+
+func wordTerms[S ~string](list []S) *ast.Term {
+	out := make([]*ast.Term, len(list))
+	for i, s := range list {
+		out[i] = ast.StringTerm(string(s))
+	}
+	return ast.ArrayTerm(out...)
+}
+
+// object builds an object term from names and terms in turn.
+func object(pairs ...any) *ast.Term {
+	o := ast.NewObject()
+	for i := 0; i < len(pairs); i += 2 {
+		var v *ast.Term
+		switch x := pairs[i+1].(type) {
+		case string:
+			v = ast.StringTerm(x)
+		case int:
+			v = number(int64(x))
+		case int64:
+			v = number(x)
+		case bool:
+			v = ast.BooleanTerm(x)
+		case *ast.Term:
+			v = x
+		}
+		o.Insert(ast.StringTerm(pairs[i].(string)), v)
+	}
+	return ast.NewTerm(o)
+}
+
+func list[T any](items []T, each func(*T) *ast.Term) *ast.Term {
+	out := make([]*ast.Term, len(items))
+	for i := range items {
+		out[i] = each(&items[i])
+	}
+	return ast.ArrayTerm(out...)
+}
+
+// input writes a request as the term that the schema describes. Only the time and the address may be missing.
+func input(r *authz.Request) ast.Value {
+	s, res := &r.Subject, &r.Resource
+	subject := object(
+		"id", s.ID, "tenant", s.Tenant, "team", s.Team, "session", s.Session, "active", s.Active,
+		"roles", wordTerms(s.Roles), "level", s.Level, "compartments", wordTerms(s.Compartments),
+		"zone", s.Zone, "region", s.Region, "device", s.Device,
+		"grants", list(s.Grants, func(g *authz.Grant) *ast.Term {
+			return object("role", g.Role, "until", nanos(g.Until))
+		}),
+		"shares", list(s.Shares, func(x *authz.Sharing) *ast.Term {
+			return object("record", x.Record, "by", x.By, "actions", wordTerms(x.Actions), "until", nanos(x.Until))
+		}),
+		"delegations", list(s.Delegations, func(x *authz.Delegation) *ast.Term {
+			return object("from", x.From, "actions", wordTerms(x.Actions), "until", nanos(x.Until))
+		}),
+		"emergencies", list(s.Emergencies, func(x *authz.Emergency) *ast.Term {
+			return object("type", x.Type, "approvers", wordTerms(x.Approvers), "until", nanos(x.Until))
+		}),
+	)
+	resource := object(
+		"tenant", res.Tenant, "type", res.Type, "id", res.ID, "owner", res.Owner, "team", res.Team, "state", res.State,
+		"level", res.Level, "compartments", wordTerms(res.Compartments), "actors", wordTerms(res.Actors),
+		"consents", wordTerms(res.Consents), "held", res.Held, "amount", res.Amount,
+	)
+	return object("subject", subject, "action", string(r.Action), "resource", resource,
+		"environment", ast.NewTerm(environment(&r.Environment))).Value
+}
+
+func environment(e *authz.Environment) ast.Value {
+	env := object("purpose", e.Purpose, "rows", e.Rows)
+	o := env.Value.(ast.Object)
+	if e.Addr.IsValid() {
+		o.Insert(ast.StringTerm("address"), ast.StringTerm(e.Addr.Unmap().String()))
+	}
+	if !e.Time.IsZero() {
+		o.Insert(ast.StringTerm("time"), number(nanos(e.Time)))
+	}
+	return o
+}
+
+// question is what a plan is made for: the action, the type and the facts that have a value.
+func question(action authz.Action, typ string, facts ast.Value) ast.Value {
+	return object("action", string(action), "resource", object("type", typ), "facts", ast.NewTerm(facts)).Value
+}
+
+// parseInput reads what input wrote.
+func parseInput(text []byte) (authz.Request, error) {
+	var in struct {
+		Subject struct {
+			ID, Tenant, Team, Session, Zone, Region, Device string
+			Active                                          bool
+			Level                                           int
+			Roles, Compartments                             []string
+			Grants                                          []struct {
+				Role  string
+				Until int64
+			}
+			Shares []struct {
+				Record, By string
+				Actions    []authz.Action
+				Until      int64
+			}
+			Delegations []struct {
+				From    string
+				Actions []authz.Action
+				Until   int64
+			}
+			Emergencies []struct {
+				Type      string
+				Approvers []string
+				Until     int64
+			}
+		}
+		Action   authz.Action
+		Resource struct {
+			Tenant, Type, ID, Owner, Team, State string
+			Level                                int
+			Compartments, Actors, Consents       []string
+			Held                                 bool
+			Amount                               int64
+		}
+		Environment struct {
+			Purpose string
+			Rows    int
+			Address *netip.Addr
+			Time    *int64
+		}
+	}
+	dec := json.NewDecoder(bytes.NewReader(text))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&in); err != nil {
+		return authz.Request{}, errors.New("it is no request")
+	}
+	r := authz.Request{Action: in.Action, Resource: authz.Resource(in.Resource)}
+	s := &in.Subject
+	r.Subject = authz.Subject{
+		ID: s.ID, Tenant: s.Tenant, Team: s.Team, Session: s.Session, Zone: s.Zone, Region: s.Region, Device: s.Device,
+		Active: s.Active, Level: s.Level, Roles: s.Roles, Compartments: s.Compartments,
+	}
+	for _, g := range s.Grants {
+		r.Subject.Grants = append(r.Subject.Grants, authz.Grant{Role: g.Role, Until: moment(g.Until)})
+	}
+	for _, x := range s.Shares {
+		r.Subject.Shares = append(r.Subject.Shares, authz.Sharing{Record: x.Record, By: x.By, Actions: x.Actions, Until: moment(x.Until)})
+	}
+	for _, x := range s.Delegations {
+		r.Subject.Delegations = append(r.Subject.Delegations, authz.Delegation{From: x.From, Actions: x.Actions, Until: moment(x.Until)})
+	}
+	for _, x := range s.Emergencies {
+		r.Subject.Emergencies = append(r.Subject.Emergencies, authz.Emergency{Type: x.Type, Approvers: x.Approvers, Until: moment(x.Until)})
+	}
+	r.Environment.Purpose, r.Environment.Rows = in.Environment.Purpose, in.Environment.Rows
+	if in.Environment.Address != nil {
+		r.Environment.Addr = *in.Environment.Address
+	}
+	if in.Environment.Time != nil {
+		r.Environment.Time = time.Unix(0, *in.Environment.Time)
+	}
+	return r, nil
+}
+
+func moment(ns int64) time.Time {
+	if ns == 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, ns)
+}

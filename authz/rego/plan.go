@@ -1,0 +1,377 @@
+package rego
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"math/bits"
+	"slices"
+	"sort"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/open-policy-agent/opa/v1/rego"
+
+	"github.com/crmguard/crmguard/authz"
+	"github.com/crmguard/crmguard/authz/cond"
+)
+
+// What a plan asks the policy. Each is a set whose members partial evaluation names, with what is left of
+// their conditions.
+const (
+	askMet = iota
+	askGrounds
+	askObligations
+	askClasses
+	askNames
+)
+
+var asks = [...]string{
+	askMet:         "data.crm.authz.met[x]",
+	askGrounds:     "data.crm.authz.grounds[x]",
+	askObligations: "data.crm.obligations.needed[x]",
+	askClasses:     "data.crm.fields.by_class[x]",
+	askNames:       "data.crm.fields.by_name[x]",
+}
+
+// member is a member of one of the sets.
+type member struct {
+	ask   uint8
+	name  string // control, ground, obligation, class or field
+	level authz.Access
+}
+
+// plan answers every request of one action and type by subjects with the same valued facts.
+type plan struct {
+	fixed    []member // those that hold for all
+	members  []member // by bit, those that do not
+	tests    []*expr  // by bit
+	met      uint64   // which bits are controls and grounds
+	required uint64   // the bits of required controls
+	lacking  bool     // a required control never holds
+	slow     error    // why OPA has to be asked; nil when it has not
+
+	mu       sync.Mutex
+	variants atomic.Pointer[[]variant]
+}
+
+// variant is the decision that belongs to one outcome of all tests.
+type variant struct {
+	bits     uint64
+	decision *authz.Decision
+}
+
+type planKey struct {
+	action authz.Action
+	typ    string
+	group  uint32
+}
+
+// plans keeps plans of one policy, and what they share.
+type plans struct {
+	queries  [len(asks)]rego.PreparedPartialQuery
+	facts    map[string]uint8
+	required []string
+	revision string
+	most     int
+
+	mu    sync.RWMutex
+	all   map[planKey]*plan
+	built atomic.Uint64
+
+	internMu sync.Mutex
+	exprs    map[string]*expr
+	fields   map[string]*authz.Fields
+}
+
+func (ps *plans) intern(key string, build func() *expr) *expr {
+	ps.internMu.Lock()
+	e := ps.exprs[key]
+	ps.internMu.Unlock()
+	if e != nil {
+		return e
+	}
+	e = build().finish()
+	ps.internMu.Lock()
+	defer ps.internMu.Unlock()
+	if old := ps.exprs[key]; old != nil {
+		return old
+	}
+	ps.exprs[key] = e
+	return e
+}
+
+// of returns the plan for a call whose facts are k.
+func (ps *plans) of(ctx context.Context, c *call, k *known) (*plan, error) {
+	key := planKey{c.req.Action, c.req.Resource.Type, k.group}
+	ps.mu.RLock()
+	p := ps.all[key]
+	ps.mu.RUnlock()
+	if p != nil {
+		return p, nil
+	}
+	p, err := ps.build(ctx, c.req.Action, c.req.Resource.Type, k.value)
+	if err != nil {
+		return nil, err
+	}
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	for old := range ps.all { // any one, so that nobody can choose which
+		if len(ps.all) < ps.most {
+			break
+		}
+		delete(ps.all, old)
+	}
+	ps.all[key] = p
+	return p, nil
+}
+
+// build evaluates the policy as far as it goes. An error means that OPA could not.
+func (ps *plans) build(ctx context.Context, action authz.Action, typ string, facts ast.Value) (*plan, error) {
+	ps.built.Add(1)
+	in := rego.EvalParsedInput(question(action, typ, facts))
+	p := &plan{}
+	found := map[member][]*expr{}
+	for ask := range asks {
+		pq, err := ps.queries[ask].Partial(ctx, in)
+		if err != nil {
+			return nil, fmt.Errorf("authz/rego: no plan: %w", err)
+		}
+		r := &reader{facts: ps.facts, intern: ps.intern, support: map[string][]*ast.Rule{}}
+		for _, m := range pq.Support {
+			for _, rule := range m.Rules {
+				name := m.Package.Path.String() + "." + string(rule.Head.Name)
+				r.support[name] = append(r.support[name], rule)
+			}
+		}
+		for _, q := range pq.Queries {
+			e, key, err := r.body(q, "x")
+			var m member
+			if err == nil {
+				m, err = memberOf(ask, key)
+			}
+			if err != nil {
+				p.slow = err
+				return p, nil
+			}
+			found[m] = append(found[m], e)
+		}
+	}
+	r := &reader{intern: ps.intern}
+	holds := map[member]*expr{}
+	for m, list := range found {
+		switch e := r.or(list); e.op {
+		case exprTrue:
+			p.fixed = append(p.fixed, m)
+		case exprFalse:
+		default:
+			holds[m] = e
+			p.members = append(p.members, m)
+		}
+	}
+	slices.SortFunc(p.members, compareMembers)
+	if len(p.members) > 64 {
+		p.slow = &notPlanned{what: fmt.Sprintf("%d controls, grounds, obligations and fields that depend on the request; a plan has 64", len(p.members))}
+		return p, nil
+	}
+	for i, m := range p.members {
+		bit := uint64(1) << i
+		p.tests = append(p.tests, holds[m])
+		if m.ask <= askGrounds {
+			p.met |= bit
+		}
+		if m.ask == askMet && slices.Contains(ps.required, m.name) {
+			p.required |= bit
+		}
+	}
+	for _, control := range ps.required {
+		m := member{ask: askMet, name: control}
+		p.lacking = p.lacking || holds[m] == nil && !slices.Contains(p.fixed, m)
+	}
+	return p, nil
+}
+
+func compareMembers(a, b member) int {
+	return cmp.Or(cmp.Compare(a.ask, b.ask), strings.Compare(a.name, b.name), cmp.Compare(a.level, b.level))
+}
+
+var accessWords = map[string]authz.Access{"hidden": authz.Hidden, "masked": authz.Masked, "open": authz.Open}
+
+// memberOf reads the name of a member: a word, or a pair of a word and a level.
+func memberOf(ask int, key *ast.Term) (member, error) {
+	m := member{ask: uint8(ask)}
+	bad := &notPlanned{what: asks[ask] + ": a member whose name is not known"}
+	if key == nil {
+		return m, bad
+	}
+	if ask < askClasses {
+		w, ok := key.Value.(ast.String)
+		if !ok {
+			return m, bad
+		}
+		m.name = string(w)
+		return m, nil
+	}
+	pair, ok := key.Value.(*ast.Array)
+	if !ok || pair.Len() != 2 {
+		return m, bad
+	}
+	name, ok1 := pair.Elem(0).Value.(ast.String)
+	word, ok2 := pair.Elem(1).Value.(ast.String)
+	level, ok3 := accessWords[string(word)]
+	if !ok1 || !ok2 || !ok3 {
+		return m, bad
+	}
+	m.name, m.level = string(name), level
+	return m, nil
+}
+
+// decide answers a call.
+func (p *plan) decide(ps *plans, c *call) *authz.Decision {
+	var outcome uint64
+	for i, t := range p.tests {
+		if t.test(c) {
+			outcome |= 1 << i
+		}
+	}
+	if p.lacking || outcome&p.required != p.required {
+		outcome &= p.met // nothing else of a denial counts
+	}
+	if list := p.variants.Load(); list != nil {
+		for i := range *list {
+			if v := &(*list)[i]; v.bits == outcome {
+				return v.decision
+			}
+		}
+	}
+	return p.learn(ps, outcome)
+}
+
+// mostVariants bounds the decisions that a plan keeps; further ones are made each time.
+const mostVariants = 32
+
+func (p *plan) learn(ps *plans, outcome uint64) *authz.Decision {
+	d := p.decision(ps, outcome)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var list []variant
+	if old := p.variants.Load(); old != nil {
+		list = *old
+	}
+	if len(list) < mostVariants {
+		list = append(list[:len(list):len(list)], variant{outcome, d})
+		p.variants.Store(&list)
+	}
+	return d
+}
+
+// decision writes out what an outcome means.
+func (p *plan) decision(ps *plans, outcome uint64) *authz.Decision {
+	a := answer{required: ps.required, revision: ps.revision}
+	for _, m := range p.fixed {
+		a.add(m)
+	}
+	for left := outcome; left != 0; left &= left - 1 {
+		a.add(p.members[bits.TrailingZeros64(left)])
+	}
+	d := a.decision()
+	d.Fields = ps.internFields(d.Fields)
+	return d
+}
+
+// internFields returns the one copy of equal field policies.
+func (ps *plans) internFields(f authz.Fields) authz.Fields {
+	if f.ByClass == nil {
+		return f
+	}
+	key := fmt.Sprint(f.ByClass, f.ByName) // maps print in the order of their keys
+	ps.internMu.Lock()
+	defer ps.internMu.Unlock()
+	if old := ps.fields[key]; old != nil {
+		return *old
+	}
+	ps.fields[key] = &f
+	return f
+}
+
+// answer gathers the members of the sets that hold, and makes the decision: the same for plans and for OPA.
+type answer struct {
+	required []string
+	revision string
+	met      []string
+	controls []string // met and grounds
+	needs    []authz.Obligation
+	fields   authz.Fields
+}
+
+func (a *answer) add(m member) {
+	put := func(into *map[string]authz.Access) {
+		if *into == nil {
+			*into = map[string]authz.Access{}
+		}
+		(*into)[m.name] = max((*into)[m.name], m.level)
+	}
+	switch m.ask {
+	case askMet:
+		a.met = append(a.met, m.name)
+		a.controls = append(a.controls, m.name)
+	case askGrounds:
+		a.controls = append(a.controls, m.name)
+	case askObligations:
+		a.needs = append(a.needs, authz.Obligation(m.name))
+	case askClasses:
+		put(&a.fields.ByClass)
+	case askNames:
+		put(&a.fields.ByName)
+	}
+}
+
+func (a *answer) decision() *authz.Decision {
+	d := &authz.Decision{Revision: a.revision}
+	for _, control := range a.required {
+		if !slices.Contains(a.met, control) {
+			d.Controls = append(d.Controls, control)
+		}
+	}
+	if len(d.Controls) > 0 || len(a.required) == 0 {
+		sort.Strings(d.Controls)
+		return d
+	}
+	d.Allowed = true
+	d.Controls = a.controls
+	d.Obligations = a.needs
+	d.Fields = a.fields
+	if d.Fields.ByClass == nil {
+		d.Fields.ByClass = map[string]authz.Access{}
+	}
+	if d.Fields.ByName == nil {
+		d.Fields.ByName = map[string]authz.Access{}
+	}
+	sort.Strings(d.Controls)
+	slices.Sort(d.Obligations)
+	return d
+}
+
+// filter returns what is left of the required controls when only the record is open.
+func (p *plan) filter(c *call) (authz.Filter, error) {
+	if p.slow != nil {
+		return authz.Filter{}, fmt.Errorf("authz/rego: no filter: %w", p.slow)
+	}
+	if p.lacking {
+		return authz.Filter{}, nil
+	}
+	var all []cond.Cond
+	for i, t := range p.tests {
+		if p.required&(1<<i) == 0 {
+			continue
+		}
+		x, err := t.bind(c)
+		if err != nil {
+			return authz.Filter{}, fmt.Errorf("authz/rego: no filter: %s: %w", p.members[i].name, err)
+		}
+		all = append(all, x)
+	}
+	return authz.When(cond.And(all...)), nil
+}

@@ -1,0 +1,31 @@
+# METADATA
+# title: Delegation
+# description: >-
+#   A deputy acts on the records of who is away, for some actions and a while, and only as far as a role of
+#   the deputy's own goes to such records. It never passes on: neither sharing nor a further delegation, which are
+#   records of types that are not delegable, can rest on it.
+# schemas:
+#   - input: schema.input
+# custom:
+#   control: ISO 27001 A.5.3
+package crm.delegation
+
+import data.crm.rbac
+
+# METADATA
+# title: Given
+# description: The record's owner has delegated this action to the subject, and that still holds.
+given if {
+	input.action in data.settings.delegable_actions
+	not input.action in {"share", "approve", "certify", "declassify", "manage"}
+	input.resource.type in data.settings.delegable_types
+	not input.resource.type in {"delegation", "sharing", "emergency", "export", "certification", "account"}
+	count(rbac.depths) > 0
+	input.resource.owner > ""
+	input.environment.time > 0
+	some delegation in input.subject.delegations
+	delegation.from == input.resource.owner
+	input.action in delegation.actions
+	delegation.until > input.environment.time
+	delegation.until <= 9223372036854775807
+}
