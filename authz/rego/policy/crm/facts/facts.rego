@@ -11,30 +11,29 @@
 package crm.facts
 
 # METADATA
+# scope: document
 # title: Session roles
 # description: >-
 #   The roles that count. input.subject.roles are those that the subject has activated in this session, which
 #   may be fewer than were assigned. Of these count the ones that are certified where settings demand it,
 #   and a reserved one only for the one subject that it is reserved to.
 session_roles contains role if {
-	some role in input.subject.roles
-	object.get(data.settings.reserved, role, input.subject.id) == input.subject.id
-	certified(role)
-}
-
-certified(role) if {
 	demanded := data.settings.certified_roles
 	is_array(demanded)
+	some role in input.subject.roles
 	not role in demanded
+	object.get(data.settings.reserved, role, input.subject.id) == input.subject.id
 }
 
-certified(role) if {
-	role in data.settings.certified_roles
+session_roles contains role if {
+	now := input.environment.time
+	is_number(now)
 	some grant in input.subject.grants
-	grant.role == role
 	is_number(grant.until)
-	is_number(input.environment.time)
-	grant.until > input.environment.time
+	grant.until > now
+	role := grant.role
+	role in input.subject.roles
+	object.get(data.settings.reserved, role, input.subject.id) == input.subject.id
 }
 
 # METADATA
@@ -48,9 +47,9 @@ roles := graph.reachable(data.settings.inherits, session_roles)
 #   The groups of roles of which nobody may have more than one, so far as the subject has more. A role counts
 #   here whether certified or not, with all that it inherits.
 exclusive contains held if {
-	all := graph.reachable(data.settings.inherits, {role | some role in input.subject.roles})
+	had := graph.reachable(data.settings.inherits, {role | some role in input.subject.roles})
 	some group in data.settings.exclusive_roles
-	held := all & {role | some role in group}
+	held := had & {role | some role in group}
 	count(held) > 1
 }
 
@@ -89,25 +88,20 @@ purpose := input.environment.purpose if is_string(input.environment.purpose)
 # title: In hours
 # description: >-
 #   It is a working day and hour in the subject's own time zone. Hours that go over midnight are none. Nothing
-#   is asked of the zone while the settings demand hours of nobody.
+#   is asked of the zone while the settings demand hours of nobody; a zone
+#   of the name "" would be UTC, and "Local" the server's own.
 in_hours if {
 	hours := data.settings.context.hours
-	some list in [hours.actions, hours.types, hours.roles]
-	count(list) > 0
-	zoned
+	count(array.concat(hours.actions, array.concat(hours.types, hours.roles))) > 0
 	now := input.environment.time
+	is_number(now)
 	zone := input.subject.zone
+	is_string(zone)
+	not zone in {"", "Local"}
 	time.weekday([now, zone]) in hours.days
 	clock := time.format([now, zone, "15:04"])
 	hours.from <= clock
 	clock < hours.to
-}
-
-# A zone of the name "" would be UTC, and "Local" the server's own.
-zoned if {
-	is_number(input.environment.time)
-	is_string(input.subject.zone)
-	not input.subject.zone in {"", "Local"}
 }
 
 # METADATA

@@ -23,12 +23,12 @@ depths contains depth if {
 # METADATA
 # title: All
 # description: A grant reaches every record of the type.
-all if "all" in depths
+reaches_all if "all" in depths
 
 # METADATA
 # title: Team
 # description: A grant reaches the records of the subject's team and its sub-teams.
-team if {
+reaches_team if {
 	"team" in depths
 	startswith(input.subject.team, "/")
 	endswith(input.subject.team, "/")
@@ -38,8 +38,8 @@ team if {
 # METADATA
 # title: Own
 # description: A grant reaches the subject's own records.
-own if {
+reaches_own if {
 	"own" in depths
-	input.subject.id != ""
+	input.subject.id > ""
 	input.resource.owner == input.subject.id
 }

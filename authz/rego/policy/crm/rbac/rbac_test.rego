@@ -10,68 +10,142 @@ customer(owner, team) := {"type": "customer", "owner": owner, "team": team}
 
 asks(subject, action, resource) := {"subject": subject, "action": action, "resource": resource}
 
-test_allow_own if rbac.permit with input as asks(sales, "read", customer("e1", "/east/1/"))
+permit if rbac.reaches_all
 
-test_allow_team_of_manager if rbac.permit with input as asks(manager, "read", customer("e1", "/east/1/"))
+permit if rbac.reaches_team
+
+permit if rbac.reaches_own
+
+test_allow_own if rbac.reaches_own with input as asks(sales, "read", customer("e1", "/east/1/"))
+
+test_allow_team_of_manager if rbac.reaches_team with input as asks(manager, "read", customer("e1", "/east/1/"))
 
 test_allow_all_of_admin if {
-	rbac.permit with input as asks({"id": "e9", "roles": ["admin"], "team": ""}, "delete", customer("e1", "/west/"))
+	subject := {"id": "e9", "roles": ["admin"], "team": ""}
+	rbac.reaches_all with input as asks(subject, "delete", customer("e1", "/west/"))
 }
 
-test_manager_inherits_sales if {
-	rbac.effective_roles == {"manager", "sales"} with input as {"subject": manager}
-}
-
-test_grounds_name_the_depth if {
-	rbac.grounds == {"rbac.own"} with input as asks(sales, "read", customer("e1", "/east/1/"))
-}
-
-test_grounds_of_team if {
-	rbac.grounds == {"rbac.team"} with input as asks(manager, "read", customer("e1", "/east/1/"))
-}
-
-test_grounds_of_all if {
-	rbac.grounds == {"rbac.all"} with input as asks({"id": "e9", "roles": ["admin"]}, "read", customer("e1", "/west/"))
-}
-
-test_deny_other_owner if not rbac.permit with input as asks(sales, "read", customer("e3", "/east/1/"))
-
-test_deny_owner_missing if not rbac.permit with input as asks(sales, "read", {"type": "customer"})
-
-test_deny_no_owner_no_subject if {
-	not rbac.permit with input as asks({"id": "", "roles": ["sales"], "team": ""}, "read", customer("", ""))
-}
-
-test_deny_other_team if not rbac.permit with input as asks(manager, "read", customer("e3", "/west/1/"))
-
-test_deny_sibling_with_same_beginning if {
-	subject := {"id": "e4", "roles": ["manager"], "team": "/east/1/"}
-	not rbac.permit with input as asks(subject, "read", customer("e3", "/east/10/"))
-}
-
-test_deny_team_not_a_path[team] if {
-	some team in ["", "east", "/east", "east/"]
-	subject := {"id": "e4", "roles": ["manager"], "team": team}
-	not rbac.permit with input as asks(subject, "read", customer("e3", "/east/10/"))
-}
-
-test_deny_unknown_role if {
-	not rbac.permit with input as asks({"id": "e1", "roles": ["root"], "team": "/"}, "read", customer("e1", "/"))
-}
-
-test_deny_unknown_action if not rbac.permit with input as asks(sales, "shred", customer("e1", "/east/1/"))
-
-test_deny_unknown_type if not rbac.permit with input as asks(sales, "read", {"type": "payroll", "owner": "e1"})
-
-test_deny_no_roles if {
-	not rbac.permit with input as asks({"id": "e1", "roles": [], "team": "/"}, "read", customer("e1", "/"))
+test_allow_own_of_manager_by_inheritance if {
+	rbac.depths == {"own", "team"} with input as asks(manager, "read", customer("e2", "/west/"))
+	rbac.reaches_own with input as asks(manager, "read", customer("e2", "/west/"))
 }
 
 test_allow_system if {
-	rbac.permit with input as asks({"id": "system", "roles": ["system"], "team": ""}, "read", {"type": "account"})
+	permit with input as asks({"id": "system", "roles": ["system"], "team": ""}, "read", {"type": "account"})
 }
 
-test_deny_reserved_role_of_another[id] if {
-	some id in ["e1", "", "System"]
-	not rbac.permit with input as asks({"id": id, "roles": ["system"], "team": ""}, "read", {"type": "account"})
+test_deny_other_owner if not permit with input as asks(sales, "read", customer("e3", "/east/1/"))
+
+test_deny_owner_missing if not permit with input as asks(sales, "read", {"type": "customer"})
+
+test_deny_no_owner_no_subject[name] if {
+	some name, id in {"empty": "", "null": null, "number": 1}
+	not permit with input as asks({"id": id, "roles": ["sales"], "team": ""}, "read", customer(id, ""))
+}
+
+test_deny_other_team if not permit with input as asks(manager, "read", customer("e3", "/west/1/"))
+
+test_deny_sibling_with_same_beginning if {
+	subject := {"id": "e4", "roles": ["manager"], "team": "/east/1/"}
+	not permit with input as asks(subject, "read", customer("e3", "/east/10/"))
+}
+
+test_deny_team_above if {
+	subject := {"id": "e4", "roles": ["manager"], "team": "/east/1/"}
+	not permit with input as asks(subject, "read", customer("e3", "/east/"))
+}
+
+test_deny_team_not_a_path[name] if {
+	some name, team in {"empty": "", "word": "east", "no end": "/east", "no start": "east/", "null": null, "list": ["/"]}
+	subject := {"id": "e4", "roles": ["manager"], "team": team}
+	not permit with input as asks(subject, "read", customer("e3", "/east/10/"))
+}
+
+test_deny_record_without_team[name] if {
+	some name, team in {"empty": "", "null": null, "number": 1}
+	not permit with input as asks(manager, "read", customer("e3", team))
+}
+
+test_deny_unknown_role if {
+	not permit with input as asks({"id": "e1", "roles": ["root"], "team": "/"}, "read", customer("e1", "/"))
+}
+
+test_deny_unknown_action if not permit with input as asks(sales, "shred", customer("e1", "/east/1/"))
+
+test_deny_unknown_type if not permit with input as asks(sales, "read", {"type": "payroll", "owner": "e1"})
+
+test_deny_no_roles if {
+	not permit with input as asks({"id": "e1", "roles": [], "team": "/"}, "read", customer("e1", "/"))
+}
+
+test_deny_reserved_role_of_another[name] if {
+	some name, id in {"other": "e1", "empty": "", "case": "System"}
+	not permit with input as asks({"id": id, "roles": ["system"], "team": ""}, "read", {"type": "account"})
+}
+
+test_deny_missing if not permit with input as {}
+
+# What follows looks at the shipped grants themselves.
+
+test_deny_analyst_everything_but_numbers if {
+	every type, actions in data.settings.grants.analyst {
+		every action, depth in actions {
+			[type, action, depth] in (requests | {[type, "aggregate", "all"]})
+		}
+	}
+}
+
+test_deny_analyst_records[action] if {
+	some action in ["list", "read", "search", "create", "update", "delete", "reveal", "export", "history"]
+	not permit with input as asks({"id": "e1", "roles": ["analyst"], "team": "/"}, action, customer("e1", "/"))
+}
+
+requests contains [type, action, "own"] if {
+	some type in {"delegation", "sharing", "emergency", "export"}
+	some action in {"create", "list", "read"}
+}
+
+requests contains [type, "delete", "own"] if some type in {"delegation", "sharing"}
+
+test_allow_analyst_numbers if {
+	permit with input as asks({"id": "e1", "roles": ["analyst"], "team": ""}, "aggregate", customer("e2", "/"))
+}
+
+test_allow_requests_of_everybody[role] if {
+	some role in (object.keys(data.settings.inherits) - {"system"})
+	every type in {"delegation", "sharing", "emergency", "export"} {
+		every action in {"create", "list", "read"} {
+			permit with input as asks({"id": "e1", "roles": [role], "team": ""}, action, {"type": type, "owner": "e1"})
+		}
+	}
+}
+
+test_deny_requests_in_another_name[role] if {
+	some role in object.keys(data.settings.inherits)
+	every type in {"delegation", "sharing", "emergency", "export"} {
+		subject := {"id": "e1", "roles": [role], "team": "/"}
+		not permit with input as asks(subject, "create", {"type": type, "owner": "e2", "team": "/"})
+	}
+}
+
+test_deny_share_of_others_records[role] if {
+	some role, types in data.settings.grants
+	every _, actions in types {
+		object.get(actions, "share", "own") == "own"
+	}
+}
+
+test_deny_approval_by_whom_it_is_not_for[role] if {
+	some role in (object.keys(data.settings.inherits) - {"admin", "manager"})
+	every type in {"emergency", "export"} {
+		subject := {"id": "e1", "roles": [role], "team": "/"}
+		not permit with input as asks(subject, "approve", {"type": type, "owner": "e1", "team": "/"})
+	}
+}
+
+test_allow_approval_of_the_team_requests if {
+	permit with input as asks(manager, "approve", {"type": "emergency", "owner": "e1", "team": "/east/1/"})
+	permit with input as asks(manager, "certify", {"type": "account", "owner": "e1", "team": "/east/1/"})
+	not permit with input as asks(manager, "approve", {"type": "emergency", "owner": "e1", "team": "/west/"})
+	not permit with input as asks(manager, "certify", {"type": "account", "owner": "e1", "team": "/west/"})
 }
