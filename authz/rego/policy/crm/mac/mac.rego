@@ -49,8 +49,11 @@ write if {
 # Above every number are the strings; this keeps them out.
 top := 2147483647
 
+# Two rules, so that compartments that are missing are not none.
+within if count(input.resource.compartments) == 0
+
 within if {
-	count(input.resource.compartments) >= 0
+	count(input.resource.compartments) > 0
 	not beyond
 }
 
