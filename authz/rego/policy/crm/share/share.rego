@@ -2,8 +2,8 @@
 # title: Shares
 # description: >-
 #   Discretionary access: the owner of a record shares it with somebody, for some actions and a while. What
-#   may be shared at all is data, and it contains neither sharing nor approving, so a share is never passed on. A share
-#   by anybody but the record's owner of today gives nothing, so it ends when the record changes hands.
+#   may be shared at all is data, and sharing and approving are never part of it, so a share is not passed on.
+#   A share by anybody but the record's owner of today gives nothing: it ends when the record changes hands.
 # schemas:
 #   - input: schema.input
 # custom:
@@ -17,10 +17,10 @@ given if {
 	input.action in data.settings.shareable_actions
 	not input.action in {"share", "approve", "certify", "declassify", "manage"}
 	input.resource.type in data.settings.shareable_types
-	input.resource.id > ""
-	input.resource.owner > ""
 	input.environment.time > 0
 	some share in input.subject.shares
+	share.record > ""
+	share.by > ""
 	share.record == input.resource.id
 	share.by == input.resource.owner
 	input.action in share.actions
