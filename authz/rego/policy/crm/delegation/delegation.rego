@@ -2,8 +2,8 @@
 # title: Delegation
 # description: >-
 #   A deputy acts on the records of who is away, for some actions and a while, and only as far as a role of
-#   the deputy's own goes to such records. It never passes on: neither sharing nor a further delegation, which are
-#   records of types that are not delegable, can rest on it.
+#   the deputy's own goes to such records. It never passes on: neither sharing nor a further delegation, which
+#   is a record of a type that is not delegable, can rest on it.
 # schemas:
 #   - input: schema.input
 # custom:
@@ -21,9 +21,9 @@ given if {
 	input.resource.type in data.settings.delegable_types
 	not input.resource.type in {"delegation", "sharing", "emergency", "export", "certification", "account"}
 	count(rbac.depths) > 0
-	input.resource.owner > ""
 	input.environment.time > 0
 	some delegation in input.subject.delegations
+	delegation.from > ""
 	delegation.from == input.resource.owner
 	input.action in delegation.actions
 	delegation.until > input.environment.time
