@@ -34,19 +34,23 @@ open if {
 }
 
 # METADATA
+# scope: document
 # title: Obligations
 # description: Whoever has access by the emergency alone states why, and somebody reviews it later.
-obligations contains obligation if {
-	some obligation in ["reason", "review"]
+obligations contains "reason" if alone
+
+obligations contains "review" if alone
+
+alone if {
 	open
 	not otherwise
 }
 
-otherwise if rbac.all
+otherwise if rbac.reaches_all
 
-otherwise if rbac.team
+otherwise if rbac.reaches_team
 
-otherwise if rbac.own
+otherwise if rbac.reaches_own
 
 otherwise if share.given
 
