@@ -14,8 +14,8 @@ import data.crm.facts
 # METADATA
 # title: Violations
 # description: >-
-#   The sets of roles that one person has and that exclude each other. Besides decisions it is for the assignment of roles
-#   and for reviews: ask it with input.subject.roles as all roles that the person has or is to get.
+#   The sets of roles that one person has and that exclude each other. It is also for assigning roles and for
+#   reviews: ask it with input.subject.roles as all roles that the person has or is to get.
 violations contains held if some held in facts.exclusive
 
 # METADATA
