@@ -29,9 +29,9 @@ limit if {
 
 limit if {
 	input.action == "approve"
+	input.resource.amount >= 0
 	some role in facts.roles
 	most := data.settings.limits[input.resource.type][role]
 	is_number(most)
-	input.resource.amount >= 0
 	input.resource.amount <= most
 }
