@@ -1,11 +1,13 @@
 # METADATA
 # title: Decision
 # description: >-
-#   Composes the controls. A request is permitted when every required control is met; each is positive and named, so that
-#   an attribute that is missing leaves its control unmet, and unmet denies. Grounds are the ways in which
-#   access can be given; one of them is enough for the control access.granted.
+#   Composes the controls. A request is permitted when every required control is met; each is positive and
+#   named, so that an attribute that is missing leaves its control unmet, and unmet denies. Grounds are the
+#   ways in which access can be given; one of them is enough for the control access.granted.
 # schemas:
 #   - input: schema.input
+# custom:
+#   control: ISO 27001 A.5.15
 package crm.authz
 
 import data.crm.active
@@ -51,11 +53,11 @@ required := {
 # scope: document
 # title: Grounds
 # description: Why access is given. The person is told which.
-grounds contains "rbac.all" if rbac.all
+grounds contains "rbac.all" if rbac.reaches_all
 
-grounds contains "rbac.team" if rbac.team
+grounds contains "rbac.team" if rbac.reaches_team
 
-grounds contains "rbac.own" if rbac.own
+grounds contains "rbac.own" if rbac.reaches_own
 
 grounds contains "share" if share.given
 
