@@ -87,7 +87,8 @@ func appendBytesPart(dst, part []byte) []byte {
 
 // scratch holds buffers of one sealing or opening, wiped before it is reused.
 type scratch struct {
-	ad, plain, term, nonces []byte
+	plain, term, nonces []byte
+	ad                  [adSize]byte
 
 	// The key that was used last, and the erasure number that vouches for it.
 	key    *personKey
@@ -109,7 +110,7 @@ type openText struct {
 }
 
 var scratches = sync.Pool{New: func() any {
-	return &scratch{ad: make([]byte, 0, 256), plain: make([]byte, 0, 512), term: make([]byte, 0, 128), nonces: make([]byte, 0, 256)}
+	return &scratch{plain: make([]byte, 0, 512), term: make([]byte, 0, 128), nonces: make([]byte, 0, 256)}
 }}
 
 func (s *scratch) free() {
@@ -121,7 +122,7 @@ func (s *scratch) free() {
 	if cap(s.term) > 1<<16 {
 		s.term = nil
 	}
-	s.ad, s.plain, s.term = s.ad[:0], s.plain[:0], s.term[:0]
+	s.plain, s.term = s.plain[:0], s.term[:0]
 	clear(s.steps)
 	clear(s.slots)
 	clear(s.texts)
@@ -132,7 +133,10 @@ func (s *scratch) free() {
 
 // contextSize is how much of the digest of a field's place is authenticated with each value: with
 // header and record id it makes three blocks of the cipher.
-const contextSize = 22
+const (
+	contextSize = 22
+	adSize      = headerSize + contextSize + 16
+)
 
 // fieldContext is the fixed part of a field's associated data. Tenant and person are bound by the
 // subkey.
@@ -146,11 +150,12 @@ func fieldContext(typ, field, class string) (out [contextSize]byte) {
 	return out
 }
 
-// fieldAD appends the associated data of a field value.
-func fieldAD(dst, head []byte, place *[contextSize]byte, record *[16]byte) []byte {
-	dst = append(dst, head...)
-	dst = append(dst, place[:]...)
-	return append(dst, record[:]...)
+// fieldAD returns the associated data of a field value, which is good until the next call.
+func (s *scratch) fieldAD(head []byte, place *[contextSize]byte, record *[16]byte) []byte {
+	*(*[headerSize]byte)(s.ad[:]) = [headerSize]byte(head)
+	*(*[contextSize]byte)(s.ad[headerSize:]) = *place
+	*(*[16]byte)(s.ad[headerSize+contextSize:]) = *record
+	return s.ad[:]
 }
 
 // newGCM makes AES-256-GCM of a subkey.

@@ -235,18 +235,18 @@ func (c *Codec[T]) openField(ctx context.Context, o *opening, sc *scratch, p *fi
 		}
 		key, err := o.key(ctx, h.key, person)
 		switch {
+		case err == nil:
 		case errors.Is(err, ErrErased):
 			p.setState(rv.FieldByIndex(p.index), StateErased)
 			return StateErased, nil
 		case errors.Is(err, ErrBlocked):
 			p.setState(rv.FieldByIndex(p.index), StateSealed)
 			return StateSealed, nil
-		case err != nil:
+		default:
 			return 0, err
 		}
-		sc.ad = fieldAD(sc.ad[:0], sealed.Data[:headerSize], &p.place, &rec.ID)
 		body := sealed.Data[headerSize:]
-		if sc.plain, err = key.field.Open(sc.plain, body[:nonceSize], body[nonceSize:], sc.ad); err != nil {
+		if sc.plain, err = key.field.Open(sc.plain, body[:nonceSize], body[nonceSize:], sc.fieldAD(sealed.Data, &p.place, &rec.ID)); err != nil {
 			sc.plain = sc.plain[:from]
 			return 0, ErrTampered
 		}

@@ -125,11 +125,11 @@ func (c *Codec[T]) SealTo(ctx context.Context, k *Keeper, rec *Record, dst []byt
 	dst = grow(dst, overhead+len(text))
 	at := len(dst)
 	dst = appendHeader(dst, p.kindByte, key.id)
-	sc.ad = fieldAD(sc.ad[:0], dst[at:], &p.place, &rec.ID)
+	ad := sc.fieldAD(dst[at:], &p.place, &rec.ID)
 	dst = dst[:at+headerSize+nonceSize]
 	nonce := dst[at+headerSize:]
 	rand.Read(nonce)
-	dst = key.field.Seal(dst, nonce, text, sc.ad)
+	dst = key.field.Seal(dst, nonce, text, ad)
 	scratches.Put(sc) // it holds no plaintext
 	return dst, nil
 }
@@ -160,8 +160,8 @@ func (c *Codec[T]) OpenTo(ctx context.Context, k *Keeper, rec *Record, dst []byt
 		}
 		k.cache.keep(sc, &visit, key)
 	}
-	sc.ad = fieldAD(sc.ad[:0], sealed[:headerSize], &p.place, &rec.ID)
-	out, err := key.field.Open(dst, sealed[headerSize:headerSize+nonceSize], sealed[headerSize+nonceSize:], sc.ad)
+	ad := sc.fieldAD(sealed, &p.place, &rec.ID)
+	out, err := key.field.Open(dst, sealed[headerSize:headerSize+nonceSize], sealed[headerSize+nonceSize:], ad)
 	scratches.Put(sc) // it holds no plaintext
 	if err != nil {
 		return dst, ErrTampered
@@ -180,7 +180,7 @@ func grow(dst []byte, n int) []byte {
 // textField returns the plan of a sealed field of text or bytes.
 func (c *Codec[T]) textField(field string) (*fieldPlan, error) {
 	if at := c.lookup(field, 0); at >= 0 {
-		if p := &c.plans[c.sealed[at]]; p.Kind == KindText || p.Kind == KindBytes {
+		if p := &c.plans[c.sealed[at]]; p.kindByte == kindText || p.kindByte == kindBytes {
 			return p, nil
 		}
 	}
@@ -245,7 +245,7 @@ func (c *Codec[T]) planSeal(sc *scratch, rec *Record, rv reflect.Value, prev []S
 		state := StateClear
 		switch {
 		case p.text:
-			t := f.Addr().Interface().(protectedText)
+			t := p.protected(f)
 			if state = State(t.ExposedState()); state == StateClear {
 				step.text = t.Expose()
 			}
@@ -413,8 +413,7 @@ func (c *Codec[T]) seal(sc *scratch, tk *tenantKeys, rec *Record, rv reflect.Val
 		buf = appendHeader(buf, p.kindByte, key.id)
 		buf = append(buf, sc.nonces[n*nonceSize:(n+1)*nonceSize]...)
 		n++
-		sc.ad = fieldAD(sc.ad[:0], buf[at:at+headerSize], &p.place, &rec.ID)
-		buf = key.field.Seal(buf, buf[at+headerSize:], plain, sc.ad)
+		buf = key.field.Seal(buf, buf[at+headerSize:], plain, sc.fieldAD(buf[at:], &p.place, &rec.ID))
 		field.Name, field.Data = p.Name, buf[at:len(buf):len(buf)]
 		if len(p.indexes) > 0 {
 			// The tokens are copied out of the scratch at the end; until then only their places count.

@@ -154,7 +154,7 @@ func (c *Codec[T]) Conceal(v *T, field string, s State) error {
 	p := &c.plans[at]
 	f := reflect.ValueOf(v).Elem().FieldByIndex(p.index)
 	if p.text {
-		t := f.Addr().Interface().(protectedText)
+		t := p.protected(f)
 		masked := ""
 		switch {
 		case State(t.ExposedState()) == StateErased:
@@ -198,7 +198,7 @@ func (p *fieldPlan) appendPlain(dst []byte, f reflect.Value) ([]byte, error) {
 	switch p.Kind {
 	case KindText:
 		if p.text {
-			return append(dst, f.Addr().Interface().(protectedText).Expose()...), nil
+			return append(dst, p.protected(f).Expose()...), nil
 		}
 		return append(dst, f.String()...), nil
 	case KindInt:
@@ -236,11 +236,19 @@ func (p *fieldPlan) appendPlain(dst []byte, f reflect.Value) ([]byte, error) {
 	}
 }
 
+// protected returns a field of a protected text type.
+func (p *fieldPlan) protected(f reflect.Value) protectedText {
+	if p.own {
+		return f.Addr().Interface().(*Text)
+	}
+	return f.Addr().Interface().(protectedText)
+}
+
 // textOf returns a field of text in the clear; "" when it holds none.
 func (p *fieldPlan) textOf(f reflect.Value) string {
 	switch {
 	case p.text:
-		return f.Addr().Interface().(protectedText).Expose()
+		return p.protected(f).Expose()
 	case p.pointer && f.IsNil():
 		return ""
 	case p.pointer:
@@ -257,7 +265,7 @@ func (c *Codec[T]) text(v *T, at int) string {
 // setText sets a field of text.
 func (p *fieldPlan) setText(f reflect.Value, s string) {
 	if p.text {
-		f.Addr().Interface().(protectedText).SetExposed(s, uint8(StateClear))
+		p.protected(f).SetExposed(s, uint8(StateClear))
 		return
 	}
 	if p.pointer {
@@ -388,7 +396,7 @@ func (p *fieldPlan) setPlain(f reflect.Value, plain []byte) error {
 // setState empties a field that is not opened.
 func (p *fieldPlan) setState(f reflect.Value, s State) {
 	if p.text {
-		f.Addr().Interface().(protectedText).SetExposed("", uint8(s))
+		p.protected(f).SetExposed("", uint8(s))
 		return
 	}
 	f.SetZero()
