@@ -129,6 +129,10 @@ type Row struct {
 	MAC       []byte        // covers all of the above but ChangeSeq
 }
 
+// ColumnID is the name under which a Condition compares the id of a row: a UUID among the arguments of SQL, its
+// text in Match. A type has no clear column of that name.
+const ColumnID = "id"
+
 // Condition is a policy's filter. It is matched against one row's clear columns or pushed into SQL;
 // both must give the same answer. A column that is null matches no comparison.
 type Condition interface {

@@ -143,6 +143,24 @@ const (
 	yes
 )
 
+// Convert returns c with every value that is compared with the attribute replaced by what f makes of it, for a
+// store that keeps the attribute in another form.
+func (c Cond) Convert(attr string, f func(v any) any) Cond {
+	if c.attr == attr {
+		args := make([]any, len(c.args))
+		for i, a := range c.args {
+			args[i] = f(a)
+		}
+		c.args = args
+	}
+	sub := make([]Cond, len(c.sub))
+	for i := range c.sub {
+		sub[i] = c.sub[i].Convert(attr, f)
+	}
+	c.sub = sub
+	return c
+}
+
 // Match evaluates c against one record. attr returns the value of an attribute: a string, an int64, a bool, a
 // []string for a set of words, or nil for one that is null or unknown, which meets no comparison.
 func (c Cond) Match(attr func(name string) any) bool { return c.match(attr) == yes }

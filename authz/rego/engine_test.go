@@ -186,7 +186,7 @@ func ExampleNew() {
 	fmt.Println("ID number:", d.Fields.Access("id_number", "sensitive"))
 	// Output:
 	// true <nil>
-	// [active.subject frozen.state rbac.grant rbac.own tenant.same]
+	// [active.subject frozen.state access.granted rbac.own tenant.same]
 	// phone: masked
 	// ID number: hidden
 }

@@ -18,21 +18,32 @@ import (
 	_ "modernc.org/sqlite"
 )
 
-var agreeFor = flag.Duration("agree", 0, "how long TestPlansAgree draws requests; 0: 4,096 of them")
+var agreeFor = flag.Duration("agree", 0, "how long TestPlansAgree draws requests; 0: a few thousand of them")
 
 // drawer draws requests in which everything that a policy reads varies, attributes that do not fit included.
 type drawer struct {
 	*rand.Rand
 	roles, types, actions []string
+	subjects              []authz.Subject // a few, as in life, so that plans are met again
 }
 
-func newDrawer(seed uint64) *drawer {
-	return &drawer{
+func newDrawer(seed uint64, subjects int) *drawer {
+	d := &drawer{
 		Rand:    rand.New(rand.NewPCG(seed, 2)),
 		roles:   []string{"admin", "manager", "sales", "marketing", "support", "finance", "auditor", "analyst", "system", "root"},
 		types:   []string{"customer", "quote", "contract", "ticket", "export", "emergency", "account", "payroll"},
 		actions: []string{"list", "read", "search", "create", "export", "update", "delete", "reveal", "approve", "certify", "share", "declassify", "aggregate", "erase", "shred"},
 	}
+	for range subjects {
+		d.subjects = append(d.subjects, authz.Subject{
+			Roles: some(d, d.roles...), Level: max(0, d.IntN(6)-3), Compartments: some(d, "legal", "board"),
+			Zone: pick(d, "Asia/Shanghai", "UTC", "Mars/Olympus", ""), Region: pick(d, "cn", "eu", ""), Device: pick(d, "managed", ""),
+		})
+		if s := &d.subjects[len(d.subjects)-1]; d.IntN(3) > 0 {
+			s.Roles, s.Level = []string{pick(d, d.roles...)}, 0 // the usual one
+		}
+	}
+	return d
 }
 
 func pick[T any](d *drawer, from ...T) T { return from[d.IntN(len(from))] }
@@ -53,21 +64,19 @@ func (d *drawer) request() authz.Request {
 	when := func() time.Time { return start.Add(time.Duration(d.IntN(7)-3) * time.Hour) }
 	actions := func() []authz.Action { return some(d, authz.Read, authz.List, authz.Update, authz.Share) }
 	ids := []string{"e1", "e2", "e3", ""}
+	subject := pick(d, d.subjects...)
+	subject.ID, subject.Tenant, subject.Active = pick(d, "e1", "e1", "e2", "system", ""), pick(d, "t", "t", "t", "t", "t", "u", ""), d.IntN(12) > 0
+	subject.Team = pick(d, "/east/", "/east/1/", "/", "", "east")
 	r := authz.Request{
-		Subject: authz.Subject{
-			ID: pick(d, "e1", "e1", "e2", "system", ""), Tenant: pick(d, "t", "t", "t", "t", "u", ""), Active: d.IntN(10) > 0,
-			Roles: some(d, d.roles...), Team: pick(d, "/east/", "/east/1/", "/", "", "east"),
-			Level: d.IntN(4), Compartments: some(d, "legal", "board"),
-			Zone: pick(d, "Asia/Shanghai", "UTC", "Mars/Olympus", ""), Region: pick(d, "cn", "eu", ""), Device: pick(d, "managed", ""),
-		},
-		Action: authz.Action(pick(d, d.actions...)),
+		Subject: subject,
+		Action:  authz.Action(pick(d, d.actions...)),
 		Resource: authz.Resource{
-			Tenant: pick(d, "t", "t", "t", "u", ""), Type: pick(d, d.types...), ID: pick(d, "r1", "r2"),
+			Tenant: pick(d, "t", "t", "t", "t", "t", "u", ""), Type: pick(d, d.types...), ID: pick(d, "r1", "r2"),
 			Owner: pick(d, ids...), Team: pick(d, "/east/", "/east/1/", "/east/10/", "/west/", ""),
-			State: pick(d, "draft", "accepted", "ended", "new", ""), Level: max(0, d.IntN(8)-4), Compartments: some(d, "legal", "board", "hr"),
+			State: pick(d, "draft", "accepted", "ended", "new", ""), Level: max(0, d.IntN(8)-5), Compartments: pick(d, nil, nil, some(d, "legal", "board", "hr")),
 			Actors: some(d, "e1", "e2"), Consents: some(d, "marketing", "service"), Held: d.IntN(4) == 0, Amount: int64(d.IntN(4)) * 10_000_000,
 		},
-		Environment: authz.Environment{Purpose: pick(d, "", "sales", "marketing"), Rows: pick(d, 0, 1, 600, 5000)},
+		Environment: authz.Environment{Purpose: pick(d, "", "", "", "sales", "marketing"), Rows: pick(d, 0, 1, 600, 5000)},
 	}
 	if d.IntN(10) > 0 {
 		r.Environment.Time = when()
@@ -148,7 +157,11 @@ func agree(t *testing.T, stores map[string]store) {
 	if *agreeFor > 0 {
 		seed = uint64(time.Now().UnixNano())
 	}
-	d := newDrawer(seed)
+	subjects := 6
+	if *agreeFor > 0 {
+		subjects = 60
+	}
+	d := newDrawer(seed, subjects)
 	var records []authz.Resource
 	for range 120 {
 		records = append(records, d.request().Resource)
@@ -162,9 +175,9 @@ func agree(t *testing.T, stores map[string]store) {
 	}
 	began := time.Now()
 	decisions, lists, allowed := 0, 0, 0
-	for n := 0; *agreeFor > 0 && time.Since(began) < *agreeFor || *agreeFor == 0 && n < 4096/len(stores); n++ {
+	for n := 0; *agreeFor > 0 && time.Since(began) < *agreeFor || *agreeFor == 0 && n < 2400/len(stores); n++ {
 		r := d.request()
-		if testing.Short() && n > 1000 {
+		if testing.Short() && n > 600 {
 			break
 		}
 		got, err := e.Decide(t.Context(), r)
@@ -187,9 +200,9 @@ func agree(t *testing.T, stores map[string]store) {
 			found[name] = s.admitted(t, f)
 		}
 		for i := range records {
-			r.Resource.ID, r.Resource.Owner, r.Resource.Team, r.Resource.State = records[i].ID, records[i].Owner, records[i].Team, records[i].State
-			r.Resource.Level, r.Resource.Compartments, r.Resource.Actors = records[i].Level, records[i].Compartments, records[i].Actors
-			r.Resource.Consents, r.Resource.Held, r.Resource.Amount = records[i].Consents, records[i].Held, records[i].Amount
+			tenant, typ := r.Resource.Tenant, r.Resource.Type
+			r.Resource = records[i]
+			r.Resource.Tenant, r.Resource.Type = tenant, typ
 			one, err := e.Decide(t.Context(), r)
 			require.NoError(t, err)
 			require.Equal(t, one.Allowed, admit(&r.Resource), "seed %d: filter %s: %+v", seed, f, r)

@@ -40,9 +40,13 @@ func (r *reader) fail(format string, args ...any) error {
 
 // body reads a conjunction. key is the value that the head variable x is bound to, nil when it is not.
 func (r *reader) body(body ast.Body, x ast.Var) (e *expr, key *ast.Term, err error) {
-	alias := map[ast.Var]ast.Ref{}
+	alias, counts := map[ast.Var]ast.Ref{}, map[ast.Var]*ast.Term{}
 	var rest []*ast.Expr
 	for _, ex := range body {
+		if v, words, ok := counted(ex); ok {
+			counts[v] = words
+			continue
+		}
 		if v, t, ok := assignment(ex); ok {
 			if v == x {
 				key = t
@@ -60,7 +64,7 @@ func (r *reader) body(body ast.Body, x ast.Var) (e *expr, key *ast.Term, err err
 	over := map[string]string{}
 	for _, ex := range rest {
 		r.at = ex.Location
-		s := scope{r: r, alias: alias}
+		s := scope{r: r, alias: alias, counts: counts}
 		e, err := s.expr(ex)
 		if err != nil {
 			return nil, nil, err
@@ -74,7 +78,7 @@ func (r *reader) body(body ast.Body, x ast.Var) (e *expr, key *ast.Term, err err
 	}
 	// An item that only has a name still has to be there.
 	for _, ref := range alias {
-		s := scope{r: r, alias: alias}
+		s := scope{r: r, alias: alias, counts: counts}
 		if name, err := s.path(ref); err != nil {
 			return nil, nil, err
 		} else if a := attrs[name]; a != nil && a.maybe {
@@ -93,6 +97,16 @@ func (r *reader) body(body ast.Body, x ast.Var) (e *expr, key *ast.Term, err err
 		plain = append(plain, r.exists(over[item], r.and(groups[item])))
 	}
 	return r.and(plain), key, nil
+}
+
+// counted reads "count(words, variable)".
+func counted(ex *ast.Expr) (ast.Var, *ast.Term, bool) {
+	terms, ok := ex.Terms.([]*ast.Term)
+	if !ok || ex.Negated || len(ex.With) > 0 || len(terms) != 3 || terms[0].String() != "count" {
+		return "", nil, false
+	}
+	v, ok := terms[2].Value.(ast.Var)
+	return v, terms[1], ok
 }
 
 // assignment reads "variable = term".
@@ -169,10 +183,11 @@ func (r *reader) exists(over string, e *expr) *expr {
 
 // scope reads one expression. It notes the one iteration that the expression takes part in.
 type scope struct {
-	r     *reader
-	alias map[ast.Var]ast.Ref
-	item  string // the variable of the iteration
-	over  string
+	r      *reader
+	alias  map[ast.Var]ast.Ref
+	counts map[ast.Var]*ast.Term // what a variable is the number of
+	item   string                // the variable of the iteration
+	over   string
 }
 
 func (s *scope) expr(ex *ast.Expr) (*expr, error) {
@@ -270,6 +285,10 @@ func (s *scope) call(op string, left, right *ast.Term) (*expr, error) {
 		}
 		return s.comparison(a, b, sign)
 	}
+	if op == "count" { // count(words, n): there are n
+		e, _, err := s.count(ast.CallTerm(ast.RefTerm(ast.VarTerm("count")), left), right, "=")
+		return e, err
+	}
 	a, err := s.operand(left)
 	if err != nil {
 		return nil, err
@@ -291,14 +310,20 @@ func (s *scope) call(op string, left, right *ast.Term) (*expr, error) {
 
 // count reads count(words) compared with a number.
 func (s *scope) count(left, right *ast.Term, sign string) (*expr, bool, error) {
-	c, ok := left.Value.(ast.Call)
-	if !ok {
+	var words *ast.Term
+	switch v := left.Value.(type) {
+	case ast.Call:
+		if len(v) != 2 || v[0].String() != "count" {
+			return nil, false, s.r.fail("a call of %s on what is not known yet", v[0])
+		}
+		words = v[1]
+	case ast.Var:
+		words = s.counts[v]
+	}
+	if words == nil {
 		return nil, false, nil
 	}
-	if len(c) != 2 || c[0].String() != "count" {
-		return nil, false, s.r.fail("a call of %s on what is not known yet", c[0])
-	}
-	a, err := s.operand(c[1])
+	a, err := s.operand(words)
 	if err != nil {
 		return nil, false, err
 	}

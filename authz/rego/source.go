@@ -1,6 +1,7 @@
 package rego
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -122,7 +123,9 @@ func (s *source) file(name string, text []byte) error {
 		}
 		s.modules[name] = m
 	case name == "data.json":
-		if err := json.Unmarshal(text, &s.data); err != nil {
+		dec := json.NewDecoder(bytes.NewReader(text))
+		dec.UseNumber() // a float would write 5000000 as 5e+06
+		if err := dec.Decode(&s.data); err != nil {
 			return refuse("data.json: %v", err)
 		}
 		var err error

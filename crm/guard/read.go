@@ -344,7 +344,7 @@ func (r *Records[T]) prepare(ctx context.Context, c Caller, a authz.Action, d *d
 		return crm.Query{}, fmt.Errorf("guard: %w", err)
 	}
 	sq := crm.Query{
-		Tenant: c.Subject.Tenant, Type: r.typ, Where: where{filter, r.state},
+		Tenant: c.Subject.Tenant, Type: r.typ, Where: r.where(filter),
 		Clauses: q.Clauses, Sort: q.Sort, Desc: q.Desc, After: q.After, Limit: q.Limit,
 	}
 	if q.Bin {

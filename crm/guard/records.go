@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"strings"
 
 	"github.com/crmguard/crmguard/audit"
 	"github.com/crmguard/crmguard/authz"
+	"github.com/crmguard/crmguard/authz/cond"
 	"github.com/crmguard/crmguard/crm"
 	"github.com/crmguard/crmguard/encrypt"
 	"github.com/crmguard/crmguard/encrypt/normalize"
@@ -151,7 +153,9 @@ func (r *Records[T]) str(row *crm.Row, column string) string {
 	return ""
 }
 
-// resource is what the policy knows of a row.
+// resource is what the policy knows of a row: owner, team, state and id, and of the attributes level, amount,
+// held, compartments, actors and consents those for which the type has a clear column of that name and kind. Sets of
+// words are texts as cond.Words writes them.
 func (r *Records[T]) resource(row *crm.Row) authz.Resource {
 	res := authz.Resource{
 		Tenant: row.Tenant, Type: r.typ, ID: row.ID.String(),
@@ -160,39 +164,70 @@ func (r *Records[T]) resource(row *crm.Row) authz.Resource {
 	if r.state != "" {
 		res.State = r.str(row, r.state)
 	}
+	for name := range attributes {
+		i, ok := r.attribute(name)
+		if !ok || i >= len(row.Clear) {
+			continue
+		}
+		v := row.Clear[i]
+		switch name {
+		case "level":
+			res.Level = int(v.Int())
+		case "amount":
+			res.Amount = v.Int()
+		case "held":
+			res.Held = v.Any() == true
+		case "compartments":
+			res.Compartments = wordsOf(v.Str())
+		case "actors":
+			res.Actors = wordsOf(v.Str())
+		case "consents":
+			res.Consents = wordsOf(v.Str())
+		}
+	}
 	return res
 }
 
-// decider decides on many rows of one operation. Equal attributes get the same decision without
-// asking again: a decision is a function of its request.
+// attributes are what a policy may know of a record where its type has such a column, with what it is in SQL for
+// a type that has not.
+var attributes = map[string]struct {
+	kind   crm.Kind
+	absent string
+}{
+	"level": {crm.KindInt, "0"}, "amount": {crm.KindInt, "0"}, "held": {crm.KindBool, "(1=0)"},
+	"compartments": {crm.KindString, "''"}, "actors": {crm.KindString, "''"}, "consents": {crm.KindString, "''"},
+}
+
+// attribute returns the column that holds an attribute of the policy.
+func (r *Records[T]) attribute(name string) (int, bool) {
+	i, ok := r.column[name]
+	return i, ok && r.columns[i].Kind == attributes[name].kind
+}
+
+// wordsOf reads what cond.Words wrote.
+func wordsOf(text string) []string {
+	if text == "" {
+		return nil
+	}
+	return strings.Split(strings.TrimSuffix(strings.TrimPrefix(text, "<"), ">"), "><")
+}
+
+// decider decides on the rows of one operation.
 type decider struct {
 	policy authz.Authorizer
 	req    authz.Request
-	memo   map[authz.Resource]authz.Decision
 }
 
 func (g *Guard) decider(c Caller, a authz.Action) *decider {
-	return &decider{
-		policy: g.policy,
-		req:    authz.Request{Subject: c.Subject, Action: a, Environment: c.Environment},
-		memo:   map[authz.Resource]authz.Decision{},
-	}
+	return &decider{policy: g.policy, req: authz.Request{Subject: c.Subject, Action: a, Environment: c.Environment}}
 }
 
-// decide leaves the record's id out of the request when the policy cannot tell records apart by it
-// otherwise: the shipped attributes are owner, team and state.
 func (d *decider) decide(ctx context.Context, res authz.Resource) (authz.Decision, error) {
-	key := res
-	key.ID = ""
-	if dec, ok := d.memo[key]; ok {
-		return dec, nil
-	}
 	d.req.Resource = res
 	dec, err := d.policy.Decide(ctx, d.req)
 	if err != nil {
 		return authz.Decision{}, fmt.Errorf("guard: %w", err)
 	}
-	d.memo[key] = dec
 	return dec, nil
 }
 
@@ -215,22 +250,49 @@ func (r *Records[T]) field(name string) (encrypt.Field, bool) {
 
 // where adapts a policy's filter to the columns of the type.
 type where struct {
-	filter authz.Filter
-	state  string
+	cond cond.Cond
+	has  func(attribute string) bool // an attribute beyond owner, team, state and id
+	text string                      // the column of the state
 }
 
-func (w where) name(attr string) string {
-	if attr == "state" {
-		return w.state
+func (r *Records[T]) where(f authz.Filter) where {
+	return where{
+		cond: f.Cond(), text: r.state,
+		has: func(name string) bool { _, ok := r.attribute(name); return ok },
 	}
-	return attr
 }
 
-// Match answers for one row; a type without states has the state "".
+// name returns the column of an attribute, or what it is in SQL for a type that does not have it.
+func (w where) name(attr string) (column, absent string) {
+	if attr == "state" {
+		return w.text, "''"
+	}
+	if a, ok := attributes[attr]; ok && !w.has(attr) {
+		return "", a.absent
+	}
+	return attr, ""
+}
+
+// Match answers for one row; what a type does not have is "", 0, false or nothing.
 func (w where) Match(column func(string) any) bool {
-	return w.filter.Match(func(attr string) any {
-		if name := w.name(attr); name != "" {
-			return column(name)
+	return w.cond.Match(func(attr string) any {
+		name, _ := w.name(attr)
+		var v any
+		if name != "" {
+			v = column(name)
+		}
+		switch attr {
+		case "compartments", "actors", "consents":
+			text, _ := v.(string)
+			return wordsOf(text)
+		}
+		switch {
+		case name != "":
+			return v
+		case attr == "level" || attr == "amount":
+			return int64(0)
+		case attr == "held":
+			return false
 		}
 		return ""
 	})
@@ -238,14 +300,20 @@ func (w where) Match(column func(string) any) bool {
 
 // SQL writes the filter over the type's columns.
 func (w where) SQL(column func(string) (string, error)) (string, []any, error) {
-	return w.filter.SQL(func(attr string) (string, error) {
-		if attr == "id" {
-			return "", errors.New("guard: a list cannot be filtered by id")
+	c := w.cond.Convert(crm.ColumnID, func(v any) any {
+		text, _ := v.(string)
+		id, err := crm.ParseUUID(text)
+		if err != nil {
+			return crm.UUID{} // no record's
 		}
-		if name := w.name(attr); name != "" {
-			return column(name)
+		return id
+	})
+	return c.SQL(cond.Question, func(attr string) (string, error) {
+		name, absent := w.name(attr)
+		if name == "" {
+			return absent, nil
 		}
-		return "''", nil
+		return column(name)
 	})
 }
 

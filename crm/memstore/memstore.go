@@ -205,7 +205,12 @@ func (s *Store) find(q *crm.Query) []*entry {
 			continue
 		}
 		if !slices.ContainsFunc(q.Clauses, func(c crm.Clause) bool { return !meets(e.clear[c.Column], &c) }) &&
-			q.Where.Match(func(name string) any { return e.clear[name].Any() }) {
+			q.Where.Match(func(name string) any {
+				if name == crm.ColumnID {
+					return e.row.ID.String()
+				}
+				return e.clear[name].Any()
+			}) {
 			found = append(found, e)
 		}
 	}

@@ -70,8 +70,11 @@ func valueArg(v crm.Value) any {
 
 // arg is a condition's argument as a column takes it.
 func arg(a any) any {
-	if t, ok := a.(time.Time); ok {
-		return valueArg(crm.TimeValue(t))
+	switch v := a.(type) {
+	case time.Time:
+		return valueArg(crm.TimeValue(v))
+	case crm.UUID:
+		return idArg(v)
 	}
 	return a
 }
@@ -260,6 +263,9 @@ func (s *Store) filter(t *table, in int64, q *crm.Query) (from, where string, ar
 		add(cond, values...)
 	}
 	text, values, err := q.Where.SQL(func(name string) (string, error) {
+		if name == crm.ColumnID {
+			return "t.id", nil
+		}
 		if request.Column(&t.schema, name) < 0 {
 			return "", &crm.RequestError{Part: "where", Reason: "no such column in " + t.schema.Type}
 		}

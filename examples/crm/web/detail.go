@@ -149,7 +149,7 @@ func (k *resource[T]) parts(s *Server, r *request, d *page.Detail, v *guard.View
 func (k *resource[T]) why(d *page.Detail, v *guard.View[T]) {
 	typ := page.T("type." + k.typ)
 	for _, c := range v.Controls {
-		if strings.HasPrefix(c, "rbac.") && c != "rbac.grant" {
+		if strings.HasPrefix(c, "rbac.") && c != "access.granted" {
 			d.Why = append(d.Why, page.Reason{Text: page.T("why."+c, typ), Control: c, Tone: page.Accent})
 		}
 	}

@@ -21,7 +21,7 @@ func (k *resource[T]) showNew(s *Server, w http.ResponseWriter, r *request) erro
 		return err
 	}
 	if !ok {
-		return &authz.DeniedError{Controls: []string{"rbac.grant"}}
+		return &authz.DeniedError{Controls: []string{"access.granted"}}
 	}
 	var v T
 	if k.prepare != nil {
@@ -44,7 +44,7 @@ func (k *resource[T]) showEdit(s *Server, w http.ResponseWriter, r *request) err
 		return err
 	}
 	if !ok {
-		return &authz.DeniedError{Controls: []string{"rbac.grant"}}
+		return &authz.DeniedError{Controls: []string{"access.granted"}}
 	}
 	return k.form(s, w, r, http.StatusOK, &v.Value, v.Fields, fields, "/"+k.plural+"/"+u.String(), nil)
 }

@@ -311,7 +311,7 @@ func (s *Server) convert(w http.ResponseWriter, r *request, u crm.UUID) error {
 			return err
 		}
 		if !ok {
-			return &authz.DeniedError{Controls: []string{"rbac.grant"}}
+			return &authz.DeniedError{Controls: []string{"access.granted"}}
 		}
 	}
 	full, err := s.app.Leads.Get(ctx, app.System("conversion"), u)
