@@ -42,6 +42,11 @@ func run(ctx context.Context, quick bool) error {
 	}
 	figures = append(figures, streams...)
 	var lines []string
+	for _, f := range streams {
+		if !f.Peer {
+			lines = append(lines, fmt.Sprintf("%s, %s: %.0f %% of tink-go's speed", f.Work, f.Variant, 100/f.Ratio))
+		}
+	}
 	err = withVault(ctx, func(kek *vault.KEK) error {
 		vault, line, err := encryptbench.Vault(ctx, kek, 100_000, measure.Options{Rounds: 9})
 		figures, lines = append(figures, vault...), append(lines, line)
@@ -51,6 +56,7 @@ func run(ctx context.Context, quick bool) error {
 		lines = append(lines, "against Vault: not measured: "+err.Error())
 	}
 	fmt.Println("fields, records, tokens and streams: processor time; against Vault: time on the wall; medians of rounds that take turns")
+	fmt.Println("a ratio is time by the peer's time in the same round: below 1 is faster than the peer")
 	if err := measure.Print(os.Stdout, figures); err != nil {
 		return err
 	}
