@@ -51,7 +51,7 @@ type ActionLister interface {
 // Options adjust New. The zero value serves no metadata and believes no properties.
 type Options struct {
 	URL             string           // of this decision point, https; paths are below it. "": at the root, without metadata
-	TrustProperties bool             // properties and context of a caller override the directory, except id and tenant
+	TrustProperties bool             // properties and context of a caller override the directory, except id, tenant and active
 	PageSize        int              // results of a search at most; 0: 100
 	Challenge       string           // WWW-Authenticate of a 401; "": Bearer
 	Now             func() time.Time // nil: time.Now
@@ -177,13 +177,8 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.fail(w, r, err)
 		return
 	}
-	out, err := json.Marshal(a)
-	if err != nil {
-		h.fail(w, r, err)
-		return
-	}
 	w.Header().Set("Content-Type", "application/json")
-	w.Write(out) //nolint:errcheck // the caller has gone; nobody is left to tell
+	json.NewEncoder(w).Encode(a) //nolint:errcheck // the caller has gone; nobody is left to tell
 }
 
 func (h *handler) serveMetadata(w http.ResponseWriter, r *http.Request) {

@@ -67,7 +67,8 @@ func (l *lookups) subject(ctx context.Context, e entity) (authz.Subject, error) 
 		return s, ErrNotFound
 	}
 	if l.opts.TrustProperties {
-		return s, overrideSubject(&s, e.properties)
+		err := overrideSubject(&s, e.properties)
+		return s, err
 	}
 	return s, nil
 }
@@ -83,7 +84,8 @@ func (l *lookups) resource(ctx context.Context, e entity) (authz.Resource, error
 		l.resources[[2]string{e.typ, e.id}] = r
 	}
 	if l.opts.TrustProperties {
-		return r, overrideResource(&r, e.properties)
+		err := overrideResource(&r, e.properties)
+		return r, err
 	}
 	return r, nil
 }
@@ -123,8 +125,8 @@ func answerOf(d authz.Decision, met []authz.Obligation) answer {
 		open = denied.Unmet
 	} else {
 		a.Decision = true
-		if f := (fields{accesses(d.Fields.ByClass), accesses(d.Fields.ByName)}); f.Classes != nil || f.Names != nil {
-			a.Context.Fields = &f
+		if len(d.Fields.ByClass)+len(d.Fields.ByName) > 0 {
+			a.Context.Fields = &fields{accesses(d.Fields.ByClass), accesses(d.Fields.ByName)}
 		}
 	}
 	for _, o := range open {
@@ -134,9 +136,6 @@ func answerOf(d authz.Decision, met []authz.Obligation) answer {
 }
 
 func accesses(in map[string]authz.Access) map[string]string {
-	if len(in) == 0 {
-		return nil
-	}
 	out := make(map[string]string, len(in))
 	for k, a := range in {
 		out[k] = a.String()

@@ -145,9 +145,11 @@ func (o object) entity(name string) (entity, error) {
 		return e, err
 	}
 	if name == "action" {
-		return e, text(in, "name", "action.name", &e.id)
+		err = text(in, "name", "action.name", &e.id)
+		return e, err
 	}
-	return e, first(text(in, "type", name+".type", &e.typ), text(in, "id", name+".id", &e.id))
+	err = first(text(in, "type", name+".type", &e.typ), text(in, "id", name+".id", &e.id))
+	return e, err
 }
 
 // tuple is what an evaluation or a search is about.
@@ -232,7 +234,6 @@ func overrideSubject(s *authz.Subject, p object) error {
 		texts(p, "roles", "subject.properties.roles", &s.Roles),
 		text(p, "team", "subject.properties.team", &s.Team),
 		text(p, "session", "subject.properties.session", &s.Session),
-		read(p, "active", "subject.properties.active", &s.Active),
 		read(p, "level", "subject.properties.level", &s.Level),
 		texts(p, "compartments", "subject.properties.compartments", &s.Compartments),
 		text(p, "zone", "subject.properties.zone", &s.Zone),
