@@ -200,8 +200,8 @@ func (s *search) paging(sought string, ask object) error {
 		limit = most
 	}
 	if token != "" {
-		b, err := tokens.DecodeString(token)
-		if err != nil || len(b) <= tokenHead || b[0] != tokenVersion || string(b[1:1+digestSize]) != string(digest) {
+		b, err := tokens.DecodeString(token) // it overlooks line ends
+		if err != nil || tokens.EncodeToString(b) != token || len(b) <= tokenHead || b[0] != tokenVersion || string(b[1:1+digestSize]) != string(digest) {
 			return refuse("page.token is not of this search")
 		}
 		before := binary.BigEndian.Uint32(b[1+digestSize:])
