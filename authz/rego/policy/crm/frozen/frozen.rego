@@ -29,6 +29,6 @@ mutable if {
 mutable if {
 	input.action in changing
 	state := input.resource.state
-	state != ""
+	state > ""
 	not state in data.settings.frozen_states[input.resource.type]
 }

@@ -34,3 +34,19 @@ test_deny_missing_state if {
 test_deny_empty_state if {
 	not frozen.mutable with input as {"action": "update", "resource": {"type": "quote", "state": ""}}
 }
+
+test_deny_state_that_is_no_word[name] if {
+	some name, state in {"null": null, "number": 1, "yes": true}
+	not frozen.mutable with input as {"action": "update", "resource": {"type": "quote", "state": state}}
+}
+
+test_deny_missing if {
+	not frozen.mutable with input as {"action": "update", "resource": {"state": "draft"}}
+	not frozen.mutable with input as {"resource": {"type": "quote", "state": "draft"}}
+	not frozen.mutable with input as {}
+}
+
+test_deny_settings_missing if {
+	ask := {"action": "update", "resource": {"type": "quote", "state": "accepted"}}
+	not frozen.mutable with input as ask with data.settings.frozen_states as null
+}
