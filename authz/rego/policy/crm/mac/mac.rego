@@ -49,12 +49,14 @@ write if {
 # Above every number are the strings; this keeps them out.
 top := 2147483647
 
-# Two rules, so that compartments that are missing are not none.
+# Not beyond alone would also hold of compartments that are missing or no list: they have to be none, or one
+# of them known.
 within if count(input.resource.compartments) == 0
 
 within if {
-	count(input.resource.compartments) > 0
 	not beyond
+	some compartment in input.resource.compartments
+	compartment in facts.compartments
 }
 
 beyond if {

@@ -83,7 +83,7 @@ test_deny_subject_level[name] if {
 }
 
 test_deny_compartments_of_another_form[name] if {
-	some name, compartments in {"null": null, "number": 1, "yes": true, "list of null": [null]}
+	some name, compartments in {"null": null, "number": 1, "yes": true, "word": "vip", "list of null": [null]}
 	not mac.read with input as asks(9, ["vip"], "read", 0, compartments)
 }
 

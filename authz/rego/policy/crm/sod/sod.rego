@@ -41,7 +41,7 @@ dynamic if {
 
 dynamic if {
 	input.action in data.settings.second_person_actions
-	count(input.resource.actors) > 0
+	some _ in input.resource.actors
 	input.subject.id > ""
 	not input.subject.id in input.resource.actors
 }

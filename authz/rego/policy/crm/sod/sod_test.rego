@@ -53,7 +53,7 @@ test_deny_record_without_history[action] if {
 }
 
 test_deny_actors_of_another_form[name] if {
-	some name, actors in {"null": null, "number": 1, "yes": true, "empty word": "", "empty object": {}}
+	some name, actors in {"null": null, "number": 1, "yes": true, "word": "e2", "empty word": "", "empty object": {}}
 	not sod.dynamic with input as acts("approve", "e1", actors)
 }
 
