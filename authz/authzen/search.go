@@ -195,7 +195,7 @@ func (s *search) paging(sought string, ask object) error {
 	if err := first(read(p, "token", "page.token", &token), read(p, "limit", "page.limit", &limit)); err != nil {
 		return err
 	}
-	most := uint32(min(s.opts.PageSize, 1<<20)) //nolint:gosec // New refuses a negative one
+	most := uint32(min(s.opts.PageSize, 1<<20)) // New refuses a negative one
 	if limit == 0 && token == "" || limit > most {
 		limit = most
 	}

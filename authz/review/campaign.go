@@ -125,15 +125,26 @@ func (c *Campaign) Close(at, until time.Time) (certified map[string][]authz.Gran
 	case at.Before(c.Due) && len(c.Open()) > 0:
 		return nil, nil, ErrOpen
 	}
+	lapse := map[[2]string]bool{} // of a grant that was stored twice, both lapse when one does
+	for _, it := range c.Items {
+		if !c.keeps(it) {
+			lapse[[2]string{it.Subject, it.Role}] = true
+		}
+	}
 	certified = map[string][]authz.Grant{}
 	for _, it := range c.Items {
-		if it.Outcome == Kept && it.By != "" && it.By == it.Reviewer && it.By != it.Subject &&
-			!it.At.Before(c.Opened) && it.At.Before(c.Due) {
-			certified[it.Subject] = append(certified[it.Subject], authz.Grant{Role: it.Role, Until: until})
+		if k := [2]string{it.Subject, it.Role}; lapse[k] {
+			lapsed = append(lapsed, it)
 			continue
 		}
-		lapsed = append(lapsed, it)
+		certified[it.Subject] = append(certified[it.Subject], authz.Grant{Role: it.Role, Until: until})
 	}
 	c.Closed = at
 	return certified, lapsed, nil
+}
+
+// keeps tells whether it has a decision to keep as Decide records it.
+func (c *Campaign) keeps(it Item) bool {
+	return it.Outcome == Kept && it.By != "" && it.By == it.Reviewer && it.By != it.Subject &&
+		!it.At.Before(c.Opened) && it.At.Before(c.Due)
 }

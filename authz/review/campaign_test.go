@@ -165,6 +165,18 @@ func TestStoredDecisionsAreNotBelieved(t *testing.T) {
 	}
 }
 
+func TestAGrantStoredTwiceLapsesWithEither(t *testing.T) {
+	q := campaign(t)
+	require.NoError(t, q.Decide("e1", "sales", review.Kept, "e2", during))
+	twin := q.Items[0]
+	twin.Outcome = review.Revoked
+	q.Items = append(q.Items, twin)
+	certified, lapsed, err := q.Close(due, until)
+	require.NoError(t, err)
+	assert.Empty(t, certified)
+	assert.Len(t, lapsed, 4)
+}
+
 func ExampleCampaign() {
 	c, err := review.NewCampaign("2026-q3", opened, due, []review.Item{
 		{Subject: "e1", Role: "sales", Reviewer: "e2"},

@@ -2,10 +2,13 @@ package review_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/csv"
 	"errors"
+	"fmt"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -116,4 +119,15 @@ func ExampleTable_CSV() {
 	// Output:
 	// subject,role,excludes
 	// e1,requester,approver
+}
+
+func ExampleNewTable() {
+	may, err := review.WhoCan(context.Background(), rules{}, slices.Values(people()), authz.Request{Action: authz.Delete, Resource: customer})
+	if err != nil {
+		panic(err)
+	}
+	fmt.Print(review.NewTable("Who may delete customer c1", may))
+	// Output:
+	// # Who may delete customer c1. Columns: subject action type resource controls obligations
+	// e3         delete    customer c1 rbac.all
 }

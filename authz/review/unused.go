@@ -51,15 +51,15 @@ func Unused(grants []Grant, uses iter.Seq2[Use, error], now time.Time, window ti
 		if err != nil {
 			return nil, fmt.Errorf("review: uses: %w", err)
 		}
-		for any := range 8 { // each of subject, type and action as it is, or any
+		for wide := range 8 { // each of subject, type and action as it is, or any
 			k := key{u.Subject, u.Role, u.Type, u.Action}
-			if any&1 != 0 {
+			if wide&1 != 0 {
 				k.subject = ""
 			}
-			if any&2 != 0 {
+			if wide&2 != 0 {
 				k.typ = ""
 			}
-			if any&4 != 0 {
+			if wide&4 != 0 {
 				k.action = ""
 			}
 			if t, ok := last[k]; ok && u.Time.After(t) {
