@@ -30,10 +30,13 @@ import (
 	"io/fs"
 	"reflect"
 	"slices"
+	"sort"
+	"strings"
 	"sync"
 	"sync/atomic"
 
 	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/open-policy-agent/opa/v1/dependencies"
 	"github.com/open-policy-agent/opa/v1/metrics"
 	"github.com/open-policy-agent/opa/v1/rego"
 	"github.com/open-policy-agent/opa/v1/storage"
@@ -152,10 +155,10 @@ func load(ctx context.Context, files fs.FS, most int) (*policy, error) {
 	if shipped {
 		return p, nil
 	}
-	if err := src.runTests(ctx); err != nil {
+	if err := p.lint(ctx); err != nil {
 		return nil, err
 	}
-	return p, p.lint(ctx)
+	return p, src.runTests(ctx)
 }
 
 // prepare readies all queries.
@@ -173,19 +176,8 @@ func (p *policy) prepare(ctx context.Context, store storage.Store, planner *ast.
 	if p.facts.query, err = ready(p.compiler, "x = data.crm.facts", nothing).PrepareForPartial(ctx); err != nil {
 		return refuse("%v", err)
 	}
-	open := []*ast.Term{ast.MustParseTerm("input.subject"), ast.MustParseTerm("input.environment")}
-	for name := range attrs {
-		if ref := ast.MustParseTerm(name[:len(name)-len(suffixOf(name))]); ref.Value.(ast.Ref).HasPrefix(ast.MustParseRef("input.resource")) {
-			open = append(open, ref)
-		}
-	}
-	for fact := range bits {
-		open = append(open, ast.MustParseTerm("input.facts."+fact))
-	}
-	for i, query := range asks {
-		if p.plans.queries[i], err = ready(planner, query, rego.ParsedUnknowns(open)).PrepareForPartial(ctx); err != nil {
-			return refuse("%v", err)
-		}
+	if err := p.parts(ctx, store, planner, bits); err != nil {
+		return err
 	}
 	rs, err := ready(p.compiler, "x = data.crm.authz.required").Eval(ctx)
 	if err != nil {
@@ -200,6 +192,88 @@ func (p *policy) prepare(ctx context.Context, store storage.Store, planner *ast.
 	p.plans.facts, p.plans.required, p.plans.revision, p.plans.most = bits, p.required, p.src.revision, most
 	p.plans.all = map[planKey]*plan{}
 	p.plans.exprs, p.plans.fields = map[string]*expr{}, map[string]*authz.Fields{}
+	return nil
+}
+
+// parts readies what plans are made of.
+func (p *policy) parts(ctx context.Context, store storage.Store, planner *ast.Compiler, bits map[string]uint8) error {
+	open := []*ast.Term{ast.MustParseTerm("input.subject"), ast.MustParseTerm("input.environment")}
+	for name := range attrs {
+		if ref := ast.MustParseTerm(name[:len(name)-len(suffixOf(name))]); ref.Value.(ast.Ref).HasPrefix(ast.MustParseRef("input.resource")) {
+			open = append(open, ref)
+		}
+	}
+	for fact := range bits {
+		open = append(open, ast.MustParseTerm("input.facts."+fact))
+	}
+	add := func(ask int, name string, body ast.Body) error {
+		x := &part{ask: ask, name: name}
+		unknown := open
+		if ask != askGrounds {
+			unknown = append(open[:len(open):len(open)], ast.MustParseTerm(groundsName))
+		}
+		var err error
+		x.query, err = rego.New(rego.Compiler(planner), rego.Store(store), rego.StrictBuiltinErrors(true), rego.ParsedQuery(body),
+			rego.ParsedUnknowns(unknown)).PrepareForPartial(ctx)
+		if err != nil {
+			return refuse("%v", err)
+		}
+		refs, err := dependencies.Base(planner, body)
+		if err != nil {
+			return refuse("%v", err)
+		}
+		for _, ref := range refs {
+			s := ref.String()
+			if fact, ok := strings.CutPrefix(s, "input.facts."); ok {
+				fact, _, _ = strings.Cut(fact, "[")
+				fact, _, _ = strings.Cut(fact, ".")
+				if _, yes := bits[fact]; !yes && !slices.Contains(x.facts, fact) {
+					x.facts = append(x.facts, fact)
+				}
+			}
+			x.action = x.action || s == "input.action"
+			x.typ = x.typ || strings.HasPrefix(s, "input.resource.type") || s == "input.resource" || s == "input"
+		}
+		sort.Strings(x.facts)
+		p.plans.parts = append(p.plans.parts, x)
+		return nil
+	}
+	for _, set := range []struct {
+		name string
+		ask  int
+	}{{"grounds", askGrounds}, {"met", askMet}} {
+		for _, m := range planner.Modules {
+			if m.Package.Path.String() != "data.crm.authz" {
+				continue
+			}
+			for _, r := range m.Rules {
+				if string(r.Head.Name) != set.name {
+					continue
+				}
+				var code ast.String
+				if r.Head.Key != nil {
+					code, _ = r.Head.Key.Value.(ast.String)
+				}
+				if code == "" {
+					return refuse("%s: the members of %s are named by constants", r.Location, set.name)
+				}
+				if err := add(set.ask, string(code), r.Body); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	for _, set := range []struct {
+		query string
+		ask   int
+	}{
+		{"data.crm.obligations.needed[x]", askObligations},
+		{"data.crm.fields.by_class[x]", askClasses}, {"data.crm.fields.by_name[x]", askNames},
+	} {
+		if err := add(set.ask, "", ast.MustParseBody(set.query)); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 

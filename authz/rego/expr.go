@@ -2,7 +2,6 @@ package rego
 
 import (
 	"cmp"
-	"errors"
 	"slices"
 	"strings"
 
@@ -110,6 +109,7 @@ var attrs = func() map[string]*attr {
 	str("input.subject.emergencies[].type", ofItem, func(c *call) string { return c.emergency.Type })
 	words("input.subject.emergencies[].approvers", ofItem, func(c *call) []string { return c.emergency.Approvers })
 	num("input.subject.emergencies[].until", ofItem, func(c *call) int64 { return nanos(c.emergency.Until) })
+	str(groundsName+"[]", ofItem, func(c *call) string { return c.word })
 	str("input.resource.compartments[]", ofItem, func(c *call) string { return c.word })
 	str("input.resource.actors[]", ofItem, func(c *call) string { return c.word })
 	str("input.resource.consents[]", ofItem, func(c *call) string { return c.word })
@@ -149,6 +149,7 @@ var collections = map[string]func(c *call, each func(*call) bool) bool{
 	},
 	"input.resource.compartments": func(c *call, each func(*call) bool) bool { return eachWord(c, c.req.Resource.Compartments, each) },
 	"input.resource.actors":       func(c *call, each func(*call) bool) bool { return eachWord(c, c.req.Resource.Actors, each) },
+	groundsName:                   nil, // see someGround
 	"input.resource.consents":     func(c *call, each func(*call) bool) bool { return eachWord(c, c.req.Resource.Consents, each) },
 }
 
@@ -180,7 +181,8 @@ type expr struct {
 	over string
 	sub  []*expr
 
-	record bool // it depends on the record
+	where  string // file:line of the first place where it stands
+	record bool   // it depends on the record
 	test   func(*call) bool
 }
 
@@ -381,7 +383,9 @@ func in(a, b operand) func(*call) bool {
 }
 
 // errFilter says that an expression has no condition.
-var errFilter = errors.New("it has no form as a list's filter")
+func (e *expr) errFilter() error {
+	return &notPlanned{where: e.where, what: "it has no form as a list's filter"}
+}
 
 // bind returns what is left of e when everything but the record is known.
 func (e *expr) bind(c *call) (cond.Cond, error) {
@@ -455,7 +459,7 @@ func (e *expr) bind(c *call) (cond.Cond, error) {
 		})
 		return cond.Or(list...), err
 	}
-	return cond.Cond{}, errFilter
+	return cond.Cond{}, e.errFilter()
 }
 
 // within recognises "no item of a record's words is beyond the known ones".
@@ -489,7 +493,7 @@ func (e *expr) bindCompare(c *call) (cond.Cond, error) {
 		a, b, sign = b, a, mirrored[sign]
 	}
 	if !a.isColumn() || b.ofRecord() {
-		return cond.Cond{}, errFilter
+		return cond.Cond{}, e.errFilter()
 	}
 	if b.attr != nil && b.attr.maybe && !c.timed {
 		return cond.Or(), nil

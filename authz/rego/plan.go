@@ -3,6 +3,7 @@ package rego
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"math/bits"
 	"slices"
@@ -18,8 +19,7 @@ import (
 	"github.com/crmguard/crmguard/authz/cond"
 )
 
-// What a plan asks the policy. Each is a set whose members partial evaluation names, with what is left of
-// their conditions.
+// What a plan is made of: the sets of a decision.
 const (
 	askMet = iota
 	askGrounds
@@ -28,12 +28,25 @@ const (
 	askNames
 )
 
-var asks = [...]string{
-	askMet:         "data.crm.authz.met[x]",
-	askGrounds:     "data.crm.authz.grounds[x]",
-	askObligations: "data.crm.obligations.needed[x]",
-	askClasses:     "data.crm.fields.by_class[x]",
-	askNames:       "data.crm.fields.by_name[x]",
+// part is what of a policy is evaluated in part on its own: one rule of the controls or grounds, or a whole set whose
+// members partial evaluation names. It is evaluated once for what it reads: a control that does not read the roles is not
+// evaluated again for somebody with other roles.
+type part struct {
+	ask    int
+	name   string // of the control or ground; "" for a set, whose query binds x to each member
+	query  rego.PreparedPartialQuery
+	action bool     // it reads the action
+	typ    bool     // it reads the type of the record
+	facts  []string // it reads these facts that have a value
+
+	mu   sync.Mutex
+	done map[string][]outcome
+}
+
+// outcome is a member of a set, with what is left of its conditions.
+type outcome struct {
+	member
+	expr *expr
 }
 
 // member is a member of one of the sets.
@@ -71,7 +84,7 @@ type planKey struct {
 
 // plans keeps plans of one policy, and what they share.
 type plans struct {
-	queries  [len(asks)]rego.PreparedPartialQuery
+	parts    []*part // grounds before what may read them
 	facts    map[string]uint8
 	required []string
 	revision string
@@ -129,34 +142,27 @@ func (ps *plans) of(ctx context.Context, c *call, k *known) (*plan, error) {
 }
 
 // build evaluates the policy as far as it goes. An error means that OPA could not.
-func (ps *plans) build(ctx context.Context, action authz.Action, typ string, facts ast.Value) (*plan, error) {
+func (ps *plans) build(ctx context.Context, action authz.Action, typ string, facts ast.Object) (*plan, error) {
 	ps.built.Add(1)
-	in := rego.EvalParsedInput(question(action, typ, facts))
 	p := &plan{}
 	found := map[member][]*expr{}
-	for ask := range asks {
-		pq, err := ps.queries[ask].Partial(ctx, in)
-		if err != nil {
-			return nil, fmt.Errorf("authz/rego: no plan: %w", err)
+	grounds := map[string]*expr{}
+	for _, part := range ps.parts {
+		list, err := part.of(ctx, ps, action, typ, facts, grounds)
+		var slow *notPlanned
+		switch {
+		case errors.As(err, &slow):
+			p.slow = slow
+			return p, nil
+		case err != nil:
+			return nil, err
 		}
-		r := &reader{facts: ps.facts, intern: ps.intern, support: map[string][]*ast.Rule{}}
-		for _, m := range pq.Support {
-			for _, rule := range m.Rules {
-				name := m.Package.Path.String() + "." + string(rule.Head.Name)
-				r.support[name] = append(r.support[name], rule)
+		for _, o := range list {
+			found[o.member] = append(found[o.member], o.expr)
+			if o.ask == askGrounds {
+				r := &reader{intern: ps.intern}
+				grounds[o.name] = r.or(found[o.member])
 			}
-		}
-		for _, q := range pq.Queries {
-			e, key, err := r.body(q, "x")
-			var m member
-			if err == nil {
-				m, err = memberOf(ask, key)
-			}
-			if err != nil {
-				p.slow = err
-				return p, nil
-			}
-			found[m] = append(found[m], e)
 		}
 	}
 	r := &reader{intern: ps.intern}
@@ -199,10 +205,74 @@ func compareMembers(a, b member) int {
 
 var accessWords = map[string]authz.Access{"hidden": authz.Hidden, "masked": authz.Masked, "open": authz.Open}
 
+// of returns the outcomes of a part.
+func (x *part) of(ctx context.Context, ps *plans, action authz.Action, typ string, facts ast.Object, grounds map[string]*expr) ([]outcome, error) {
+	var key strings.Builder
+	if x.action {
+		fmt.Fprintf(&key, "%d:%s", len(action), action)
+	}
+	if x.typ {
+		fmt.Fprintf(&key, "|%d:%s", len(typ), typ)
+	}
+	for _, name := range x.facts {
+		if v := facts.Get(ast.StringTerm(name)); v != nil {
+			fmt.Fprintf(&key, "|%s=%v", name, v)
+		}
+	}
+	// Who reads the grounds reads what is left of them.
+	r := &reader{facts: ps.facts, intern: ps.intern, support: map[string][]*ast.Rule{}, grounds: grounds}
+	if x.ask != askGrounds {
+		names := make([]string, 0, len(grounds))
+		for name := range grounds {
+			names = append(names, name)
+		}
+		sort.Strings(names)
+		for _, name := range names {
+			fmt.Fprintf(&key, "|%p", grounds[name])
+		}
+	}
+	x.mu.Lock()
+	list, ok := x.done[key.String()]
+	x.mu.Unlock()
+	if ok {
+		return list, nil
+	}
+	pq, err := x.query.Partial(ctx, rego.EvalParsedInput(question(action, typ, facts)))
+	if err != nil {
+		return nil, fmt.Errorf("authz/rego: no plan: %w", err)
+	}
+	for _, m := range pq.Support {
+		for _, rule := range m.Rules {
+			name := m.Package.Path.String() + "." + string(rule.Head.Name)
+			r.support[name] = append(r.support[name], rule)
+		}
+	}
+	for _, q := range pq.Queries {
+		e, bound, err := r.body(q, "x")
+		if err != nil {
+			return nil, err
+		}
+		m := member{ask: uint8(x.ask), name: x.name}
+		if x.name == "" {
+			if m, err = memberOf(x.ask, bound); err != nil {
+				return nil, err
+			}
+		}
+		list = append(list, outcome{m, e})
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.done == nil || len(x.done) >= ps.most {
+		x.done = map[string][]outcome{}
+	}
+	x.done[key.String()] = list
+	return list, nil
+}
+
 // memberOf reads the name of a member: a word, or a pair of a word and a level.
 func memberOf(ask int, key *ast.Term) (member, error) {
 	m := member{ask: uint8(ask)}
-	bad := &notPlanned{what: asks[ask] + ": a member whose name is not known"}
+	bad := &notPlanned{what: "a member of a set whose name is not known"}
 	if key == nil {
 		return m, bad
 	}

@@ -39,8 +39,8 @@ func newDrawer(seed uint64, subjects int) *drawer {
 			Roles: some(d, d.roles...), Level: max(0, d.IntN(6)-3), Compartments: some(d, "legal", "board"),
 			Zone: pick(d, "Asia/Shanghai", "UTC", "Mars/Olympus", ""), Region: pick(d, "cn", "eu", ""), Device: pick(d, "managed", ""),
 		})
-		if s := &d.subjects[len(d.subjects)-1]; d.IntN(3) > 0 {
-			s.Roles, s.Level = []string{pick(d, d.roles...)}, 0 // the usual one
+		if s := &d.subjects[len(d.subjects)-1]; d.IntN(4) > 0 {
+			s.Roles, s.Level = []string{pick(d, d.roles[:7]...)}, 0 // the usual one
 		}
 	}
 	return d
@@ -63,13 +63,13 @@ var start = time.Date(2026, 3, 2, 9, 30, 0, 0, time.UTC) // a Monday
 func (d *drawer) request() authz.Request {
 	when := func() time.Time { return start.Add(time.Duration(d.IntN(7)-3) * time.Hour) }
 	actions := func() []authz.Action { return some(d, authz.Read, authz.List, authz.Update, authz.Share) }
-	ids := []string{"e1", "e2", "e3", ""}
+	ids := []string{"e1", "e1", "e2", "e3", ""}
 	subject := pick(d, d.subjects...)
 	subject.ID, subject.Tenant, subject.Active = pick(d, "e1", "e1", "e2", "system", ""), pick(d, "t", "t", "t", "t", "t", "u", ""), d.IntN(12) > 0
 	subject.Team = pick(d, "/east/", "/east/1/", "/", "", "east")
 	r := authz.Request{
 		Subject: subject,
-		Action:  authz.Action(pick(d, d.actions...)),
+		Action:  authz.Action(pick(d, d.actions[d.IntN(1+d.IntN(len(d.actions)))], "list", "read")),
 		Resource: authz.Resource{
 			Tenant: pick(d, "t", "t", "t", "t", "t", "u", ""), Type: pick(d, d.types...), ID: pick(d, "r1", "r2"),
 			Owner: pick(d, ids...), Team: pick(d, "/east/", "/east/1/", "/east/10/", "/west/", ""),

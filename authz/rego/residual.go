@@ -27,15 +27,20 @@ type reader struct {
 	facts   map[string]uint8 // bit of each boolean fact
 	support map[string][]*ast.Rule
 	intern  func(key string, make func() *expr) *expr
-	at      *ast.Location // of the expression that is read
+	grounds map[string]*expr // what is left of each ground
+	at      *ast.Location    // of the expression that is read
 }
 
 func (r *reader) fail(format string, args ...any) error {
-	e := &notPlanned{what: fmt.Sprintf(format, args...)}
-	if r.at != nil && r.at.File != "" {
-		e.where = fmt.Sprintf("%s:%d", r.at.File, r.at.Row)
+	return &notPlanned{where: r.where(), what: fmt.Sprintf(format, args...)}
+}
+
+// where is the place of the expression that is read.
+func (r *reader) where() string {
+	if r.at == nil || r.at.File == "" {
+		return ""
 	}
-	return e
+	return fmt.Sprintf("%s:%d", r.at.File, r.at.Row)
 }
 
 // body reads a conjunction. key is the value that the head variable x is bound to, nil when it is not.
@@ -94,9 +99,63 @@ func (r *reader) body(body ast.Body, x ast.Var) (e *expr, key *ast.Term, err err
 	}
 	sort.Strings(items)
 	for _, item := range items {
-		plain = append(plain, r.exists(over[item], r.and(groups[item])))
+		e := r.and(groups[item])
+		if over[item] != groundsName {
+			plain = append(plain, r.exists(over[item], e))
+			continue
+		}
+		some, err := r.someGround(e)
+		if err != nil {
+			return nil, nil, err
+		}
+		plain = append(plain, some)
 	}
 	return r.and(plain), key, nil
+}
+
+// groundsName is the set of the grounds of access. What is left of them is known when a part is read that reads them.
+const groundsName = "data.crm.authz.grounds"
+
+// someGround is "a ground holds whose name meets e".
+func (r *reader) someGround(e *expr) (*expr, error) {
+	if !e.onlyItem() {
+		return nil, r.fail("a ground compared with what is not known yet")
+	}
+	names := make([]string, 0, len(r.grounds))
+	for name := range r.grounds {
+		if e.test(&call{word: name}) {
+			names = append(names, name)
+		}
+	}
+	sort.Strings(names)
+	list := make([]*expr, len(names))
+	for i, name := range names {
+		list[i] = r.grounds[name]
+	}
+	return r.or(list), nil
+}
+
+// onlyItem tells whether e depends on the item of an iteration and on nothing else.
+func (e *expr) onlyItem() bool {
+	for _, o := range []operand{e.a, e.b} {
+		if o.attr != nil && o.attr.side != ofItem {
+			return false
+		}
+	}
+	for _, s := range e.sub {
+		if !s.onlyItem() {
+			return false
+		}
+	}
+	return e.op != exprFact && e.op != exprExists
+}
+
+// ground returns what is left of one ground: nothing when it never holds.
+func (r *reader) ground(name string) *expr {
+	if e := r.grounds[name]; e != nil {
+		return e
+	}
+	return r.constant(exprFalse)
 }
 
 // counted reads "count(words, variable)".
@@ -177,7 +236,7 @@ func (r *reader) not(e *expr) *expr {
 
 func (r *reader) exists(over string, e *expr) *expr {
 	return r.intern(fmt.Sprintf("in %s %p", over, e), func() *expr {
-		return &expr{op: exprExists, over: over, sub: []*expr{e}}
+		return &expr{op: exprExists, over: over, sub: []*expr{e}, where: r.where()}
 	})
 }
 
@@ -224,6 +283,12 @@ func (s *scope) bare(t *ast.Term) (*expr, error) {
 		return s.r.constant(exprFalse), nil
 	case ast.Ref:
 		name := v.String()
+		if ground, ok := strings.CutPrefix(name, groundsName+"."); ok {
+			return s.r.ground(ground), nil
+		}
+		if ground, ok := strings.CutPrefix(name, groundsName+"["); ok && ground[0] == '"' {
+			return s.r.ground(strings.Trim(ground, `"]`)), nil
+		}
 		if fact, ok := strings.CutPrefix(name, "input.facts."); ok {
 			bit, ok := s.r.facts[fact]
 			if !ok {
@@ -284,6 +349,9 @@ func (s *scope) call(op string, left, right *ast.Term) (*expr, error) {
 			return nil, err
 		}
 		return s.comparison(a, b, sign)
+	}
+	if name, ok := left.Value.(ast.String); ok && op == "internal.member_2" && right.String() == groundsName {
+		return s.r.ground(string(name)), nil
 	}
 	if op == "count" { // count(words, n): there are n
 		e, _, err := s.count(ast.CallTerm(ast.RefTerm(ast.VarTerm("count")), left), right, "=")
@@ -353,7 +421,7 @@ func (s *scope) comparison(a, b operand, sign string) (*expr, error) {
 
 func (s *scope) make(op exprOp, a, b operand, sign string) *expr {
 	return s.r.intern(fmt.Sprintf("%d %s %s %s", op, a.key(), sign, b.key()), func() *expr {
-		return &expr{op: op, a: a, b: b, sign: sign}
+		return &expr{op: op, a: a, b: b, sign: sign, where: s.r.where()}
 	})
 }
 

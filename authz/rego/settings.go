@@ -3,7 +3,10 @@ package rego
 import (
 	"bytes"
 	"encoding/json"
+	"maps"
+	"net/netip"
 	"slices"
+	"time"
 )
 
 // settings is the form of data.json. It exists to refuse what no rule would ever read.
@@ -23,6 +26,56 @@ type settingsData struct {
 	Reserved       map[string]string                                  `json:"reserved"`        // role -> the one subject it is for
 	ObligationsOf  map[string][]string                                `json:"obligations_of"`
 	FrozenStates   map[string][]string                                `json:"frozen_states"`
+
+	CertifiedRoles      []string   `json:"certified_roles"`       // count only with a live certification
+	ExclusiveRoles      [][]string `json:"exclusive_roles"`       // of each group nobody has more than one
+	SecondPersonActions []string   `json:"second_person_actions"` // never by who has a part in the record
+	MAC                 struct {
+		Blind   []string `json:"blind"`   // show nothing of what exists
+		Reading []string `json:"reading"` // write nothing
+		Trusted []string `json:"trusted"` // may write down
+	} `json:"mac"`
+	ShareableActions []string `json:"shareable_actions"`
+	ShareableTypes   []string `json:"shareable_types"`
+	DelegableActions []string `json:"delegable_actions"`
+	DelegableTypes   []string `json:"delegable_types"`
+	Emergency        struct {
+		Types     []string `json:"types"`
+		Actions   []string `json:"actions"`
+		Approvers int      `json:"approvers"`
+	} `json:"emergency"`
+	Context struct {
+		Hours struct {
+			demand
+			Days []string `json:"days"`
+			From string   `json:"from"` // HH:MM in the subject's zone
+			To   string   `json:"to"`
+		} `json:"hours"`
+		Network struct {
+			demand
+			Trusted []string `json:"trusted"` // CIDR
+		} `json:"network"`
+		Device  demand              `json:"device"`
+		Regions map[string][]string `json:"regions"` // action -> where it may be done from
+	} `json:"context"`
+	Purposes        map[string][]string `json:"purposes"` // action -> allowed purposes
+	ConsentPurposes []string            `json:"consent_purposes"`
+	Export          struct {
+		Rows         map[string]int `json:"rows"` // role -> records at once
+		StepUpRows   int            `json:"step_up_rows"`
+		ApprovalRows int            `json:"approval_rows"`
+	} `json:"export"`
+	Aggregate struct {
+		Smallest int `json:"smallest"` // smaller groups are left out
+	} `json:"aggregate"`
+	Limits map[string]map[string]int64 `json:"limits"` // type -> role -> amount that it may approve
+}
+
+// demand is of what a circumstance is demanded.
+type demand struct {
+	Actions []string `json:"actions"`
+	Types   []string `json:"types"`
+	Roles   []string `json:"roles"`
 }
 
 // readSettings refuses data whose words do not fit together: a misspelt one would silently grant or
@@ -30,7 +83,7 @@ type settingsData struct {
 func readSettings(text []byte) (*settings, error) {
 	var file settings
 	dec := json.NewDecoder(bytes.NewReader(text))
-	// dec.DisallowUnknownFields()
+	dec.DisallowUnknownFields()
 	if err := dec.Decode(&file); err != nil {
 		return nil, refuse("data.json: %v", err)
 	}
@@ -116,8 +169,77 @@ func (s *settingsData) check() error {
 			return refuse("data.json: obligations_of: unknown action %q", a)
 		}
 	}
+	return s.checkControls(role)
+}
+
+// checkControls looks at the settings of the single controls.
+func (s *settingsData) checkControls(role func(string) bool) error {
+	types := s.types()
+	for _, x := range []struct {
+		where string
+		words []string
+		known func(string) bool
+		what  string
+	}{
+		{"certified_roles", s.CertifiedRoles, role, "role"},
+		{"second_person_actions", s.SecondPersonActions, s.action, "action"},
+		{"mac", slices.Concat(s.MAC.Blind, s.MAC.Reading, s.MAC.Trusted), s.action, "action"},
+		{"shareable_actions", s.ShareableActions, s.action, "action"},
+		{"delegable_actions", s.DelegableActions, s.action, "action"},
+		{"emergency", s.Emergency.Actions, s.action, "action"},
+		{"context", slices.Concat(s.Context.Hours.Actions, s.Context.Network.Actions, s.Context.Device.Actions), s.action, "action"},
+		{"context.regions", keysOf(s.Context.Regions), s.action, "action"},
+		{"purposes", keysOf(s.Purposes), s.action, "action"},
+		{"context", slices.Concat(s.Context.Hours.Roles, s.Context.Network.Roles, s.Context.Device.Roles), role, "role"},
+		{"export.rows", keysOf(s.Export.Rows), role, "role"},
+		{"types", slices.Concat(s.ShareableTypes, s.DelegableTypes, s.Emergency.Types, s.Context.Hours.Types,
+			s.Context.Network.Types, s.Context.Device.Types, keysOf(s.Limits), keysOf(s.FrozenStates)),
+			func(t string) bool { return slices.Contains(types, t) }, "type"},
+	} {
+		for _, w := range x.words {
+			if !x.known(w) {
+				return refuse("data.json: %s: unknown %s %q", x.where, x.what, w)
+			}
+		}
+	}
+	for i, group := range s.ExclusiveRoles {
+		for _, r := range group {
+			if !role(r) {
+				return refuse("data.json: exclusive_roles: unknown role %q", r)
+			}
+			for _, other := range group {
+				if other != r && reaches(s.Inherits, r, other, map[string]bool{}) {
+					return refuse("data.json: exclusive_roles: group %d has %q, which inherits %q", i, r, other)
+				}
+			}
+		}
+	}
+	for _, network := range s.Context.Network.Trusted {
+		if _, err := netip.ParsePrefix(network); err != nil {
+			return refuse("data.json: context.network: %q is no network", network)
+		}
+	}
+	from, err1 := time.Parse("15:04", s.Context.Hours.From)
+	to, err2 := time.Parse("15:04", s.Context.Hours.To)
+	if err1 != nil || err2 != nil || !from.Before(to) {
+		return refuse("data.json: context.hours: from and to are HH:MM, from before to")
+	}
+	for t, roles := range s.Limits {
+		for r, limit := range roles {
+			if !role(r) || limit < 0 {
+				return refuse("data.json: limits: %s: %q is no role, or its limit is below 0", t, r)
+			}
+		}
+	}
+	if s.Emergency.Approvers < 1 || s.Export.StepUpRows < 0 || s.Export.ApprovalRows < 0 || s.Aggregate.Smallest < 1 {
+		return refuse("data.json: emergency.approvers and aggregate.smallest are at least 1, rows of exports at least 0")
+	}
 	return nil
 }
+
+func (s *settingsData) action(a string) bool { return slices.Contains(s.Actions, a) }
+
+func keysOf[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
 
 // reaches tells whether goal is inherited, directly or not, by from.
 func reaches(inherits map[string][]string, from, goal string, seen map[string]bool) bool {

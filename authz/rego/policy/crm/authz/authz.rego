@@ -23,6 +23,7 @@ import data.crm.mac
 import data.crm.obligations
 import data.crm.purpose
 import data.crm.rbac
+import data.crm.reserved
 import data.crm.share
 import data.crm.sod
 import data.crm.tenant
@@ -44,6 +45,7 @@ required := {
 	"mac.read",
 	"mac.write",
 	"purpose.allowed",
+	"role.reserved",
 	"sod.dynamic",
 	"sod.static",
 	"tenant.same",
@@ -94,6 +96,8 @@ met contains "mac.read" if mac.read
 met contains "mac.write" if mac.write
 
 met contains "purpose.allowed" if purpose.allowed
+
+met contains "role.reserved" if reserved.kept
 
 met contains "sod.dynamic" if sod.dynamic
 

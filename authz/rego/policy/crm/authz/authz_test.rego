@@ -81,6 +81,7 @@ test_deny_names_each_failed_control[control] if {
 		"hold.free": changed(base, {"/action": "delete", "/resource/held": true}),
 		"mac.read": changed(base, {"/resource/level": 1}),
 		"mac.write": changed(base, {"/action": "update", "/subject/level": 1}),
+		"role.reserved": changed(base, {"/subject/roles": ["sales", "system"]}),
 		"sod.dynamic": changed(quote, {"/resource/actors": ["e2", "e1"]}),
 		"sod.static": changed(base, {"/subject/roles": ["sales", "finance"]}),
 		"tenant.same": changed(base, {"/resource/tenant": "other"}),

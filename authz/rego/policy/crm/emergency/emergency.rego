@@ -11,10 +11,6 @@
 #   control: ISO 27001 A.5.18
 package crm.emergency
 
-import data.crm.delegation
-import data.crm.rbac
-import data.crm.share
-
 # METADATA
 # title: Open
 # description: An approved emergency is open for the records of this type, and reads them only.
@@ -42,16 +38,11 @@ obligations contains "reason" if alone
 obligations contains "review" if alone
 
 alone if {
-	open
+	"emergency" in data.crm.authz.grounds
 	not otherwise
 }
 
-otherwise if rbac.reaches_all
-
-otherwise if rbac.reaches_team
-
-otherwise if rbac.reaches_own
-
-otherwise if share.given
-
-otherwise if delegation.given
+otherwise if {
+	some ground in data.crm.authz.grounds
+	ground != "emergency"
+}

@@ -15,14 +15,12 @@ package crm.facts
 # title: Session roles
 # description: >-
 #   The roles that count. input.subject.roles are those that the subject has activated in this session, which
-#   may be fewer than were assigned. Of these count the ones that are certified where settings demand it,
-#   and a reserved one only for the one subject that it is reserved to.
+#   may be fewer than were assigned. Of these count the ones that are certified where settings demand it.
 session_roles contains role if {
 	demanded := data.settings.certified_roles
 	is_array(demanded)
 	some role in input.subject.roles
 	not role in demanded
-	object.get(data.settings.reserved, role, input.subject.id) == input.subject.id
 }
 
 session_roles contains role if {
@@ -33,7 +31,6 @@ session_roles contains role if {
 	grant.until > now
 	role := grant.role
 	role in input.subject.roles
-	object.get(data.settings.reserved, role, input.subject.id) == input.subject.id
 }
 
 # METADATA

@@ -17,21 +17,8 @@ test_allow_inherited_roles if {
 	facts.roles == {"manager", "sales"} with input as {"subject": with_roles(["manager"])}
 }
 
-test_allow_reserved_role if {
+test_allow_role_of_the_program if {
 	facts.roles == {"system"} with input as {"subject": {"id": "system", "roles": ["system"]}}
-}
-
-test_deny_reserved_role_of_another[name] if {
-	some name, id in {"other": "e1", "empty": "", "case": "System", "null": null}
-	facts.roles == set() with input as {"subject": {"id": id, "roles": ["system"], "grants": []}}
-}
-
-test_deny_reserved_role_of_another_certified if {
-	facts.roles == set() with input as {
-		"subject": {"id": "e1", "roles": ["system"], "grants": [{"role": "system", "until": noon + 1}]},
-		"environment": {"time": noon},
-	}
-		with data.settings.certified_roles as ["system"]
 }
 
 test_deny_unknown_roles[name] if {

@@ -78,11 +78,6 @@ test_deny_no_roles if {
 	not permit with input as asks({"id": "e1", "roles": [], "team": "/"}, "read", customer("e1", "/"))
 }
 
-test_deny_reserved_role_of_another[name] if {
-	some name, id in {"other": "e1", "empty": "", "case": "System"}
-	not permit with input as asks({"id": id, "roles": ["system"], "team": ""}, "read", {"type": "account"})
-}
-
 test_deny_missing if not permit with input as {}
 
 # What follows looks at the shipped grants themselves.
