@@ -12,6 +12,13 @@ const (
 	TypeContract = "contract"
 	TypeTicket   = "ticket"
 	TypeEmployee = "employee"
+
+	TypeEmergency     = "emergency"
+	TypeDelegation    = "delegation"
+	TypeSharing       = "sharing"
+	TypeCertification = "certification"
+	TypeCampaign      = "campaign"
+	TypeExport        = "export"
 )
 
 // Meta is what every record has; domain types embed it.

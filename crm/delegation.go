@@ -1,0 +1,60 @@
+package crm
+
+import "time"
+
+// MaxDelegation is how long somebody may stand in for somebody else at most.
+const MaxDelegation = 60 * 24 * time.Hour
+
+// Delegation lets a deputy act on the records of its owner, who is away, for a while. It does not pass on: a deputy's
+// deputy gets nothing of it.
+type Delegation struct {
+	Meta[Delegation]
+	Deputy  ID[Employee] `protect:"internal,indexed" json:"deputy"`
+	Actions []string     `protect:"internal" json:"actions"`
+	Starts  time.Time    `protect:"internal" json:"starts"`
+	Ends    time.Time    `protect:"internal,indexed" json:"ends"` // the first moment at which it no longer counts
+}
+
+// Live tells whether the deputy may act at a time.
+func (d *Delegation) Live(at time.Time) bool {
+	return !d.Deleted && !at.Before(d.Starts) && at.Before(d.Ends)
+}
+
+// Validate returns an *InvalidError that lists every broken rule, or nil.
+func (d *Delegation) Validate() error {
+	v := checks{typ: TypeDelegation}
+	v.team(d.Team)
+	v.reference("owner", d.Owner.IsZero())
+	v.reference("deputy", d.Deputy.IsZero())
+	if d.Deputy == d.Owner {
+		v.add("deputy", "bad_reference")
+	}
+	v.actions(d.Actions)
+	v.span("ends", d.Starts, d.Ends, MaxDelegation)
+	return v.err()
+}
+
+// actions wants some, of letters.
+func (c *checks) actions(list []string) {
+	if len(list) == 0 {
+		c.add("actions", "required")
+	}
+	for _, a := range list {
+		if len(list) > 20 || a == "" || len(a) > 40 {
+			c.add("actions", "unknown_value")
+			return
+		}
+	}
+}
+
+// span wants both times, the end after the start, and no more than longest between them.
+func (c *checks) span(field string, start, end time.Time, longest time.Duration) {
+	switch {
+	case start.IsZero() || end.IsZero():
+		c.add(field, "required")
+	case !end.After(start):
+		c.add(field, "before_start")
+	case end.Sub(start) > longest:
+		c.add(field, "too_late")
+	}
+}
