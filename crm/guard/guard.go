@@ -34,7 +34,15 @@ type Log interface {
 type Caller struct {
 	Subject     authz.Subject
 	Environment authz.Environment
-	Reason      string // for actions that oblige to give one; kept in the log under the record's person
+	Reason      string // for actions that oblige to give one; a reveal keeps it in the log under the record's person
+
+	// Met are obligations that the composing program has met or verified itself: it asked for the password again, it
+	// found the approval of somebody else. Numbers of rows are counted by Export and not believed.
+	Met []authz.Obligation
+	// Under is the id of the record that permits the request, such as an approved export. Events note it.
+	Under string
+
+	counted bool // Environment.Rows was counted here
 }
 
 // Options of New. Nil means the zero value of each field.
@@ -43,6 +51,7 @@ type Options struct {
 	Clock         func() time.Time // nil: time.Now
 	SearchPerHour int              // searches of masked fields an actor may make in an hour; 0: 120
 	Region        string           // of phone numbers typed without one, ISO 3166; "": "CN"
+	Written       func(typ string) // called after records of a type were written; nil: nobody hears it
 }
 
 // Guard holds the parts that every operation passes. It is safe for concurrent use.
@@ -56,6 +65,7 @@ type Guard struct {
 	quota  quota
 	region string
 	open   unsettled
+	heard  func(typ string)
 }
 
 // unsettled are the writes that the log has announced and whose outcome is not known yet. Each announcement
@@ -124,12 +134,15 @@ func New(ctx context.Context, store crm.Store, keeper *encrypt.Keeper, policy au
 	if o.Region == "" {
 		o.Region = "CN"
 	}
+	if o.Written == nil {
+		o.Written = func(string) {}
+	}
 	if store == nil || keeper == nil || policy == nil || log == nil {
 		return nil, 0, errors.New("guard: store, keeper, policy and log are required")
 	}
 	g = &Guard{
 		store: store, keeper: keeper, policy: policy, log: log, name: o.LogName, now: o.Clock,
-		region: o.Region, open: unsettled{all: map[*announcement]bool{}}, quota: quota{perHour: o.SearchPerHour, used: map[string]*bucket{}},
+		region: o.Region, heard: o.Written, open: unsettled{all: map[*announcement]bool{}}, quota: quota{perHour: o.SearchPerHour, used: map[string]*bucket{}},
 	}
 	aborted, err = g.reconcile(ctx)
 	if err != nil {
@@ -289,10 +302,19 @@ func (g *Guard) Record(ctx context.Context, e audit.Event) (audit.Receipt, error
 
 // met lists the obligations that the caller has met.
 func (c Caller) met() []authz.Obligation {
+	var met []authz.Obligation
 	if c.Reason != "" {
-		return []authz.Obligation{authz.NeedReason}
+		met = append(met, authz.NeedReason)
 	}
-	return nil
+	for _, o := range c.Met {
+		if _, rows := o.Rows(); !rows {
+			met = append(met, o)
+		}
+	}
+	if c.counted {
+		met = append(met, authz.AtMost(c.Environment.Rows))
+	}
+	return met
 }
 
 // activities says which class of the log an action belongs to.
@@ -300,6 +322,7 @@ var activities = map[authz.Action]audit.Activity{
 	authz.List: audit.List, authz.Read: audit.Read, authz.Search: audit.Search, authz.Create: audit.Create,
 	authz.Update: audit.Update, authz.Delete: audit.Delete, authz.Restore: audit.Restore,
 	authz.Reveal: audit.Decrypt, authz.Import: audit.Import, authz.Export: audit.Export, authz.Manage: audit.Configure,
+	authz.Approve: audit.Update, authz.Certify: audit.Update, authz.Share: audit.Update,
 	reseal: audit.Update,
 }
 
@@ -308,7 +331,7 @@ func (c Caller) event(typ string, action authz.Action, d authz.Decision) audit.E
 	return audit.Event{
 		Action: typ + "." + string(action), Activity: activities[action], Outcome: audit.Allowed,
 		Actor: c.Subject.ID, Session: c.Subject.Session, Tenant: c.Subject.Tenant,
-		Purpose: c.Environment.Purpose, Policy: d.Revision, Controls: d.Controls,
+		Purpose: c.Environment.Purpose, Policy: d.Revision, Controls: d.Controls, Note: c.Under,
 	}
 }
 

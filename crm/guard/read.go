@@ -316,7 +316,11 @@ func (r *Records[T]) prepare(ctx context.Context, c Caller, a authz.Action, d *d
 	if err != nil {
 		return crm.Query{}, err
 	}
-	denial := sample.Proceed(c.met()...)
+	return r.prepared(ctx, c, a, q, sample, sample.Proceed(c.met()...))
+}
+
+// prepared is prepare for who has decided on the sample: denial is nil where it allows.
+func (r *Records[T]) prepared(ctx context.Context, c Caller, a authz.Action, q Query, sample authz.Decision, denial error) (crm.Query, error) {
 	if denial == nil {
 		names := []string{q.Sort}
 		for _, cl := range q.Clauses {
@@ -665,11 +669,15 @@ func (r *Records[T]) getAll(ctx context.Context, c Caller, ids []crm.UUID) ([]Vi
 func (r *Records[T]) May(ctx context.Context, c Caller, a authz.Action, v *T) (bool, map[string]Access, error) {
 	res := authz.Resource{Tenant: c.Subject.Tenant, Type: r.typ, Owner: c.Subject.ID, Team: c.Subject.Team}
 	if v != nil {
-		h := r.header(v)
-		res.ID, res.Owner, res.Team = h.ID.String(), h.Owner.String(), h.Team
-		if f, ok := r.field(r.state); ok {
-			res.State = r.text(v, f)
+		values, err := r.codec.ClearValues(v)
+		if err != nil {
+			return false, nil, fmt.Errorf("guard: %w", err)
 		}
+		row := crm.Row{Tenant: c.Subject.Tenant, ID: r.header(v).ID, Clear: make([]crm.Value, len(values))}
+		for i, a := range values {
+			row.Clear[i], _ = crm.ValueOf(a)
+		}
+		res = r.resource(&row)
 	}
 	d, err := r.g.decider(c, a).decide(ctx, res)
 	if err != nil {

@@ -215,6 +215,7 @@ func (r *Records[T]) commit(ctx context.Context, c Caller, a authz.Action, d aut
 	batch.Event = receipt.Index
 	r.g.open.announced(write, receipt.Index)
 	_, err = r.g.store.Apply(ctx, batch)
+	defer r.g.heard(r.typ) // whatever became of it: what others remember may be old
 	if err == nil {
 		r.g.open.settle(write)
 		return nil
