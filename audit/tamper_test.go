@@ -184,14 +184,14 @@ func TestCut(t *testing.T) {
 		switch {
 		case ends[n]:
 			want = audit.Unanchored
-		case n == 24:
+		case n == 0 || n == 24:
 			want = audit.Missing
 		}
 		if v.State != want {
 			t.Fatalf("cut at %d: %v, want %v", n, v, want)
 		}
 		v = verify(t, fileStore(t, dir), &audit.VerifyOptions{Pins: [][]byte{pin}})
-		if v.State != audit.Truncated && (n != 24 || v.State != audit.Missing) || v.OK() {
+		if v.State != audit.Truncated && (n != 0 && n != 24 || v.State != audit.Missing) || v.OK() {
 			t.Fatalf("cut at %d with a pin: %v", n, v)
 		}
 	}
