@@ -174,6 +174,7 @@ type operand struct {
 
 // expr is a condition that a plan leaves open. Exprs are shared between plans and never change.
 type expr struct {
+	id   uint64 // never used for another one
 	op   exprOp
 	sign string // of a comparison
 	a, b operand

@@ -96,8 +96,12 @@ type plans struct {
 
 	internMu sync.Mutex
 	exprs    map[string]*expr
+	last     uint64 // the id of the newest expr
 	fields   map[string]*authz.Fields
 }
+
+// mostExprs bounds the exprs that are shared; beyond it sharing begins anew.
+const mostExprs = 1 << 14
 
 func (ps *plans) intern(key string, build func() *expr) *expr {
 	ps.internMu.Lock()
@@ -112,6 +116,11 @@ func (ps *plans) intern(key string, build func() *expr) *expr {
 	if old := ps.exprs[key]; old != nil {
 		return old
 	}
+	if len(ps.exprs) >= mostExprs { // words of requests, such as purposes, can become parts of exprs
+		ps.exprs = map[string]*expr{}
+	}
+	ps.last++
+	e.id = ps.last
 	ps.exprs[key] = e
 	return e
 }
@@ -228,7 +237,7 @@ func (x *part) of(ctx context.Context, ps *plans, action authz.Action, typ strin
 		}
 		sort.Strings(names)
 		for _, name := range names {
-			fmt.Fprintf(&key, "|%p", grounds[name])
+			fmt.Fprintf(&key, "|%d", grounds[name].id)
 		}
 	}
 	x.mu.Lock()

@@ -215,7 +215,7 @@ func (r *reader) join(op exprOp, list []*expr) *expr {
 	}
 	key := fmt.Sprintf("%d", op)
 	for _, e := range out {
-		key += fmt.Sprintf("|%p", e)
+		key += fmt.Sprintf("|%d", e.id)
 	}
 	return r.intern(key, func() *expr { return &expr{op: op, sub: out} })
 }
@@ -231,11 +231,11 @@ func (r *reader) not(e *expr) *expr {
 	case exprFalse:
 		return r.constant(exprTrue)
 	}
-	return r.intern(fmt.Sprintf("!%p", e), func() *expr { return &expr{op: exprNot, sub: []*expr{e}} })
+	return r.intern(fmt.Sprintf("!%d", e.id), func() *expr { return &expr{op: exprNot, sub: []*expr{e}} })
 }
 
 func (r *reader) exists(over string, e *expr) *expr {
-	return r.intern(fmt.Sprintf("in %s %p", over, e), func() *expr {
+	return r.intern(fmt.Sprintf("in %s %d", over, e.id), func() *expr {
 		return &expr{op: exprExists, over: over, sub: []*expr{e}, where: r.where()}
 	})
 }
