@@ -54,7 +54,10 @@ test_deny_settings_of_another_form[name] if {
 	not amount.limit with input as asks(["manager"], "approve", "quote", 1) with data.settings.limits as all_limits
 }
 
-test_deny_unknown_action if not amount.limit with input as asks(["manager"], "shred", "quote", 1)
+test_deny_unknown_action[type] if {
+	some type in ["quote", "export"]
+	not amount.limit with input as asks(["manager"], "shred", type, 1) with data.settings.limits as limits
+}
 
 test_deny_missing if {
 	not amount.limit with input as json.remove(asks(["manager"], "approve", "quote", 1), ["/resource/amount"])

@@ -94,6 +94,17 @@ test_deny_settings_that_lack_a_list[list] if {
 	}
 }
 
+test_deny_settings_of_another_form[name] if {
+	some list in ["actions", "types", "roles"]
+	some form, value in {"null": null, "word": "nothing", "yes": true}
+	name := concat(" ", [list, form])
+	ask := elsewhere("read", "customer", "sales")
+	every control in ["hours", "network", "device"] {
+		patch := {"op": "replace", "path": concat("/", ["", control, list]), "value": value}
+		not context[control] with input as ask with data.settings.context as json.patch(settings, [patch])
+	}
+}
+
 test_deny_settings_missing[control] if {
 	some control in ["hours", "network", "device", "region"]
 	ask := elsewhere("read", "customer", "sales")

@@ -24,6 +24,16 @@ test_allow_second_delegation if {
 	delegation.given with input as changed("/subject/delegations", [object.union(item, {"from": "e9"}), item])
 }
 
+test_allow_first_and_last_moment if {
+	first := json.patch(base, [
+		{"op": "replace", "path": "/environment/time", "value": 1},
+		{"op": "replace", "path": "/subject/delegations/0/until", "value": 2},
+	])
+	delegation.given with input as first
+	delegation.given with input as changed("/subject/delegations/0/until", 9223372036854775807)
+	not delegation.given with input as changed("/subject/delegations/0/until", 9223372036854775808)
+}
+
 test_deny_changed[name] if {
 	some name, ask in {
 		"another owner": changed("/resource/owner", "e3"),
@@ -100,6 +110,11 @@ test_deny_delegating_in_the_name_of_another[type] if {
 	])
 	not delegation.given with input as ask
 	not delegation.given with input as ask with data.settings.delegable_types as [type]
+
+	# Nor when the deputy's role has a grant for it.
+	not delegation.given with input as ask
+		with data.settings.delegable_types as [type]
+		with data.settings.grants.admin as {type: {"create": "all"}}
 }
 
 test_deny_settings_missing if {

@@ -27,6 +27,31 @@ test_allow_more_approvers_than_needed if {
 	emergency.open with input as changed("/subject/emergencies/0/approvers", ["e7", "e8", "e9"])
 }
 
+test_allow_first_and_last_moment if {
+	first := json.patch(base, [
+		{"op": "replace", "path": "/environment/time", "value": 1},
+		{"op": "replace", "path": "/subject/emergencies/0/until", "value": 2},
+	])
+	emergency.open with input as first
+	emergency.open with input as changed("/subject/emergencies/0/until", 9223372036854775807)
+	not emergency.open with input as changed("/subject/emergencies/0/until", 9223372036854775808)
+}
+
+test_allow_one_approver_where_one_is_enough if {
+	ask := changed("/subject/emergencies/0/approvers", ["e8"])
+	emergency.open with input as ask with data.settings.emergency.approvers as 1
+}
+
+test_allow_what_settings_open[action] if {
+	some action in ["list", "read", "search", "reveal", "history"]
+	emergency.open with input as changed("/action", action) with data.settings.emergency.actions as [action]
+}
+
+test_deny_reading_that_settings_do_not_open[action] if {
+	some action in ["list", "search", "reveal", "history"]
+	not emergency.open with input as changed("/action", action) with data.settings.emergency.actions as ["read"]
+}
+
 test_deny_changed[name] if {
 	some name, ask in {
 		"another type": changed("/resource/type", "ticket"),

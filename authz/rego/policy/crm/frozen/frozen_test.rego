@@ -25,6 +25,7 @@ test_deny_delete_of_final if {
 
 test_deny_unknown_action if {
 	not frozen.mutable with input as {"action": "shred", "resource": {"type": "quote", "state": "draft"}}
+	not frozen.mutable with input as {"action": "shred", "resource": {"type": "customer", "state": "new"}}
 }
 
 test_deny_missing_state if {

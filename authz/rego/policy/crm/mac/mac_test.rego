@@ -70,6 +70,20 @@ test_deny_record_level[name] if {
 	not both with input as asks(0, [], "update", level, [])
 }
 
+test_deny_blind_write_to_a_level_that_is_no_number[name] if {
+	some name, level in {"null": null, "yes": true, "negative": -1}
+	not mac.read with input as asks(0, [], "create", level, [])
+}
+
+test_allow_create_without_sight_of_compartments if {
+	both with input as asks(0, [], "create", 0, ["vip"])
+}
+
+test_allow_highest_level if {
+	both with input as asks(2147483647, [], "update", 2147483647, [])
+	not mac.write with input as asks(0, [], "update", 2147483648, [])
+}
+
 test_deny_write_to_a_level_that_is_no_number[name] if {
 	some name, level in {"null": null, "yes": true, "word": "9", "list": [9]}
 	not mac.write with input as asks(0, [], "update", level, [])

@@ -61,6 +61,11 @@ test_deny_team_not_a_path[name] if {
 	not permit with input as asks(subject, "read", customer("e3", "/east/10/"))
 }
 
+test_deny_team_without_a_start_and_its_own_records if {
+	subject := {"id": "e4", "roles": ["manager"], "team": "east/"}
+	not permit with input as asks(subject, "read", customer("e3", "east/1/"))
+}
+
 test_deny_record_without_team[name] if {
 	some name, team in {"empty": "", "null": null, "number": 1}
 	not permit with input as asks(manager, "read", customer("e3", team))

@@ -24,6 +24,16 @@ test_allow_second_share if {
 	share.given with input as changed("/subject/shares", [object.union(item, {"record": "r9"}), item])
 }
 
+test_allow_first_and_last_moment if {
+	first := json.patch(base, [
+		{"op": "replace", "path": "/environment/time", "value": 1},
+		{"op": "replace", "path": "/subject/shares/0/until", "value": 2},
+	])
+	share.given with input as first
+	share.given with input as changed("/subject/shares/0/until", 9223372036854775807)
+	not share.given with input as changed("/subject/shares/0/until", 9223372036854775808)
+}
+
 test_deny_changed[name] if {
 	some name, ask in {
 		"another record": changed("/resource/id", "r2"),
@@ -81,6 +91,11 @@ test_deny_null_on_both_sides if {
 		{"op": "replace", "path": "/subject/shares/0/by", "value": ""},
 	])
 	not share.given with input as nobodys
+	unnamed := json.patch(base, [
+		{"op": "replace", "path": "/resource/id", "value": ""},
+		{"op": "replace", "path": "/subject/shares/0/record", "value": ""},
+	])
+	not share.given with input as unnamed
 }
 
 test_deny_passing_on[action] if {
