@@ -647,6 +647,80 @@ func canonical(t testing.TB, b []byte) {
 	}
 }
 
+// TestFlippedColumn: whatever bit of a record's column flips, Open of all its fields says so or shows what was sealed; it
+// never panics and never shows another value.
+func TestFlippedColumn(t *testing.T) {
+	type record struct {
+		A encrypt.Text      `protect:"personal,index=exact:f,leaks=equality"`
+		B encrypt.Text      `protect:"personal"`
+		C string            `protect:"sensitive,retention=tax"`
+		D int64             `protect:"financial"`
+		E []encrypt.Text    `protect:"personal"`
+		F encrypt.Text      `protect:"sensitive"`
+		G map[string]string `protect:"personal"`
+		H *string           `protect:"personal"`
+	}
+	c, err := encrypt.NewCodec[record](&encrypt.CodecOptions{Normalizers: map[string]func(string) []string{"f": folded}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	k := newKeeper(t, newKEK(t), keys.NewMemory(), nil)
+	in := record{
+		encrypt.NewText("secret a"), encrypt.NewText("secret b"), "secret c", 4, []encrypt.Text{encrypt.NewText("secret e")},
+		encrypt.NewText("secret f"), map[string]string{"k": "secret g"}, ptr("secret h"),
+	}
+	s, err := c.Seal(ctx, k, rec, &in, nil)
+	if err != nil || len(s.Fields) != 8 {
+		t.Fatalf("%d fields, %v", len(s.Fields), err)
+	}
+	column, err := s.MarshalBinary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	shown := func(v *record) map[string]string {
+		out := map[string]string{"a": v.A.Expose(), "b": v.B.Expose(), "c": v.C, "d": fmt.Sprint(v.D), "f": v.F.Expose(), "g": v.G["k"]}
+		for _, e := range v.E {
+			out["e"] += e.Expose()
+		}
+		if v.H != nil {
+			out["h"] = *v.H
+		}
+		return out
+	}
+	want := shown(&in)
+	form, refused, opened := 0, 0, 0
+	for i := range column {
+		for bit := range 8 {
+			bad := bytes.Clone(column)
+			bad[i] ^= 1 << bit
+			var x encrypt.Sealed
+			if x.UnmarshalBinary(bad) != nil {
+				form++
+				continue
+			}
+			var v record
+			_, err := c.Open(ctx, k, rec, x.Fields, &v, c.SealedNames()...)
+			if err != nil {
+				if !errors.Is(err, encrypt.ErrTampered) && !errors.Is(err, encrypt.ErrKeyMissing) || strings.Contains(err.Error(), "secret") {
+					t.Fatalf("byte %d, bit %d: %v", i, bit, err)
+				}
+				refused++
+				continue
+			}
+			opened++ // a name or a token; a renamed field is one that the type does not have
+			for name, got := range shown(&v) {
+				if got != want[name] && got != "" && got != "0" {
+					t.Fatalf("byte %d, bit %d: field %s shows %q", i, bit, name, got)
+				}
+			}
+		}
+	}
+	if refused < 8*38*8 {
+		t.Errorf("only %d refused", refused)
+	}
+	t.Logf("%d bits: %d no column, %d refused, %d opened", 8*len(column), form, refused, opened)
+}
+
 func FuzzSealed(f *testing.F) {
 	b, err := sealedSample(f).MarshalBinary()
 	if err != nil {
@@ -866,6 +940,7 @@ func TestSwaps(t *testing.T) {
 		data       []byte
 	}
 	var values []value
+	whole := map[place][]encrypt.SealedField{} // the records, by a place without its field
 	for g := range 2 {
 		for _, tenant := range []string{"acme", "globex"} {
 			if g == 1 {
@@ -885,6 +960,7 @@ func TestSwaps(t *testing.T) {
 						for _, f := range s.Fields {
 							values = append(values, value{place{tenant, typ, f.Name, id, person}, g, f.Data})
 						}
+						whole[place{tenant, typ, "", id, person}] = s.Fields
 					}
 				}
 			}
@@ -892,10 +968,21 @@ func TestSwaps(t *testing.T) {
 	}
 	open := func(p place, data []byte) error {
 		r := encrypt.Record{Tenant: p.tenant, ID: [16]byte{p.id}, Person: [16]byte{p.person}}
-		var v base
+		var v, w base
 		_, err := codecs[p.typ].Open(ctx, k, r, []encrypt.SealedField{{Name: p.field, Data: data}}, &v, p.field)
 		if err != nil && (v.A.Expose()+v.B.Expose()+v.S.Expose()+v.T.Expose() != "" || v.N != 0) {
 			t.Error("a refused value is shown")
+		}
+		of := p
+		of.field = ""
+		all := slices.Clone(whole[of])
+		for i := range all {
+			if all[i].Name == p.field {
+				all[i].Data = data
+			}
+		}
+		if _, among := codecs[p.typ].Open(ctx, k, r, all, &w, "a", "b", "s", "t", "n"); fmt.Sprint(among) != fmt.Sprint(err) {
+			t.Fatalf("%+v: alone %v, among others %v", p, err, among)
 		}
 		return err
 	}

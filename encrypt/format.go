@@ -131,6 +131,15 @@ func (s *scratch) free() {
 	scratches.Put(s)
 }
 
+// room makes room for n bytes behind plain, and leaves none of it behind when it has to move.
+func (s *scratch) room(n int) {
+	if cap(s.plain)-len(s.plain) < n {
+		more := append(make([]byte, 0, 2*cap(s.plain)+n), s.plain...)
+		clear(s.plain)
+		s.plain = more
+	}
+}
+
 // contextSize is how much of the digest of a field's place is authenticated with each value: with
 // header and record id it makes three blocks of the cipher.
 const (

@@ -426,6 +426,12 @@ func FuzzOpen(f *testing.F) {
 	}
 	f.Add([]byte{})
 	f.Add(truth[:38])
+	others := map[string][]byte{}
+	for name, s := range g.Fields {
+		if name != "phone" {
+			others[name] = unhex(f, s)
+		}
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var v person
 		_, err := c.Open(ctx, k, rec, []encrypt.SealedField{{Name: "phone", Data: b}}, &v, "phone")
@@ -434,6 +440,14 @@ func FuzzOpen(f *testing.F) {
 			t.Fatal(err)
 		case len(b) > 0 && !bytes.Equal(b, truth) && !errors.Is(err, encrypt.ErrTampered) && !errors.Is(err, encrypt.ErrKeyMissing):
 			t.Fatalf("got %v", err)
+		}
+		// Among the other fields of its record it is no different.
+		all := []encrypt.SealedField{{Name: "phone", Data: b}}
+		for name, s := range others {
+			all = append(all, encrypt.SealedField{Name: name, Data: s})
+		}
+		if _, among := c.Open(ctx, k, rec, all, &v, c.SealedNames()...); (among == nil) != (err == nil) {
+			t.Fatalf("alone %v, among others %v", err, among)
 		}
 	})
 }

@@ -246,10 +246,13 @@ func (c *Codec[T]) openField(ctx context.Context, o *opening, sc *scratch, p *fi
 			return 0, err
 		}
 		body := sealed.Data[headerSize:]
-		if sc.plain, err = key.field.Open(sc.plain, body[:nonceSize], body[nonceSize:], sc.fieldAD(sealed.Data, &p.place, &rec.ID)); err != nil {
-			sc.plain = sc.plain[:from]
+		sc.room(len(body))
+		// A failure returns nil: the texts before this one stay in the scratch, which wipes them.
+		plain, err := key.field.Open(sc.plain, body[:nonceSize], body[nonceSize:], sc.fieldAD(sealed.Data, &p.place, &rec.ID))
+		if err != nil {
 			return 0, ErrTampered
 		}
+		sc.plain = plain
 		if h.kind != p.kindByte {
 			return 0, errValue // authentic, but sealed when the field had another type
 		}
