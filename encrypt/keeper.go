@@ -386,7 +386,7 @@ func (k *Keeper) load(ctx context.Context, v *visit, ids []keys.ID, done chan st
 				case errors.Is(err, errRewrapped):
 					todo = append(todo, r.ID)
 					out[r.ID] = found{err: ErrRetired}
-				case errors.Is(err, ErrTampered), errors.Is(err, ErrRetired), errors.Is(err, ErrBlocked):
+				case errors.Is(err, ErrTampered), errors.Is(err, ErrRetired), errors.Is(err, ErrBlocked), errors.Is(err, ErrKeyMissing):
 					out[r.ID] = found{err: err} // fails its own values only
 				case err != nil:
 					return err

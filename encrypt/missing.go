@@ -7,9 +7,8 @@ import (
 )
 
 // MissingKeys tells which sealed values, by their places, name a key that the store neither has nor knows
-// as destroyed, or that a rotation has ended: nobody will open them again, unless a backup of the keys is brought
-// back. Nothing is
-// opened and the KEK is not asked. A value that is too short to name a key counts as missing.
+// as destroyed, or that a rotation has ended, or whose epoch key is gone: nobody will open them again, unless a
+// backup of the keys is brought back. Nothing is opened and the KEK is not asked. A value that is too short to name a key counts as missing.
 func (k *Keeper) MissingKeys(ctx context.Context, tenant string, sealed [][]byte) ([]int, error) {
 	if err := checkTenant(tenant); err != nil {
 		return nil, err
@@ -29,8 +28,18 @@ func (k *Keeper) MissingKeys(ctx context.Context, tenant string, sealed [][]byte
 		if err != nil {
 			return nil, err
 		}
+		// The epoch keys after the keys that name them: an epoch key that is not there now never was, or is lost.
+		roots, err := k.keys.Find(ctx, tenant, keys.Query{Tenant: true})
+		if err != nil {
+			return nil, err
+		}
+		epochs := make(map[keys.ID]bool)
+		for i := range roots {
+			epochs[roots[i].ID] = true
+		}
 		for i := range records {
-			known[records[i].ID] = records[i].Kind == keys.Tombstone || len(records[i].Wrapped) > 0
+			r := &records[i]
+			known[r.ID] = r.Kind == keys.Tombstone || len(r.Wrapped) > 0 && epochs[r.Epoch]
 		}
 	}
 	var missing []int

@@ -53,6 +53,7 @@ type tenant struct {
 // tenantKeys are the opened epoch and tenant keys. They never change; a reload makes new ones.
 type tenantKeys struct {
 	epochs  map[keys.ID]openEpoch
+	ended   map[keys.ID]bool // epoch keys whose records say that they are retired
 	current keys.ID
 	version uint32    // of the current epoch
 	began   time.Time // the current epoch
@@ -231,19 +232,36 @@ func (k *Keeper) readTenant(ctx context.Context, t *tenant, ask, write bool) (*t
 		if !write {
 			return nil, fmt.Errorf("%w: the tenant has none", ErrKeyMissing)
 		}
-		if known, err = k.foundTenant(ctx, t.name); err != nil {
+		// A tenant that has anything had keys: new ones in the place of lost ones would make all that it has
+		// unreadable without a word.
+		any, err := k.keys.Find(ctx, t.name, keys.Query{All: true, Limit: 1})
+		if err != nil {
 			return nil, err
+		}
+		if len(any) == 0 && number <= 1 {
+			if known, err = k.foundTenant(ctx, t.name); err != nil {
+				return nil, err
+			}
 		}
 		if records, err = k.keys.Find(ctx, t.name, keys.Query{Tenant: true}); err != nil {
 			return nil, err
 		}
+		if len(records) == 0 {
+			return nil, fmt.Errorf("%w: all epoch and tenant keys, though the tenant has other records or erasures", ErrKeyMissing)
+		}
 	}
 	now := k.clock()
-	tk := &tenantKeys{epochs: make(map[keys.ID]openEpoch), labels: make(map[string]tink.AEAD), number: number, loaded: now, asked: now}
+	tk := &tenantKeys{
+		epochs: make(map[keys.ID]openEpoch), ended: make(map[keys.ID]bool), labels: make(map[string]tink.AEAD), number: number, loaded: now, asked: now,
+	}
 	asked := false
 	for i := range records {
 		r := &records[i]
-		if r.Kind != keys.EpochKey || len(r.Wrapped) == 0 {
+		if r.Kind != keys.EpochKey {
+			continue
+		}
+		if len(r.Wrapped) == 0 {
+			tk.ended[r.ID] = true
 			continue
 		}
 		e := known[r.ID]
@@ -461,8 +479,12 @@ func (tk *tenantKeys) wrap(r keys.Record, key []byte) (keys.Record, error) {
 // unwrap opens a tenant or person key and checks its commitment.
 func (tk *tenantKeys) unwrap(r *keys.Record) ([]byte, error) {
 	a := tk.epochs[r.Epoch].aead
-	if a == nil {
+	switch {
+	case a != nil:
+	case tk.ended[r.Epoch]:
 		return nil, errRewrapped
+	default: // no record of an epoch key ever leaves
+		return nil, fmt.Errorf("%w: epoch key %s", ErrKeyMissing, r.Epoch)
 	}
 	key, err := a.Decrypt(r.Wrapped, keyAD(r))
 	if err != nil || len(key) != 32 || !hmac.Equal(commitment(key, r.Tenant, r.ID), r.Commitment) {
