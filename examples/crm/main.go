@@ -16,6 +16,7 @@ import (
 	"os/signal"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -66,6 +67,7 @@ func command() *cobra.Command {
 	f.StringVar(&c.Instance, "instance", env("INSTANCE", "main"), "name of this process's log where several share a database")
 	f.StringVar(&c.TLSCert, "tls-cert", env("TLS_CERT", ""), "PEM file of the certificate (default: a self-signed one for localhost)")
 	f.StringVar(&c.TLSKey, "tls-key", env("TLS_KEY", ""), "PEM file of its key")
+	f.StringVar(&c.PolicyKey, "policy-key", env("POLICY_KEY", ""), "PEM file of the public key of policy bundles; DATA/policy.tar.gz is then loaded, also while serving")
 	f.BoolVar(&c.Plain, "http", false, "serve plain HTTP, on loopback only")
 	f.BoolVar(&c.AllowLocalKEK, "allow-local-kek", false, "serve beyond loopback with a development key")
 	f.BoolVar(&c.Seed, "seed", true, "demo data on the first start")
@@ -91,7 +93,7 @@ func command() *cobra.Command {
 	}
 	root.RunE = serve.RunE
 	root.AddCommand(serve, importCommand(&c), verifyCommand(&c), backupCommand(&c), restoreCommand(&c),
-		rotateCommand(&c), accountCommand(&c))
+		rotateCommand(&c), accountCommand(&c), policyCommand(&c))
 	return root
 }
 
@@ -135,6 +137,13 @@ func runServe(ctx context.Context, c app.Config, out io.Writer) (err error) {
 	if err := populate(ctx, a, out); err != nil {
 		return err
 	}
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+	watch, stop := context.WithCancel(ctx)
+	var watching sync.WaitGroup
+	watching.Go(func() { a.WatchPolicy(watch, hup) })
+	defer func() { stop(); watching.Wait() }()
 	return web.Serve(ctx, a, out)
 }
 
@@ -390,6 +399,25 @@ func accountCommand(c *app.Config) *cobra.Command {
 				return err
 			}
 			fmt.Fprintln(cmd.OutOrStdout(), "one-time password:", p)
+			return nil
+		},
+	})
+	cmd.AddCommand(&cobra.Command{
+		Use: "certify LOGIN", Short: "Certify the roles of an employee again, where nobody is left who could", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) (err error) {
+			if err := c.MustExist(); err != nil {
+				return err
+			}
+			a, err := openApp(cmd.Context(), *c, cmd.OutOrStdout())
+			if err != nil {
+				return err
+			}
+			defer func() { err = errors.Join(err, a.Close()) }()
+			roles, err := a.CertifyAccount(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			fmt.Fprintln(cmd.OutOrStdout(), "certified:", strings.Join(roles, " "))
 			return nil
 		},
 	})

@@ -216,24 +216,6 @@ func (a *App) signIn(ctx context.Context, login, password, session string) (s au
 	return s, acc.OneTime, "", err
 }
 
-// Subject reads what an employee may be in a session now: roles, team, whether active. ErrSignIn says
-// that they may not act at all.
-func (a *App) Subject(ctx context.Context, employee crm.UUID) (authz.Subject, error) {
-	v, err := a.Employees.Get(ctx, System("sign-in"), employee)
-	if errors.Is(err, crm.ErrNotFound) {
-		return authz.Subject{}, ErrSignIn
-	}
-	if err != nil {
-		return authz.Subject{}, err
-	}
-	if !v.Value.Active() {
-		return authz.Subject{}, ErrSignIn
-	}
-	return authz.Subject{
-		ID: employee.String(), Tenant: Tenant, Roles: v.Value.Roles, Team: v.Value.Team, Active: true,
-	}, nil
-}
-
 // ChangePassword replaces the password of the account with this login, which must still have the old one.
 func (a *App) ChangePassword(ctx context.Context, login, old, password string) error {
 	n := len([]rune(password))

@@ -50,15 +50,26 @@ type App struct {
 	Employees *guard.Records[crm.Employee]
 	Accounts  *guard.Records[Account]
 
-	db       databases
-	store    crm.Store
-	openings *openings
-	kek      keys.KEK
-	lock     *os.File
-	close    []func() error
-	once     sync.Once
-	backups  sync.Mutex
-	verdict  verdictCache
+	Emergencies    *guard.Records[crm.Emergency]
+	Delegations    *guard.Records[crm.Delegation]
+	Sharings       *guard.Records[crm.Sharing]
+	Certifications *guard.Records[crm.Certification]
+	Campaigns      *guard.Records[crm.Campaign]
+	Exports        *guard.Records[crm.Export]
+	Policy         *rego.Engine
+
+	access    access
+	policy    policyWatch
+	emergency sync.Mutex // one request or approval at a time
+	db        databases
+	store     crm.Store
+	openings  *openings
+	kek       keys.KEK
+	lock      *os.File
+	close     []func() error
+	once      sync.Once
+	backups   sync.Mutex
+	verdict   verdictCache
 }
 
 // databases are the handles of one database: on SQLite one that writes and a pool that reads.
@@ -203,15 +214,15 @@ func Open(ctx context.Context, c Config) (a *App, err error) {
 	if err = probe(ctx, a.Keeper); err != nil {
 		return a, err
 	}
-	policy, err := rego.New(ctx, nil)
-	if err != nil {
+	if err = a.openPolicy(ctx); err != nil {
 		return a, err
 	}
 	if a.store, err = openStore(ctx, a.db); err != nil {
 		return a, err
 	}
-	if a.Guard, a.Aborted, err = guard.New(ctx, a.store, a.Keeper, policy, a.Log, &guard.Options{
+	if a.Guard, a.Aborted, err = guard.New(ctx, a.store, a.Keeper, a.Policy, a.Log, &guard.Options{
 		LogName: a.Config.Instance, SearchPerHour: 3 * 120, // a search of the pages asks three types
+		Written: a.wrote,
 	}); err != nil {
 		return a, err
 	}
@@ -238,6 +249,12 @@ func (a *App) openRecords(ctx context.Context) error {
 	a.Tickets = open[crm.Ticket](ctx, a, &errs)
 	a.Employees = open[crm.Employee](ctx, a, &errs)
 	a.Accounts = open[Account](ctx, a, &errs)
+	a.Emergencies = open[crm.Emergency](ctx, a, &errs)
+	a.Delegations = open[crm.Delegation](ctx, a, &errs)
+	a.Sharings = open[crm.Sharing](ctx, a, &errs)
+	a.Certifications = open[crm.Certification](ctx, a, &errs)
+	a.Campaigns = open[crm.Campaign](ctx, a, &errs)
+	a.Exports = open[crm.Export](ctx, a, &errs)
 	return errors.Join(errs...)
 }
 

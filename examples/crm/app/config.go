@@ -29,8 +29,9 @@ type Config struct {
 	Plain         bool   // plain HTTP: no TLS, no __Host- cookie
 	TLSCert       string // PEM files of a certificate and its key; "": a self-signed one for localhost
 	TLSKey        string
-	AllowLocalKEK bool // serve beyond loopback although the KEK is a local file
-	Seed          bool // demo data on the first start
+	AllowLocalKEK bool   // serve beyond loopback although the KEK is a local file
+	Seed          bool   // demo data on the first start
+	PolicyKey     string // PEM file of the public key that signs policy bundles; "": the shipped policy only
 }
 
 var instanceName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,39}$`)

@@ -21,8 +21,11 @@ const demoCustomers = 2000
 // firstStart looks whether there is anybody who can sign in.
 func (a *App) firstStart(ctx context.Context) error {
 	done, err := a.happened(ctx, actionPopulated)
-	if err != nil || done {
+	if err != nil {
 		return err
+	}
+	if done {
+		return a.certifyAll(ctx)
 	}
 	begun, err := a.happened(ctx, actionPopulating)
 	if err != nil {
@@ -32,8 +35,10 @@ func (a *App) firstStart(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	a.First = begun || n == 0
-	return nil
+	if a.First = begun || n == 0; a.First {
+		return nil
+	}
+	return a.certifyAll(ctx)
 }
 
 // Events of the first start. It is over when the second is in the log; until then it is begun again.
@@ -71,6 +76,9 @@ func (a *App) Populate(ctx context.Context) ([]OneTime, error) {
 	}
 	out, err := a.populate(ctx)
 	if err != nil {
+		return nil, err
+	}
+	if err := a.certifyAll(ctx); err != nil {
 		return nil, err
 	}
 	return out, a.note(ctx, actionPopulated)

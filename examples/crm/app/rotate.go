@@ -86,7 +86,10 @@ type resealer interface {
 }
 
 func (a *App) resealers() []resealer {
-	return []resealer{a.Customers, a.Contacts, a.Leads, a.FollowUps, a.Quotes, a.Contracts, a.Tickets, a.Employees, a.Accounts}
+	return []resealer{
+		a.Customers, a.Contacts, a.Leads, a.FollowUps, a.Quotes, a.Contracts, a.Tickets, a.Employees, a.Accounts,
+		a.Emergencies, a.Delegations, a.Sharings, a.Certifications, a.Campaigns, a.Exports,
+	}
 }
 
 // RotateAll renews the keys of all persons and of the indexes, seals every record and every opening of the log

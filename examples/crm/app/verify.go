@@ -114,6 +114,12 @@ func schemas() ([]crm.Schema, error) {
 	add(guard.Schema[crm.Ticket](nil))
 	add(guard.Schema[crm.Employee](nil))
 	add(guard.Schema[Account](nil))
+	add(guard.Schema[crm.Emergency](nil))
+	add(guard.Schema[crm.Delegation](nil))
+	add(guard.Schema[crm.Sharing](nil))
+	add(guard.Schema[crm.Certification](nil))
+	add(guard.Schema[crm.Campaign](nil))
+	add(guard.Schema[crm.Export](nil))
 	return out, errors.Join(errs...)
 }
 

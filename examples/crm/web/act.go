@@ -3,13 +3,13 @@ package web
 import (
 	"context"
 	"net/http"
+	"path"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/crmguard/crmguard/authz"
 	"github.com/crmguard/crmguard/crm"
-	"github.com/crmguard/crmguard/crm/guard"
 	"github.com/crmguard/crmguard/encrypt/normalize"
 	"github.com/crmguard/crmguard/examples/crm/page"
 )
@@ -24,15 +24,18 @@ func (k *resource[T]) create(s *Server, w http.ResponseWriter, r *request) error
 		if err = s.inherit(r, any(&v)); err != nil {
 			return err
 		}
-		var view guard.View[T]
-		view, err = k.records.Create(r.Context(), r.caller(), &v)
+		if k.store != nil {
+			err = k.store(r, &v)
+		} else {
+			_, err = k.records.Create(r.Context(), r.caller(), &v)
+		}
 		if err == nil {
 			if f, ok := any(&v).(*crm.FollowUp); ok {
 				if err := s.followed(r, f); err != nil {
 					return err
 				}
 			}
-			return s.done(w, r, "created", "/"+k.plural+"/"+k.header(&view.Value).ID.String(), k.typ)
+			return s.done(w, r, "created", "/"+k.plural+"/"+k.header(&v).ID.String(), k.typ)
 		}
 	}
 	_, fields, mayErr := k.records.May(r.Context(), r.caller(), authz.Create, nil)
@@ -45,6 +48,11 @@ func (k *resource[T]) create(s *Server, w http.ResponseWriter, r *request) error
 // done sends the browser to the record. Employees' rights may have changed, so the directory is read anew.
 func (s *Server) done(w http.ResponseWriter, r *request, flash, to, typ string) error {
 	if typ == crm.TypeEmployee {
+		if u, err := crm.ParseUUID(path.Base(to)); err == nil {
+			if err := s.app.RolesChanged(context.WithoutCancel(r.Context()), u, r.self.ID.String()); err != nil {
+				return err
+			}
+		}
 		if err := s.reloadNames(context.WithoutCancel(r.Context())); err != nil {
 			return err
 		}

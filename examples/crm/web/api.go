@@ -43,7 +43,11 @@ func (s *Server) api(mux *http.ServeMux) {
 	api := humago.New(mux, cfg)
 	api.UseMiddleware(func(ctx huma.Context, next func(huma.Context)) {
 		r, _ := humago.Unwrap(ctx)
-		req, _ := s.signedIn(r)
+		req, _, err := s.signedIn(r)
+		if err != nil {
+			_ = huma.WriteErr(api, ctx, statusOf(err), "")
+			return
+		}
 		if req == nil || req.session.oneTime {
 			_ = huma.WriteErr(api, ctx, http.StatusUnauthorized, "sign in first")
 			return

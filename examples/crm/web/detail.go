@@ -1,6 +1,7 @@
 package web
 
 import (
+	"cmp"
 	"net/http"
 	"slices"
 	"strconv"
@@ -68,6 +69,11 @@ func (k *resource[T]) showDetail(s *Server, w http.ResponseWriter, r *request) e
 	if d.Timeline, err = k.timeline(s, r, u); err != nil {
 		return err
 	}
+	if k.detail != nil {
+		if err := k.detail(r, d, u, base); err != nil {
+			return err
+		}
+	}
 	person := h.Person.String()
 	if person != "" {
 		person = person[:8]
@@ -96,6 +102,18 @@ func (k *resource[T]) actions(r *request, d *page.Detail, v *guard.View[T], base
 		}
 		return err
 	}
+	if k.acts != nil {
+		d.Moves = append(d.Moves, k.acts(r, v, base)...)
+	}
+	if !k.governs {
+		ok, err := may(authz.Share)
+		if err != nil {
+			return err
+		}
+		if ok {
+			d.Secondary = append(d.Secondary, page.Action{Label: page.T("act.share"), Href: "/sharings/new?type=" + k.typ + "&record=" + h.ID.String()})
+		}
+	}
 	update, err := may(authz.Update)
 	if err != nil {
 		return err
@@ -112,7 +130,7 @@ func (k *resource[T]) actions(r *request, d *page.Detail, v *guard.View[T], base
 	}
 	remove, err := may(authz.Delete)
 	if remove {
-		d.Moves = append(d.Moves, page.Action{Label: page.T("act.delete"), Href: base + "/delete", Post: true, Tone: page.Danger})
+		d.Moves = append(d.Moves, page.Action{Label: page.T("act." + cmp.Or(k.ends, "delete")), Href: base + "/delete", Post: true, Tone: page.Danger})
 	}
 	return err
 }
@@ -149,7 +167,7 @@ func (k *resource[T]) parts(s *Server, r *request, d *page.Detail, v *guard.View
 func (k *resource[T]) why(d *page.Detail, v *guard.View[T]) {
 	typ := page.T("type." + k.typ)
 	for _, c := range v.Controls {
-		if strings.HasPrefix(c, "rbac.") && c != "access.granted" {
+		if strings.HasPrefix(c, "rbac.") || c == "share" || c == "delegation" || c == "emergency" {
 			d.Why = append(d.Why, page.Reason{Text: page.T("why."+c, typ), Control: c, Tone: page.Accent})
 		}
 	}
@@ -190,6 +208,8 @@ func (k *resource[T]) timeline(s *Server, r *request, u crm.UUID) ([]page.Entry,
 		switch {
 		case e.Event.Outcome == audit.Denied:
 			t.Title, t.Tone = page.T("action.denied"), page.Warning
+		case action == "approve" || action == "certify" || action == "share":
+			t.Title, t.Tone = page.T("timeline."+action), page.Accent
 		case action == "create" || action == "import":
 			t.Title, t.Tone = page.T("timeline.created"), page.Accent
 		case action == "update":

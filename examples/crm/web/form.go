@@ -87,7 +87,7 @@ func (k *resource[T]) form(s *Server, w http.ResponseWriter, r *request, status 
 			if in.kind == page.FieldHidden && in.name == "" || in.create && seen != nil {
 				continue
 			}
-			pf, ok := k.input(v, in, seen, writable)
+			pf, ok := k.input(s, r, v, in, seen, writable)
 			if !ok {
 				continue
 			}
@@ -117,7 +117,7 @@ func (k *resource[T]) form(s *Server, w http.ResponseWriter, r *request, status 
 }
 
 // input shows one field; ok is false for one that a form never has.
-func (k *resource[T]) input(v *T, in field, seen, writable map[string]authz.Access) (page.Field, bool) {
+func (k *resource[T]) input(s *Server, r *request, v *T, in field, seen, writable map[string]authz.Access) (page.Field, bool) {
 	if in.kind == noInput {
 		return page.Field{}, false
 	}
@@ -169,6 +169,9 @@ func (k *resource[T]) input(v *T, in field, seen, writable map[string]authz.Acce
 		default:
 			pf.Value = val.String()
 		}
+	}
+	if in.people {
+		pf.Options = s.people(r)
 	}
 	for _, o := range in.options {
 		label := page.Plain(o)

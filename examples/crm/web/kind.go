@@ -1,6 +1,7 @@
 package web
 
 import (
+	"context"
 	"net/http"
 	"reflect"
 	"slices"
@@ -27,6 +28,12 @@ type kind interface {
 	// titles names records that others refer to, as the caller may see them.
 	titles(r *request, ids []crm.UUID) (map[crm.UUID]page.Cell, error)
 	count(r *request, q guard.Query) (int64, error)
+	// rows counts what an export of a filter would take, and what the policy obliges to.
+	rows(r *request, c guard.Caller, filter string) (n int64, needs []authz.Obligation, columns []string, err error)
+	// write writes the export of a filter as CSV.
+	write(s *Server, r *request, c guard.Caller, filter string, to *csvWriter) error
+	// authorize decides on an action on one record; label names one.
+	authorize(ctx context.Context, c guard.Caller, a authz.Action, id crm.UUID) (crm.Header, error)
 }
 
 // field is one input of a form.
@@ -38,6 +45,7 @@ type field struct {
 	labels   string   // prefix of the labels: state, kind, priority, channel; "" shows the value
 	wide     bool
 	create   bool // only when the record is made
+	people   bool // a select of those who work here
 }
 
 // section is a card of fields.
@@ -64,6 +72,11 @@ type resource[T any] struct {
 	tabs        []string                            // types that belong to it
 	ofCustomer  bool                                // made from a customer's page only
 	refs        map[string]string                   // field -> type it refers to
+	store       func(r *request, v *T) error        // stores a new record, instead of Create alone
+	acts        func(r *request, v *guard.View[T], base string) []page.Action
+	detail      func(r *request, d *page.Detail, u crm.UUID, base string) error // adds to the page of a record
+	ends        string                                                          // what removal is called; "": moving to the recycle bin
+	governs     bool                                                            // a record about rights: it is not shared or exported
 	header      func(v *T) crm.Header
 	byName      map[string]encrypt.Field
 }
@@ -88,6 +101,10 @@ func (k *resource[T]) routes(s *Server, mux *http.ServeMux) {
 	s.handle(mux, "POST "+p+"/{id}/move", with(k.changeState))
 	s.handle(mux, "GET "+p+"/{id}/reveal/{field}", with(k.showReveal))
 	s.handle(mux, "POST "+p+"/{id}/reveal/{field}", with(k.reveal))
+	if !k.governs {
+		s.handle(mux, "GET "+p+"/export", with(k.showExport))
+		s.handle(mux, "POST "+p+"/export", with(k.requestExport))
+	}
 }
 
 // id reads the record's id from the path.
@@ -131,7 +148,7 @@ func (k *resource[T]) cell(v *guard.View[T], name string, refs map[crm.UUID]page
 		}
 		return c
 	case time.Time:
-		if name == "starts" || name == "ends" || name == "valid_until" || name == "joined" || name == "left" {
+		if k.typ != crm.TypeEmergency && (name == "starts" || name == "ends") || name == "due" || name == "valid_until" || name == "joined" || name == "left" {
 			return page.Cell{Kind: page.KindDate, Time: x}
 		}
 		return page.Cell{Kind: page.KindTime, Time: x}
@@ -142,8 +159,12 @@ func (k *resource[T]) cell(v *guard.View[T], name string, refs map[crm.UUID]page
 		return page.Cell{}
 	case []string:
 		c := page.Cell{Kind: page.KindList}
+		labels := "role."
+		if name == "actions" {
+			labels = "do."
+		}
 		for _, s := range x {
-			c.Items = append(c.Items, page.T("role."+s))
+			c.Items = append(c.Items, page.T(labels+s))
 		}
 		return c
 	case crm.ID[crm.Employee]:
@@ -184,8 +205,14 @@ func (k *resource[T]) cell(v *guard.View[T], name string, refs map[crm.UUID]page
 			return page.Cell{Kind: page.KindBadge, Key: "state." + k.typ + "." + s, Tone: tone(s)}
 		case "kind", "priority", "channel":
 			return page.Cell{Key: name + "." + s}
-		case "subject_type":
+		case "subject_type", "record_type":
 			return page.Cell{Key: "type." + s}
+		case "role":
+			return page.Cell{Key: "role." + s}
+		case "outcome":
+			return page.Cell{Key: "outcome." + s}
+		case "approvers":
+			return page.Cell{Text: names.list(s)}
 		}
 		return page.Cell{Text: s, Strong: name == k.title}
 	}
@@ -203,11 +230,11 @@ func asUUID(v reflect.Value) (crm.UUID, bool) {
 // tone colours states: what goes well, what waits, what is wrong.
 func tone(state string) page.Tone {
 	switch state {
-	case "contracting", "won", "accepted", "active", "approved", "resolved", "qualified", "converted":
+	case "contracting", "won", "accepted", "active", "approved", "resolved", "qualified", "converted", "reviewed", "open":
 		return page.Accent
-	case "at_risk", "dormant", "sent", "suspended", "expired":
+	case "at_risk", "dormant", "sent", "suspended", "expired", "requested":
 		return page.Warning
-	case "payment_overdue", "lost", "declined", "terminated", "junk":
+	case "payment_overdue", "lost", "declined", "terminated", "junk", "refused":
 		return page.Danger
 	}
 	return page.Neutral
@@ -273,6 +300,9 @@ func (k *resource[T]) titles(r *request, ids []crm.UUID) (map[crm.UUID]page.Cell
 
 // titleCell names a record.
 func (k *resource[T]) titleCell(v *guard.View[T]) page.Cell {
+	if k.title == "" {
+		return page.Cell{Key: "type." + k.typ, Strong: true}
+	}
 	c := k.cell(v, k.title, nil, &directory{})
 	c.Strong, c.Kind = true, page.KindText
 	return c

@@ -199,7 +199,7 @@ func (s *Server) allKinds() []kind {
 	}
 	lifecycle(employees, crm.EmployeeLifecycle(), func(v *crm.Employee) crm.EmployeeState { return v.State }, (*crm.Employee).Move)
 
-	return []kind{customers, contacts, leads, followUps, quotes, contracts, tickets, employees}
+	return append([]kind{customers, contacts, leads, followUps, quotes, contracts, tickets, employees}, s.governKinds()...)
 }
 
 // setCustomer takes the customer that a new record is for from the address or the form.
@@ -444,6 +444,7 @@ func (s *Server) nav(r *request) []page.NavGroup {
 		group := map[string]string{
 			"customer": "work", "lead": "work", "contact": "work", "follow_up": "work",
 			"quote": "deals", "contract": "deals", "ticket": "service", "employee": "data",
+			"emergency": "trust", "delegation": "trust", "sharing": "trust", "export": "trust", "certification": "trust", "campaign": "trust",
 		}[k.name()]
 		groups[group] = append(groups[group], visible(k)...)
 	}

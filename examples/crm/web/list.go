@@ -14,16 +14,32 @@ import (
 
 // query reads a list's filters, order and place from the address.
 func (k *resource[T]) query(r *request) guard.Query {
-	q := guard.Query{After: r.FormValue("after"), Sort: k.sort, Desc: true, Limit: 25}
-	switch r.FormValue("show") {
+	q := k.filtered(r, r.FormValue)
+	q.After, q.Limit = r.FormValue("after"), 25
+	return q
+}
+
+// filtered is the query of a filter, whose parameters get knows.
+func (k *resource[T]) filtered(r *request, get func(string) string) guard.Query {
+	q := guard.Query{Sort: k.sort, Desc: true}
+	switch get("show") {
 	case "mine":
 		q.Clauses = append(q.Clauses, crm.Clause{Column: "owner", Op: crm.Equal, Values: []crm.Value{crm.StringValue(r.self.ID.String())}})
 	case "overdue":
 		q.Clauses = append(q.Clauses, crm.Clause{Column: "last_follow_up", Op: crm.Less, Values: []crm.Value{crm.TimeValue(time.Now().AddDate(0, 0, -30))}})
+	case "review":
+		if k.typ == crm.TypeEmergency {
+			q.Clauses = append(q.Clauses, crm.Clause{Column: "state", Op: crm.Equal, Values: []crm.Value{crm.StringValue(string(crm.EmergencyActive))}},
+				crm.Clause{Column: "ends", Op: crm.LessOrEqual, Values: []crm.Value{crm.TimeValue(time.Now())}})
+		}
+	case "waiting":
+		if k.typ == crm.TypeEmergency || k.typ == crm.TypeExport {
+			q.Clauses = append(q.Clauses, crm.Clause{Column: "state", Op: crm.Equal, Values: []crm.Value{crm.StringValue("requested")}})
+		}
 	case "bin":
 		q.Bin = true
 	}
-	if customer, err := crm.ParseUUID(r.FormValue("customer")); err == nil {
+	if customer, err := crm.ParseUUID(get("customer")); err == nil {
 		if _, ok := k.byName["customer"]; ok {
 			q.Clauses = append(q.Clauses, crm.Clause{Column: "customer", Op: crm.Equal, Values: []crm.Value{crm.StringValue(customer.String())}})
 		}
@@ -66,7 +82,22 @@ func (k *resource[T]) showList(s *Server, w http.ResponseWriter, r *request) err
 	if k.typ == crm.TypeCustomer {
 		l.Chips = append(l.Chips, page.Chip{Label: page.T("list.overdue"), Href: base + "?show=overdue", Active: show == "overdue"})
 	}
-	l.Chips = append(l.Chips, page.Chip{Label: page.T("list.bin"), Href: base + "?show=bin", Active: show == "bin"})
+	if k.typ == crm.TypeEmergency || k.typ == crm.TypeExport {
+		l.Chips = append(l.Chips, page.Chip{Label: page.T("list.waiting"), Href: base + "?show=waiting", Active: show == "waiting"})
+	}
+	if k.typ == crm.TypeEmergency {
+		l.Chips = append(l.Chips, page.Chip{Label: page.T("list.review"), Href: base + "?show=review", Active: show == "review"})
+	}
+	if !k.governs {
+		l.Chips = append(l.Chips, page.Chip{Label: page.T("list.bin"), Href: base + "?show=bin", Active: show == "bin"})
+		if ok, _, err := k.records.May(r.Context(), r.caller(), authz.Export, nil); err == nil && ok && !q.Bin {
+			href := base + "/export"
+			if filter := k.filterText(r.FormValue); filter != "" {
+				href += "?" + filter
+			}
+			l.Secondary = append(l.Secondary, page.Action{Label: page.T("act.export"), Href: href})
+		}
+	}
 	if ok, _, err := k.records.May(r.Context(), r.caller(), authz.Create, nil); err == nil && ok && !k.ofCustomer {
 		l.Primary = &page.Action{Label: page.T("act.new." + k.typ), Href: base + "/new"}
 		l.Empty.Action = l.Primary

@@ -16,6 +16,7 @@ import (
 
 	"github.com/crmguard/crmguard/audit"
 	"github.com/crmguard/crmguard/authz"
+	"github.com/crmguard/crmguard/authz/review"
 	"github.com/crmguard/crmguard/crm"
 	"github.com/crmguard/crmguard/crm/guard"
 	"github.com/crmguard/crmguard/encrypt"
@@ -74,6 +75,7 @@ func New(ctx context.Context, a *app.App) (*Server, error) {
 	s.handle(mux, "GET /log/{index}", s.logEvent)
 	s.handle(mux, "GET /backups", s.backups)
 	s.handle(mux, "POST /backups", s.runBackup)
+	s.governance(mux)
 	for _, k := range s.kinds {
 		k.routes(s, mux)
 	}
@@ -131,18 +133,22 @@ type request struct {
 	*http.Request
 	session session
 	self    *crm.Employee
+	subject authz.Subject
+	under   string // the break-glass access that is open for them
 	lang    string
 }
 
 // caller is who asks, for the guard.
 func (r *request) caller() guard.Caller {
-	return guard.Caller{
-		Subject: authz.Subject{
-			ID: r.self.ID.String(), Tenant: app.Tenant, Roles: r.self.Roles, Team: r.self.Team,
-			Session: r.session.id, Active: r.self.Active(),
-		},
-		Environment: authz.Environment{Time: time.Now(), Addr: addr(r.Request), Purpose: "crm"},
+	c := guard.Caller{
+		Subject: r.subject, Environment: authz.Environment{Time: time.Now(), Addr: addr(r.Request), Purpose: "crm"},
 	}
+	c.Subject.Session = r.session.id
+	if r.under != "" {
+		// The reason lies in the record of the access, which somebody else has to review before the next one.
+		c.Reason, c.Under, c.Met = "emergency "+r.under, r.under, []authz.Obligation{authz.NeedReview}
+	}
+	return c
 }
 
 func addr(r *http.Request) netip.Addr {
@@ -153,24 +159,43 @@ func addr(r *http.Request) netip.Addr {
 	return ap.Addr().Unmap()
 }
 
-// signedIn returns the request of a session whose employee may still act.
-func (s *Server) signedIn(r *http.Request) (req *request, ended bool) {
+// signedIn returns the request of a session whose employee may still act, with their rights of this moment.
+func (s *Server) signedIn(r *http.Request) (req *request, ended bool, err error) {
 	in, ok, ended := s.sessions.find(r, s.app.Config.Plain)
 	if !ok {
-		return nil, ended
+		return nil, ended, nil
 	}
-	self := s.names.get(in.employee)
-	if self == nil || !self.Active() {
+	subject, err := s.app.Subject(r.Context(), in.employee)
+	if errors.Is(err, app.ErrSignIn) {
 		s.sessions.endOf(in.employee)
-		return nil, true
+		return nil, true, nil
 	}
-	return &request{Request: r, session: in, self: self, lang: lang(r)}, false
+	var self *crm.Employee
+	if err == nil {
+		self, err = s.app.Employee(r.Context(), in.employee)
+	}
+	if err != nil || self == nil {
+		return nil, false, err // nobody, until their rights can be read
+	}
+	req = &request{Request: r, session: in, self: self, subject: subject, lang: lang(r)}
+	if len(subject.Emergencies) > 0 {
+		id, err := s.app.Emergency(r.Context(), in.employee)
+		if err != nil {
+			return nil, false, err
+		}
+		req.under = id.String()
+	}
+	return req, false, nil
 }
 
 // handle registers a page for who is signed in. Everybody else is sent to sign in and comes back.
 func (s *Server) handle(mux *http.ServeMux, pattern string, h func(http.ResponseWriter, *request) error) {
 	mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
-		req, ended := s.signedIn(r)
+		req, ended, err := s.signedIn(r)
+		if err != nil {
+			s.fail(w, r, err)
+			return
+		}
 		if req == nil {
 			to := "/sign-in"
 			if r.Method == http.MethodGet && r.URL.Path != "/" {
@@ -239,7 +264,7 @@ func (s *Server) show(w http.ResponseWriter, r *request, status int, title page.
 		Lang: r.lang, Title: title, Path: r.URL.Path, DevKey: s.app.Config.LocalKEK(), Plain: s.app.Config.Plain,
 		User: &page.User{Name: r.self.Name.Expose(), Href: "/password"},
 	}
-	for _, role := range r.self.Roles {
+	for _, role := range r.subject.Roles {
 		f.User.Roles = append(f.User.Roles, page.T("role."+role))
 	}
 	f.Flash = s.flash(w, r)
@@ -293,7 +318,7 @@ func (s *Server) flash(w http.ResponseWriter, r *request) *page.Flash {
 	}
 	http.SetCookie(w, &http.Cookie{Name: "crm-flash", Path: "/", MaxAge: -1, HttpOnly: true, SameSite: http.SameSiteLaxMode, Secure: !s.app.Config.Plain})
 	switch c.Value {
-	case "created", "saved", "deleted", "restored":
+	case "created", "saved", "deleted", "restored", "shared", "approved", "refused", "reviewed", "closed":
 		return &page.Flash{Text: page.T("flash." + c.Value), Tone: page.Accent}
 	case "backup":
 		return &page.Flash{Text: page.T("backup.done"), Tone: page.Accent}
@@ -310,8 +335,12 @@ func statusOf(err error) int {
 	switch {
 	case errors.Is(err, crm.ErrNotFound):
 		return http.StatusNotFound
-	case errors.As(err, &denied):
+	case errors.As(err, &denied), errors.Is(err, review.ErrSelf), errors.Is(err, review.ErrReviewer):
 		return http.StatusForbidden
+	case errors.Is(err, app.ErrLastAdmin), errors.Is(err, review.ErrOpen), errors.Is(err, review.ErrClosed), errors.Is(err, review.ErrRevoked):
+		return http.StatusConflict
+	case errors.Is(err, review.ErrOutcome), errors.Is(err, review.ErrNoItem):
+		return http.StatusBadRequest
 	case errors.Is(err, crm.ErrConflict):
 		return http.StatusConflict
 	case errors.As(err, &invalid), errors.As(err, &transition), errors.Is(err, crm.ErrDuplicate):
@@ -351,6 +380,12 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 		f := invalid.Fields[0]
 		p.What = page.T("format.pair", page.T("field."+invalid.Type+"."+f.Field), page.T("rule."+f.Rule))
 	}
+	switch {
+	case errors.Is(err, app.ErrLastAdmin):
+		p.What = page.T("error.last_admin")
+	case errors.Is(err, review.ErrOpen):
+		p.What = page.T("error.review_open")
+	}
 	if status == http.StatusInternalServerError {
 		p.Ref = newID()
 		// Errors of this program name types, ids and rules, never values.
@@ -364,7 +399,7 @@ func (s *Server) problem(w http.ResponseWriter, r *http.Request, status int, p *
 	p.Actions = []page.Action{{Label: page.T("act.home"), Href: "/"}}
 	title := page.T(fmt.Sprintf("error.%d.title", status))
 	var err error
-	if req, _ := s.signedIn(r); req != nil {
+	if req, _, _ := s.signedIn(r); req != nil {
 		err = s.show(w, req, status, title, p)
 	} else {
 		err = s.write(w, status, page.Frame{Lang: lang(r), Title: title, Path: r.URL.Path, Plain: s.app.Config.Plain}, p)
@@ -447,7 +482,7 @@ func (s *Server) signIn(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) signOut(w http.ResponseWriter, r *http.Request) {
-	if req, _ := s.signedIn(r); req != nil {
+	if req, _, _ := s.signedIn(r); req != nil {
 		_, err := s.app.Guard.Record(r.Context(), audit.Event{
 			Action: "session.sign_out", Activity: audit.Logoff, Outcome: audit.Allowed, Tenant: app.Tenant,
 			Actor: req.self.ID.String(), Session: req.session.id,

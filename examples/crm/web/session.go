@@ -25,6 +25,7 @@ type session struct {
 	login    string
 	oneTime  bool // the password must be changed before anything else
 	created  time.Time
+	proved   time.Time // when the password was entered last
 	seen     time.Time
 }
 
@@ -59,7 +60,7 @@ func (s *sessions) start(w http.ResponseWriter, plain bool, in session) {
 	var secret [32]byte
 	_, _ = rand.Read(secret[:]) // never fails
 	now := s.now()
-	in.created, in.seen = now, now
+	in.created, in.seen, in.proved = now, now, now
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for k, o := range s.all {
@@ -110,6 +111,19 @@ func (s *sessions) find(r *http.Request, plain bool) (in session, ok, ended bool
 	}
 	o.seen = now
 	return *o, true, false
+}
+
+// fresh is how long a password that was entered counts for what asks for it again.
+const fresh = 5 * time.Minute
+
+// prove notes that the password of the session of a request was entered again.
+func (s *sessions) prove(r *http.Request, plain bool) {
+	k, ok := key(r, plain)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if o := s.all[k]; ok && o != nil {
+		o.proved = s.now()
+	}
 }
 
 // end ends the session of a request.
