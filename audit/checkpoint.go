@@ -4,9 +4,9 @@ import (
 	"bytes"
 	"context"
 	"encoding/base64"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"strconv"
 	"strings"
 	"time"
@@ -19,11 +19,43 @@ const maxNote = 1 << 20
 
 var errCheckpoint = errors.New("audit: bytes are not a checkpoint")
 
+// appendHead appends the signed part of the note up to the time.
+func (c *Checkpoint) appendHead(b []byte) []byte {
+	b = append(append(b, c.Origin...), '\n')
+	b = append(strconv.AppendUint(b, c.Size, 10), '\n')
+	b = append(base64.StdEncoding.AppendEncode(b, c.Root[:]), "\nid "...)
+	b = append(hex.AppendEncode(b, c.ID[:]), "\nchain "...)
+	b = base64.StdEncoding.AppendEncode(b, c.Chain[:])
+	return append(b, "\ntime "...)
+}
+
 // text is the signed part of the note.
 func (c *Checkpoint) text() string {
-	return fmt.Sprintf("%s\n%d\n%s\nid %x\nchain %s\ntime %d\n",
-		c.Origin, c.Size, base64.StdEncoding.EncodeToString(c.Root[:]), c.ID,
-		base64.StdEncoding.EncodeToString(c.Chain[:]), c.Time.UnixMilli())
+	return string(append(strconv.AppendInt(c.appendHead(nil), c.Time.UnixMilli(), 10), '\n'))
+}
+
+// timeAfter reads the time of a note that begins with head and has no line
+// after the time; ok is false for any other, which need not be wrong.
+func timeAfter(msg, head []byte) (ms int64, ok bool) {
+	rest, ok := bytes.CutPrefix(msg, head)
+	if !ok || len(msg) > maxNote {
+		return 0, false
+	}
+	n := 0
+	for ; n < len(rest) && n < 18 && '0' <= rest[n] && rest[n] <= '9'; n++ {
+		ms = 10*ms + int64(rest[n]-'0')
+	}
+	return ms, n > 0 && (rest[0] != '0' || n == 1) && bytes.HasPrefix(rest[n:], []byte("\n\n"))
+}
+
+// cosigned reports whether head is msg, with or without further signatures
+// behind it.
+func cosigned(head, msg []byte) bool {
+	more, ok := bytes.CutPrefix(head, msg)
+	for line := range bytes.Lines(more) {
+		ok = ok && bytes.HasPrefix(line, []byte("— ")) && bytes.HasSuffix(line, []byte("\n"))
+	}
+	return ok
 }
 
 // parseCheckpoint reads a checkpoint without checking its signatures. Lines
@@ -78,6 +110,7 @@ func parseCheckpoint(msg []byte) (Checkpoint, error) {
 type keyring struct {
 	origin string
 	list   []note.Verifier
+	hashes []uint32 // their key hashes
 }
 
 func newKeyring(keys []string) (*keyring, error) {
@@ -94,6 +127,7 @@ func newKeyring(keys []string) (*keyring, error) {
 			return nil, errors.New("audit: verifier keys of different origins")
 		}
 		k.list = append(k.list, v)
+		k.hashes = append(k.hashes, v.KeyHash())
 	}
 	if len(k.list) == 0 {
 		return nil, errors.New("audit: no verifier key")
@@ -104,21 +138,25 @@ func newKeyring(keys []string) (*keyring, error) {
 // signedBy reports whether msg has a signature line by a key of the ring,
 // without checking the signature.
 func (k *keyring) signedBy(msg []byte) bool {
-	for line := range bytes.Lines(msg[bytes.LastIndex(msg, []byte("\n\n"))+2:]) {
-		f := bytes.Fields(line)
-		if len(f) != 3 || string(f[1]) != k.origin {
+	rest := msg[bytes.LastIndex(msg, []byte("\n\n"))+2:]
+	for len(rest) > 0 {
+		line := rest
+		if n := bytes.IndexByte(rest, '\n'); n >= 0 {
+			line, rest = rest[:n], rest[n+1:]
+		} else {
+			rest = nil
+		}
+		line, ok := bytes.CutPrefix(line, []byte("— "))
+		if !ok || len(line) < len(k.origin)+9 || string(line[:len(k.origin)]) != k.origin || line[len(k.origin)] != ' ' {
 			continue
 		}
+		line = line[len(k.origin)+1:]
 		var sig [8]byte
-		if len(f[2]) < 8 {
+		if _, err := base64.StdEncoding.Decode(sig[:], line[:8]); err != nil {
 			continue
 		}
-		if _, err := base64.StdEncoding.Decode(sig[:], f[2][:8]); err != nil {
-			continue
-		}
-		for _, v := range k.list {
-			h := v.KeyHash()
-			if sig[0] == byte(h>>24) && sig[1] == byte(h>>16) && sig[2] == byte(h>>8) && sig[3] == byte(h) {
+		for _, h := range k.hashes {
+			if h == binary.BigEndian.Uint32(sig[:]) {
 				return true
 			}
 		}

@@ -195,15 +195,17 @@ func parseUUID[T string | []byte](s T) (raw [16]byte, ok bool) {
 	return raw, true
 }
 
-func formatUUID(raw []byte) string {
-	var b [36]byte
-	hex.Encode(b[0:8], raw[0:4])
-	hex.Encode(b[9:13], raw[4:6])
-	hex.Encode(b[14:18], raw[6:8])
-	hex.Encode(b[19:23], raw[8:10])
-	hex.Encode(b[24:36], raw[10:16])
-	b[8], b[13], b[18], b[23] = '-', '-', '-', '-'
-	return string(b[:])
+func formatUUID(raw []byte) string { return string(appendUUID(nil, raw)) }
+
+func appendUUID(b, raw []byte) []byte {
+	for i, n := range [...]int{4, 6, 8, 10, 16} {
+		from := [...]int{0, 4, 6, 8, 10}[i]
+		if i > 0 {
+			b = append(b, '-')
+		}
+		b = hex.AppendEncode(b, raw[from:n])
+	}
+	return b
 }
 
 var errEvent = errors.New("audit: bytes are not a canonical event")

@@ -17,6 +17,7 @@ const (
 	frameHead       = 9 // length 4, CRC 4, kind 1
 	kindEvent       = 1
 	kindCheckpoint  = 2
+	kindPruned      = 3
 	maxFrame        = 2 << 20
 	offChain        = frameHead
 	offEventLen     = offChain + sha256.Size
@@ -37,6 +38,8 @@ type frame struct {
 	event    []byte    // canonical bytes
 	openings []byte    // what follows them
 	note     []byte    // of a checkpoint
+	id       []byte    // of the log, of pruned events
+	leaves   []byte    // leaf hashes of pruned events
 }
 
 // nextFrame splits the first frame off b.
@@ -68,6 +71,12 @@ func nextFrame(b []byte) (f frame, rest []byte, err error) {
 		f.event, f.openings = body[:size:size], body[size:]
 	case kindCheckpoint:
 		f.note = body[1:]
+	case kindPruned:
+		body = body[1:]
+		if len(body) < 16+sha256.Size || (len(body)-16)%sha256.Size != 0 {
+			return f, nil, errFrame
+		}
+		f.id, f.leaves = body[:16:16], body[16:]
 	default:
 		return f, nil, fmt.Errorf("%w: frame kind %d", driver.ErrFormat, f.kind)
 	}
@@ -117,34 +126,25 @@ func chainNext(prev, leaf tlog.Hash) tlog.Hash {
 	return sha256.Sum256(b[:])
 }
 
-// edge is the right edge of the tree: for each level the last complete
-// subtree. That is all it takes to add a leaf and to compute the root.
-type edge struct {
-	size   int64
-	level  [64]tlog.Hash
-	answer [64]tlog.Hash
+// leafHash is the RFC 6962 leaf hash of an event. It works in the space of
+// scratch, which it returns grown.
+func leafHash(scratch, event []byte) (tlog.Hash, []byte) {
+	scratch = append(append(scratch[:0], 0), event...)
+	return sha256.Sum256(scratch), scratch
 }
 
-// ReadHashes implements tlog.HashReader for the hashes of the edge.
-func (t *edge) ReadHashes(indexes []int64) ([]tlog.Hash, error) {
-	for i, x := range indexes {
-		l, n := tlog.SplitStoredHashIndex(x)
-		if n != t.size>>l-1 {
-			return nil, errors.New("audit: hash is not on the edge of the tree")
-		}
-		t.answer[i] = t.level[l]
+// prunedLeaves is how many leaf hashes one frame of pruned events holds.
+const prunedLeaves = 4096
+
+// appendPruned appends frames with the leaf hashes of pruned events.
+func appendPruned(b []byte, id [16]byte, leaves []byte) []byte {
+	for len(leaves) > 0 {
+		n := min(len(leaves), prunedLeaves*sha256.Size)
+		at := len(b)
+		b = append(b, 0, 0, 0, 0, 0, 0, 0, 0, kindPruned)
+		b = append(append(b, id[:]...), leaves[:n]...)
+		sealFrame(b[at:])
+		leaves = leaves[n:]
 	}
-	return t.answer[:len(indexes)], nil
+	return b
 }
-
-func (t *edge) add(leaf tlog.Hash) error {
-	hs, err := tlog.StoredHashesForRecordHash(t.size, leaf, t)
-	if err != nil {
-		return err
-	}
-	copy(t.level[:], hs)
-	t.size++
-	return nil
-}
-
-func (t *edge) root() (tlog.Hash, error) { return tlog.TreeHash(t.size, t) }

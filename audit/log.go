@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -90,17 +91,28 @@ type Log struct {
 		done chan struct{}
 	}
 
-	mu   sync.RWMutex // guards the durable state and index
-	last Checkpoint
+	hashes *hashes
+
+	mu     sync.RWMutex // guards the durable state and index
+	last   Checkpoint
+	pruned uint64
 
 	// Of the committer alone.
-	chain tlog.Hash
-	tree  *edge
-	spare *edge
-	batch []byte
+	chain   tlog.Hash
+	tree    *edge
+	spare   *edge
+	batch   []byte
+	whole   []wholeTile
+	scratch []byte
 
 	close     sync.Once
 	closedErr error
+}
+
+// wholeTile says what the event that ended a tile of the tree completed.
+type wholeTile struct {
+	index uint64
+	upper []tlog.Hash
 }
 
 // request is what one call wants appended. The committer takes it and answers
@@ -129,7 +141,7 @@ type item struct {
 // unfinished at the end, and nobody was told is durable, is taken out; that is
 // logged as the event "audit.recovered".
 func Open(ctx context.Context, store driver.Store, signer Signer, opts *Options) (*Log, error) {
-	l := &Log{store: store, signer: signer, index: newIndex(), tree: new(edge), spare: new(edge)}
+	l := &Log{store: store, signer: signer, index: newIndex(), hashes: newHashes(store), tree: new(edge), spare: new(edge)}
 	if opts != nil {
 		l.opts = *opts
 	}
@@ -179,16 +191,13 @@ func (l *Log) load(ctx context.Context, keys *keyring, pins []Checkpoint) (fresh
 	if err != nil {
 		return false, err
 	}
-	s := &scan{keys: keys, pins: pins}
+	s := &scan{keys: keys, pins: pins, hashes: l.hashes}
+	var space []uint64
 	s.onEvent = func(n uint64, f *frame, _ tlog.Hash) (*fault, error) {
-		_, _, e, err := parseEvent(f.event)
-		if errors.Is(err, driver.ErrFormat) {
-			return nil, err
-		}
-		if err != nil {
+		var ok bool
+		if space, ok = l.index.addRaw(n, f.event, space); !ok {
 			return faultAt(Altered, n, "the event is malformed"), nil
 		}
-		l.index.add(n, e.Time.UnixNano(), l.index.keysOf(&e))
 		return nil, nil
 	}
 	flt := s.setHead(head)
@@ -223,10 +232,16 @@ func (l *Log) load(ctx context.Context, keys *keyring, pins []Checkpoint) (fresh
 		}
 		return false, fmt.Errorf("%w: %v: %s", cause, flt.state, flt.reason)
 	}
-	l.id, l.chain, l.last = s.id, s.chain, s.last
+	l.id, l.chain, l.last, l.pruned = s.id, s.chain, s.last, s.pruned
 	*l.tree = s.tree
 	return false, nil
 }
+
+// The actor and actions of events about the log itself.
+const (
+	logActor     = "audit"
+	actionPruned = "audit.pruned"
+)
 
 // announce logs what happened to the log itself.
 func (l *Log) announce(ctx context.Context, keys *keyring, fresh bool) error {
@@ -241,7 +256,7 @@ func (l *Log) announce(ctx context.Context, keys *keyring, fresh bool) error {
 			Note:    "an unfinished write at the end was taken out; Count is its bytes"})
 	}
 	if !fresh {
-		current := &keyring{origin: keys.origin, list: keys.list[:1]}
+		current := &keyring{origin: keys.origin, list: keys.list[:1], hashes: keys.hashes[:1]}
 		if !current.signedBy(l.last.Note) {
 			list = append(list, Event{Action: "audit.key", Activity: Configure,
 				Note: fmt.Sprintf("checkpoints are signed by key %08x from here on", l.key.KeyHash())})
@@ -251,7 +266,7 @@ func (l *Log) announce(ctx context.Context, keys *keyring, fresh bool) error {
 		return nil
 	}
 	for i := range list {
-		list[i].Actor, list[i].Outcome = "audit", Allowed
+		list[i].Actor, list[i].Outcome = logActor, Allowed
 	}
 	_, err := l.AppendAll(ctx, list)
 	return err
@@ -416,17 +431,20 @@ func (l *Log) commit(list []*request) error {
 	n, chain, tree := first, l.chain, l.spare
 	*tree = *l.tree
 	batch := l.batch[:0]
+	whole := l.whole[:0]
+	var leaf tlog.Hash
 	for _, r := range list {
 		for i := range r.items {
 			it := &r.items[i]
 			event := it.frame[offEvent : offEvent+it.size]
 			binary.BigEndian.PutUint64(event[offIndex:], n)
-			leaf := tlog.RecordHash(event)
+			leaf, l.scratch = leafHash(l.scratch, event)
 			chain = chainNext(chain, leaf)
 			copy(it.frame[offChain:], chain[:])
 			sealFrame(it.frame)
-			if err := tree.add(leaf); err != nil {
-				return l.fail(err)
+			tree.add(leaf)
+			if upper := tree.upper(); upper != nil {
+				whole = append(whole, wholeTile{n, slices.Clone(upper)})
 			}
 			r.receipts[i] = Receipt{Index: n, Leaf: leaf, Chain: chain}
 			batch = append(batch, it.frame...)
@@ -458,14 +476,21 @@ func (l *Log) commit(list []*request) error {
 	if err != nil {
 		return l.fail(err)
 	}
-	l.chain, l.tree, l.spare = chain, tree, l.tree
+	l.chain, l.tree, l.spare, l.whole = chain, tree, l.tree, whole
 	l.mu.Lock()
 	l.last = c
+	l.hashes.mu.Lock()
 	for _, r := range list {
 		for i := range r.items {
 			l.index.add(r.receipts[i].Index, r.items[i].time, r.items[i].keys)
+			var upper []tlog.Hash
+			if len(whole) > 0 && whole[0].index == r.receipts[i].Index {
+				upper, whole = whole[0].upper, whole[1:]
+			}
+			l.hashes.add(r.receipts[i].Leaf, upper)
 		}
 	}
+	l.hashes.mu.Unlock()
 	l.mu.Unlock()
 	select {
 	case l.copy.wake <- struct{}{}:
@@ -526,6 +551,20 @@ func (l *Log) Checkpoint(ctx context.Context) (Checkpoint, error) {
 	l.mu.RUnlock()
 	c.Note = append([]byte(nil), c.Note...)
 	return c, nil
+}
+
+// Tree returns the tree of the log up to its newest checkpoint, for proofs.
+func (l *Log) Tree() *Tree {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return &Tree{l.hashes, l.last}
+}
+
+// Pruned returns how many events at the beginning were taken out by Prune.
+func (l *Log) Pruned() uint64 {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.pruned
 }
 
 // Size returns the number of durable events.

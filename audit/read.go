@@ -167,9 +167,17 @@ func (l *Log) Query(ctx context.Context, f Filter, before uint64, limit int) ([]
 			return out, nil
 		}
 	}
-	for before > 0 && len(out) < limit {
-		start := (before - 1) / blockEvents * blockEvents
+	for len(out) < limit {
 		l.mu.RLock()
+		stretch := l.index.first // all before it is pruned
+		if keyed && before > stretch {
+			stretch, before = l.index.before(key, before)
+		}
+		if before <= stretch {
+			l.mu.RUnlock()
+			break
+		}
+		start := max((before-1)/blockEvents*blockEvents, stretch)
 		may := l.index.mayHold(start, from, to)
 		l.mu.RUnlock()
 		if may {

@@ -3,10 +3,12 @@ package audit
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"golang.org/x/mod/sumdb/tlog"
 
@@ -29,6 +31,7 @@ type scan struct {
 	pins    []Checkpoint // signatures checked, in order of size
 	every   bool         // check the signature of each checkpoint
 	onEvent func(index uint64, f *frame, leaf tlog.Hash) (*fault, error)
+	hashes  *hashes // is fed when not nil
 
 	id     [16]byte
 	chain  tlog.Hash
@@ -40,12 +43,19 @@ type scan struct {
 	headAt uint64    // its size
 	headOK bool      // whether the log has this very checkpoint
 	torn   bool      // the log ends inside a batch
+	from   uint64    // events before it were checked by an earlier run
+	pruned uint64    // events at the start of which only the leaf hashes are there
+	logged uint64    // up to where a pruning is logged
 	buf    tlog.Hash // root of the batch at hand
+
+	scratch []byte // space for hashing
+	text    []byte // space for the text of a checkpoint
 }
 
 // run reads the whole log. The error is one of reading, not of the log.
 func (s *scan) run(ctx context.Context, store driver.Store) (*fault, error) {
-	for b, err := range store.Batches(ctx, 0) {
+	var flt *fault // what there is to say before the first batch
+	for b, err := range s.batches(ctx, store, &flt) {
 		switch {
 		case errors.Is(err, driver.ErrTorn):
 			s.torn = true
@@ -62,7 +72,7 @@ func (s *scan) run(ctx context.Context, store driver.Store) (*fault, error) {
 			return nil, err
 		}
 	}
-	return nil, nil
+	return flt, nil
 }
 
 func (s *scan) batch(b driver.Batch) (*fault, error) {
@@ -70,8 +80,14 @@ func (s *scan) batch(b driver.Batch) (*fault, error) {
 		return faultAt(Reordered, s.size, "the batch here begins with another event"), nil
 	}
 	data, index := b.Data, b.First
+	var f frame
 	for range b.Count {
-		f, rest, err := nextFrame(data)
+		var rest []byte
+		var err error
+		f, rest, err = nextFrame(data)
+		if err == nil && f.kind == kindPruned && index == b.First {
+			return s.prunedBatch(b)
+		}
 		if err == nil && f.kind != kindEvent {
 			err = errFrame
 		}
@@ -85,20 +101,23 @@ func (s *scan) batch(b driver.Batch) (*fault, error) {
 			copy(s.id[:], f.event[offID:])
 			s.chain = chainZero(s.id, s.keys.origin)
 		}
-		leaf := tlog.RecordHash(f.event)
+		var leaf tlog.Hash
+		leaf, s.scratch = leafHash(s.scratch, f.event)
 		chain := chainNext(s.chain, leaf)
-		if flt := s.place(index, &f, chain, rest); flt != nil {
-			return flt, nil
+		if f.chain != chain || binary.BigEndian.Uint64(f.event[offIndex:]) != index || !bytes.Equal(f.event[offID:offIndex], s.id[:]) {
+			return s.place(index, &f, chain, rest), nil
 		}
 		if f.event[0] != eventVersion {
 			return nil, fmt.Errorf("%w: version of event %d", driver.ErrFormat, index)
 		}
-		s.chain = chain
-		if flt := s.pinnedUpTo(index); flt != nil {
+		if flt := s.leaf(index, leaf, chain); flt != nil {
 			return flt, nil
 		}
-		if err := s.tree.add(leaf); err != nil {
-			return nil, err
+		if s.pruned > s.logged && f.event[offActivity] == byte(Delete) {
+			_, _, e, err := parseEvent(f.event)
+			if err == nil && e.Actor == logActor && e.Action == actionPruned && e.Count > 0 {
+				s.logged = max(s.logged, uint64(e.Count))
+			}
 		}
 		if s.onEvent != nil {
 			if flt, err := s.onEvent(index, &f, leaf); flt != nil || err != nil {
@@ -109,6 +128,59 @@ func (s *scan) batch(b driver.Batch) (*fault, error) {
 		index++
 	}
 	return s.checkpoint(b.First, index, data)
+}
+
+// leaf takes the leaf at index, which leads the chain to chain.
+func (s *scan) leaf(index uint64, leaf, chain tlog.Hash) *fault {
+	s.chain = chain
+	if flt := s.pinnedUpTo(index); flt != nil {
+		return flt
+	}
+	s.tree.add(leaf)
+	if s.hashes != nil {
+		s.hashes.add(leaf, s.tree.upper()) // nobody else has it yet
+	}
+	return nil
+}
+
+// prunedBatch takes a batch that has leaf hashes in the place of events.
+func (s *scan) prunedBatch(b driver.Batch) (*fault, error) {
+	if s.pruned != b.First || s.from > 0 {
+		return faultAt(Altered, b.First, "events are taken out in the middle of the log"), nil
+	}
+	data, index, end := b.Data, b.First, b.First+uint64(b.Count)
+	for index < end {
+		f, rest, err := nextFrame(data)
+		if err == nil && f.kind != kindPruned {
+			err = errFrame
+		}
+		if errors.Is(err, errFrame) || (err == nil && uint64(len(f.leaves)/sha256.Size) > end-index) {
+			return faultAt(Altered, index, "the hashes of pruned events are damaged"), nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		if index == 0 {
+			copy(s.id[:], f.id)
+			s.chain = chainZero(s.id, s.keys.origin)
+		}
+		if !bytes.Equal(f.id, s.id[:]) {
+			return faultAt(Foreign, index, "the hashes of pruned events are of another log"), nil
+		}
+		for p := f.leaves; len(p) > 0; p = p[sha256.Size:] {
+			leaf := tlog.Hash(p[:sha256.Size])
+			if flt := s.leaf(index, leaf, chainNext(s.chain, leaf)); flt != nil {
+				return flt, nil
+			}
+			index++
+		}
+		data = rest
+	}
+	if len(data) != 0 {
+		return faultAt(Altered, b.First, "the hashes of pruned events are damaged"), nil
+	}
+	s.size, s.pruned = end, end
+	return s.pinnedUpTo(end), nil
 }
 
 // place checks that the event belongs here.
@@ -146,15 +218,19 @@ func (s *scan) checkpoint(first, size uint64, data []byte) (*fault, error) {
 	if err != nil {
 		return nil, err
 	}
-	c, err := parseCheckpoint(f.note)
-	if err != nil {
+	if s.buf, err = s.tree.root(); err != nil {
+		return nil, err
+	}
+	c := Checkpoint{Origin: s.keys.origin, Size: size, Root: s.buf, Chain: s.chain, ID: s.id}
+	s.text = c.appendHead(s.text[:0])
+	if ms, ok := timeAfter(f.note, s.text); ok {
+		// All of it is as computed, and spelled as it must be.
+		c.Time, c.Note = time.UnixMilli(ms).UTC(), append(s.last.Note[:0], f.note...)
+	} else if c, err = parseCheckpoint(f.note); err != nil {
 		return faultAt(Altered, first, "the checkpoint of the batch is malformed"), nil
 	}
 	if c.Origin != s.keys.origin || c.ID != s.id {
 		return faultAt(Foreign, first, "the checkpoint of the batch is of another log"), nil
-	}
-	if s.buf, err = s.tree.root(); err != nil {
-		return nil, err
 	}
 	if c.Size != size || c.Root != s.buf || c.Chain != s.chain {
 		return faultAt(Altered, first, "the events of the batch do not match its checkpoint"), nil
@@ -166,7 +242,7 @@ func (s *scan) checkpoint(first, size uint64, data []byte) (*fault, error) {
 		return faultAt(Altered, first, "the signature of the checkpoint of the batch is wrong"), nil
 	}
 	if size == s.headAt {
-		s.headOK = bytes.Equal(f.note, s.head)
+		s.headOK = cosigned(s.head, f.note)
 	}
 	s.size, s.last = size, c
 	if flt := s.pinnedUpTo(size); flt != nil {
@@ -202,6 +278,10 @@ func (s *scan) finish() *fault {
 		return faultAt(Truncated, s.size, fmt.Sprintf("a given head has %d events", s.pins[len(s.pins)-1].Size))
 	case s.torn:
 		return faultAt(Truncated, s.size, "the log ends inside a batch")
+	case s.last.Size < s.size:
+		return faultAt(Truncated, s.size, "nothing follows the pruned events")
+	case s.pruned > s.logged:
+		return faultAt(Withheld, s.logged, "events were taken out without a pruning in the log")
 	case s.headAt > s.size:
 		return faultAt(Truncated, s.size, fmt.Sprintf("the checkpoint beside the log has %d events", s.headAt))
 	case s.head != nil && !s.headOK:

@@ -357,7 +357,7 @@ func TestForged(t *testing.T) {
 	if v := verify(t, thief, &audit.VerifyOptions{Pins: [][]byte{batchNote(t, whole[b4])}}); v.State != audit.Forked || v.At != -1 {
 		t.Fatal(v)
 	}
-	list := edit(b4, 4, func(f []byte) []byte { f[8] = 3; return f })
+	list := edit(b4, 4, func(f []byte) []byte { f[8] = 9; return f })
 	if v, err := audit.Verify(ctx, forged{memstore.New(), list}, keys(t), nil); !errors.Is(err, driver.ErrFormat) || v.OK() {
 		t.Fatal(v, err)
 	}

@@ -49,6 +49,9 @@ type VerifyOptions struct {
 	Clock          func() time.Time  // nil: time.Now
 	Progress       func(done uint64) // gets the number of events checked, each 65,536; nil: none
 	OnEvent        func(Entry)       // gets each event that is in order, before the verdict is known; nil: none
+	Start          []byte            // Verdict.Resume of an earlier run, kept where nobody else writes: events before it are not read, see Verdict.Unread; it counts as a pin, and earlier pins are not checked again; nil: all is read
+	Witnesses      []string          // keys of witnesses in the encoding of C2SP cosignatures; nil: none
+	Quorum         int               // how many of them must have signed one and the same head; 0: all
 }
 
 // Verdict is the result of a verification.
@@ -65,6 +68,11 @@ type Verdict struct {
 	Opened    uint64        // details opened and equal to their commitment
 	Erased    uint64        // details whose person is erased
 	Unchecked uint64        // details that nobody opened
+	Pruned    uint64        // events at the start that were taken out by a logged pruning; their hashes are there and checked
+	Unread    uint64        // events before VerifyOptions.Start: found good by an earlier run, not read by this one
+	Witnessed uint64        // size of the largest head that a quorum of witnesses has signed and the log contains
+	Resume    []byte        // for VerifyOptions.Start of the next run; nil unless the log is whole
+	Tree      *Tree         // for proofs from this store; nil unless the log is whole and all of it was read
 }
 
 // OK reports whether the log is proven whole: Pinned or Anchored.
@@ -86,6 +94,15 @@ func (v Verdict) String() string {
 	if v.Pinned > 0 {
 		s += fmt.Sprintf(", pinned at %d", v.Pinned)
 	}
+	if v.Witnessed > 0 {
+		s += fmt.Sprintf(", witnessed at %d", v.Witnessed)
+	}
+	if v.Pruned > 0 {
+		s += fmt.Sprintf(", the first %d pruned", v.Pruned)
+	}
+	if v.Unread > 0 {
+		s += fmt.Sprintf(", the first %d not read again", v.Unread)
+	}
 	return s + fmt.Sprintf("; details: %d opened, %d erased, %d unchecked", v.Opened, v.Erased, v.Unchecked)
 }
 
@@ -106,8 +123,12 @@ func (v Verdict) MarshalJSON() ([]byte, error) {
 		Opened    uint64     `json:"opened"`
 		Erased    uint64     `json:"erased"`
 		Unchecked uint64     `json:"unchecked"`
+		Pruned    uint64     `json:"pruned,omitempty"`
+		Unread    uint64     `json:"unread,omitempty"`
+		Witnessed uint64     `json:"witnessed,omitempty"`
 	}{State: v.State.String(), OK: v.OK(), Reason: v.Reason, Origin: v.Origin, Size: v.Size, Pinned: v.Pinned,
-		Root: v.Root, Age: v.Age.Seconds(), Opened: v.Opened, Erased: v.Erased, Unchecked: v.Unchecked}
+		Root: v.Root, Age: v.Age.Seconds(), Opened: v.Opened, Erased: v.Erased, Unchecked: v.Unchecked,
+		Pruned: v.Pruned, Unread: v.Unread, Witnessed: v.Witnessed}
 	if v.At >= 0 {
 		out.At = &v.At
 	}
@@ -142,12 +163,27 @@ func Verify(ctx context.Context, store driver.Store, keys []string, opts *Verify
 	if err != nil {
 		return bad, err
 	}
+	witnesses, err := parseWitnesses(o.Witnesses, o.Quorum)
+	if err != nil {
+		return bad, err
+	}
+	if o.Quorum == 0 {
+		o.Quorum = len(witnesses)
+	}
 	head, err := store.Head(ctx) // before the batches, for a writer may be at work
 	if err != nil {
 		return bad, err
 	}
 	v := Verdict{At: -1, Origin: ring.origin}
 	s := &scan{keys: ring, pins: pins, every: o.EverySignature}
+	if o.Start != nil {
+		if err := s.resume(o.Start); err != nil {
+			return bad, err
+		}
+		v.Unread = s.from
+	} else {
+		s.hashes = newHashes(store)
+	}
 	s.onEvent = func(index uint64, f *frame, _ tlog.Hash) (*fault, error) {
 		if o.Progress != nil && index&0xffff == 0xffff {
 			o.Progress(index + 1)
@@ -171,6 +207,7 @@ func Verify(ctx context.Context, store driver.Store, keys []string, opts *Verify
 	if flt == nil && s.size > 0 && !o.EverySignature && !ring.check(s.last.Note) {
 		// The last signature is wrong. Find the first that is.
 		again := &scan{keys: ring, every: true}
+		v.Unread = 0
 		if flt, err = again.run(ctx, store); err != nil {
 			return bad, err
 		}
@@ -185,7 +222,22 @@ func Verify(ctx context.Context, store driver.Store, keys []string, opts *Verify
 	if flt == nil {
 		flt = beside
 	}
-	v.Size, v.Pinned = s.size, s.met
+	v.Size, v.Pinned, v.Pruned = s.size, s.met, s.pruned
+	if flt == nil && len(witnesses) > 0 {
+		notes := [][]byte{o.Start, s.head}
+		if o.Start != nil {
+			notes[0] = startNote(o.Start)
+		}
+		for _, p := range pins {
+			notes = append(notes, p.Note)
+		}
+		for _, n := range notes {
+			c, err := parseCheckpoint(n)
+			if err == nil && c.Size > v.Witnessed && (c.Size >= s.from) && countWitnesses(witnesses, n) >= o.Quorum {
+				v.Witnessed = c.Size
+			}
+		}
+	}
 	if s.size > 0 {
 		v.Root, v.Signed = s.last.Root, s.last.Time
 		v.Age = o.Clock().Sub(v.Signed)
@@ -193,10 +245,18 @@ func Verify(ctx context.Context, store driver.Store, keys []string, opts *Verify
 	switch {
 	case flt != nil:
 		v.State, v.At, v.Reason = flt.state, flt.at, flt.reason
+	case s.met > 0 && v.Witnessed > 0:
+		v.State = Anchored
 	case s.met > 0:
 		v.State = Pinned
 	default:
 		v.State, v.Reason = Unanchored, "no head kept elsewhere was given"
+	}
+	if flt == nil {
+		v.Resume = s.checkedHead()
+		if s.hashes != nil {
+			v.Tree = &Tree{s.hashes, s.last}
+		}
 	}
 	return v, nil
 }
