@@ -2,6 +2,7 @@ package rego
 
 import (
 	"bytes"
+	"compress/gzip"
 	"context"
 	"encoding/json"
 	"errors"
@@ -61,6 +62,18 @@ func OpenBundle(r io.Reader, publicPEM []byte) (fs.FS, error) {
 		return nil, refuse("the bundle cannot be read")
 	}
 	if len(raw) > mostBytes {
+		return nil, refuse("larger than %d bytes", mostBytes)
+	}
+	// Everything is unpacked once to see how large it is, and that it ends where it should.
+	zip, err := gzip.NewReader(bytes.NewReader(raw))
+	if err != nil {
+		return nil, refuse("bundle: no gzip: %v", err)
+	}
+	n, err := io.Copy(io.Discard, io.LimitReader(zip, mostBytes+1))
+	switch {
+	case err != nil:
+		return nil, refuse("bundle: %v", err)
+	case n > mostBytes:
 		return nil, refuse("larger than %d bytes", mostBytes)
 	}
 	key := &bundle.KeyConfig{Key: string(publicPEM), Algorithm: bundleAlg}

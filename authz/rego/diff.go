@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"slices"
 	"sort"
 
 	"github.com/crmguard/crmguard/authz"
@@ -89,9 +90,11 @@ type Entry struct {
 
 // Record returns the entry of a decision that was made about r.
 func Record(r authz.Request, d authz.Decision) Entry {
-	return Entry{
-		Revision: d.Revision, Input: json.RawMessage(input(&r).String()), Answer: digestOf(d), Allowed: d.Allowed, Controls: d.Controls,
+	text, err := inputText(&r)
+	if err != nil {
+		panic("rego: a request has only words and numbers") // cannot fail
 	}
+	return Entry{Revision: d.Revision, Input: text, Answer: digestOf(d), Allowed: d.Allowed, Controls: d.Controls}
 }
 
 func digestOf(d authz.Decision) string {
@@ -126,7 +129,7 @@ func (e *Engine) Replay(ctx context.Context, entry Entry) error {
 	if err != nil {
 		return err
 	}
-	if digestOf(d) != entry.Answer || d.Allowed != entry.Allowed {
+	if digestOf(d) != entry.Answer || d.Allowed != entry.Allowed || !slices.Equal(d.Controls, entry.Controls) {
 		return ErrReplay
 	}
 	return nil

@@ -4,9 +4,13 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"io"
 	"math"
 	"net/netip"
+	"reflect"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
@@ -66,13 +70,31 @@ func list[T any](items []T, each func(*T) *ast.Term) *ast.Term {
 	return ast.ArrayTerm(out...)
 }
 
+// zones are the names of time zones that were met; there are some hundreds.
+var zones sync.Map
+
+// zone returns the name of a time zone, "" for one that there is not, of which policies could ask nothing.
+func zone(name string) string {
+	if name == "" {
+		return ""
+	}
+	if _, ok := zones.Load(name); ok {
+		return name
+	}
+	if _, err := time.LoadLocation(name); err != nil {
+		return ""
+	}
+	zones.Store(name, true)
+	return name
+}
+
 // input writes a request as the term that the schema describes. Only the time and the address may be missing.
 func input(r *authz.Request) ast.Value {
 	s, res := &r.Subject, &r.Resource
 	subject := object(
 		"id", s.ID, "tenant", s.Tenant, "team", s.Team, "session", s.Session, "active", s.Active,
 		"roles", wordTerms(s.Roles), "level", s.Level, "compartments", wordTerms(s.Compartments),
-		"zone", s.Zone, "region", s.Region, "device", s.Device,
+		"zone", zone(s.Zone), "region", s.Region, "device", s.Device,
 		"grants", list(s.Grants, func(g *authz.Grant) *ast.Term {
 			return object("role", g.Role, "until", nanos(g.Until))
 		}),
@@ -99,7 +121,8 @@ func environment(e *authz.Environment) ast.Value {
 	env := object("purpose", e.Purpose, "rows", e.Rows)
 	o := env.Value.(ast.Object)
 	if e.Addr.IsValid() {
-		o.Insert(ast.StringTerm("address"), ast.StringTerm(e.Addr.Unmap().String()))
+		// The zone of a link-local address names an interface of this machine; networks of policies have none.
+		o.Insert(ast.StringTerm("address"), ast.StringTerm(e.Addr.Unmap().WithZone("").String()))
 	}
 	if !e.Time.IsZero() {
 		o.Insert(ast.StringTerm("time"), number(nanos(e.Time)))
@@ -112,7 +135,17 @@ func question(action authz.Action, typ string, facts ast.Value) ast.Value {
 	return object("action", string(action), "resource", object("type", typ), "facts", ast.NewTerm(facts)).Value
 }
 
-// parseInput reads what input wrote.
+// inputText writes a request as JSON, keys in order. What is no UTF-8 becomes U+FFFD.
+func inputText(r *authz.Request) ([]byte, error) {
+	v, err := ast.JSON(input(r))
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(v)
+}
+
+// parseInput reads what inputText wrote, and nothing else: no missing or other names, nothing twice, nothing after it. White
+// space and the way in which characters are escaped do not matter.
 func parseInput(text []byte) (authz.Request, error) {
 	var in struct {
 		Subject struct {
@@ -155,10 +188,9 @@ func parseInput(text []byte) (authz.Request, error) {
 			Time    *int64
 		}
 	}
-	dec := json.NewDecoder(bytes.NewReader(text))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&in); err != nil {
-		return authz.Request{}, errors.New("it is no request")
+	bad := errors.New("it is no request")
+	if json.Unmarshal(text, &in) != nil {
+		return authz.Request{}, bad
 	}
 	r := authz.Request{Action: in.Action, Resource: authz.Resource(in.Resource)}
 	s := &in.Subject
@@ -185,7 +217,34 @@ func parseInput(text []byte) (authz.Request, error) {
 	if in.Environment.Time != nil {
 		r.Environment.Time = time.Unix(0, *in.Environment.Time)
 	}
+	again, err := inputText(&r)
+	if err != nil || !sameJSON(again, text) {
+		return authz.Request{}, bad
+	}
 	return r, nil
+}
+
+// sameJSON tells whether two texts hold the same value, to the letter of names and numbers.
+func sameJSON(a, b []byte) bool {
+	var x, y any
+	return decode(a, &x) == nil && decode(b, &y) == nil && reflect.DeepEqual(x, y)
+}
+
+// decode reads one JSON value and nothing after it, numbers as they are written. An object has no name twice.
+func decode(text []byte, into any) error {
+	dec := json.NewDecoder(bytes.NewReader(text))
+	if err := once(dec, 0); err != nil {
+		return err
+	}
+	dec = json.NewDecoder(bytes.NewReader(text))
+	dec.UseNumber()
+	if err := dec.Decode(into); err != nil {
+		return err
+	}
+	if _, err := dec.Token(); err != io.EOF {
+		return errors.New("there is more after the end")
+	}
+	return nil
 }
 
 func moment(ns int64) time.Time {
@@ -193,4 +252,43 @@ func moment(ns int64) time.Time {
 		return time.Time{}
 	}
 	return time.Unix(0, ns)
+}
+
+// once reads a value of which no object has a name twice.
+func once(dec *json.Decoder, depth int) error {
+	t, err := dec.Token()
+	switch {
+	case err != nil:
+		return err
+	case depth > 100:
+		return errors.New("too deep")
+	}
+	seen := map[string]bool{}
+	switch t {
+	case json.Delim('{'):
+		for dec.More() {
+			name, err := dec.Token()
+			if err != nil {
+				return err
+			}
+			word := name.(string)
+			if seen[word] {
+				return fmt.Errorf("%q stands twice in an object", word)
+			}
+			seen[word] = true
+			if err := once(dec, depth+1); err != nil {
+				return err
+			}
+		}
+	case json.Delim('['):
+		for dec.More() {
+			if err := once(dec, depth+1); err != nil {
+				return err
+			}
+		}
+	default:
+		return nil
+	}
+	_, err = dec.Token() // the end of the object or list
+	return err
 }

@@ -3,9 +3,11 @@ package rego
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -87,7 +89,59 @@ func readSettings(text []byte) (*settings, error) {
 	if err := dec.Decode(&file); err != nil {
 		return nil, refuse("data.json: %v", err)
 	}
+	// A decoder takes Actions for actions, policies do not, and they would take a missing list of obligations
+	// for none.
+	var is, want any
+	canonical, err := json.Marshal(&file)
+	if err != nil {
+		return nil, refuse("data.json: %v", err)
+	}
+	if err := decode(text, &is); err != nil {
+		return nil, refuse("data.json: %v", err)
+	}
+	if err := decode(canonical, &want); err != nil {
+		return nil, refuse("data.json: %v", err)
+	}
+	if err := exact("", is, want); err != nil {
+		return nil, err
+	}
 	return &file, file.Settings.check()
+}
+
+// exact says where what is written differs from what was read.
+func exact(where string, is, want any) error {
+	at := strings.TrimPrefix(where, ".settings.")
+	if is == nil {
+		return refuse("data.json: %s: null", at)
+	}
+	a, ok1 := is.(map[string]any)
+	b, ok2 := want.(map[string]any)
+	if !ok1 || !ok2 {
+		list, ok := is.([]any)
+		if !ok || len(list) == 0 && want == nil {
+			return nil // as read
+		}
+		for i, item := range list {
+			if err := exact(fmt.Sprintf("%s[%d]", where, i), item, want.([]any)[i]); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	for _, name := range keysOf(b) {
+		if _, ok := a[name]; !ok {
+			return refuse("data.json: %s.%s is missing", at, name)
+		}
+		if err := exact(where+"."+name, a[name], b[name]); err != nil {
+			return err
+		}
+	}
+	for _, name := range keysOf(a) {
+		if _, ok := b[name]; !ok {
+			return refuse("data.json: %s.%s is written otherwise than the settings have it", at, name)
+		}
+	}
+	return nil
 }
 
 func (s *settingsData) check() error {
@@ -155,6 +209,9 @@ func (s *settingsData) check() error {
 			return refuse("data.json: field_overrides: unknown role %q", r)
 		}
 		for t, fields := range types {
+			if !slices.Contains(s.types(), t) {
+				return refuse("data.json: field_overrides: %s: unknown type %q", r, t)
+			}
 			for f, byView := range fields {
 				for view, level := range byView {
 					if _, ok := s.Levels[level]; !ok || !views[view] {
@@ -219,6 +276,11 @@ func (s *settingsData) checkControls(role func(string) bool) error {
 			return refuse("data.json: context.network: %q is no network", network)
 		}
 	}
+	for _, day := range s.Context.Hours.Days {
+		if !slices.Contains(weekdays, day) {
+			return refuse("data.json: context.hours: unknown day %q", day)
+		}
+	}
 	from, err1 := time.Parse("15:04", s.Context.Hours.From)
 	to, err2 := time.Parse("15:04", s.Context.Hours.To)
 	if err1 != nil || err2 != nil || !from.Before(to) {
@@ -236,6 +298,8 @@ func (s *settingsData) checkControls(role func(string) bool) error {
 	}
 	return nil
 }
+
+var weekdays = []string{"Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"}
 
 func (s *settingsData) action(a string) bool { return slices.Contains(s.Actions, a) }
 
