@@ -28,7 +28,7 @@ func TestAuthorizer(t *testing.T) {
 }
 
 // with returns the shipped policy with some files replaced.
-func with(t *testing.T, files map[string]string) fs.FS {
+func with(t testing.TB, files map[string]string) fs.FS {
 	out := fstest.MapFS{}
 	require.NoError(t, fs.WalkDir(rego.Embedded(), ".", func(name string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {

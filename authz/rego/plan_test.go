@@ -84,6 +84,12 @@ func (d *drawer) request() authz.Request {
 	if d.IntN(3) > 0 {
 		r.Environment.Addr = pick(d, netip.MustParseAddr("10.1.2.3"), netip.MustParseAddr("203.0.113.9"), netip.MustParseAddr("::1"))
 	}
+	if d.IntN(2) == 0 { // as most are in life: somebody at work, with a record of their own or of their team
+		r.Subject.ID, r.Subject.Tenant, r.Subject.Active, r.Subject.Level = "e1", "t", true, 0
+		r.Resource.Tenant, r.Resource.Owner, r.Resource.Level, r.Resource.Compartments = "t", pick(d, "e1", "e2"), 0, nil
+		r.Subject.Team, r.Resource.Team = "/east/", pick(d, "/east/", "/east/1/", "/west/")
+		r.Resource.Type, r.Environment.Purpose = pick(d, d.types[:4]...), ""
+	}
 	for range d.IntN(3) {
 		r.Subject.Grants = append(r.Subject.Grants, authz.Grant{Role: pick(d, d.roles...), Until: when()})
 		r.Subject.Shares = append(r.Subject.Shares, authz.Sharing{Record: pick(d, "r1", "r2", ""), By: pick(d, ids...), Actions: actions(), Until: when()})
@@ -212,7 +218,7 @@ func agree(t *testing.T, stores map[string]store) {
 		}
 		lists++
 	}
-	fmt.Fprintf(os.Stderr, "plans, OPA and filters in %d databases agree: %d decisions (%d allowed), %d lists of %d records\n",
-		len(stores), decisions, allowed, lists, len(records))
-	require.Greater(t, allowed, decisions/50)
+	fmt.Fprintf(os.Stderr, "plans, OPA and filters in %d databases agree: %d decisions (%d allowed, %.0f %%), %d lists of %d records\n",
+		len(stores), decisions, allowed, 100*float64(allowed)/float64(decisions), lists, len(records))
+	require.Greater(t, allowed, decisions/20, "a good share of the requests is allowed")
 }
