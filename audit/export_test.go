@@ -31,3 +31,19 @@ func SplitOpenings(b []byte) ([][]byte, bool) { return splitOpenings(b) }
 func Commit(salt []byte, name string, person [16]byte, value []byte) [32]byte {
 	return commit(salt, name, person, value)
 }
+
+// TestIndex is the index alone.
+type TestIndex struct{ x *index }
+
+func NewTestIndex() TestIndex { return TestIndex{newIndex()} }
+
+func (x TestIndex) Add(n uint64, keys []uint64)             { x.x.add(n, int64(n), keys) }
+func (x TestIndex) Floor() uint64                           { return x.x.floor() }
+func (x TestIndex) Bytes() int                              { return x.x.bytes }
+func (x TestIndex) Before(key, n uint64) (from, end uint64) { return x.x.before(key, n) }
+
+func ParseReceipt(b []byte) error { _, err := parseReceipt(b); return err }
+
+func ParseStart(b []byte) (Checkpoint, error) { c, _, err := parseStart(b); return c, err }
+
+func AppendPruned(b []byte, id [16]byte, leaves []byte) []byte { return appendPruned(b, id, leaves) }

@@ -33,6 +33,8 @@ var (
 	ErrTampered = errors.New("audit: log does not verify")
 	// ErrInvalid says that an event cannot be logged as it is.
 	ErrInvalid = errors.New("audit: event is invalid")
+	// ErrHeld says that events must be kept: they are too young, or held.
+	ErrHeld = errors.New("audit: events must be kept")
 	// ErrErased is what a Sealer returns for a person whose key was destroyed.
 	ErrErased = errors.New("audit: person is erased")
 )
@@ -45,6 +47,8 @@ type Options struct {
 	Clock           func() time.Time                                       // nil: time.Now
 	CheckpointEvery time.Duration                                          // how often the newest checkpoint is copied out; 0: one second
 	OnCheckpoint    func(Checkpoint)                                       // gets each copy, beside the path of appends, one at a time; nil: none
+	Retention       time.Duration                                          // how long Prune keeps events at least; 0: 184 days, six months; less is refused
+	Hold            func(context.Context, Entry) error                     // asked by Prune for each event: an error says why it is under a legal hold; nil: none is
 	OnCommit        func(events, bytes int, took time.Duration, err error) // gets the figures of each write and sync, must not block; nil: none
 }
 
@@ -91,7 +95,8 @@ type Log struct {
 		done chan struct{}
 	}
 
-	hashes *hashes
+	hashes  *hashes
+	pruning sync.Mutex // held by Prune
 
 	mu     sync.RWMutex // guards the durable state and index
 	last   Checkpoint
@@ -151,6 +156,12 @@ func Open(ctx context.Context, store driver.Store, signer Signer, opts *Options)
 	if l.opts.CheckpointEvery <= 0 {
 		l.opts.CheckpointEvery = time.Second
 	}
+	if l.opts.Retention == 0 {
+		l.opts.Retention = minRetention
+	}
+	if l.opts.Retention < minRetention {
+		return nil, fmt.Errorf("%w: a retention of less than six months", ErrInvalid)
+	}
 	keys, err := newKeyring(append([]string{signer.VerifierKey()}, l.opts.OldKeys...))
 	if err != nil {
 		return nil, err
@@ -205,7 +216,7 @@ func (l *Log) load(ctx context.Context, keys *keyring, pins []Checkpoint) (fresh
 	if flt, err = s.run(ctx, l.store); err != nil {
 		return false, err
 	}
-	if flt == nil && s.size > 0 && !keys.check(s.last.Note) {
+	if flt == nil && s.last.Size > 0 && !keys.check(s.last.Note) {
 		flt = &fault{Altered, -1, "the signature of the last checkpoint is wrong"}
 	}
 	if flt == nil {

@@ -2,6 +2,7 @@ package audit
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"iter"
@@ -47,11 +48,17 @@ func (f *Filter) match(e *Event) bool {
 // errBatch says that a batch changed after the log was opened and checked.
 var errBatch = fmt.Errorf("%w: stored bytes have changed", ErrTampered)
 
-// entries yields the events of a batch from index from on and below size.
-func entries(b driver.Batch, from, size uint64, yield func(Entry, error) bool) bool {
+// entries yields the events of a batch from index from on and below size. It
+// passes over those below pruned that are no longer there.
+func entries(b driver.Batch, from, size, pruned uint64, yield func(Entry, error) bool) bool {
 	data := b.Data
 	for n := b.First; n < min(b.First+uint64(b.Count), size); n++ {
 		f, rest, err := nextFrame(data)
+		if err == nil && f.kind == kindPruned && n+uint64(len(f.leaves)/sha256.Size) <= pruned {
+			n += uint64(len(f.leaves)/sha256.Size) - 1
+			data = rest
+			continue
+		}
 		if err == nil && f.kind != kindEvent {
 			err = errFrame
 		}
@@ -85,10 +92,12 @@ func entries(b driver.Batch, from, size uint64, yield func(Entry, error) bool) b
 }
 
 // Events yields the events from index from on that are durable when the
-// iteration begins, in order. An error ends it.
+// iteration begins, in order; those that were pruned are passed over. An error
+// ends it.
 func (l *Log) Events(ctx context.Context, from uint64) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
-		size := l.Size()
+		size, pruned := l.Size(), l.Pruned()
+		from := max(from, pruned)
 		if from >= size {
 			return
 		}
@@ -101,7 +110,7 @@ func (l *Log) Events(ctx context.Context, from uint64) iter.Seq2[Entry, error] {
 				yield(Entry{}, err)
 				return
 			}
-			if !entries(b, from, size, yield) {
+			if !entries(b, from, size, max(pruned, l.Pruned()), yield) {
 				return
 			}
 			if next = b.First + uint64(b.Count); next >= size {
@@ -142,13 +151,17 @@ func (l *Log) Query(ctx context.Context, f Filter, before uint64, limit int) ([]
 		l.mu.RLock()
 		list, more = l.index.lookup(key, before, 4096)
 		floor := l.index.floor()
+		pruned := l.pruned
 		l.mu.RUnlock()
+		for len(list) > 0 && list[len(list)-1] < pruned {
+			list, more = list[:len(list)-1], false
+		}
 		got, err := l.fetch(ctx, f, list, limit-len(out))
 		if err != nil {
 			return nil, err
 		}
 		out = append(out, got...)
-		if more {
+		if more && len(list) > 0 {
 			before = list[len(list)-1]
 		} else {
 			before = min(before, floor)
@@ -169,9 +182,11 @@ func (l *Log) Query(ctx context.Context, f Filter, before uint64, limit int) ([]
 	}
 	for len(out) < limit {
 		l.mu.RLock()
-		stretch := l.index.first // all before it is pruned
+		stretch := max(l.index.first, l.pruned)
 		if keyed && before > stretch {
-			stretch, before = l.index.before(key, before)
+			var from uint64
+			from, before = l.index.before(key, before)
+			stretch = max(stretch, from)
 		}
 		if before <= stretch {
 			l.mu.RUnlock()
@@ -226,7 +241,7 @@ func (l *Log) fetch(ctx context.Context, f Filter, list []uint64, limit int) (ou
 			for n < len(list) && list[n] >= b.First {
 				n++
 			}
-			hits, err := pick(b, f, list[:n])
+			hits, err := pick(b, f, l.Pruned(), list[:n])
 			if err != nil {
 				return nil, err
 			}
@@ -246,12 +261,15 @@ func (l *Log) fetch(ctx context.Context, f Filter, list []uint64, limit int) (ou
 
 // pick returns those of the events in want, which falls and lies in b, that
 // match, oldest first.
-func pick(b driver.Batch, f Filter, want []uint64) (hits []Entry, err error) {
-	entries(b, want[len(want)-1], want[0]+1, func(e Entry, eerr error) bool {
+func pick(b driver.Batch, f Filter, pruned uint64, want []uint64) (hits []Entry, err error) {
+	entries(b, want[len(want)-1], want[0]+1, pruned, func(e Entry, eerr error) bool {
 		if err = eerr; err != nil {
 			return false
 		}
-		if e.Index == want[len(want)-1] {
+		for len(want) > 0 && want[len(want)-1] < e.Index { // pruned meanwhile
+			want = want[:len(want)-1]
+		}
+		if len(want) > 0 && e.Index == want[len(want)-1] {
 			want = want[:len(want)-1]
 			if f.match(&e.Event) {
 				hits = append(hits, e)

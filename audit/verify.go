@@ -88,7 +88,7 @@ func (v Verdict) String() string {
 		s += ": " + v.Reason
 	}
 	s += fmt.Sprintf("; %d events", v.Size)
-	if v.Size > 0 {
+	if !v.Signed.IsZero() {
 		s += fmt.Sprintf(", signed %s ago", v.Age.Round(time.Second))
 	}
 	if v.Pinned > 0 {
@@ -204,7 +204,7 @@ func Verify(ctx context.Context, store driver.Store, keys []string, opts *Verify
 	if err != nil {
 		return bad, err
 	}
-	if flt == nil && s.size > 0 && !o.EverySignature && !ring.check(s.last.Note) {
+	if flt == nil && s.last.Size > 0 && !o.EverySignature && !ring.check(s.last.Note) {
 		// The last signature is wrong. Find the first that is.
 		again := &scan{keys: ring, every: true}
 		v.Unread = 0
@@ -238,7 +238,7 @@ func Verify(ctx context.Context, store driver.Store, keys []string, opts *Verify
 			}
 		}
 	}
-	if s.size > 0 {
+	if s.last.Size > 0 {
 		v.Root, v.Signed = s.last.Root, s.last.Time
 		v.Age = o.Clock().Sub(v.Signed)
 	}

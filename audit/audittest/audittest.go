@@ -11,6 +11,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"iter"
 	"sync"
 	"testing"
 
@@ -303,6 +304,84 @@ func TestStore(t *testing.T, open func(testing.TB) (store driver.Store, again fu
 		close(stop)
 		if err := <-done; err != nil {
 			t.Fatal(err)
+		}
+	})
+	t.Run("prune", func(t *testing.T) {
+		s, again := open(t)
+		w := fill(t, s, 3, 1, 200, 5, 7, 4)
+		p, ok := w.(driver.Pruner)
+		if !ok {
+			t.Skip("the store cannot prune")
+		}
+		// What ends at 204 or before it is joined into one batch.
+		join := func(old iter.Seq2[driver.Batch, error]) iter.Seq2[driver.Batch, error] {
+			return func(yield func(driver.Batch, error) bool) {
+				var joined driver.Batch
+				for b, err := range old {
+					if err != nil {
+						yield(b, err)
+						return
+					}
+					if b.First+uint64(b.Count) <= 204 {
+						if joined.Count == 0 {
+							joined.First = b.First
+						}
+						joined.Count += b.Count
+						continue
+					}
+					if joined.Count > 0 {
+						joined.Data = data(joined.First, joined.Count)
+						if !yield(joined, nil) {
+							return
+						}
+						joined.Count = 0
+					}
+					if !yield(b, nil) {
+						return
+					}
+				}
+				if joined.Count > 0 {
+					joined.Data = data(joined.First, joined.Count)
+					yield(joined, nil)
+				}
+			}
+		}
+		if err := p.Prune(ctx, 0, 204, func(iter.Seq2[driver.Batch, error]) iter.Seq2[driver.Batch, error] {
+			return func(yield func(driver.Batch, error) bool) { yield(driver.Batch{}, errors.New("no")) }
+		}); err == nil {
+			t.Fatal("an error of replace is lost")
+		}
+		check(t, s, 0, 0, 3, 4, 204, 209, 216)
+		if err := p.Prune(ctx, 0, 204, func(iter.Seq2[driver.Batch, error]) iter.Seq2[driver.Batch, error] {
+			return func(yield func(driver.Batch, error) bool) { yield(driver.Batch{First: 0, Count: 1, Data: data(0, 1)}, nil) }
+		}); err == nil {
+			t.Fatal("events are lost")
+		}
+		check(t, s, 0, 0, 3, 4, 204, 209, 216)
+		if err := p.Prune(ctx, 0, 204, join); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Append(ctx, driver.Batch{First: 220, Count: 2, Data: data(220, 2)}); err != nil {
+			t.Fatal(err)
+		}
+		stores := []driver.Store{s}
+		if again != nil {
+			stores = append(stores, again())
+		}
+		for _, s := range stores {
+			kept := []uint64{204, 209, 216, 220}
+			check(t, s, 204, kept...)
+			check(t, s, 212, kept[1:]...)
+			next := uint64(0)
+			for b, err := range s.Batches(ctx, 0) { // how much is joined is up to the store
+				if err != nil || b.First != next || !bytes.Equal(b.Data, data(b.First, b.Count)) {
+					t.Fatal(b.First, next, err)
+				}
+				next = b.First + uint64(b.Count)
+			}
+			if next != 222 {
+				t.Fatal(next)
+			}
 		}
 	})
 	t.Run("context", func(t *testing.T) {

@@ -66,3 +66,15 @@ type Writer interface {
 	// Close gives up the place of the writer.
 	Close() error
 }
+
+// Pruner is a Writer that can put less in the place of old batches.
+type Pruner interface {
+	// Prune replaces the stored batches that hold events from index from to
+	// to-1, and such as lie with them, in stretches as the store keeps them and
+	// in order. It gives replace the batches of a stretch and stores what that
+	// yields in their place, the same events in batches of the same or other
+	// boundaries: all of a stretch or, when replace yields an error or a crash
+	// comes, nothing of it. Readers at work see the old or the new batches of a
+	// stretch. Appends may go on meanwhile; their batches are in no stretch.
+	Prune(ctx context.Context, from, to uint64, replace func(iter.Seq2[Batch, error]) iter.Seq2[Batch, error]) error
+}

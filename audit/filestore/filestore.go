@@ -181,6 +181,8 @@ func (s *Store) Batches(ctx context.Context, from uint64) iter.Seq2[driver.Batch
 			}
 			i := sort.Search(len(segs), func(i int) bool { return segs[i] > from })
 			at = position{segment: segs[max(i-1, 0)], off: 0}
+		} else if i := sort.Search(len(segs), func(i int) bool { return segs[i] > from }); i > 0 && segs[i-1] > at.segment {
+			at = position{segment: segs[i-1]} // nearer than what is known
 		}
 		for {
 			w := walk{s: s, from: from, stop: stop}
@@ -274,6 +276,13 @@ func (w *walk) segment(ctx context.Context, at position, yield func(driver.Batch
 	defer f.Close()
 	r := &window{f: f, limit: limit, off: w.at.off, buf: w.buf}
 	defer func() { w.buf = r.buf }()
+	if w.at.off > 0 && !w.here(f, limit) {
+		// The segment was written anew by a pruning. What was yielded of it
+		// is not yielded again.
+		w.from = max(w.from, w.at.first)
+		w.at = position{segment: at.segment}
+		r.off = 0
+	}
 	if w.at.off == 0 {
 		head, err := r.next(segmentHead)
 		if errors.Is(err, io.EOF) {
@@ -320,6 +329,19 @@ func (w *walk) segment(ctx context.Context, at position, yield func(driver.Batch
 			return false, nil
 		}
 	}
+}
+
+// here reports whether the place to begin at is one in this file: a batch
+// header with the event that is expected, or the end.
+func (w *walk) here(f *os.File, limit int64) bool {
+	var head [batchHead]byte
+	n, err := f.ReadAt(head[:], w.at.off)
+	if n < batchHead {
+		info, serr := f.Stat()
+		return serr == nil && errors.Is(err, io.EOF) && info.Size() >= w.at.off && w.at.off <= limit && (w.again || n > 0)
+	}
+	b, _, _, err := parseBatchHead(head[:])
+	return err == nil && b.First == w.at.first
 }
 
 // window reads a file forward. What next returns is valid until the next call.

@@ -1,15 +1,20 @@
 package filestore
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
+	"iter"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
+	"sort"
+	"strings"
 	"sync"
 	"time"
 
@@ -65,6 +70,17 @@ func (s *Store) Writer(ctx context.Context) (driver.Writer, error) {
 			return nil, err
 		}
 		time.Sleep(5 * time.Millisecond)
+	}
+	// What a pruning that did not end has left.
+	left, err := os.ReadDir(s.dir)
+	if err != nil {
+		lock.Close()
+		return nil, fmt.Errorf("filestore: %w", err)
+	}
+	for _, e := range left {
+		if strings.HasSuffix(e.Name(), ".seg.new") {
+			_ = os.Remove(filepath.Join(s.dir, e.Name())) // it does no harm
+		}
 	}
 	w := &writer{s: s, lock: lock}
 	if err := w.recover(); err != nil {
@@ -308,6 +324,156 @@ func (w *writer) setAside() error {
 	}
 	w.cut = false
 	return nil
+}
+
+// step is called between the steps of Prune, by tests only.
+var step = func(string) error { return nil }
+
+// Prune implements driver.Pruner. A stretch is a segment. It is written anew
+// beside the old file and then put in its place.
+func (w *writer) Prune(ctx context.Context, from, to uint64, replace func(iter.Seq2[driver.Batch, error]) iter.Seq2[driver.Batch, error]) error {
+	segs, err := w.closedBelow(to)
+	if err == nil {
+		for i, seg := range segs {
+			if i+1 < len(segs) && segs[i+1] <= from {
+				continue
+			}
+			if err = w.rewrite(ctx, seg, replace); err != nil {
+				break
+			}
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("filestore: prune: %w", err)
+	}
+	return nil
+}
+
+// closedBelow returns the segments that begin below event to, after it has
+// begun a new one when the last is among them.
+func (w *writer) closedBelow(to uint64) ([]uint64, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	switch {
+	case w.closed:
+		return nil, errors.New("writer is closed")
+	case w.err != nil:
+		return nil, w.err
+	case w.f == nil || w.cut:
+		return nil, nil // nothing was appended yet
+	}
+	if err := w.fence(); err != nil {
+		return nil, err
+	}
+	if w.segment < to && w.next > w.segment {
+		if err := step("roll"); err != nil {
+			return nil, err
+		}
+		f, err := os.OpenFile(w.s.path(w.next), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+		if err != nil {
+			return nil, err
+		}
+		_, err = f.WriteAt(segmentHeader(w.next), 0)
+		if err == nil {
+			err = f.Sync()
+		}
+		if err == nil {
+			err = syncDir(w.s.dir)
+		}
+		if err != nil {
+			f.Close()
+			w.err = err // which segment is the last is not known
+			return nil, err
+		}
+		w.f.Close()
+		w.f = f
+		w.s.mu.Lock()
+		w.segment, w.off = w.next, segmentHead
+		w.s.mu.Unlock()
+	}
+	segs, err := w.s.segments()
+	if err != nil {
+		return nil, err
+	}
+	n := sort.Search(len(segs), func(i int) bool { return segs[i] >= to || segs[i] >= w.segment })
+	return segs[:n], nil
+}
+
+// rewrite puts what replace makes of the batches of a segment in its place.
+func (w *writer) rewrite(ctx context.Context, seg uint64, replace func(iter.Seq2[driver.Batch, error]) iter.Seq2[driver.Batch, error]) error {
+	old := func(yield func(driver.Batch, error) bool) {
+		r := walk{s: &Store{dir: w.s.dir}, from: seg}
+		if _, err := r.segment(ctx, position{segment: seg}, yield); err != nil {
+			yield(driver.Batch{}, err)
+		}
+	}
+	var end uint64 // of the old batches
+	path := w.s.path(seg)
+	f, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	defer os.Remove(path + ".new") // fails once it has its place
+	out := bufio.NewWriterSize(f, 1<<20)
+	err = step("write")
+	if err == nil {
+		_, err = out.Write(segmentHeader(seg))
+	}
+	next := seg
+	var head []byte
+	for b, berr := range replace(func(yield func(driver.Batch, error) bool) {
+		for b, err := range old {
+			end = b.First + uint64(b.Count)
+			if !yield(b, err) {
+				return
+			}
+		}
+	}) {
+		if err == nil {
+			err = berr
+		}
+		if err == nil && (b.First != next || b.Count == 0 || len(b.Data) > maxData) {
+			err = errors.New("the new batches do not cover the old ones")
+		}
+		if err != nil {
+			break
+		}
+		head = batchHeader(head[:0], b)
+		out.Write(head)
+		_, err = out.Write(b.Data)
+		next = b.First + uint64(b.Count)
+	}
+	if err == nil && next != end {
+		err = errors.New("the new batches do not cover the old ones")
+	}
+	if err == nil {
+		err = out.Flush()
+	}
+	if err == nil {
+		err = step("sync")
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = step("rename")
+	}
+	if err != nil {
+		return err
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		return err
+	}
+	if err := syncDir(w.s.dir); err != nil {
+		return err
+	}
+	w.s.mu.Lock()
+	w.s.known = slices.DeleteFunc(slices.Clone(w.s.known), func(p position) bool { return p.segment == seg })
+	w.s.mu.Unlock()
+	return step("renamed")
 }
 
 // SetHead implements driver.Writer.

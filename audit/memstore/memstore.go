@@ -92,6 +92,51 @@ func (w *writer) Append(ctx context.Context, b driver.Batch) error {
 	return nil
 }
 
+// Prune implements driver.Pruner. All batches are one stretch.
+func (w *writer) Prune(ctx context.Context, _, to uint64, replace func(iter.Seq2[driver.Batch, error]) iter.Seq2[driver.Batch, error]) error {
+	w.s.mu.Lock()
+	closed, old := w.closed, w.s.batches
+	w.s.mu.Unlock()
+	if closed {
+		return errClosed
+	}
+	n := sort.Search(len(old), func(i int) bool { return old[i].First >= to })
+	var list []driver.Batch
+	var next uint64
+	for b, err := range replace(func(yield func(driver.Batch, error) bool) {
+		for _, b := range old[:n] {
+			if !yield(b, ctx.Err()) {
+				return
+			}
+		}
+	}) {
+		if err != nil {
+			return err
+		}
+		if b.First != next || b.Count == 0 {
+			return errors.New("memstore: the new batches do not cover the old ones")
+		}
+		next = b.First + uint64(b.Count)
+		b.Data = bytes.Clone(b.Data)
+		list = append(list, b)
+	}
+	w.s.mu.Lock()
+	defer w.s.mu.Unlock()
+	end := uint64(0)
+	if len(old) > 0 {
+		end = old[len(old)-1].First + uint64(old[len(old)-1].Count)
+	}
+	if n < len(old) {
+		end = old[n].First
+	}
+	if next != end {
+		return errors.New("memstore: the new batches do not cover the old ones")
+	}
+	// What was appended meanwhile stays behind it.
+	w.s.batches = append(list, w.s.batches[n:]...)
+	return nil
+}
+
 func (w *writer) SetHead(ctx context.Context, note []byte) error {
 	w.s.mu.Lock()
 	defer w.s.mu.Unlock()
