@@ -353,7 +353,9 @@ func TestStore(t *testing.T, open func(testing.TB) (store driver.Store, again fu
 		}
 		check(t, s, 0, 0, 3, 4, 204, 209, 216)
 		if err := p.Prune(ctx, 0, 204, func(iter.Seq2[driver.Batch, error]) iter.Seq2[driver.Batch, error] {
-			return func(yield func(driver.Batch, error) bool) { yield(driver.Batch{First: 0, Count: 1, Data: data(0, 1)}, nil) }
+			return func(yield func(driver.Batch, error) bool) {
+				yield(driver.Batch{First: 0, Count: 1, Data: data(0, 1)}, nil)
+			}
 		}); err == nil {
 			t.Fatal("events are lost")
 		}
