@@ -43,10 +43,11 @@ const (
 // Eq is met when the attribute equals v, a string, int64 or bool.
 func Eq(attr string, v any) Cond { return Cond{op: opEq, attr: attr, args: []any{v}} }
 
+var comparisons = map[string]op{"=": opEq, "!=": opNe, "<": opLt, "<=": opLe, ">": opGt, ">=": opGe}
+
 // Compare is met when the attribute stands to v as sign says: = != < <= > >=.
 func Compare(attr, sign string, v any) (Cond, error) {
-	ops := map[string]op{"=": opEq, "!=": opNe, "<": opLt, "<=": opLe, ">": opGt, ">=": opGe}
-	o, ok := ops[sign]
+	o, ok := comparisons[sign]
 	if !ok {
 		return Cond{}, fmt.Errorf("cond: unknown operator %q", sign)
 	}
@@ -83,7 +84,7 @@ func Within(attr string, words ...string) Cond {
 
 // And is met when every one of cs is; And() is always met.
 func And(cs ...Cond) Cond {
-	var out []Cond
+	out := make([]Cond, 0, len(cs))
 	for _, c := range cs {
 		switch c.op {
 		case opFalse:
@@ -104,7 +105,7 @@ func And(cs ...Cond) Cond {
 
 // Or is met when at least one of cs is; Or() never is.
 func Or(cs ...Cond) Cond {
-	var out []Cond
+	out := make([]Cond, 0, len(cs))
 	for _, c := range cs {
 		switch c.op {
 		case opTrue:

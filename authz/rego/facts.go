@@ -129,6 +129,12 @@ type known struct {
 	from, until int64 // it holds for times from and before until
 }
 
+// group is one set of valued facts, which never changes.
+type group struct {
+	number uint32
+	value  ast.Object
+}
+
 // minute bounds how long facts that read the time are kept. They change at whole minutes, or when a grant ends.
 const minute = int64(60e9)
 
@@ -142,7 +148,7 @@ type factCache struct {
 
 	mu     sync.RWMutex
 	all    map[uint64]*known
-	groups map[string]uint32
+	groups map[string]*group
 	last   uint32
 }
 
@@ -285,15 +291,15 @@ func (f *factCache) eval(ctx context.Context, c *call) (*known, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	text := k.value.String() // an object prints its keys in order
-	group, ok := f.groups[text]
-	if !ok {
+	g := f.groups[text]
+	if g == nil {
 		if f.groups == nil || len(f.groups) >= f.most {
-			f.groups = map[string]uint32{} // numbers are never used again
+			f.groups = map[string]*group{} // numbers are never used again
 		}
 		f.last++
-		group = f.last
-		f.groups[text] = group
+		g = &group{f.last, k.value}
+		f.groups[text] = g
 	}
-	k.group = group
+	k.group, k.value = g.number, g.value
 	return k, nil
 }

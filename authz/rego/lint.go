@@ -29,10 +29,15 @@ func (p *policy) lint(ctx context.Context) error {
 	for i, role := range roles {
 		all[i] = ast.StringTerm(role)
 	}
-	k.value.Insert(ast.StringTerm("roles"), ast.SetTerm(all...))
+	facts := ast.NewObject([2]*ast.Term{ast.StringTerm("roles"), ast.SetTerm(all...)})
+	k.value.Foreach(func(name, value *ast.Term) {
+		if facts.Get(name) == nil {
+			facts.Insert(name, value)
+		}
+	})
 	for _, typ := range s.types() {
 		for _, action := range s.Actions {
-			plan, err := p.plans.build(ctx, authz.Action(action), typ, k.value)
+			plan, err := p.plans.build(ctx, authz.Action(action), typ, facts)
 			if err != nil {
 				return refuse("%v", err)
 			}

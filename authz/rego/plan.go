@@ -3,6 +3,7 @@ package rego
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"math/bits"
@@ -40,7 +41,7 @@ type part struct {
 	facts  []string // it reads these facts that have a value
 
 	mu   sync.Mutex
-	done map[string][]outcome
+	done map[[sha256.Size]byte][]outcome
 }
 
 // outcome is a member of a set, with what is left of its conditions.
@@ -61,6 +62,8 @@ type plan struct {
 	fixed    []member // those that hold for all
 	members  []member // by bit, those that do not
 	tests    []*expr  // by bit
+	checks   []check  // what of them is evaluated
+	follow   []follow // what follows from that, in this order
 	met      uint64   // which bits are controls and grounds
 	required uint64   // the bits of required controls
 	lacking  bool     // a required control never holds
@@ -69,6 +72,15 @@ type plan struct {
 	mu       sync.Mutex
 	variants atomic.Pointer[[]variant]
 }
+
+// check is a test with its bit.
+type check struct {
+	test func(*call) bool
+	bit  uint64
+}
+
+// follow says that a bit is set when one of others is.
+type follow struct{ bit, of uint64 }
 
 // variant is the decision that belongs to one outcome of all tests.
 type variant struct {
@@ -98,6 +110,7 @@ type plans struct {
 	exprs    map[string]*expr
 	last     uint64 // the id of the newest expr
 	fields   map[string]*authz.Fields
+	shared   map[[sha256.Size]byte]*plan // by what they say
 }
 
 // mostExprs bounds the exprs that are shared; beyond it sharing begins anew.
@@ -205,7 +218,62 @@ func (ps *plans) build(ctx context.Context, action authz.Action, typ string, fac
 		m := member{ask: askMet, name: control}
 		p.lacking = p.lacking || holds[m] == nil && !slices.Contains(p.fixed, m)
 	}
-	return p, nil
+	return ps.share(p), nil
+}
+
+// share returns the one copy of plans that say the same, as those of many types and roles do: it stays in the
+// processor's caches.
+func (ps *plans) share(p *plan) *plan {
+	slices.SortFunc(p.fixed, compareMembers)
+	var text strings.Builder
+	fmt.Fprint(&text, p.lacking)
+	for _, m := range p.fixed {
+		fmt.Fprintf(&text, " %d %q %d", m.ask, m.name, m.level)
+	}
+	for i, m := range p.members {
+		fmt.Fprintf(&text, " %d %q %d if %d", m.ask, m.name, m.level, p.tests[i].id)
+	}
+	key := sha256.Sum256([]byte(text.String()))
+	ps.internMu.Lock()
+	defer ps.internMu.Unlock()
+	if old := ps.shared[key]; old != nil {
+		return old
+	}
+	if len(ps.shared) >= ps.most {
+		ps.shared = map[[sha256.Size]byte]*plan{}
+	}
+	p.order()
+	ps.shared[key] = p
+	return p
+}
+
+// order finds out which tests say what others say together, as that some ground holds: they are not evaluated.
+func (p *plan) order() {
+	first := map[*expr]uint64{}
+	for i, t := range p.tests {
+		if first[t] == 0 {
+			first[t] = 1 << i
+		}
+	}
+	for i, t := range p.tests {
+		bit := uint64(1) << i
+		of := first[t]
+		if of == bit && t.op == exprOr {
+			of = 0
+			for _, s := range t.sub {
+				if first[s] == 0 || s.op == exprOr {
+					of = bit
+					break
+				}
+				of |= first[s]
+			}
+		}
+		if of == bit || of&bit != 0 {
+			p.checks = append(p.checks, check{t.test, bit})
+		} else {
+			p.follow = append(p.follow, follow{bit, of})
+		}
+	}
 }
 
 func compareMembers(a, b member) int {
@@ -240,8 +308,9 @@ func (x *part) of(ctx context.Context, ps *plans, action authz.Action, typ strin
 			fmt.Fprintf(&key, "|%d", grounds[name].id)
 		}
 	}
+	digest := sha256.Sum256([]byte(key.String())) // shorter than the facts
 	x.mu.Lock()
-	list, ok := x.done[key.String()]
+	list, ok := x.done[digest]
 	x.mu.Unlock()
 	if ok {
 		return list, nil
@@ -272,9 +341,9 @@ func (x *part) of(ctx context.Context, ps *plans, action authz.Action, typ strin
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.done == nil || len(x.done) >= ps.most {
-		x.done = map[string][]outcome{}
+		x.done = map[[sha256.Size]byte][]outcome{}
 	}
-	x.done[key.String()] = list
+	x.done[digest] = list
 	return list, nil
 }
 
@@ -310,9 +379,14 @@ func memberOf(ask int, key *ast.Term) (member, error) {
 // decide answers a call.
 func (p *plan) decide(ps *plans, c *call) *authz.Decision {
 	var outcome uint64
-	for i, t := range p.tests {
-		if t.test(c) {
-			outcome |= 1 << i
+	for i := range p.checks {
+		if p.checks[i].test(c) {
+			outcome |= p.checks[i].bit
+		}
+	}
+	for _, f := range p.follow {
+		if outcome&f.of != 0 {
+			outcome |= f.bit
 		}
 	}
 	if p.lacking || outcome&p.required != p.required {
