@@ -645,7 +645,7 @@ func TestKEKFaults(t *testing.T) {
 	for _, tc := range []struct {
 		fault encrypttest.Fault
 		want  error
-	}{{encrypttest.Refused, encrypt.ErrAuth}, {encrypttest.WrongKey, encrypt.ErrTampered}, {encrypttest.Away, encrypt.ErrKMSUnavailable}, {encrypttest.Hanging, encrypt.ErrKMSUnavailable}} {
+	}{{encrypttest.Refused, encrypt.ErrAuth}, {encrypttest.WrongKey, encrypt.ErrTampered}, {encrypttest.Away, encrypt.ErrKMSUnavailable}, {encrypttest.Hanging, context.DeadlineExceeded}} {
 		kek, store := newKEK(t), keys.NewMemory()
 		if _, err := newKeeper(t, kek, store, nil).MAC(ctx, "acme", "row", nil); err != nil {
 			t.Fatal(err)

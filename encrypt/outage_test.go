@@ -240,13 +240,20 @@ func TestHangingKEK(t *testing.T) {
 			return time.Since(start), err
 		}
 		kek.Set(encrypttest.Hanging)
-		// Without keys: the caller's own time, or 15 seconds, and those who waited behind do not wait again.
+		// Without keys: the caller's own time, or 15 seconds since the KEK was asked, and those who waited behind do
+		// not wait again. That a caller had less time is not noted as a failure of the KEK.
 		fresh := newKeeper(t, kek, store, opts)
 		short, cancel := context.WithTimeout(ctx, 3*time.Second)
-		if took, err := read(short, fresh); !errors.Is(err, encrypt.ErrKMSUnavailable) || took != 3*time.Second {
+		if took, err := read(short, fresh); !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, encrypt.ErrKMSUnavailable) || took != 3*time.Second {
 			t.Errorf("a caller with 3 seconds: %v after %s", err, took)
 		}
 		cancel()
+		if h := fresh.Health(rec.Tenant); h.Failure != nil {
+			t.Errorf("the caller's own deadline counts as an outage: %v", h.Failure)
+		}
+		if took, err := read(ctx, fresh); !errors.Is(err, encrypt.ErrKMSUnavailable) || took != 12*time.Second {
+			t.Errorf("behind: %v after %s", err, took)
+		}
 		if took, err := read(ctx, fresh); !errors.Is(err, encrypt.ErrKMSUnavailable) || took != 0 {
 			t.Errorf("right after: %v after %s", err, took)
 		}
@@ -286,6 +293,62 @@ func TestHangingKEK(t *testing.T) {
 		kek.Set(encrypttest.None)
 		if took, err := read(ctx, k); err != nil || took != 0 {
 			t.Errorf("recovered: %v after %s", err, took)
+		}
+	})
+}
+
+// TestImpatientCallers: callers with less time than a healthy KEK takes keep nobody from reading and writing, and what
+// they began serves the others.
+func TestImpatientCallers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, kek, store := singleCodec(t), newKEK(t), keys.NewMemory()
+		opts := &encrypt.Options{Refresh: 2 * time.Second, StaleReads: time.Second, StaleWrites: time.Second}
+		s, err := c.Seal(ctx, newKeeper(t, kek, store, opts), rec, &single{encrypt.NewText("x")}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		kek.Slow(50 * time.Millisecond)
+		k := newKeeper(t, kek, store, opts)
+		for _, tenant := range []string{"acme", "fresh"} { // one is opened, one is founded
+			before := kek.Calls()
+			stop := make(chan struct{})
+			var wg sync.WaitGroup
+			for range 3 {
+				wg.Go(func() {
+					for {
+						select {
+						case <-stop:
+							return
+						default:
+						}
+						short, cancel := context.WithTimeout(ctx, 5*time.Millisecond)
+						if _, err := k.MAC(short, tenant, "row", nil); err != nil && (!errors.Is(err, context.DeadlineExceeded) || errors.Is(err, encrypt.ErrKMSUnavailable)) {
+							t.Errorf("an impatient caller: %v", err)
+						}
+						cancel()
+						time.Sleep(time.Millisecond)
+					}
+				})
+			}
+			time.Sleep(20 * time.Millisecond)
+			for range 500 {
+				if tenant == "acme" {
+					if _, err := c.Open(ctx, k, rec, s.Fields, &single{}, "name"); err != nil {
+						t.Errorf("a patient reader: %v", err)
+					}
+				} else if _, err := k.MAC(ctx, tenant, "row", nil); err != nil {
+					t.Errorf("a patient writer: %v", err)
+				}
+				time.Sleep(10 * time.Millisecond)
+			}
+			close(stop)
+			wg.Wait()
+			if n := kek.Calls() - before; n > 5 {
+				t.Errorf("%s: the KEK was asked %d times in 5 seconds", tenant, n)
+			}
+			if h := k.Health(tenant); h.Failure != nil {
+				t.Error(h.Failure)
+			}
 		}
 	})
 }

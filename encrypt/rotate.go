@@ -2,6 +2,7 @@ package encrypt
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -46,7 +47,7 @@ func (k *Keeper) Rotate(ctx context.Context, tenant string, progress func(done, 
 		for attempt := 0; ; attempt++ {
 			epoch, _, err := k.newEpoch(ctx, tenant, tk.version+1, k.now())
 			if err != nil {
-				return err
+				return cmp.Or(ctx.Err(), err) // the caller's own deadline is no outage
 			}
 			// ErrRetired: meanwhile the KEK's versions were looked through, to end some.
 			if err = k.keys.Add(ctx, tenant, []keys.Record{epoch}); err == nil {

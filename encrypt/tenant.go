@@ -36,6 +36,10 @@ const (
 // kekPatience bounds one call of a KEK that has no deadline of its own.
 const kekPatience = 15 * time.Second
 
+// flightPatience bounds the loading of a tenant's keys: a call of the KEK for each epoch key, of which there are two
+// during a rotation, and the queries of the store.
+const flightPatience = 4 * kekPatience
+
 // tenant is the state of one tenant in a Keeper.
 type tenant struct {
 	name      string
@@ -139,14 +143,15 @@ func (k *Keeper) tenantKeys(ctx context.Context, t *tenant, write bool) (*tenant
 			return nil, ctx.Err()
 		}
 	}
-	defer func() { <-t.loading }()
 	if latest := t.keys.Load(); latest != nil && latest != tk {
+		<-t.loading
 		return latest, nil // loaded while we waited
 	}
 	if err := t.resting(now); err != nil && !usable {
+		<-t.loading
 		return nil, err // it failed while we waited
 	}
-	fresh, err := k.loadTenant(ctx, t, true, write)
+	fresh, err := k.flight(ctx, t, true, write)
 	if err == nil {
 		return fresh, nil
 	}
@@ -174,11 +179,11 @@ func (k *Keeper) reload(ctx context.Context, t *tenant, old *tenantKeys) (*tenan
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	defer func() { <-t.loading }()
 	if now := t.keys.Load(); now != nil && now != old {
+		<-t.loading
 		return now, nil
 	}
-	return k.loadTenant(ctx, t, false, false)
+	return k.flight(ctx, t, false, false)
 }
 
 // reloadNow reads the tenant's keys again, whoever else has.
@@ -188,16 +193,39 @@ func (k *Keeper) reloadNow(ctx context.Context, t *tenant) (*tenantKeys, error) 
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	defer func() { <-t.loading }()
 	t.mu.Lock()
 	t.retryAt = 0 // a job that somebody began does not wait
 	t.mu.Unlock()
-	return k.loadTenant(ctx, t, false, false)
+	return k.flight(ctx, t, false, false)
+}
+
+// flight runs loadTenant for everybody who waits for it. It takes as long as the key service may, however little time
+// the caller has who began it: a caller whose context ends leaves with that context's error, the flight goes on, and
+// no failure of the service is noted. The caller holds the loading token and hands it over.
+func (k *Keeper) flight(ctx context.Context, t *tenant, ask, write bool) (*tenantKeys, error) {
+	type landed struct {
+		tk  *tenantKeys
+		err error
+	}
+	done := make(chan landed, 1)
+	go func() {
+		far, cancel := context.WithTimeout(context.WithoutCancel(ctx), flightPatience)
+		defer cancel()
+		tk, err := k.loadTenant(far, t, ask, write)
+		<-t.loading
+		done <- landed{tk, err}
+	}()
+	select {
+	case l := <-done:
+		return l.tk, l.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 }
 
 // loadTenant reads, opens and installs the tenant's keys, and for a write makes them for a new tenant.
 // ask says to open every epoch key anew, so that a KEK that is away or has ended is noticed. The
-// caller holds the loading token.
+// caller holds the loading token, and has no deadline of a client's.
 func (k *Keeper) loadTenant(ctx context.Context, t *tenant, ask, write bool) (*tenantKeys, error) {
 	tk, err := k.readTenant(ctx, t, ask, write)
 	t.mu.Lock()
