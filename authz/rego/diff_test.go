@@ -34,9 +34,21 @@ func TestDiff(t *testing.T) {
 		t.Fatal("a policy differs from itself")
 	}
 	all := 0
-	for range from.Corpus() {
+	grounds, roles, actions := map[string]bool{}, map[string]bool{}, map[authz.Action]bool{}
+	for r := range from.Corpus() {
 		all++
+		roles[r.Subject.Roles[0]], actions[r.Action] = true, true
+		d, err := from.Decide(t.Context(), r)
+		require.NoError(t, err)
+		for _, c := range d.Controls {
+			if d.Allowed && strings.HasPrefix(c, "rbac.") {
+				grounds[c] = true
+			}
+		}
 	}
+	assert.Equal(t, map[string]bool{"rbac.own": true, "rbac.team": true, "rbac.all": true}, grounds, "permissions by each depth")
+	assert.True(t, roles["system"] && roles["analyst"] && roles["admin"])
+	assert.True(t, actions[authz.Erase] && actions[authz.Manage] && actions[authz.Aggregate])
 	states := map[string]bool{}
 	n := 0
 	for c, err := range rego.Diff(t.Context(), from, to, to.Corpus()) {
@@ -60,25 +72,6 @@ func TestDiff(t *testing.T) {
 	for range rego.Diff(t.Context(), from, to, to.Corpus()) {
 		break // who has seen enough may stop
 	}
-}
-
-// TestCorpusSees: the corpus has a permission by each depth, and each role, type and action of the settings.
-func TestCorpusSees(t *testing.T) {
-	e := engine(t)
-	grounds, roles, actions := map[string]bool{}, map[string]bool{}, map[authz.Action]bool{}
-	for r := range e.Corpus() {
-		roles[r.Subject.Roles[0]], actions[r.Action] = true, true
-		d, err := e.Decide(t.Context(), r)
-		require.NoError(t, err)
-		for _, c := range d.Controls {
-			if d.Allowed && strings.HasPrefix(c, "rbac.") {
-				grounds[c] = true
-			}
-		}
-	}
-	assert.Equal(t, map[string]bool{"rbac.own": true, "rbac.team": true, "rbac.all": true}, grounds)
-	assert.True(t, roles["system"] && roles["analyst"] && roles["admin"])
-	assert.True(t, actions[authz.Erase] && actions[authz.Manage] && actions[authz.Aggregate])
 }
 
 // TestReplay: what was recorded is made again; what was changed since is found.

@@ -15,8 +15,6 @@ import (
 	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
-	"github.com/open-policy-agent/opa/v1/storage"
-	"github.com/open-policy-agent/opa/v1/storage/inmem"
 	"github.com/open-policy-agent/opa/v1/tester"
 )
 
@@ -280,32 +278,22 @@ func (s *source) runTests(ctx context.Context) error {
 	if len(s.tests) == 0 {
 		return refuse("the policy has no tests")
 	}
-	modules := map[string]*ast.Module{}
-	for name, m := range s.modules {
-		modules[name] = m
-	}
-	for name, m := range s.tests {
-		modules[name] = m
-	}
-	store := inmem.NewFromObject(s.data)
-	return storage.Txn(ctx, store, storage.TransactionParams{}, func(txn storage.Transaction) error {
-		compiler := ast.NewCompiler().WithCapabilities(capabilities())
-		// Time is left even where the machine is busy: a test that is cut off would refuse a good policy.
-		results, err := tester.NewRunner().SetCompiler(compiler).SetStore(store).SetModules(modules).SetTimeout(time.Minute).RunTests(ctx, txn)
-		if err != nil {
-			return refuse("tests: %v", err)
+	ran := 0
+	var failed error
+	err := s.test(ctx, tester.NewRunner(), func(r *tester.Result) {
+		ran++
+		if failed == nil && !r.Pass() {
+			failed = refuse("%s: test %s.%s fails", r.Location, r.Package, r.Name)
 		}
-		ran := 0
-		var failed error
-		for r := range results {
-			ran++
-			if failed == nil && !r.Pass() {
-				failed = refuse("%s: test %s.%s fails", r.Location, r.Package, r.Name)
-			}
-		}
-		if failed == nil && ran == 0 {
-			return refuse("the policy has no tests")
-		}
-		return failed
 	})
+	switch {
+	case err != nil:
+		return err
+	case failed == nil && ran == 0:
+		return refuse("the policy has no tests")
+	}
+	return failed
 }
+
+// testTime is how long a single test may take.
+const testTime = time.Minute
