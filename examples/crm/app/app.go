@@ -233,6 +233,9 @@ func Open(ctx context.Context, c Config) (a *App, err error) {
 	return a, a.firstStart(ctx)
 }
 
+// Store returns the rows, for tools and tests that look at them from outside the guard.
+func (a *App) Store() crm.Store { return a.store }
+
 // openStore opens the rows.
 func openStore(ctx context.Context, db databases) (crm.Store, error) {
 	return sqlstore.Open(ctx, db.w, db.r, db.dialect)

@@ -39,7 +39,7 @@ func (a *App) certify(ctx context.Context, e *crm.Employee, role string, by crm.
 	v, err := a.Certifications.Get(ctx, System("certification"), id)
 	if errors.Is(err, crm.ErrNotFound) {
 		_, err = a.Certifications.Create(ctx, System("certification"), &crm.Certification{
-			Meta: crm.Meta[crm.Certification]{ID: crm.ID[crm.Certification](id), Person: e.Person, Owner: e.ID, Team: cmp.Or(e.Team, "/")},
+			Meta: crm.Meta[crm.Certification]{ID: crm.ID[crm.Certification](id), Person: e.Person, Owner: e.ID, Team: e.Team},
 			Role: role, Until: until, By: by,
 		})
 		return err
@@ -47,7 +47,7 @@ func (a *App) certify(ctx context.Context, e *crm.Employee, role string, by crm.
 	if err != nil {
 		return err
 	}
-	v.Value.Until, v.Value.By, v.Value.Team = until, by, cmp.Or(e.Team, "/")
+	v.Value.Until, v.Value.By, v.Value.Team = until, by, e.Team
 	_, err = a.Certifications.Update(ctx, System("certification"), &v.Value)
 	return err
 }
@@ -82,7 +82,7 @@ func (a *App) certifyAll(ctx context.Context) error {
 				all = append(all, &crm.Certification{
 					Meta: crm.Meta[crm.Certification]{
 						ID:     crm.ID[crm.Certification](certificationID(e.ID.UUID(), role)),
-						Person: e.Person, Owner: e.ID, Team: cmp.Or(e.Team, "/"),
+						Person: e.Person, Owner: e.ID, Team: e.Team,
 					},
 					Role: role, Until: until,
 				})
@@ -176,6 +176,14 @@ func (a *App) CertifyAccount(ctx context.Context, login string) ([]string, error
 // OpenCampaign asks, for every role that counts, somebody who may: the superior, who leads the team, or an administrator.
 // left counts the roles for which there is nobody but who has it; they run out on their day.
 func (a *App) OpenCampaign(ctx context.Context, c guard.Caller, due time.Time, days int64) (id crm.UUID, left int, err error) {
+	may, _, err := a.Campaigns.May(ctx, c, authz.Create, nil)
+	if err != nil {
+		return id, 0, err
+	}
+	if !may { // the guard says so, and the log
+		_, err := a.Campaigns.Create(ctx, c, &crm.Campaign{Opened: time.Now().UTC(), Due: due, Days: days})
+		return id, 0, cmp.Or(err, error(crm.ErrConflict))
+	}
 	running, err := a.running(ctx)
 	if err != nil {
 		return id, 0, err
@@ -201,7 +209,7 @@ func (a *App) OpenCampaign(ctx context.Context, c guard.Caller, due time.Time, d
 	if err != nil {
 		return id, 0, err
 	}
-	camp := &crm.Campaign{Opened: now, Due: due.UTC(), Days: days, Meta: crm.Meta[crm.Campaign]{Team: "/"}}
+	camp := &crm.Campaign{Opened: now, Due: due.UTC(), Days: days}
 	var items []review.Item
 	kept := certs[:0]
 	for _, x := range certs {
