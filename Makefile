@@ -65,6 +65,10 @@ bench: ## ours and the peers side by side
 bench-encrypt: ## package encrypt beside the standard library, Tink and a real Vault
 	$(GO) run -C internal/bench ./encrypt
 
+.PHONY: bench-authz
+bench-authz: ## decisions beside cedar-go, Casbin, OPA and Go by hand; lists, who can, a million records
+	$(GO) run -C internal/bench ./authz
+
 .PHONY: vaultd
 vaultd: ## build the real Vault server for tests (minutes, once)
 	$(GO) run ./internal/realtest/build vault
