@@ -28,14 +28,9 @@ func (t *edge) add(leaf tlog.Hash) {
 	t.size++
 }
 
-// upper returns the subtrees of the level of tiles and above that the last leaf
-// completed, valid until the next one; nil when it completed no tile.
-func (t *edge) upper() []tlog.Hash {
-	if t.done <= tileLevel {
-		return nil
-	}
-	return t.level[tileLevel:t.done]
-}
+// completed returns the subtrees that the last leaf completed, by level from
+// the leaf itself, valid until the next one.
+func (t *edge) completed() []tlog.Hash { return t.level[:t.done] }
 
 // root returns the hash of the tree. It is tlog.TreeHash over the subtrees
 // that make up size, from right to left.

@@ -7,8 +7,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"slices"
+	"math/bits"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/mod/sumdb/note"
@@ -49,6 +50,8 @@ type Options struct {
 	OnCheckpoint    func(Checkpoint)                                       // gets each copy, beside the path of appends, one at a time; nil: none
 	Retention       time.Duration                                          // how long Prune keeps events at least; 0: 184 days, six months; less is refused
 	Hold            func(context.Context, Entry) error                     // asked by Prune for each event: an error says why it is under a legal hold; nil: none is
+	Rules           []Rule                                                 // what is kept of which actions, and how; nil: all is, durably
+	Queue           int                                                    // how many events of buffered rules and AppendAsync may be on their way; 0: 4,096
 	OnCommit        func(events, bytes int, took time.Duration, err error) // gets the figures of each write and sync, must not block; nil: none
 }
 
@@ -87,9 +90,11 @@ type Log struct {
 		closed bool
 		err    error // why no more events are taken
 	}
-	wake chan struct{}
-	done chan struct{} // the committer has ended
-	copy struct {
+	wake  chan struct{}
+	done  chan struct{}  // the committer has ended
+	slots chan struct{}  // one for each event on its way that nobody need wait for
+	gaps  []atomic.Int64 // events given up, by rule
+	copy  struct {
 		wake chan struct{}
 		stop chan struct{}
 		done chan struct{}
@@ -101,32 +106,28 @@ type Log struct {
 	mu     sync.RWMutex // guards the durable state and index
 	last   Checkpoint
 	pruned uint64
+	grew   chan struct{} // closed when last changes
 
 	// Of the committer alone.
 	chain   tlog.Hash
 	tree    *edge
 	spare   *edge
 	batch   []byte
-	whole   []wholeTile
+	levels  []tlog.Hash // completed subtrees of a batch, event by event
 	scratch []byte
 
 	close     sync.Once
 	closedErr error
 }
 
-// wholeTile says what the event that ended a tile of the tree completed.
-type wholeTile struct {
-	index uint64
-	upper []tlog.Hash
-}
-
-// request is what one call wants appended. The committer takes it and answers
-// once on done, which has room for the answer.
+// request is what one call wants appended.
 type request struct {
 	items    []item
 	receipts []Receipt
 	bytes    int
-	done     chan error
+	slot     bool          // it holds one of Log.slots
+	err      error         // set before done is closed
+	done     chan struct{} // closed when the request is durable or has failed
 }
 
 // item is one event on its way: a frame that lacks index, chain and CRC.
@@ -156,6 +157,9 @@ func Open(ctx context.Context, store driver.Store, signer Signer, opts *Options)
 	if l.opts.CheckpointEvery <= 0 {
 		l.opts.CheckpointEvery = time.Second
 	}
+	if err := l.setRules(); err != nil {
+		return nil, err
+	}
 	if l.opts.Retention == 0 {
 		l.opts.Retention = minRetention
 	}
@@ -183,6 +187,7 @@ func Open(ctx context.Context, store driver.Store, signer Signer, opts *Options)
 	}
 	l.wake = make(chan struct{}, 1)
 	l.done = make(chan struct{})
+	l.grew = make(chan struct{})
 	l.copy.wake = make(chan struct{}, 1)
 	l.copy.stop = make(chan struct{})
 	l.copy.done = make(chan struct{})
@@ -252,6 +257,8 @@ func (l *Log) load(ctx context.Context, keys *keyring, pins []Checkpoint) (fresh
 const (
 	logActor     = "audit"
 	actionPruned = "audit.pruned"
+	actionGap    = "audit.gap"
+	actionRules  = "audit.rules"
 )
 
 // announce logs what happened to the log itself.
@@ -273,6 +280,11 @@ func (l *Log) announce(ctx context.Context, keys *keyring, fresh bool) error {
 				Note: fmt.Sprintf("checkpoints are signed by key %08x from here on", l.key.KeyHash())})
 		}
 	}
+	if rules, changed, err := l.rulesEvent(ctx); err != nil {
+		return err
+	} else if changed {
+		list = append(list, rules)
+	}
 	if len(list) == 0 {
 		return nil
 	}
@@ -285,8 +297,16 @@ func (l *Log) announce(ctx context.Context, keys *keyring, fresh bool) error {
 
 // Append logs e and returns when it is durable. It returns ErrInvalid when e
 // cannot be logged, ErrUnavailable when the log failed, and ErrClosed. When ctx
-// ends first, e may or may not be logged.
+// ends first, e may or may not be logged. Options.Rules may say otherwise of
+// some actions: then the receipt may be zero.
 func (l *Log) Append(ctx context.Context, e Event) (Receipt, error) {
+	if rule, n := l.ruleOf(&e); rule.Buffered && rule.Level != None {
+		if rule.Shed {
+			return Receipt{}, l.shed(ctx, e, n)
+		}
+		_, err := l.AppendAsync(ctx, e)
+		return Receipt{}, err
+	}
 	receipts, err := l.AppendAll(ctx, []Event{e})
 	if err != nil {
 		return Receipt{}, err
@@ -295,27 +315,71 @@ func (l *Log) Append(ctx context.Context, e Event) (Receipt, error) {
 }
 
 // AppendAll logs all events, in order and next to each other, in one sync: all
-// or none. Errors are those of Append.
+// or none, durable when it returns. Errors are those of Append.
 func (l *Log) AppendAll(ctx context.Context, es []Event) ([]Receipt, error) {
 	if len(es) == 0 {
 		return nil, nil
 	}
+	kept := es
+	var at []int // places of kept in es, when some are not to be logged
+	if len(l.opts.Rules) > 0 {
+		kept = nil
+		for i := range es {
+			if rule, _ := l.ruleOf(&es[i]); rule.Level != None {
+				kept, at = append(kept, es[i]), append(at, i)
+			} else if err := es[i].validate(); err != nil {
+				return nil, err
+			}
+		}
+		if len(kept) == 0 {
+			return make([]Receipt, len(es)), nil
+		}
+	}
+	r, err := l.request(ctx, kept)
+	if err != nil {
+		return nil, err
+	}
+	if err := l.enqueue(r); err != nil {
+		return nil, err
+	}
+	select {
+	case <-r.done:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	if r.err != nil || len(kept) == len(es) {
+		return r.receipts, r.err
+	}
+	all := make([]Receipt, len(es))
+	for i, n := range at {
+		all[n] = r.receipts[i]
+	}
+	return all, nil
+}
+
+// request makes a request of events whose rules keep something of them.
+func (l *Log) request(ctx context.Context, es []Event) (*request, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
 	if err := l.Err(); err != nil {
 		return nil, err
 	}
-	r := &request{items: make([]item, len(es)), receipts: make([]Receipt, len(es)), done: make(chan error, 1)}
+	r := &request{items: make([]item, len(es)), receipts: make([]Receipt, len(es)), done: make(chan struct{})}
 	for i := range es {
 		if err := l.prepare(ctx, &r.items[i], es[i]); err != nil {
 			return nil, err
 		}
 		r.bytes += len(r.items[i].frame)
 	}
-	if r.bytes > maxBatch-maxNote {
+	if r.bytes > maxBatch-2*maxNote {
 		return nil, fmt.Errorf("%w: too many bytes in one call", ErrInvalid)
 	}
+	return r, nil
+}
+
+// enqueue gives a request to the committer.
+func (l *Log) enqueue(r *request) error {
 	l.queue.Lock()
 	err := l.queue.err
 	if err == nil && l.queue.closed {
@@ -326,21 +390,13 @@ func (l *Log) AppendAll(ctx context.Context, es []Event) ([]Receipt, error) {
 	}
 	l.queue.Unlock()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	select {
 	case l.wake <- struct{}{}:
 	default:
 	}
-	select {
-	case err := <-r.done:
-		if err != nil {
-			return nil, err
-		}
-		return r.receipts, nil
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
+	return nil
 }
 
 // prepare does for an event all that needs no place in the log.
@@ -350,6 +406,9 @@ func (l *Log) prepare(ctx context.Context, it *item, e Event) error {
 	}
 	if err := e.validate(); err != nil {
 		return err
+	}
+	if rule, n := l.ruleOf(&e); n >= 0 {
+		e.reduce(rule.Level)
 	}
 	if len(e.Details) > 0 {
 		if l.opts.Sealer == nil {
@@ -403,16 +462,31 @@ func (l *Log) committer() {
 			l.queue.list = list[n:]
 		}
 		l.queue.Unlock()
-		if n == 0 {
+		list = list[:n:n]
+		gap, counts := l.gap()
+		if gap != nil {
+			list = append(list, gap)
+		}
+		if len(list) == 0 {
 			if closed {
 				return
 			}
 			<-l.wake
 			continue
 		}
-		err := l.commit(list[:n])
-		for _, r := range list[:n] {
-			r.done <- err
+		err := l.commit(list)
+		if err != nil {
+			l.restore(counts)
+			if closed && n == 0 {
+				return
+			}
+		}
+		for _, r := range list {
+			r.err = err
+			close(r.done)
+			if r.slot {
+				<-l.slots
+			}
 		}
 	}
 }
@@ -442,7 +516,7 @@ func (l *Log) commit(list []*request) error {
 	n, chain, tree := first, l.chain, l.spare
 	*tree = *l.tree
 	batch := l.batch[:0]
-	whole := l.whole[:0]
+	levels := l.levels[:0]
 	var leaf tlog.Hash
 	for _, r := range list {
 		for i := range r.items {
@@ -454,9 +528,7 @@ func (l *Log) commit(list []*request) error {
 			copy(it.frame[offChain:], chain[:])
 			sealFrame(it.frame)
 			tree.add(leaf)
-			if upper := tree.upper(); upper != nil {
-				whole = append(whole, wholeTile{n, slices.Clone(upper)})
-			}
+			levels = append(levels, tree.completed()...)
 			r.receipts[i] = Receipt{Index: n, Leaf: leaf, Chain: chain}
 			batch = append(batch, it.frame...)
 			n++
@@ -487,18 +559,22 @@ func (l *Log) commit(list []*request) error {
 	if err != nil {
 		return l.fail(err)
 	}
-	l.chain, l.tree, l.spare, l.whole = chain, tree, l.tree, whole
+	l.chain, l.tree, l.spare = chain, tree, l.tree
+	if cap(levels) <= 1<<16 {
+		l.levels = levels
+	}
 	l.mu.Lock()
 	l.last = c
+	close(l.grew)
+	l.grew = make(chan struct{})
 	l.hashes.mu.Lock()
 	for _, r := range list {
 		for i := range r.items {
 			l.index.add(r.receipts[i].Index, r.items[i].time, r.items[i].keys)
-			var upper []tlog.Hash
-			if len(whole) > 0 && whole[0].index == r.receipts[i].Index {
-				upper, whole = whole[0].upper, whole[1:]
-			}
-			l.hashes.add(r.receipts[i].Leaf, upper)
+			// A leaf completes one subtree more than its index ends in ones.
+			done := 1 + bits.TrailingZeros64(^r.receipts[i].Index)
+			l.hashes.add(levels[:done])
+			levels = levels[done:]
 		}
 	}
 	l.hashes.mu.Unlock()

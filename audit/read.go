@@ -18,6 +18,7 @@ import (
 type Entry struct {
 	Receipt
 	Event Event
+	Late  bool // set by Replay: later events were yielded before it
 }
 
 // Filter selects events. A zero field matches everything.

@@ -138,7 +138,7 @@ func (s *scan) leaf(index uint64, leaf, chain tlog.Hash) *fault {
 	}
 	s.tree.add(leaf)
 	if s.hashes != nil {
-		s.hashes.add(leaf, s.tree.upper()) // nobody else has it yet
+		s.hashes.add(s.tree.completed()) // nobody else has it yet
 	}
 	return nil
 }

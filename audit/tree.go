@@ -33,7 +33,7 @@ type hashes struct {
 
 	mu    sync.RWMutex
 	upper [63 - tileLevel][]tlog.Hash // level-8 -> the complete subtrees of that level
-	last  []tlog.Hash                 // leaves behind the last whole tile
+	last  [tileLevel][]tlog.Hash      // the same within the tile that is not whole yet
 	tiles map[int64]*tile
 }
 
@@ -63,16 +63,23 @@ func (t *tile) node(l, i int) tlog.Hash {
 func (t *tile) root() tlog.Hash { return tlog.NodeHash(t.node(tileLevel-1, 0), t.node(tileLevel-1, 1)) }
 
 func newHashes(store driver.Store) *hashes {
-	return &hashes{store: store, last: make([]tlog.Hash, 0, tileSize), tiles: map[int64]*tile{}}
+	return &hashes{store: store, tiles: map[int64]*tile{}}
 }
 
-// add takes the next leaf and what edge.upper says after it. The caller holds mu.
-func (h *hashes) add(leaf tlog.Hash, upper []tlog.Hash) {
-	if h.last = append(h.last, leaf); upper != nil {
-		for i := range upper {
-			h.upper[i] = append(h.upper[i], upper[i])
+// add takes the subtrees that the next leaf completes, by level. The caller
+// holds mu.
+func (h *hashes) add(done []tlog.Hash) {
+	if len(done) <= tileLevel {
+		for l := range done {
+			h.last[l] = append(h.last[l], done[l])
 		}
-		h.last = h.last[:0]
+		return
+	}
+	for l := range h.last {
+		h.last[l] = h.last[l][:0]
+	}
+	for i, x := range done[tileLevel:] {
+		h.upper[i] = append(h.upper[i], x)
 	}
 }
 
@@ -87,38 +94,43 @@ func (h *hashes) keep(n int64, t *tile) {
 	h.tiles[n] = t
 }
 
-// node returns the hash of subtree i of level l, which is complete.
-func (h *hashes) node(ctx context.Context, l int, i int64) (tlog.Hash, error) {
+// read returns hashes by their index in the order of package tlog. All of them
+// are complete.
+func (h *hashes) read(ctx context.Context, indexes []int64) ([]tlog.Hash, error) {
+	list := make([]tlog.Hash, len(indexes))
 	h.mu.RLock()
-	if l >= tileLevel {
-		defer h.mu.RUnlock()
-		if i >= int64(len(h.upper[l-tileLevel])) {
-			return tlog.Hash{}, errTree
+	defer h.mu.RUnlock()
+	for i, x := range indexes {
+		l, n := tlog.SplitStoredHashIndex(x)
+		if l >= tileLevel {
+			if n >= int64(len(h.upper[l-tileLevel])) {
+				return nil, errTree
+			}
+			list[i] = h.upper[l-tileLevel][n]
+			continue
 		}
-		return h.upper[l-tileLevel][i], nil
+		in := n >> (tileLevel - l)
+		at := int(n - in<<(tileLevel-l))
+		if in == int64(len(h.upper[0])) {
+			if at >= len(h.last[l]) {
+				return nil, errTree
+			}
+			list[i] = h.last[l][at]
+			continue
+		}
+		t := h.tiles[in]
+		if t == nil {
+			h.mu.RUnlock()
+			var err error
+			t, err = h.load(ctx, in)
+			h.mu.RLock()
+			if err != nil {
+				return nil, err
+			}
+		}
+		list[i] = t.node(l, at)
 	}
-	n := i >> (tileLevel - l)
-	at := int(i - n<<(tileLevel-l))
-	if n == int64(len(h.upper[0])) {
-		defer h.mu.RUnlock()
-		if (at+1)<<l > len(h.last) {
-			return tlog.Hash{}, errTree
-		}
-		var e edge
-		for _, leaf := range h.last[at<<l : (at+1)<<l] {
-			e.add(leaf)
-		}
-		return e.root()
-	}
-	t := h.tiles[n]
-	h.mu.RUnlock()
-	if t == nil {
-		var err error
-		if t, err = h.load(ctx, n); err != nil {
-			return tlog.Hash{}, err
-		}
-	}
-	return t.node(l, at), nil
+	return list, nil
 }
 
 var errTree = errors.New("audit: hash is not in the tree")
@@ -243,21 +255,11 @@ type treeReader struct {
 	h   *hashes
 }
 
-func (r treeReader) ReadHashes(indexes []int64) ([]tlog.Hash, error) {
-	list := make([]tlog.Hash, len(indexes))
-	for i, x := range indexes {
-		l, n := tlog.SplitStoredHashIndex(x)
-		var err error
-		if list[i], err = r.h.node(r.ctx, l, n); err != nil {
-			return nil, err
-		}
-	}
-	return list, nil
-}
+func (r treeReader) ReadHashes(indexes []int64) ([]tlog.Hash, error) { return r.h.read(r.ctx, indexes) }
 
 // ReadHashes implements tlog.HashReader, for proofs of other kinds and tiles.
 func (t *Tree) ReadHashes(indexes []int64) ([]tlog.Hash, error) {
-	return treeReader{context.Background(), t.h}.ReadHashes(indexes)
+	return t.h.read(context.Background(), indexes)
 }
 
 // Inclusion proves that event index is in the tree. tlog.CheckRecord checks it.
