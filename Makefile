@@ -33,12 +33,8 @@ $(BIN)/golangci-lint:
 	GOBIN=$(BIN) $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
 .PHONY: policy
-policy: $(BIN)/opa $(BIN)/regal ## Rego: tests, coverage of every control, format, strict check, regal
-	$(GO) test -count=1 -run 'TestPolicy|TestMatrix|TestRefusedPolicies|TestFilterAgreesWithDecide' ./authz/rego
-	$(BIN)/opa fmt --fail --list authz/rego/policy/crm
-	$(BIN)/opa check --strict --schema authz/rego/policy/schemas authz/rego/policy/crm
-	$(BIN)/opa test authz/rego/policy/crm authz/rego/policy/data.json
-	$(BIN)/regal lint --config-file .regal/config.yaml authz/rego/policy/crm
+policy: $(BIN)/opa $(BIN)/regal ## Rego: tests, coverage of every control, corpus, mutants, format, strict check, regal
+	@internal/tools/policy.sh $(GO)
 
 $(BIN)/opa:
 	cd internal/tools && $(GO) build -p $(P) -o $(BIN)/opa github.com/open-policy-agent/opa
