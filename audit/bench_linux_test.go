@@ -181,3 +181,31 @@ func BenchmarkQuery(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkInclusion makes proofs at random of a tree whose tiles are at hand.
+func BenchmarkInclusion(b *testing.B) {
+	l := openLog(b, memstore.New(), nil)
+	es := make([]audit.Event, 1000)
+	for i := range es {
+		es[i] = read(i)
+	}
+	for range 200 {
+		if _, err := l.AppendAll(ctx, es); err != nil {
+			b.Fatal(err)
+		}
+	}
+	tree := l.Tree()
+	size := tree.Checkpoint().Size
+	for i := uint64(0); i < size; i += 256 {
+		if _, err := tree.Inclusion(ctx, i); err != nil {
+			b.Fatal(err)
+		}
+	}
+	i := uint64(0)
+	for b.Loop() {
+		i = (i*6364136223846793005 + 1442695040888963407) % size
+		if _, err := tree.Inclusion(ctx, i); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

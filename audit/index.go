@@ -78,9 +78,8 @@ func (x *index) key(kind byte, a, b string) uint64 {
 	return maphash.Bytes(x.seed, appendKey(nil, kind, a, b))
 }
 
-// keysOf returns the keys of an event.
-func (x *index) keysOf(e *Event) []uint64 {
-	keys := make([]uint64, 0, 2+len(e.Targets))
+// keysOf appends the keys of an event.
+func (x *index) keysOf(keys []uint64, e *Event) []uint64 {
 	var space [128]byte
 	if e.Actor != "" {
 		keys = append(keys, maphash.Bytes(x.seed, appendKey(space[:0], byActor, e.Actor, "")))

@@ -126,9 +126,19 @@ type request struct {
 	receipts []Receipt
 	bytes    int
 	slot     bool          // it holds one of Log.slots
-	err      error         // set before done is closed
-	done     chan struct{} // closed when the request is durable or has failed
+	async    bool          // many may wait: done is closed; else one value is sent
+	err      error         // set before that
+	done     chan struct{} // tells that the request is durable or has failed
+
+	oneItem    [1]item // space for a request of one event
+	oneReceipt [1]Receipt
 }
+
+// requests are spent requests of one event, kept with their space.
+var requests = sync.Pool{New: func() any { return &request{done: make(chan struct{}, 1)} }}
+
+// maxSpent is the largest frame that is kept with a spent request.
+const maxSpent = 16 << 10
 
 // item is one event on its way: a frame that lacks index, chain and CRC.
 type item struct {
@@ -307,11 +317,35 @@ func (l *Log) Append(ctx context.Context, e Event) (Receipt, error) {
 		_, err := l.AppendAsync(ctx, e)
 		return Receipt{}, err
 	}
-	receipts, err := l.AppendAll(ctx, []Event{e})
-	if err != nil {
+	if rule, _ := l.ruleOf(&e); rule.Level == None {
+		return Receipt{}, e.validate()
+	}
+	if err := ctx.Err(); err != nil {
 		return Receipt{}, err
 	}
-	return receipts[0], nil
+	r := requests.Get().(*request)
+	r.items, r.receipts = r.oneItem[:], r.oneReceipt[:]
+	err := l.fill(ctx, r, e)
+	if err == nil {
+		err = l.enqueue(r)
+	}
+	if err == nil {
+		select {
+		case <-r.done:
+		case <-ctx.Done():
+			return Receipt{}, ctx.Err() // the committer has r
+		}
+		err = r.err
+	}
+	receipt := r.receipts[0]
+	if err != nil {
+		receipt = Receipt{}
+	}
+	if cap(r.items[0].frame) <= maxSpent {
+		r.bytes, r.err, r.slot = 0, nil, false
+		requests.Put(r)
+	}
+	return receipt, err
 }
 
 // AppendAll logs all events, in order and next to each other, in one sync: all
@@ -365,17 +399,22 @@ func (l *Log) request(ctx context.Context, es []Event) (*request, error) {
 	if err := l.Err(); err != nil {
 		return nil, err
 	}
-	r := &request{items: make([]item, len(es)), receipts: make([]Receipt, len(es)), done: make(chan struct{})}
+	r := &request{items: make([]item, len(es)), receipts: make([]Receipt, len(es)), done: make(chan struct{}), async: true}
+	return r, l.fill(ctx, r, es...)
+}
+
+// fill prepares the events of a request.
+func (l *Log) fill(ctx context.Context, r *request, es ...Event) error {
 	for i := range es {
-		if err := l.prepare(ctx, &r.items[i], es[i]); err != nil {
-			return nil, err
+		if err := l.prepare(ctx, &r.items[i], &es[i]); err != nil {
+			return err
 		}
 		r.bytes += len(r.items[i].frame)
 	}
 	if r.bytes > maxBatch-2*maxNote {
-		return nil, fmt.Errorf("%w: too many bytes in one call", ErrInvalid)
+		return fmt.Errorf("%w: too many bytes in one call", ErrInvalid)
 	}
-	return r, nil
+	return nil
 }
 
 // enqueue gives a request to the committer.
@@ -400,7 +439,8 @@ func (l *Log) enqueue(r *request) error {
 }
 
 // prepare does for an event all that needs no place in the log.
-func (l *Log) prepare(ctx context.Context, it *item, e Event) error {
+func (l *Log) prepare(ctx context.Context, it *item, given *Event) error {
+	e := *given // which is not changed
 	if e.Time.IsZero() {
 		e.Time = l.opts.Clock()
 	}
@@ -422,8 +462,12 @@ func (l *Log) prepare(ctx context.Context, it *item, e Event) error {
 		}
 	}
 	it.time = e.Time.UnixNano()
-	it.keys = l.index.keysOf(&e)
-	b := make([]byte, offEvent, offEvent+192+56*len(e.Targets)+96*len(e.Details))
+	it.keys = l.index.keysOf(it.keys[:0], &e)
+	b := it.frame
+	if cap(b) < offEvent {
+		b = make([]byte, offEvent, offEvent+384+56*len(e.Targets)+160*len(e.Details))
+	}
+	b = b[:offEvent]
 	b[frameHead-1] = kindEvent
 	b = appendEvent(b, l.id, 0, &e)
 	it.size = len(b) - offEvent
@@ -482,9 +526,14 @@ func (l *Log) committer() {
 			}
 		}
 		for _, r := range list {
+			slot := r.slot
 			r.err = err
-			close(r.done)
-			if r.slot {
+			if r.async {
+				close(r.done)
+			} else {
+				r.done <- struct{}{}
+			}
+			if slot {
 				<-l.slots
 			}
 		}

@@ -24,7 +24,7 @@ import (
 const (
 	tileLevel = 8
 	tileSize  = 1 << tileLevel
-	maxTiles  = 4096 // kept at most, 11 KB each
+	maxTiles  = 4096 // kept at most, 16 KB each
 )
 
 // hashes answers for the hashes of the tree of a log.
@@ -37,30 +37,24 @@ type hashes struct {
 	tiles map[int64]*tile
 }
 
-// tile holds the hashes of the even levels; an odd one is one hash away.
-type tile [256 + 64 + 16 + 4]tlog.Hash
+// tile holds the hashes of its levels, from the leaves up.
+type tile [2*tileSize - 2]tlog.Hash
 
-var tileOff = [...]int{0, 256, 256 + 64, 256 + 64 + 16}
+// tileOff is where a level begins.
+func tileOff(l int) int { return 2*tileSize - 2*tileSize>>l }
 
 func newTile(leaves []tlog.Hash) *tile {
 	t := new(tile)
 	copy(t[:], leaves)
-	for l := 2; l < tileLevel; l += 2 {
+	for l := 1; l < tileLevel; l++ {
 		for i := range tileSize >> l {
-			t[tileOff[l/2]+i] = tlog.NodeHash(t.node(l-1, 2*i), t.node(l-1, 2*i+1))
+			t[tileOff(l)+i] = tlog.NodeHash(t[tileOff(l-1)+2*i], t[tileOff(l-1)+2*i+1])
 		}
 	}
 	return t
 }
 
-func (t *tile) node(l, i int) tlog.Hash {
-	if l%2 == 0 {
-		return t[tileOff[l/2]+i]
-	}
-	return tlog.NodeHash(t[tileOff[l/2]+2*i], t[tileOff[l/2]+2*i+1])
-}
-
-func (t *tile) root() tlog.Hash { return tlog.NodeHash(t.node(tileLevel-1, 0), t.node(tileLevel-1, 1)) }
+func (t *tile) root() tlog.Hash { return tlog.NodeHash(t[len(t)-2], t[len(t)-1]) }
 
 func newHashes(store driver.Store) *hashes {
 	return &hashes{store: store, tiles: map[int64]*tile{}}
@@ -128,7 +122,7 @@ func (h *hashes) read(ctx context.Context, indexes []int64) ([]tlog.Hash, error)
 				return nil, err
 			}
 		}
-		list[i] = t.node(l, at)
+		list[i] = t[tileOff(l)+at]
 	}
 	return list, nil
 }
