@@ -22,9 +22,14 @@ type Receipt struct {
 	Number  uint64     // the tenant's erasure number afterwards
 	At      time.Time  // UTC
 	Due     time.Time  // during the grace: when the keys can be destroyed; else zero
-	// GoneBy is when no copy of the keys opens any more that was kept as long as Options.Copies allows:
-	// those in key shards have expired, and the epoch that wrapped them has been trimmed. Zero during
-	// the grace.
+	// GoneBy is when no copy of the keys opens any more, wherever it was kept: those in key shards have
+	// expired (Options.Copies), every tenant under the same KEK has been rotated (Options.Epoch), and the KEK has
+	// ended the versions that wrapped the epoch. It counts on Rotate being run for every tenant under the KEK as often
+	// as Options.Epoch says; Behind names those that are late.
+	//
+	// Zero = not known: during the grace; when the KEK cannot make versions and end them; when a tenant under it
+	// has missed a rotation, or this one is moving from one KEK to another; when the key store or KEKFor did not answer.
+	// Then whoever has both an old copy of the key store and access to the KEK may still open what was erased.
 	GoneBy time.Time
 }
 
@@ -73,6 +78,11 @@ func (k *Keeper) Erase(ctx context.Context, tenant string, person [16]byte, opts
 		out.Number, err = k.keys.Erasures(ctx, tenant)
 		return out, err
 	}
+	if !opts.Approved && k.opts.EraseLimit > 0 {
+		if err := k.brake(ctx, tenant, records, out.At.Add(-24*time.Hour)); err != nil {
+			return Receipt{}, err
+		}
+	}
 	if k.opts.Grace > 0 {
 		if out.Due, err = k.block(ctx, &v, records, out.At); err != nil {
 			return Receipt{}, err
@@ -83,23 +93,17 @@ func (k *Keeper) Erase(ctx context.Context, tenant string, person [16]byte, opts
 		}
 		out.Due = time.Time{}
 	}
-	if !opts.Approved && k.opts.EraseLimit > 0 {
-		n, err := k.erasedSince(ctx, tenant, out.At.Add(-24*time.Hour))
-		if err != nil {
-			return Receipt{}, err
-		}
-		if n >= k.opts.EraseLimit {
-			return Receipt{}, fmt.Errorf("%w: %d", keys.ErrLimit, k.opts.EraseLimit)
-		}
-	}
 	return k.destroy(ctx, &v, records, out)
 }
+
+// waits tells whether a key waits for its destruction. One in quarantine is blocked too, but empty.
+func waits(r *keys.Record) bool { return !r.Blocked.IsZero() && len(r.Wrapped) > 0 }
 
 // block blocks those of the records that are not yet, and returns when the grace is over. A key that was made
 // since the erasure was first asked for does not put it off.
 func (k *Keeper) block(ctx context.Context, v *visit, records []keys.Record, now time.Time) (due time.Time, err error) {
 	for i := range records {
-		if at := records[i].Blocked; !at.IsZero() && at.Before(now) {
+		if at := records[i].Blocked; waits(&records[i]) && at.Before(now) {
 			now = at
 		}
 	}
@@ -107,7 +111,10 @@ func (k *Keeper) block(ctx context.Context, v *visit, records []keys.Record, now
 	gone := make(map[keys.ID]bool)
 	for i := range records {
 		at := records[i].Blocked
-		if at.IsZero() {
+		if !waits(&records[i]) {
+			if len(records[i].Wrapped) == 0 {
+				continue // retired, or in quarantine
+			}
 			ids = append(ids, records[i].ID)
 			gone[records[i].ID] = true
 			at = now
@@ -125,19 +132,78 @@ func (k *Keeper) block(ctx context.Context, v *visit, records []keys.Record, now
 	return due, nil
 }
 
-// erasedSince counts the humans that were destroyed since a time.
-func (k *Keeper) erasedSince(ctx context.Context, tenant string, since time.Time) (int, error) {
-	tombs, err := k.keys.Find(ctx, tenant, keys.Query{Since: 0})
+// brake refuses an erasure with which more persons were blocked or destroyed since a time than the limit allows. A
+// person is counted when it is blocked, and by its tombstones when there was no grace; not again at its destruction.
+func (k *Keeper) brake(ctx context.Context, tenant string, records []keys.Record, since time.Time) error {
+	persons := make(map[[16]byte]bool)
+	for i := range records {
+		if r := &records[i]; k.opts.Grace <= 0 || !waits(r) {
+			persons[r.Person] = true
+		}
+	}
+	if len(persons) == 0 {
+		return nil // all are blocked already, and were counted then
+	}
+	blocked, err := k.keys.Find(ctx, tenant, keys.Query{Blocked: true})
+	if err != nil {
+		return err
+	}
+	for i := range blocked {
+		if r := &blocked[i]; waits(r) && !r.Blocked.Before(since) {
+			persons[r.Person] = true
+		}
+	}
+	n := len(persons)
+	if n <= k.opts.EraseLimit {
+		dead, err := k.destroyedSince(ctx, tenant, since)
+		if err != nil {
+			return err
+		}
+		n += dead
+	}
+	if n > k.opts.EraseLimit {
+		return fmt.Errorf("%w: %d", keys.ErrLimit, k.opts.EraseLimit)
+	}
+	return nil
+}
+
+// destroyedSince counts the persons that were destroyed since a time, as far as the limit wants to know. A tombstone
+// does not say whose it is; those of one erasure that have one class are as many persons, of one generation.
+func (k *Keeper) destroyedSince(ctx context.Context, tenant string, since time.Time) (int, error) {
+	number, err := k.keys.Erasures(ctx, tenant)
 	if err != nil {
 		return 0, err
 	}
-	numbers := make(map[uint64]bool)
-	for i := range tombs {
-		if !tombs[i].Created.Before(since) {
-			numbers[tombs[i].Number] = true
+	type of struct {
+		number uint64
+		class  keys.Retention
+	}
+	for step := uint64(max(64, 4*k.opts.EraseLimit)); ; step *= 4 {
+		from := number - min(number, step)
+		tombs, err := k.keys.Find(ctx, tenant, keys.Query{Since: from})
+		if err != nil {
+			return 0, err
+		}
+		count, older := make(map[of]int), false
+		for i := range tombs {
+			if r := &tombs[i]; r.Created.Before(since) {
+				older = true
+			} else {
+				count[of{r.Number, r.Retention}]++
+			}
+		}
+		persons := make(map[uint64]int)
+		for at, n := range count {
+			persons[at.number] = max(persons[at.number], n)
+		}
+		sum := 0
+		for _, n := range persons {
+			sum += n
+		}
+		if older || from == 0 || sum > k.opts.EraseLimit {
+			return sum, nil
 		}
 	}
-	return len(numbers), nil
 }
 
 func (k *Keeper) destroy(ctx context.Context, v *visit, records []keys.Record, out Receipt) (Receipt, error) {
@@ -160,14 +226,47 @@ func (k *Keeper) destroy(ctx context.Context, v *visit, records []keys.Record, o
 		return Receipt{}, err
 	}
 	k.cache.drop(v.t, gone, 0)
-	epoch := v.tk.began.Add(k.opts.Epoch)
-	if !epoch.After(out.At) { // its rotation is overdue
-		epoch = out.At.Add(k.opts.Epoch)
-	}
-	if out.GoneBy = out.At.Add(k.opts.Copies); epoch.After(out.GoneBy) {
-		out.GoneBy = epoch
-	}
+	out.GoneBy = k.goneBy(ctx, v, out.At)
 	return out, err
+}
+
+// goneBy is the date of a Receipt; zero when it is not known.
+func (k *Keeper) goneBy(ctx context.Context, v *visit, now time.Time) time.Time {
+	kek, err := k.kekOf(ctx, v.t.name)
+	if err != nil {
+		return time.Time{}
+	}
+	_, rotates := kek.(keys.Rotator)
+	_, trims := kek.(keys.Trimmer)
+	if endless, told := k.endless.Load(kek.ID()); !rotates || !trims || told && endless.(bool) {
+		return time.Time{}
+	}
+	for _, e := range v.tk.epochs {
+		if e.kek != kek.ID() {
+			return time.Time{}
+		}
+	}
+	epochs, err := k.keys.Epochs(ctx, kek.ID())
+	if err != nil || len(epochs) == 0 {
+		return time.Time{}
+	}
+	// Until the first of these tenants is rotated the KEK has no newer version, and a tenant that is founded
+	// meanwhile is wrapped by the same; so the last one that needs it is gone an epoch later.
+	first := now.Add(k.opts.Epoch)
+	for i := range epochs {
+		age := now.Sub(epochs[i].Created)
+		if age >= 2*k.opts.Epoch {
+			return time.Time{} // it missed a rotation and may miss others
+		}
+		if next := epochs[i].Created.Add(k.opts.Epoch); next.After(now) && next.Before(first) {
+			first = next
+		}
+	}
+	by := first.Add(k.opts.Epoch)
+	if copies := now.Add(k.opts.Copies); copies.After(by) {
+		return copies
+	}
+	return by
 }
 
 // Spare takes an erasure back during its grace: the keys of the human serve again. What is destroyed
@@ -187,7 +286,7 @@ func (k *Keeper) Spare(ctx context.Context, tenant string, person [16]byte) erro
 	}
 	var ids []keys.ID
 	for i := range records {
-		if !records[i].Blocked.IsZero() {
+		if waits(&records[i]) {
 			ids = append(ids, records[i].ID)
 		}
 	}
@@ -209,7 +308,7 @@ func (k *Keeper) Due(ctx context.Context, tenant string) ([][16]byte, error) {
 	now := k.now()
 	var out [][16]byte
 	for i := range records {
-		if r := &records[i]; !now.Before(r.Blocked.Add(k.opts.Grace)) && !slices.Contains(out, r.Person) {
+		if r := &records[i]; waits(r) && !now.Before(r.Blocked.Add(k.opts.Grace)) && !slices.Contains(out, r.Person) {
 			out = append(out, r.Person)
 		}
 	}

@@ -297,6 +297,38 @@ func TestEraseLimit(t *testing.T) {
 	}
 }
 
+// TestEraseLimitCountsPersons: joined ids are persons, each counts; so does a block, which makes a person unreadable at
+// once.
+func TestEraseLimitCountsPersons(t *testing.T) {
+	for _, grace := range []time.Duration{-1, time.Hour} {
+		k := newKeeper(t, newKEK(t), keys.NewMemory(), &encrypt.Options{Grace: grace, EraseLimit: 3})
+		for i := byte(1); i <= 9; i++ {
+			if _, err := k.SealFor(ctx, "acme", [16]byte{i}, "log", nil, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for i := byte(2); i <= 5; i++ {
+			if err := k.Join(ctx, "acme", [16]byte{1}, [16]byte{i}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		erase := func(i byte, approved bool, is error) {
+			t.Helper()
+			if _, err := k.Erase(ctx, "acme", [16]byte{i}, &encrypt.EraseOptions{Approved: approved}); !errors.Is(err, is) {
+				t.Errorf("grace %s, person %d: %v, want %v", grace, i, err, is)
+			}
+		}
+		erase(1, false, encrypt.ErrLimit) // five persons at once
+		erase(6, false, nil)
+		erase(7, false, nil)
+		erase(8, false, nil)
+		erase(9, false, encrypt.ErrLimit)
+		erase(8, false, nil) // asked again
+		erase(1, true, nil)
+		erase(9, false, encrypt.ErrLimit)
+	}
+}
+
 func TestEraseClasses(t *testing.T) {
 	c := contactCodec(t)
 	names := map[keys.Retention]string{keys.Ordinary: "name", keys.Contract: "terms", keys.Tax: "income", keys.Evidence: "incident"}
@@ -583,14 +615,16 @@ func TestReceiptDates(t *testing.T) {
 		epoch, copies, after time.Duration
 		want                 time.Duration // from the beginning of the epoch
 	}{
-		{30 * day, 7 * day, 0, 30 * day},
-		{30 * day, 7 * day, 10 * day, 30 * day},
-		{30 * day, 7 * day, 25 * day, 32 * day}, // the copies live longer than the epoch
-		{30 * day, 7 * day, 30 * day, 60 * day}, // a rotation that is overdue comes within an epoch
-		{30 * day, 7 * day, 50 * day, 80 * day},
+		// A tenant that is founded right before the first rotation has an epoch of its own to go.
+		{30 * day, 7 * day, 0, 60 * day},
+		{30 * day, 7 * day, 10 * day, 60 * day},
+		{30 * day, 40 * day, 25 * day, 65 * day}, // the copies live longer
+		{30 * day, 7 * day, 30 * day, 90 * day},  // a rotation that is overdue comes within an epoch
+		{30 * day, 7 * day, 50 * day, 110 * day},
+		{30 * day, 7 * day, 60 * day, 0}, // one was missed: not known
 		{10 * day, 90 * day, 1 * day, 91 * day},
-		{0, 0, 0, 30 * day}, // the defaults
-		{0, 0, 29 * day, 36 * day},
+		{0, 0, 0, 60 * day}, // the defaults
+		{0, 0, 29 * day, 60 * day},
 	} {
 		var now clock
 		start := time.Date(2026, 1, 1, 0, 0, 0, 500, time.UTC)
@@ -601,7 +635,11 @@ func TestReceiptDates(t *testing.T) {
 		}
 		now.Advance(tc.after)
 		r, err := k.Erase(ctx, "acme", rec.Person, nil)
-		if err != nil || !r.GoneBy.Equal(start.Truncate(time.Second).Add(tc.want)) || r.GoneBy.Location() != time.UTC {
+		want := start.Truncate(time.Second).Add(tc.want)
+		if tc.want == 0 {
+			want = time.Time{}
+		}
+		if err != nil || !r.GoneBy.Equal(want) || r.GoneBy.Location() != time.UTC {
 			t.Errorf("%+v: gone by %s, %v", tc, r.GoneBy, err)
 		}
 		if !r.At.Equal(start.Add(tc.after).Truncate(time.Second)) {

@@ -23,6 +23,8 @@ type Keeper struct {
 	coarse bool
 	time   coarseClock
 
+	endless sync.Map // by name of a KEK: whether it cannot make versions of itself, as its Rotate has said
+
 	last    atomic.Pointer[tenant]
 	mu      sync.Mutex
 	tenants map[string]*tenant
@@ -152,6 +154,28 @@ func (k *Keeper) kekOf(ctx context.Context, tenant string) (keys.KEK, error) {
 	}
 	if kek == nil {
 		return k.kek, nil
+	}
+	return kek, nil
+}
+
+// kekNamed returns the KEK that an epoch key names: while a tenant moves to another KEK that is the one it had. A name
+// that nobody has is taken for an older name of the tenant's own.
+func (k *Keeper) kekNamed(ctx context.Context, tenant, id string) (keys.KEK, error) {
+	kek, err := k.kekOf(ctx, tenant)
+	if err != nil || kek.ID() == id {
+		return kek, err
+	}
+	if k.kek.ID() == id {
+		return k.kek, nil
+	}
+	if k.opts.KEKByID != nil {
+		other, err := k.opts.KEKByID(ctx, id)
+		if err != nil {
+			return nil, fmt.Errorf("%w: KEK %q: %w", ErrKMSUnavailable, id, err)
+		}
+		if other != nil {
+			return other, nil
+		}
 	}
 	return kek, nil
 }
@@ -406,10 +430,13 @@ var errRewrapped = fmt.Errorf("%w: its epoch", ErrRetired)
 // openPersonKey unwraps a record and checks its commitment. An epoch key that is not known is looked
 // for once: a rotation may run in another process.
 func (k *Keeper) openPersonKey(ctx context.Context, v *visit, r *keys.Record) (*personKey, error) {
+	if len(r.Wrapped) == 0 {
+		return nil, fmt.Errorf("%w: key %s", ErrRetired, r.ID)
+	}
 	if !r.Blocked.IsZero() {
 		return nil, ErrBlocked
 	}
-	if g := generation(r.Version); len(r.Wrapped) == 0 || g < v.tk.oldest() {
+	if g := generation(r.Version); g < v.tk.oldest() {
 		return nil, fmt.Errorf("%w: generation %d, the oldest in use is %d", ErrRetired, g, v.tk.oldest())
 	}
 	if v.tk.epochs[r.Epoch].aead == nil {
@@ -473,7 +500,7 @@ func (k *Keeper) keysFor(ctx context.Context, v *visit, slots []slot) error {
 			for i := range records {
 				r := &records[i]
 				at := place{r.Person, r.Retention}
-				if !r.Blocked.IsZero() && wanted[at] {
+				if waits(r) && wanted[at] {
 					return ErrBlocked
 				}
 				if have[at] != nil || !wanted[at] || generation(r.Version) != v.tk.newest() {

@@ -81,13 +81,19 @@ type Options struct {
 	// KEKFor gives a tenant a KEK of its own, such as a key that the customer brought; nil, or a nil
 	// KEK, means the Keeper's. It is asked whenever an epoch key is made or opened; an error other than
 	// ErrAuth counts as ErrKMSUnavailable.
+	//
+	// When it gives a tenant another KEK than before, the epoch keys that live are opened by the KEK that they
+	// name, if that is the Keeper's or KEKByID finds it, and Rotate moves the tenant.
 	KEKFor func(ctx context.Context, tenant string) (keys.KEK, error)
+	// KEKByID finds the KEK of that name for a tenant that moves away from it; nil, or a nil KEK = there is none
+	// but the Keeper's and KEKFor's.
+	KEKByID func(ctx context.Context, id string) (keys.KEK, error)
 
 	Grace      time.Duration // from the asking for an erasure to the destruction; 0 = 72 hours, below 0 = none
-	EraseLimit int           // most persons destroyed in 24 hours without approval; 0 = 100, below 0 = no limit
+	EraseLimit int           // most persons blocked or destroyed in 24 hours without approval; 0 = 100, below 0 = no limit
 	// Held asks the register of legal holds; true refuses an erasure. nil = there are no holds.
 	Held   func(ctx context.Context, tenant string, person [16]byte, classes []keys.Retention) (bool, error)
-	Epoch  time.Duration // how often Rotate is run, for the date on a Receipt; 0 = 30 days
+	Epoch  time.Duration // how often Rotate is run for every tenant, for the date on a Receipt; 0 = 30 days
 	Copies time.Duration // how long copies of keys outside the key store live, for the same; 0 = 7 days
 
 	Now func() time.Time // 0 = time.Now

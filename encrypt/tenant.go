@@ -36,6 +36,9 @@ const (
 // kekPatience bounds one call of a KEK that has no deadline of its own.
 const kekPatience = 15 * time.Second
 
+// fenced is how often a new epoch key is wrapped again because somebody looked through the KEK's versions meanwhile.
+const fenced = 9
+
 // flightPatience bounds the loading of a tenant's keys: a call of the KEK for each epoch key, of which there are two
 // during a rotation, and the queries of the store.
 const flightPatience = 4 * kekPatience
@@ -79,6 +82,8 @@ type tenantKeys struct {
 type openEpoch struct {
 	aead    tink.AEAD
 	wrapped string
+	kek     string    // name of the KEK
+	began   time.Time // its record
 }
 
 // indexRoot is one version of the tenant's index key. The version is also the generation of the person
@@ -302,7 +307,7 @@ func (k *Keeper) readTenant(ctx context.Context, t *tenant, ask, write bool) (*t
 			if e.aead, err = k.openEpoch(ctx, r); err != nil {
 				return nil, err
 			}
-			e.wrapped, asked = string(r.Wrapped), true
+			e.wrapped, e.kek, e.began, asked = string(r.Wrapped), r.Purpose, r.Created, true
 		}
 		tk.epochs[r.ID] = e
 		if r.Version > tk.version {
@@ -350,7 +355,7 @@ func (k *Keeper) foundTenant(ctx context.Context, name string) (map[keys.ID]open
 		if err != nil {
 			return nil, err
 		}
-		known := map[keys.ID]openEpoch{epoch.ID: {a, string(epoch.Wrapped)}}
+		known := map[keys.ID]openEpoch{epoch.ID: {a, string(epoch.Wrapped), epoch.Purpose, epoch.Created}}
 		tk := &tenantKeys{epochs: known, current: epoch.ID}
 		records := []keys.Record{epoch}
 		for _, purpose := range []string{purposeIndex, purposeMAC, purposeSecret, purposeTomb} {
@@ -363,7 +368,7 @@ func (k *Keeper) foundTenant(ctx context.Context, name string) (map[keys.ID]open
 			records = append(records, r)
 		}
 		// ErrRetired: meanwhile the KEK's versions were looked through, to end some.
-		if err = k.keys.Add(ctx, name, records); !errors.Is(err, ErrRetired) || attempt == 3 {
+		if err = k.keys.Add(ctx, name, records); !errors.Is(err, ErrRetired) || attempt == fenced {
 			return known, err
 		}
 	}
@@ -404,7 +409,7 @@ func (k *Keeper) newEpoch(ctx context.Context, tenant string, version uint32, no
 func (k *Keeper) openEpoch(ctx context.Context, r *keys.Record) (tink.AEAD, error) {
 	ctx, cancel := context.WithTimeout(ctx, kekPatience)
 	defer cancel()
-	kek, err := k.kekOf(ctx, r.Tenant)
+	kek, err := k.kekNamed(ctx, r.Tenant, r.Purpose)
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,10 @@
 package keys
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
 
 // Errors that callers branch on. Their texts, and those of errors that wrap them, never hold a
 // plaintext, a key, a term or a personal value.
@@ -37,3 +41,32 @@ var (
 	// ciphertext was given that could be kept in its place.
 	ErrNotClear = errors.New("encrypt: field is not clear")
 )
+
+// DamagedError is an [ErrTampered] that names the key records that do not open.
+type DamagedError struct {
+	Records []Damaged
+}
+
+// Damaged is one of them.
+type Damaged struct {
+	ID        ID
+	Person    [16]byte
+	Retention Retention
+}
+
+// Error names the first ids.
+func (e *DamagedError) Error() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%v: %d key records do not open:", ErrTampered, len(e.Records))
+	for i := range e.Records {
+		if i == 16 {
+			b.WriteString(" and others")
+			break
+		}
+		b.WriteString(" " + e.Records[i].ID.String())
+	}
+	return b.String()
+}
+
+// Unwrap returns ErrTampered.
+func (e *DamagedError) Unwrap() error { return ErrTampered }
