@@ -119,6 +119,7 @@ func (o *opening) key(ctx context.Context, id keys.ID, person *[16]byte) (*perso
 	var err error
 	if loaded {
 		key, err = o.visit.tk.judge(o.visit.t.name, f, id, *person)
+		err = o.k.missing(ctx, o.visit.t.name, err, *person)
 	} else if key = o.k.cache.byID(o.visit.t, person, id, o.visit.now); key == nil {
 		key, err = o.k.keyOf(ctx, &o.visit, id, *person)
 	}
@@ -281,7 +282,25 @@ func (k *Keeper) keyOf(ctx context.Context, v *visit, id keys.ID, person [16]byt
 	if err != nil {
 		return nil, err
 	}
-	return v.tk.judge(v.t.name, got[id], id, person)
+	key, err := v.tk.judge(v.t.name, got[id], id, person)
+	return key, k.missing(ctx, v.t.name, err, person)
+}
+
+// missing tells, of an id that leads nowhere, a damaged or foreign value from a lost key. A person has one key of each
+// class and generation, so where the person has one the id is not the person's: ErrTampered. Where the person has none
+// the key is lost: ErrKeyMissing.
+func (k *Keeper) missing(ctx context.Context, tenant string, err error, person [16]byte) error {
+	if err != ErrKeyMissing { //nolint:errorlint // judge's own answer; a lost epoch key says more
+		return err
+	}
+	records, ferr := k.keys.Find(ctx, tenant, keys.Query{Persons: [][16]byte{person}})
+	switch {
+	case ferr != nil:
+		return ferr
+	case len(records) > 0:
+		return ErrTampered
+	}
+	return err
 }
 
 // judge says what a key id that a value names has led to.

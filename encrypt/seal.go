@@ -356,6 +356,7 @@ func (c *Codec[T]) checkKept(ctx context.Context, k *Keeper, visit *visit, steps
 		}
 		h, _ := parseHeader(s.kept.Data)
 		_, err := visit.tk.judge(visit.t.name, got[h.key], h.key, s.person)
+		err = k.missing(ctx, visit.t.name, err, s.person)
 		s.erased = errors.Is(err, ErrErased)
 		if err != nil && !s.erased && !errors.Is(err, ErrBlocked) {
 			return fieldError(err, c.plans[s.at].Name)
