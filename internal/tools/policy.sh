@@ -8,11 +8,11 @@ rules=authz/rego/policy/crm
 fail() { echo "policy: $*"; exit 1; }
 
 names='TestPolicy TestMatrix TestCorpusFile TestAuthorizer TestRefusedPolicies TestUnfilterable TestSettings TestPlansAgree'
-out=$("$go" test -count=1 -short -v -run "^($(echo "$names" | tr ' ' '|'))\$" ./authz/rego 2>&1) || { echo "$out" | grep -v '^=== '; exit 1; }
+out=$("$go" test -count=1 -short -v -run "^($(echo "$names" | tr ' ' '|'))\$" ./authz/rego 2>&1) || { grep -v '^=== ' <<<"$out"; exit 1; }
 for name in $names; do
-  echo "$out" | grep -q "^--- PASS: $name " || fail "$name did not run"
+  grep -q "^--- PASS: $name " <<<"$out" || fail "$name did not run"
 done
-echo "$out" | grep '^plans, OPA' || fail 'no comparison of plans and OPA'
+grep '^plans, OPA' <<<"$out" || fail 'no comparison of plans and OPA'
 
 modules=$(find "$rules" -name '*.rego' ! -name '*_test.rego' | wc -l)
 tests=$(find "$rules" -name '*_test.rego' | wc -l)
@@ -21,11 +21,11 @@ tests=$(find "$rules" -name '*_test.rego' | wc -l)
 bin/opa fmt --fail --list "$rules"
 bin/opa check --strict --schema authz/rego/policy/schemas "$rules"
 out=$(bin/opa test "$rules" authz/rego/policy/data.json) || { echo "$out"; exit 1; }
-echo "$out" | grep -Eq '^PASS: [1-9][0-9]*/[1-9]' || fail 'opa ran no tests'
+grep -Eq '^PASS: [1-9][0-9]*/[1-9]' <<<"$out" || fail 'opa ran no tests'
 echo "opa test: $out"
 out=$(bin/regal lint --config-file .regal/config.yaml "$rules") || { echo "$out"; exit 1; }
-echo "$out" | grep -q "^$((modules + tests)) files linted" || fail "regal looked at other files: $out"
+grep -q "^$((modules + tests)) files linted" <<<"$out" || fail "regal looked at other files: $out"
 echo "regal: $out"
 
 out=$(CRMGUARD_MUTATE=1 "$go" test -count=1 -timeout 20m -run '^TestMutants$' ./authz/rego 2>&1) || { echo "$out"; exit 1; }
-echo "$out" | grep '^mutants: [1-9]' || fail 'no mutants'
+grep '^mutants: [1-9]' <<<"$out" || fail 'no mutants'
