@@ -29,6 +29,7 @@ import (
 	"fmt"
 	"hash/maphash"
 	"io/fs"
+	"maps"
 	"reflect"
 	"slices"
 	"sort"
@@ -136,10 +137,6 @@ func load(ctx context.Context, files fs.FS, most int) (*policy, error) {
 	if err := src.checkReads(); err != nil {
 		return nil, err
 	}
-	reads, err := readsOf(p.compiler)
-	if err != nil {
-		return nil, err
-	}
 	bits, valued, err := factRules(p.compiler)
 	if err != nil {
 		return nil, err
@@ -149,10 +146,10 @@ func load(ctx context.Context, files fs.FS, most int) (*policy, error) {
 		return nil, err
 	}
 	store := inmem.NewFromObjectWithOpts(src.data, inmem.OptReturnASTValuesOnRead(true))
-	if err := p.prepare(ctx, store, planner, bits, most); err != nil {
+	if err := p.prepare(ctx, store, planner, bits, valued, most); err != nil {
 		return nil, err
 	}
-	p.facts.reads, p.facts.bits, p.facts.seed, p.facts.most = reads, bits, maphash.MakeSeed(), most
+	p.facts.bits, p.facts.seed, p.facts.most = bits, maphash.MakeSeed(), most
 	if shipped {
 		return p, nil
 	}
@@ -163,7 +160,7 @@ func load(ctx context.Context, files fs.FS, most int) (*policy, error) {
 }
 
 // prepare readies all queries.
-func (p *policy) prepare(ctx context.Context, store storage.Store, planner *ast.Compiler, bits map[string]uint8, most int) error {
+func (p *policy) prepare(ctx context.Context, store storage.Store, planner *ast.Compiler, bits map[string]uint8, valued []string, most int) error {
 	ready := func(c *ast.Compiler, query string, more ...func(*rego.Rego)) *rego.Rego {
 		return rego.New(append([]func(*rego.Rego){
 			rego.Compiler(c), rego.Store(store), rego.StrictBuiltinErrors(true), rego.ParsedQuery(ast.MustParseBody(query)),
@@ -174,8 +171,15 @@ func (p *policy) prepare(ctx context.Context, store storage.Store, planner *ast.
 		return refuse("%v", err)
 	}
 	nothing := rego.ParsedUnknowns([]*ast.Term{ast.MustParseTerm("input.nothing")})
-	if p.facts.query, err = ready(p.compiler, "x = data.crm.facts", nothing).PrepareForPartial(ctx); err != nil {
-		return refuse("%v", err)
+	for _, name := range slices.Concat(valued, slices.Sorted(maps.Keys(bits))) {
+		x := &fact{name: name}
+		if x.reads, err = readsOf(p.compiler, name); err != nil {
+			return err
+		}
+		if x.query, err = ready(p.compiler, "x = data.crm.facts."+name, nothing).PrepareForPartial(ctx); err != nil {
+			return refuse("%v", err)
+		}
+		p.facts.list, p.facts.reads = append(p.facts.list, x), p.facts.reads|x.reads
 	}
 	if err := p.parts(ctx, store, planner, bits); err != nil {
 		return err

@@ -47,9 +47,9 @@ var readable = map[string]reads{
 	"input.environment.time": readsTime, "input.environment.address": readsAddress, "input.environment.purpose": readsPurpose,
 }
 
-// readsOf returns what the package of facts reads, an error that names what it may not read.
-func readsOf(c *ast.Compiler) (reads, error) {
-	refs, err := dependencies.Base(c, ast.MustParseBody("data.crm.facts"))
+// readsOf returns what a fact reads, an error that names what it may not read.
+func readsOf(c *ast.Compiler, name string) (reads, error) {
+	refs, err := dependencies.Base(c, ast.MustParseBody("data.crm.facts."+name))
 	if err != nil {
 		return 0, refuse("crm/facts: %v", err)
 	}
@@ -115,18 +115,38 @@ func factRules(c *ast.Compiler) (bits map[string]uint8, valued []string, err err
 	return bits, valued, nil
 }
 
-// known is what the facts of a request are. It never changes.
-type known struct {
-	bits  uint64 // those without a value that hold
-	group uint32 // names the others: equal numbers, equal facts
-	value ast.Object
-
-	// What it was made from, so that it is never taken for another's.
+// asked is what an answer was made from, so that it is never taken for another's.
+type asked struct {
 	subject     authz.Subject
 	addr        netip.Addr
 	purpose     string
 	timed       bool
 	from, until int64 // it holds for times from and before until
+}
+
+// known is what the facts of a request are. It never changes.
+type known struct {
+	asked
+	bits  uint64 // those without a value that hold
+	group uint32 // names the others: equal numbers, equal facts
+	value ast.Object
+}
+
+// fact is one rule of the package of facts. It is asked anew only when something changes that it reads: another
+// address asks the facts about networks, and no others.
+type fact struct {
+	name  string
+	query rego.PreparedPartialQuery
+	reads reads
+
+	mu   sync.Mutex
+	done map[uint64]factValue
+}
+
+// factValue is what a fact was; nil for one that did not hold.
+type factValue struct {
+	asked
+	value *ast.Term
 }
 
 // group is one set of valued facts, which never changes.
@@ -140,8 +160,8 @@ const minute = int64(60e9)
 
 // factCache keeps facts of requests.
 type factCache struct {
-	query rego.PreparedPartialQuery
-	reads reads
+	list  []*fact
+	reads reads // of all
 	bits  map[string]uint8
 	seed  maphash.Seed
 	most  int
@@ -153,11 +173,11 @@ type factCache struct {
 }
 
 func (f *factCache) of(ctx context.Context, c *call) (*known, error) {
-	h := f.hash(&c.req)
+	h := f.reads.hash(f.seed, &c.req)
 	f.mu.RLock()
 	k := f.all[h]
 	f.mu.RUnlock()
-	if k != nil && f.same(k, c) {
+	if k != nil && f.reads.same(&k.asked, c) {
 		return k, nil
 	}
 	k, err := f.eval(ctx, c)
@@ -173,34 +193,35 @@ func (f *factCache) of(ctx context.Context, c *call) (*known, error) {
 	return k, nil
 }
 
-func (f *factCache) hash(r *authz.Request) uint64 {
+// hash is a digest of what is read of a request.
+func (f reads) hash(seed maphash.Seed, r *authz.Request) uint64 {
 	var h uint64
-	str := func(s string) { h = (h ^ maphash.String(f.seed, s)) * 0x9e3779b97f4a7c15 }
+	str := func(s string) { h = (h ^ maphash.String(seed, s)) * 0x9e3779b97f4a7c15 }
 	s := &r.Subject
-	if f.reads&readsID != 0 {
+	if f&readsID != 0 {
 		str(s.ID)
 	}
-	if f.reads&readsTenant != 0 {
+	if f&readsTenant != 0 {
 		str(s.Tenant)
 	}
-	if f.reads&readsTeam != 0 {
+	if f&readsTeam != 0 {
 		str(s.Team)
 	}
-	if f.reads&readsRoles != 0 {
+	if f&readsRoles != 0 {
 		for _, role := range s.Roles {
 			str(role)
 		}
 	}
-	if f.reads&readsGrants != 0 {
+	if f&readsGrants != 0 {
 		for i := range s.Grants {
 			str(s.Grants[i].Role)
 			h = (h ^ uint64(s.Grants[i].Until.Unix())) * 0x9e3779b97f4a7c15
 		}
 	}
-	if f.reads&readsLevel != 0 {
+	if f&readsLevel != 0 {
 		h = (h ^ uint64(s.Level)) * 0x9e3779b97f4a7c15
 	}
-	if f.reads&readsCompartments != 0 {
+	if f&readsCompartments != 0 {
 		for _, w := range s.Compartments {
 			str(w)
 		}
@@ -212,82 +233,75 @@ func (f *factCache) hash(r *authz.Request) uint64 {
 		{readsZone, s.Zone}, {readsRegion, s.Region}, {readsDevice, s.Device}, {readsSession, s.Session},
 		{readsPurpose, r.Environment.Purpose},
 	} {
-		if f.reads&x.bit != 0 {
+		if f&x.bit != 0 {
 			str(x.s)
 		}
 	}
-	if f.reads&readsAddress != 0 {
+	if f&readsAddress != 0 {
 		b := r.Environment.Addr.As16()
-		h = (h ^ maphash.Bytes(f.seed, b[:])) * 0x9e3779b97f4a7c15
+		h = (h ^ maphash.Bytes(seed, b[:])) * 0x9e3779b97f4a7c15
 	}
 	return h
 }
 
 // same tells whether k was made from what c asks.
-func (f *factCache) same(k *known, c *call) bool {
+func (f reads) same(k *asked, c *call) bool {
 	s, t := &k.subject, &c.req.Subject
-	return (f.reads&readsID == 0 || s.ID == t.ID) &&
-		(f.reads&readsTenant == 0 || s.Tenant == t.Tenant) &&
-		(f.reads&readsTeam == 0 || s.Team == t.Team) &&
-		(f.reads&readsRoles == 0 || slices.Equal(s.Roles, t.Roles)) &&
-		(f.reads&readsGrants == 0 || slices.EqualFunc(s.Grants, t.Grants, func(a, b authz.Grant) bool {
+	return (f&readsID == 0 || s.ID == t.ID) &&
+		(f&readsTenant == 0 || s.Tenant == t.Tenant) &&
+		(f&readsTeam == 0 || s.Team == t.Team) &&
+		(f&readsRoles == 0 || slices.Equal(s.Roles, t.Roles)) &&
+		(f&readsGrants == 0 || slices.EqualFunc(s.Grants, t.Grants, func(a, b authz.Grant) bool {
 			return a.Role == b.Role && a.Until.Equal(b.Until)
 		})) &&
-		(f.reads&readsLevel == 0 || s.Level == t.Level) &&
-		(f.reads&readsCompartments == 0 || slices.Equal(s.Compartments, t.Compartments)) &&
-		(f.reads&readsZone == 0 || s.Zone == t.Zone) &&
-		(f.reads&readsRegion == 0 || s.Region == t.Region) &&
-		(f.reads&readsDevice == 0 || s.Device == t.Device) &&
-		(f.reads&readsSession == 0 || s.Session == t.Session) &&
-		(f.reads&readsActive == 0 || s.Active == t.Active) &&
-		(f.reads&readsAddress == 0 || k.addr == c.req.Environment.Addr) &&
-		(f.reads&readsPurpose == 0 || k.purpose == c.req.Environment.Purpose) &&
-		(f.reads&readsTime == 0 || k.timed == c.timed && (!c.timed || k.from <= c.time && c.time < k.until))
+		(f&readsLevel == 0 || s.Level == t.Level) &&
+		(f&readsCompartments == 0 || slices.Equal(s.Compartments, t.Compartments)) &&
+		(f&readsZone == 0 || s.Zone == t.Zone) &&
+		(f&readsRegion == 0 || s.Region == t.Region) &&
+		(f&readsDevice == 0 || s.Device == t.Device) &&
+		(f&readsSession == 0 || s.Session == t.Session) &&
+		(f&readsActive == 0 || s.Active == t.Active) &&
+		(f&readsAddress == 0 || k.addr == c.req.Environment.Addr) &&
+		(f&readsPurpose == 0 || k.purpose == c.req.Environment.Purpose) &&
+		(f&readsTime == 0 || k.timed == c.timed && (!c.timed || k.from <= c.time && c.time < k.until))
 }
 
-// eval asks the policy for the facts of a request.
+// eval asks the policy for the facts of a request, those that are not known from another one.
 func (f *factCache) eval(ctx context.Context, c *call) (*known, error) {
-	// Partial evaluation with nothing unknown gives the facts as terms, sets as sets.
-	pq, err := f.query.Partial(ctx, rego.EvalParsedInput(input(&c.req)))
-	if err != nil {
-		return nil, fmt.Errorf("authz/rego: no facts: %w", err)
-	}
-	if len(pq.Queries) != 1 || len(pq.Queries[0]) != 1 || len(pq.Support) != 0 {
-		return nil, errors.New("authz/rego: no facts: the policy gives none")
-	}
-	_, term, ok := assignment(pq.Queries[0][0])
-	if !ok {
-		return nil, errors.New("authz/rego: no facts: the policy's answer has another form")
-	}
-	all, ok := term.Value.(ast.Object)
-	if !ok {
-		return nil, errors.New("authz/rego: no facts: the policy's answer has another form")
-	}
-	s := &c.req.Subject
-	k := &known{
-		value: ast.NewObject(), addr: c.req.Environment.Addr, purpose: c.req.Environment.Purpose, timed: c.timed,
-		subject: authz.Subject{
-			ID: s.ID, Tenant: s.Tenant, Team: s.Team, Session: s.Session, Active: s.Active, Level: s.Level,
-			Zone: s.Zone, Region: s.Region, Device: s.Device,
-			Roles: slices.Clone(s.Roles), Compartments: slices.Clone(s.Compartments), Grants: slices.Clone(s.Grants),
-		},
-		from: c.time, until: c.time - c.time%minute + minute,
-	}
-	for i := range s.Grants {
-		if end := nanos(s.Grants[i].Until); end > k.from && end < k.until {
-			k.until = end
-		}
-	}
-	all.Foreach(func(name, value *ast.Term) {
-		n := string(name.Value.(ast.String))
-		if bit, ok := f.bits[n]; ok {
-			if value.Equal(ast.BooleanTerm(true)) {
-				k.bits |= 1 << bit
+	k := &known{asked: askedOf(c), value: ast.NewObject()}
+	var in ast.Value
+	for _, x := range f.list {
+		h := x.reads.hash(f.seed, &c.req)
+		x.mu.Lock()
+		v, ok := x.done[h]
+		x.mu.Unlock()
+		if !ok || !x.reads.same(&v.asked, c) {
+			if in == nil {
+				in = input(&c.req)
 			}
-			return
+			v.asked = k.asked
+			var err error
+			if v.value, err = x.eval(ctx, in); err != nil {
+				return nil, err
+			}
+			x.mu.Lock()
+			if x.done == nil || len(x.done) >= f.most {
+				x.done = map[uint64]factValue{}
+			}
+			x.done[h] = v
+			x.mu.Unlock()
+		} else if x.reads&readsTime != 0 {
+			k.until = min(k.until, v.until)
 		}
-		k.value.Insert(name, value)
-	})
+		bit, yes := f.bits[x.name]
+		switch {
+		case v.value == nil:
+		case !yes:
+			k.value.Insert(ast.StringTerm(x.name), v.value)
+		case v.value.Equal(ast.BooleanTerm(true)):
+			k.bits |= 1 << bit
+		}
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	text := k.value.String() // an object prints its keys in order
@@ -302,4 +316,40 @@ func (f *factCache) eval(ctx context.Context, c *call) (*known, error) {
 	}
 	k.group, k.value = g.number, g.value
 	return k, nil
+}
+
+// askedOf notes what facts can read of a call.
+func askedOf(c *call) asked {
+	s := &c.req.Subject
+	a := asked{
+		addr: c.req.Environment.Addr, purpose: c.req.Environment.Purpose, timed: c.timed,
+		subject: authz.Subject{
+			ID: s.ID, Tenant: s.Tenant, Team: s.Team, Session: s.Session, Active: s.Active, Level: s.Level,
+			Zone: s.Zone, Region: s.Region, Device: s.Device,
+			Roles: slices.Clone(s.Roles), Compartments: slices.Clone(s.Compartments), Grants: slices.Clone(s.Grants),
+		},
+		from: c.time, until: c.time - c.time%minute + minute,
+	}
+	for i := range s.Grants {
+		if end := nanos(s.Grants[i].Until); end > a.from && end < a.until {
+			a.until = end
+		}
+	}
+	return a
+}
+
+// eval asks the policy for one fact. Partial evaluation with nothing unknown gives it as a term, sets as sets.
+func (x *fact) eval(ctx context.Context, in ast.Value) (*ast.Term, error) {
+	pq, err := x.query.Partial(ctx, rego.EvalParsedInput(in))
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("authz/rego: no facts: %w", err)
+	case len(pq.Queries) == 0:
+		return nil, nil
+	case len(pq.Queries) == 1 && len(pq.Queries[0]) == 1 && len(pq.Support) == 0:
+		if _, term, ok := assignment(pq.Queries[0][0]); ok {
+			return term, nil
+		}
+	}
+	return nil, errors.New("authz/rego: no facts: the policy's answer has another form")
 }
