@@ -10,6 +10,18 @@
 // [Log.Events] read. [Verify] checks a log with the public key alone, also
 // beside a running writer.
 //
+// [Options].Rules may keep less of some actions, and let their appends return
+// before they are durable. [Log.AppendAsync] says in its name that it does.
+// [Log.Follow] gives each event as it comes, [Log.Replay] old ones in the order
+// of their times.
+//
+// # Proofs
+//
+// [Log.Tree], and [Verdict].Tree for a log that nobody writes, makes inclusion
+// and consistency proofs and receipts. [VerifyReceipt] checks a receipt without
+// the log. Package tile writes the log for public tools. [Log.Prune] takes old
+// events out, and every proof keeps its worth.
+//
 // # Format
 //
 // Each event has one canonical byte string, and these bytes are stored and
@@ -23,7 +35,8 @@
 // Whoever can write the store can also cut off its end. Keep the note of a
 // [Checkpoint] where he cannot write (Options.OnCheckpoint hands one out each
 // second) and give it to [Open] and [Verify]. Without such a head a verdict is
-// [Unanchored] at best, which is not good.
+// [Unanchored] at best, which is not good. With the keys of witnesses it can be
+// [Anchored].
 //
 // # Personal data
 //

@@ -1,6 +1,10 @@
 package audit
 
-import "crypto/sha256"
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"strconv"
+)
 
 // What the tests outside the package need of the parsers.
 
@@ -42,8 +46,27 @@ func (x TestIndex) Floor() uint64                           { return x.x.floor()
 func (x TestIndex) Bytes() int                              { return x.x.bytes }
 func (x TestIndex) Before(key, n uint64) (from, end uint64) { return x.x.before(key, n) }
 
-func ParseReceipt(b []byte) error { _, err := parseReceipt(b); return err }
+// ReceiptText parses a receipt and spells it again.
+func ReceiptText(b []byte) (string, error) {
+	r, err := parseReceipt(b)
+	if err != nil {
+		return "", err
+	}
+	s := proofHeader + "extra " + base64.StdEncoding.EncodeToString(r.extra) + "\nindex " + strconv.FormatUint(r.index, 10) + "\n"
+	for _, h := range r.proof {
+		s += h.String() + "\n"
+	}
+	return s + "\n" + string(r.note), nil
+}
 
-func ParseStart(b []byte) (Checkpoint, error) { c, _, err := parseStart(b); return c, err }
+// StartText parses a checked head and spells it again.
+func StartText(b []byte) (string, error) {
+	c, t, err := parseStart(b)
+	if err != nil {
+		return "", err
+	}
+	s := scan{tree: t, last: c}
+	return string(s.checkedHead()), nil
+}
 
 func AppendPruned(b []byte, id [16]byte, leaves []byte) []byte { return appendPruned(b, id, leaves) }

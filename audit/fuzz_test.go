@@ -2,6 +2,7 @@ package audit_test
 
 import (
 	"bytes"
+	"os"
 	"testing"
 
 	"github.com/crmguard/crmguard/audit"
@@ -43,6 +44,7 @@ func FuzzFrame(f *testing.F) {
 		f.Add(b)
 	}
 	f.Add(bytes.Repeat([]byte{0xff}, 40))
+	f.Add(audit.AppendPruned(nil, [16]byte{1}, make([]byte, 96)))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		for len(b) > 0 {
 			fr, rest, err := audit.NextFrame(b)
@@ -71,6 +73,41 @@ func FuzzCheckpoint(f *testing.F) {
 		c, err := audit.ParseCheckpoint(b)
 		if err == nil && (!bytes.HasPrefix(b, []byte(audit.CheckpointText(c))) || c.Size == 0 || c.Origin == "") {
 			t.Fatalf("two spellings of one checkpoint: %q", b)
+		}
+	})
+}
+
+// What parses as a receipt has one spelling, and none but a signed one proves.
+func FuzzReceipt(f *testing.F) {
+	b, err := os.ReadFile("testdata/v1/event-3.tlog-proof")
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b)
+	f.Add([]byte("c2sp.org/tlog-proof@v1\nextra \nindex 0\n\n"))
+	vkey := keys(f)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		text, err := audit.ReceiptText(b)
+		if err == nil && text != string(b) {
+			t.Fatalf("two spellings of one receipt: %q", b)
+		}
+		if e, c, err := audit.VerifyReceipt(b, vkey); err == nil && (e.Index >= c.Size || text != string(b)) {
+			t.Fatalf("proven: %+v", e)
+		}
+	})
+}
+
+// A checked head leads to the root that its checkpoint has.
+func FuzzStart(f *testing.F) {
+	b, err := os.ReadFile("testdata/v1/head")
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b)
+	f.Add([]byte("crmguard audit head v1\n\n"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if text, err := audit.StartText(b); err == nil && text != string(b) {
+			t.Fatalf("two spellings of one head: %q", b)
 		}
 	})
 }

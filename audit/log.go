@@ -146,6 +146,8 @@ type item struct {
 	size  int // of the event
 	time  int64
 	keys  []uint64
+
+	details []Detail // space for prepare
 }
 
 // Open opens the log of store for appending, makes it when there is none, and
@@ -454,7 +456,9 @@ func (l *Log) prepare(ctx context.Context, it *item, given *Event) error {
 		if l.opts.Sealer == nil {
 			return fmt.Errorf("%w: personal details need a sealer", ErrInvalid)
 		}
-		e.Details = append([]Detail(nil), e.Details...)
+		it.details = append(it.details[:0], e.Details...)
+		defer clear(it.details) // the space is used again
+		e.Details = it.details
 		for i := range e.Details {
 			if err := e.Details[i].seal(ctx, l.opts.Sealer, e.Tenant); err != nil {
 				return err

@@ -35,7 +35,7 @@ func Signer(t testing.TB, name string) audit.Signer {
 // Sealer is an audit.Sealer with a random key for each person in memory, whose
 // persons can be erased.
 type Sealer struct {
-	mu     sync.Mutex
+	mu     sync.RWMutex
 	keys   map[[16]byte]cipher.AEAD
 	erased map[[16]byte]bool
 	down   bool
@@ -62,6 +62,12 @@ func (s *Sealer) SetDown(down bool) {
 }
 
 func (s *Sealer) key(person [16]byte, make bool) (cipher.AEAD, error) {
+	s.mu.RLock()
+	k, ok, down, erased := s.keys[person], s.keys[person] != nil, s.down, s.erased[person]
+	s.mu.RUnlock()
+	if ok && !down && !erased {
+		return k, nil
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.down {
@@ -70,7 +76,7 @@ func (s *Sealer) key(person [16]byte, make bool) (cipher.AEAD, error) {
 	if s.erased[person] {
 		return nil, fmt.Errorf("audittest: %w", audit.ErrErased)
 	}
-	k, ok := s.keys[person]
+	k, ok = s.keys[person]
 	if !ok && !make {
 		return nil, errors.New("audittest: no key")
 	}
@@ -95,7 +101,12 @@ func (s *Sealer) SealOpening(_ context.Context, tenant string, person [16]byte, 
 	if err != nil {
 		return nil, err
 	}
-	return k.Seal(nil, nil, plaintext, append([]byte(tenant+"\x00"), ad...)), nil
+	return k.Seal(nil, nil, plaintext, bind(tenant, ad)), nil
+}
+
+func bind(tenant string, ad []byte) []byte {
+	b := make([]byte, 0, len(tenant)+1+len(ad))
+	return append(append(append(b, tenant...), 0), ad...)
 }
 
 // OpenOpening implements audit.Sealer.
@@ -104,7 +115,7 @@ func (s *Sealer) OpenOpening(_ context.Context, tenant string, person [16]byte, 
 	if err != nil {
 		return nil, err
 	}
-	return k.Open(nil, nil, sealed, append([]byte(tenant+"\x00"), ad...))
+	return k.Open(nil, nil, sealed, bind(tenant, ad))
 }
 
 // TestStore is the suite. open returns an empty store; again returns another
