@@ -33,21 +33,25 @@ func certificationID(employee crm.UUID, role string) crm.UUID {
 	return u
 }
 
+// ended is the outcome of a certification whose role was taken away: who gives the role back certifies it anew. One that
+// has lapsed is not renewed by an edit of the employee.
+const ended = "ended"
+
 // certify makes a role of an employee count until a time; by is none for the program.
-func (a *App) certify(ctx context.Context, e *crm.Employee, role string, by crm.ID[crm.Employee], until time.Time) error {
+func (a *App) certify(ctx context.Context, e *crm.Employee, role string, by crm.ID[crm.Employee], until time.Time, outcome string) error {
 	id := certificationID(e.ID.UUID(), role)
 	v, err := a.Certifications.Get(ctx, System("certification"), id)
 	if errors.Is(err, crm.ErrNotFound) {
 		_, err = a.Certifications.Create(ctx, System("certification"), &crm.Certification{
 			Meta: crm.Meta[crm.Certification]{ID: crm.ID[crm.Certification](id), Person: e.Person, Owner: e.ID, Team: e.Team},
-			Role: role, Until: until, By: by,
+			Role: role, Until: until, By: by, Outcome: outcome,
 		})
 		return err
 	}
 	if err != nil {
 		return err
 	}
-	v.Value.Until, v.Value.By, v.Value.Team = until, by, e.Team
+	v.Value.Until, v.Value.By, v.Value.Team, v.Value.Outcome = until, by, e.Team, outcome
 	_, err = a.Certifications.Update(ctx, System("certification"), &v.Value)
 	return err
 }
@@ -115,23 +119,23 @@ func (a *App) RolesChanged(ctx context.Context, employee crm.UUID, by string) er
 	}
 	has := map[string]bool{}
 	q := guard.Query{Clauses: []crm.Clause{{Column: "owner", Op: crm.Equal, Values: []crm.Value{crm.StringValue(employee.String())}}}}
-	var ended []*crm.Certification
+	var taken []*crm.Certification
 	now := time.Now()
 	err = each(ctx, a.Certifications, q, func(c *crm.Certification) {
 		switch {
 		case !slices.Contains(e.Value.Roles, c.Role):
-			if c.Live(now) {
-				ended = append(ended, c)
+			if c.Outcome != ended {
+				taken = append(taken, c)
 			}
-		case c.Until.After(c.CreatedAt): // given before; when it has lapsed, a campaign or another one's hand gives it back
-			has[c.Role] = c.Live(now) || c.Outcome != ""
+		default:
+			has[c.Role] = c.Outcome != ended
 		}
 	})
 	if err != nil {
 		return err
 	}
-	for _, c := range ended {
-		if err := a.certify(ctx, &e.Value, c.Role, giverOf(giver, employee), now); err != nil {
+	for _, c := range taken {
+		if err := a.certify(ctx, &e.Value, c.Role, giverOf(giver, employee), now, ended); err != nil {
 			return err
 		}
 	}
@@ -139,7 +143,7 @@ func (a *App) RolesChanged(ctx context.Context, employee crm.UUID, by string) er
 		if has[role] || giver.UUID() == employee {
 			continue
 		}
-		if err := a.certify(ctx, &e.Value, role, giver, now.Add(certifiedFor)); err != nil {
+		if err := a.certify(ctx, &e.Value, role, giver, now.Add(certifiedFor), ""); err != nil {
 			return err
 		}
 	}
@@ -162,7 +166,7 @@ func (a *App) CertifyAccount(ctx context.Context, login string) ([]string, error
 		return nil, err
 	}
 	for _, role := range e.Roles {
-		if err := a.certify(ctx, e, role, crm.ID[crm.Employee]{}, time.Now().Add(certifiedFor)); err != nil {
+		if err := a.certify(ctx, e, role, crm.ID[crm.Employee]{}, time.Now().Add(certifiedFor), ""); err != nil {
 			return nil, err
 		}
 	}

@@ -626,6 +626,19 @@ func TestCertification(t *testing.T) {
 	assert.Equal(t, []string{"admin"}, o.caller("admin").Subject.Roles)
 	assert.Equal(t, 1, o.logged("account.certified", "system", audit.Allowed))
 
+	// An edit does not renew what was revoked; taking the role away and giving it again does, by somebody else.
+	require.NoError(t, o.app.RolesChanged(ctx, o.people["sales"].ID.UUID(), o.id("admin3")))
+	assert.Empty(t, o.caller("sales").Subject.Roles)
+	for _, roles := range [][]string{nil, {"sales"}} {
+		v, err := o.app.Employees.Get(ctx, app.System("test"), o.people["sales"].ID.UUID())
+		require.NoError(t, err)
+		v.Value.Roles = roles
+		_, err = o.app.Employees.Update(ctx, app.System("test"), &v.Value)
+		require.NoError(t, err)
+		require.NoError(t, o.app.RolesChanged(ctx, o.people["sales"].ID.UUID(), o.id("admin3")))
+		assert.Equal(t, len(roles), len(o.caller("sales").Subject.Roles))
+	}
+
 	// A role that is only written into a row counts for nothing, and nobody works on a forged directory.
 	o.tamper(`UPDATE crm_rows_certification SET c_until = c_until + 1000000, change_seq = change_seq + 100000`)
 	time.Sleep(3500 * time.Millisecond)

@@ -29,6 +29,9 @@ var logActions = []string{
 	"customer.read", "customer.list", "customer.search", "customer.reveal", "customer.create", "customer.import", "customer.update",
 	"customer.delete", "customer.restore", "session.sign_in", "session.sign_out", "account.password", "backup.created",
 	"backup.restored", "keys.rotate", "keys.renew", "keys.retire", "guard.aborted", "guard.forged", "log.read",
+	"customer.export", "customer.share", "export.create", "export.approve", "emergency.create", "emergency.approve", "emergency.certify",
+	"delegation.create", "delegation.delete", "sharing.create", "sharing.delete", "certification.certify", "campaign.create", "campaign.update",
+	"account.certified", "session.step_up", "policy.loaded", "policy.refused",
 }
 
 // log is the page of the log with its verdict.
