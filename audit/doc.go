@@ -10,8 +10,8 @@
 // [Log.Events] read. [Verify] checks a log with the public key alone, also
 // beside a running writer.
 //
-// [Options].Rules may keep less of some actions, and let their appends return
-// before they are durable. [Log.AppendAsync] says in its name that it does.
+// Options.Rules, of package keep, may keep less of some actions, and let their
+// appends return before they are durable. [Log.AppendAsync] says in its name that it does.
 // [Log.Follow] gives each event as it comes, [Log.Replay] old ones in the order
 // of their times.
 //

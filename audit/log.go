@@ -16,6 +16,7 @@ import (
 	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/crmguard/crmguard/audit/driver"
+	"github.com/crmguard/crmguard/audit/keep"
 )
 
 // Errors that callers tell apart. All may be wrapped.
@@ -50,7 +51,7 @@ type Options struct {
 	OnCheckpoint    func(Checkpoint)                                       // gets each copy, beside the path of appends, one at a time; nil: none
 	Retention       time.Duration                                          // how long Prune keeps events at least; 0: 184 days, six months; less is refused
 	Hold            func(context.Context, Entry) error                     // asked by Prune for each event: an error says why it is under a legal hold; nil: none is
-	Rules           []Rule                                                 // what is kept of which actions, and how; nil: all is, durably
+	Rules           []keep.Rule                                            // what is kept of which actions, and how; nil: all is, durably
 	Queue           int                                                    // how many events of buffered rules and AppendAsync may be on their way; 0: 4,096
 	OnCommit        func(events, bytes int, took time.Duration, err error) // gets the figures of each write and sync, must not block; nil: none
 }
@@ -312,14 +313,14 @@ func (l *Log) announce(ctx context.Context, keys *keyring, fresh bool) error {
 // ends first, e may or may not be logged. Options.Rules may say otherwise of
 // some actions: then the receipt may be zero.
 func (l *Log) Append(ctx context.Context, e Event) (Receipt, error) {
-	if rule, n := l.ruleOf(&e); rule.Buffered && rule.Level != None {
+	if rule, n := l.ruleOf(&e); rule.Buffered && rule.Level != keep.None {
 		if rule.Shed {
 			return Receipt{}, l.shed(ctx, e, n)
 		}
 		_, err := l.AppendAsync(ctx, e)
 		return Receipt{}, err
 	}
-	if rule, _ := l.ruleOf(&e); rule.Level == None {
+	if rule, _ := l.ruleOf(&e); rule.Level == keep.None {
 		return Receipt{}, e.validate()
 	}
 	if err := ctx.Err(); err != nil {
@@ -361,7 +362,7 @@ func (l *Log) AppendAll(ctx context.Context, es []Event) ([]Receipt, error) {
 	if len(l.opts.Rules) > 0 {
 		kept = nil
 		for i := range es {
-			if rule, _ := l.ruleOf(&es[i]); rule.Level != None {
+			if rule, _ := l.ruleOf(&es[i]); rule.Level != keep.None {
 				kept, at = append(kept, es[i]), append(at, i)
 			} else if err := es[i].validate(); err != nil {
 				return nil, err

@@ -5,101 +5,38 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"strings"
 	"sync/atomic"
+
+	"github.com/crmguard/crmguard/audit/keep"
 )
-
-// Level is how much of an event is kept.
-type Level uint8
-
-// The levels, from most to least.
-const (
-	Full     Level = iota // all of it
-	Request               // all but the personal details
-	Metadata              // who did what to which records, when and how it ended; no fields, purpose, note, details, versions and digests
-	None                  // nothing: the event is not logged
-)
-
-var levelNames = [...]string{"full", "request", "metadata", "none"}
-
-// String returns the name in lower case.
-func (l Level) String() string {
-	if int(l) < len(levelNames) {
-		return levelNames[l]
-	}
-	return fmt.Sprintf("Level(%d)", uint8(l))
-}
-
-// Rule says how the events of some actions are logged. The first rule that
-// matches counts; events that none matches are kept in full and durable before
-// Append returns.
-//
-// Some events a rule does not weaken. An announced write, Intended or Aborted,
-// is always kept in full and durable, for its rows are checked against it. What
-// is denied, and activities Erase, Configure, Grant and Revoke, keep at least
-// their metadata and are always durable.
-type Rule struct {
-	Action   string // the action, or its beginning and "*", as "customer.*"; required
-	Level    Level  // what is kept; zero: Full
-	Buffered bool   // Append returns as soon as the event is queued, and waits while Options.Queue events are; its receipt is zero
-	Shed     bool   // with Buffered: Append does not wait but gives the event up; how many were is logged as the event "audit.gap" with the next batch
-}
-
-func (r *Rule) String() string {
-	s := r.Action + " " + r.Level.String()
-	if r.Buffered {
-		s += " buffered"
-	}
-	if r.Shed {
-		s += " shed"
-	}
-	return s
-}
-
-func (r *Rule) check() error {
-	switch {
-	case strings.Trim(r.Action, "*") == "" && r.Action != "*", strings.Contains(strings.TrimSuffix(r.Action, "*"), "*"), !cleanText(r.Action):
-		return fmt.Errorf("%w: a rule names an action, or the beginning of some and a star at its end", ErrInvalid)
-	case r.Level > None:
-		return fmt.Errorf("%w: a rule has an unknown level", ErrInvalid)
-	case r.Shed && !r.Buffered:
-		return fmt.Errorf("%w: a rule sheds and does not buffer", ErrInvalid)
-	}
-	return nil
-}
-
-func (r *Rule) match(action string) bool {
-	begin, ok := strings.CutSuffix(r.Action, "*")
-	return r.Action == action || ok && strings.HasPrefix(action, begin)
-}
 
 // ruleOf returns the rule of an event as far as it may be weakened, and its
 // number; -1 for none.
-func (l *Log) ruleOf(e *Event) (Rule, int) {
+func (l *Log) ruleOf(e *Event) (keep.Rule, int) {
 	if len(l.opts.Rules) == 0 || e.Outcome == Intended || e.Outcome == Aborted || e.Actor == logActor {
-		return Rule{}, -1
+		return keep.Rule{}, -1
 	}
 	for i := range l.opts.Rules {
-		if !l.opts.Rules[i].match(e.Action) {
+		if !l.opts.Rules[i].Match(e.Action) {
 			continue
 		}
 		r := l.opts.Rules[i]
 		switch {
 		case e.Outcome == Denied, e.Activity == Erase, e.Activity == Configure, e.Activity == Grant, e.Activity == Revoke:
-			r.Level, r.Buffered, r.Shed = min(r.Level, Metadata), false, false
+			r.Level, r.Buffered, r.Shed = min(r.Level, keep.Metadata), false, false
 		}
 		return r, i
 	}
-	return Rule{}, -1
+	return keep.Rule{}, -1
 }
 
 // reduce takes out of e what the level does not keep. It changes nothing that
 // the caller holds.
-func (e *Event) reduce(level Level) {
-	if level >= Request {
+func (e *Event) reduce(level keep.Level) {
+	if level >= keep.Request {
 		e.Details = nil
 	}
-	if level >= Metadata {
+	if level >= keep.Metadata {
 		e.Fields, e.Purpose, e.Note = nil, "", ""
 		targets := make([]Target, len(e.Targets))
 		for i := range targets {
@@ -140,7 +77,7 @@ func (p *Pending) Wait(ctx context.Context) (Receipt, error) {
 // nothing. What fails is also told by Err and by each later Append.
 func (l *Log) AppendAsync(ctx context.Context, e Event) (*Pending, error) {
 	rule, _ := l.ruleOf(&e)
-	if rule.Level == None {
+	if rule.Level == keep.None {
 		return &Pending{}, e.validate()
 	}
 	r, err := l.request(ctx, []Event{e})
@@ -244,8 +181,11 @@ func (l *Log) rulesEvent(ctx context.Context) (e Event, fresh bool, err error) {
 // setRules checks the rules.
 func (l *Log) setRules() error {
 	for i := range l.opts.Rules {
-		if err := l.opts.Rules[i].check(); err != nil {
-			return err
+		if err := l.opts.Rules[i].Check(); err != nil {
+			return fmt.Errorf("%w: %v", ErrInvalid, err)
+		}
+		if !cleanText(l.opts.Rules[i].Action) {
+			return fmt.Errorf("%w: the action of a rule is not clean text", ErrInvalid)
 		}
 	}
 	if l.opts.Queue < 0 {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/crmguard/crmguard/audit"
 	"github.com/crmguard/crmguard/audit/driver"
+	"github.com/crmguard/crmguard/audit/keep"
 	"github.com/crmguard/crmguard/audit/memstore"
 )
 
@@ -55,8 +56,8 @@ func all(t testing.TB, l *audit.Log) (es []audit.Event) {
 }
 
 func TestLevels(t *testing.T) {
-	l := openLog(t, memstore.New(), &audit.Options{Sealer: clearSealer{}, Rules: []audit.Rule{
-		{Action: "page.view", Level: audit.None}, {Action: "page.*", Level: audit.Metadata}, {Action: "search.run", Level: audit.Request}}})
+	l := openLog(t, memstore.New(), &audit.Options{Sealer: clearSealer{}, Rules: []keep.Rule{
+		{Action: "page.view", Level: keep.None}, {Action: "page.*", Level: keep.Metadata}, {Action: "search.run", Level: keep.Request}}})
 	event := func(action string, o audit.Outcome, a audit.Activity) audit.Event {
 		e := full(3)
 		e.Action, e.Outcome, e.Activity = action, o, a
@@ -143,8 +144,8 @@ func TestLevels(t *testing.T) {
 
 func TestRulesAreLogged(t *testing.T) {
 	store := memstore.New()
-	rules := []audit.Rule{{Action: "page.*", Level: audit.Metadata, Buffered: true, Shed: true}}
-	told := func(r []audit.Rule) (n int, last audit.Event) {
+	rules := []keep.Rule{{Action: "page.*", Level: keep.Metadata, Buffered: true, Shed: true}}
+	told := func(r []keep.Rule) (n int, last audit.Event) {
 		l := openLog(t, store, &audit.Options{Rules: r})
 		for _, e := range all(t, l) {
 			if e.Action == "audit.rules" {
@@ -165,8 +166,8 @@ func TestRulesAreLogged(t *testing.T) {
 	if n, e := told(nil); n != 2 || e.Count != 0 {
 		t.Fatal(n, e)
 	}
-	for _, r := range []audit.Rule{{}, {Action: "**"}, {Action: "a*b"}, {Action: "a", Level: 4}, {Action: "a", Shed: true}, {Action: "a\n"}} {
-		if _, err := audit.Open(ctx, memstore.New(), signerOf(t), &audit.Options{Rules: []audit.Rule{r}}); !errors.Is(err, audit.ErrInvalid) {
+	for _, r := range []keep.Rule{{}, {Action: "**"}, {Action: "a*b"}, {Action: "a", Level: 4}, {Action: "a", Shed: true}, {Action: "a\n"}} {
+		if _, err := audit.Open(ctx, memstore.New(), signerOf(t), &audit.Options{Rules: []keep.Rule{r}}); !errors.Is(err, audit.ErrInvalid) {
 			t.Fatal(r, err)
 		}
 	}
@@ -176,7 +177,7 @@ func TestRulesAreLogged(t *testing.T) {
 // lost; where shedding is allowed, the log says how much was.
 func TestBuffered(t *testing.T) {
 	g := &gate{Store: memstore.New()}
-	l := openLog(t, g, &audit.Options{Queue: 10, Rules: []audit.Rule{{Action: "page.view", Buffered: true, Shed: true}, {Action: "page.*", Buffered: true}}})
+	l := openLog(t, g, &audit.Options{Queue: 10, Rules: []keep.Rule{{Action: "page.view", Buffered: true, Shed: true}, {Action: "page.*", Buffered: true}}})
 	event := func(action, note string) audit.Event {
 		e := read(1)
 		e.Action, e.Note = action, note
@@ -252,7 +253,7 @@ func TestBuffered(t *testing.T) {
 // When the log fails, those who wait are told, and so is everybody after them.
 func TestAsyncFails(t *testing.T) {
 	g := &gate{Store: memstore.New()}
-	l := openLog(t, g, &audit.Options{Rules: []audit.Rule{{Action: "page.*", Buffered: true}}})
+	l := openLog(t, g, &audit.Options{Rules: []keep.Rule{{Action: "page.*", Buffered: true}}})
 	g.mu.Lock()
 	g.fail = errors.New("disk full")
 	g.mu.Unlock()

@@ -34,7 +34,9 @@ type hashes struct {
 	mu    sync.RWMutex
 	upper [63 - tileLevel][]tlog.Hash // level-8 -> the complete subtrees of that level
 	last  [tileLevel][]tlog.Hash      // the same within the tile that is not whole yet
-	tiles map[int64]*tile
+	tiles []*tile                     // by number, nil for those that are not kept
+	kept  int
+	hand  int // where the search for one to give up goes on
 }
 
 // tile holds the hashes of its levels, from the leaves up.
@@ -57,7 +59,7 @@ func newTile(leaves []tlog.Hash) *tile {
 func (t *tile) root() tlog.Hash { return tlog.NodeHash(t[len(t)-2], t[len(t)-1]) }
 
 func newHashes(store driver.Store) *hashes {
-	return &hashes{store: store, tiles: map[int64]*tile{}}
+	return &hashes{store: store}
 }
 
 // add takes the subtrees that the next leaf completes, by level. The caller
@@ -79,11 +81,18 @@ func (h *hashes) add(done []tlog.Hash) {
 
 // keep notes a tile, in the place of another when there are too many.
 func (h *hashes) keep(n int64, t *tile) {
-	if len(h.tiles) >= maxTiles {
-		for k := range h.tiles {
-			delete(h.tiles, k)
-			break
+	if int(n) >= len(h.tiles) {
+		h.tiles = append(h.tiles, make([]*tile, len(h.upper[0])-len(h.tiles))...)
+	}
+	for h.kept >= maxTiles {
+		h.hand = (h.hand + 1) % len(h.tiles)
+		if h.tiles[h.hand] != nil {
+			h.tiles[h.hand] = nil
+			h.kept--
 		}
+	}
+	if h.tiles[n] == nil {
+		h.kept++
 	}
 	h.tiles[n] = t
 }
@@ -112,7 +121,10 @@ func (h *hashes) read(ctx context.Context, indexes []int64) ([]tlog.Hash, error)
 			list[i] = h.last[l][at]
 			continue
 		}
-		t := h.tiles[in]
+		var t *tile
+		if in < int64(len(h.tiles)) {
+			t = h.tiles[in]
+		}
 		if t == nil {
 			h.mu.RUnlock()
 			var err error
