@@ -27,5 +27,5 @@ out=$(bin/regal lint --config-file .regal/config.yaml "$rules") || { echo "$out"
 grep -q "^$((modules + tests)) files linted" <<<"$out" || fail "regal looked at other files: $out"
 echo "regal: $out"
 
-out=$(CRMGUARD_MUTATE=1 "$go" test -count=1 -timeout 20m -run '^TestMutants$' ./authz/rego 2>&1) || { echo "$out"; exit 1; }
+out=$(CRMGUARD_MUTATE=1 "$go" test -count=1 -timeout 20m -v -run '^TestMutants$' ./authz/rego 2>&1) || { echo "$out"; exit 1; }
 grep '^mutants: [1-9]' <<<"$out" || fail 'no mutants'
