@@ -26,7 +26,7 @@ const (
 	summaryBits   = 1 << 18        // of one summary, 32 KiB
 	summaryEvents = 16 * blockEvents
 	summaryKeys   = summaryBits / 10
-	maxSummaries  = 1024 // 32 MiB
+	maxSummaries  = 512 // 16 MiB
 	maxBlocks     = 1 << 17
 )
 

@@ -333,10 +333,14 @@ func (l *Log) Append(ctx context.Context, e Event) (Receipt, error) {
 		err = l.enqueue(r)
 	}
 	if err == nil {
-		select {
-		case <-r.done:
-		case <-ctx.Done():
-			return Receipt{}, ctx.Err() // the committer has r
+		if ended := ctx.Done(); ended == nil {
+			<-r.done
+		} else {
+			select {
+			case <-r.done:
+			case <-ended:
+				return Receipt{}, ctx.Err() // the committer has r
+			}
 		}
 		err = r.err
 	}

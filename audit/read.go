@@ -127,9 +127,11 @@ func (l *Log) Events(ctx context.Context, from uint64) iter.Seq2[Entry, error] {
 // for the first one pass Size or any larger number.
 //
 // A filter by actor, action, or target type and id reads the matching events
-// only, as far back as the index in memory reaches (64 MiB; some millions of
-// events). Other filters, and events before that, cost a pass over the log,
-// less the blocks of 1,024 events whose times cannot match.
+// only, as far back as the postings in memory reach (16 MiB, some 150,000
+// events). Before that it reads the stretches of some 16,000 events whose summary
+// may hold what is looked for; nothing is ever missed. Other filters cost a pass
+// over the log, less the blocks of 1,024 events whose times cannot match. Events
+// that were pruned are not found.
 func (l *Log) Query(ctx context.Context, f Filter, before uint64, limit int) ([]Entry, error) {
 	if limit < 1 {
 		return nil, nil
