@@ -702,7 +702,7 @@ func (l *Log) Checkpoint(ctx context.Context) (Checkpoint, error) {
 func (l *Log) Tree() *Tree {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
-	return &Tree{l.hashes, l.last}
+	return &Tree{h: l.hashes, c: l.last}
 }
 
 // Pruned returns how many events at the beginning were taken out by Prune.

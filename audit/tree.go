@@ -105,38 +105,45 @@ func (h *hashes) read(ctx context.Context, indexes []int64) ([]tlog.Hash, error)
 	defer h.mu.RUnlock()
 	for i, x := range indexes {
 		l, n := tlog.SplitStoredHashIndex(x)
-		if l >= tileLevel {
-			if n >= int64(len(h.upper[l-tileLevel])) {
-				return nil, errTree
-			}
-			list[i] = h.upper[l-tileLevel][n]
-			continue
+		var err error
+		if list[i], err = h.node(ctx, l, n); err != nil {
+			return nil, err
 		}
-		in := n >> (tileLevel - l)
-		at := int(n - in<<(tileLevel-l))
-		if in == int64(len(h.upper[0])) {
-			if at >= len(h.last[l]) {
-				return nil, errTree
-			}
-			list[i] = h.last[l][at]
-			continue
-		}
-		var t *tile
-		if in < int64(len(h.tiles)) {
-			t = h.tiles[in]
-		}
-		if t == nil {
-			h.mu.RUnlock()
-			var err error
-			t, err = h.load(ctx, in)
-			h.mu.RLock()
-			if err != nil {
-				return nil, err
-			}
-		}
-		list[i] = t[tileOff(l)+at]
 	}
 	return list, nil
+}
+
+// node returns the hash of subtree n of level l, which is complete. The caller
+// holds mu for reading.
+func (h *hashes) node(ctx context.Context, l int, n int64) (tlog.Hash, error) {
+	if l >= tileLevel {
+		if n >= int64(len(h.upper[l-tileLevel])) {
+			return tlog.Hash{}, errTree
+		}
+		return h.upper[l-tileLevel][n], nil
+	}
+	in := n >> (tileLevel - l)
+	at := int(n - in<<(tileLevel-l))
+	if in == int64(len(h.upper[0])) {
+		if at >= len(h.last[l]) {
+			return tlog.Hash{}, errTree
+		}
+		return h.last[l][at], nil
+	}
+	var t *tile
+	if in < int64(len(h.tiles)) {
+		t = h.tiles[in]
+	}
+	if t == nil {
+		h.mu.RUnlock()
+		var err error
+		t, err = h.load(ctx, in)
+		h.mu.RLock()
+		if err != nil {
+			return tlog.Hash{}, err
+		}
+	}
+	return t[tileOff(l)+at], nil
 }
 
 var errTree = errors.New("audit: hash is not in the tree")
@@ -246,6 +253,10 @@ func records(ctx context.Context, store driver.Store, from, to uint64) iter.Seq2
 type Tree struct {
 	h *hashes
 	c Checkpoint
+
+	once  sync.Once
+	right []tlog.Hash // for each level the last subtree, complete or not
+	err   error
 }
 
 // Checkpoint returns the signed head that the proofs lead to.
@@ -268,12 +279,57 @@ func (t *Tree) ReadHashes(indexes []int64) ([]tlog.Hash, error) {
 	return t.h.read(context.Background(), indexes)
 }
 
+// edge finds the last subtree of each level, which most proofs need and which
+// package tlog would hash anew for each.
+func (t *Tree) edge(ctx context.Context) ([]tlog.Hash, error) {
+	t.once.Do(func() {
+		t.h.mu.RLock()
+		defer t.h.mu.RUnlock()
+		last := int64(t.c.Size) - 1
+		var at tlog.Hash
+		for l := 0; ; l, last = l+1, last>>1 {
+			if l == 0 {
+				at, t.err = t.h.node(context.WithoutCancel(ctx), 0, last)
+			}
+			if t.right = append(t.right, at); last == 0 || t.err != nil {
+				return
+			}
+			if last&1 != 0 {
+				var left tlog.Hash
+				left, t.err = t.h.node(context.WithoutCancel(ctx), l, last-1)
+				at = tlog.NodeHash(left, at)
+			}
+		}
+	})
+	return t.right, t.err
+}
+
 // Inclusion proves that event index is in the tree. tlog.CheckRecord checks it.
 func (t *Tree) Inclusion(ctx context.Context, index uint64) (tlog.RecordProof, error) {
 	if index >= t.c.Size {
 		return nil, fmt.Errorf("%w: the tree has %d events", ErrInvalid, t.c.Size)
 	}
-	return tlog.ProveRecord(int64(t.c.Size), int64(index), treeReader{ctx, t.h})
+	right, err := t.edge(ctx)
+	if err != nil {
+		return nil, err
+	}
+	proof := make(tlog.RecordProof, 0, len(right))
+	t.h.mu.RLock()
+	defer t.h.mu.RUnlock()
+	n, last := int64(index), int64(t.c.Size)-1
+	for l := 0; last > 0; l, n, last = l+1, n>>1, last>>1 {
+		switch sibling := n ^ 1; {
+		case sibling == last:
+			proof = append(proof, right[l])
+		case sibling < last:
+			h, err := t.h.node(ctx, l, sibling)
+			if err != nil {
+				return nil, err
+			}
+			proof = append(proof, h)
+		}
+	}
+	return proof, nil
 }
 
 // Consistency proves that the tree begins with the first old events as they

@@ -12,6 +12,7 @@ import (
 	"iter"
 	"math/rand/v2"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -52,6 +53,9 @@ func checkTree(t *testing.T, tree *audit.Tree, leaves []tlog.Hash, step int) {
 		}
 		if err := tlog.CheckRecord(p, size, root, i, leaves[i]); err != nil {
 			t.Fatalf("size %d index %d: %v", size, i, err)
+		}
+		if want, err := tlog.ProveRecord(size, i, tree); err != nil || !slices.Equal(p, want) {
+			t.Fatalf("size %d index %d: not the proof of package tlog, %v", size, i, err)
 		}
 	}
 	var stored []tlog.Hash
@@ -123,7 +127,13 @@ func TestTree(t *testing.T) {
 		v := verify(t, store, nil)
 		checkTree(t, v.Tree, leavesOf(t, store), 43)
 	}
-	l := openLog(t, memstore.New(), nil)
+	store := memstore.New()
+	l := openLog(t, store, nil)
+	for range 70 { // every index of every small size
+		checkTree(t, l.Tree(), leavesOf(t, store), 1)
+		grow(t, l, 1)
+	}
+	l = openLog(t, memstore.New(), nil)
 	for _, i := range []uint64{1, 1 << 40} {
 		if _, err := l.Tree().Inclusion(ctx, i); !errors.Is(err, audit.ErrInvalid) {
 			t.Fatal(err)

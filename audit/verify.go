@@ -255,7 +255,7 @@ func Verify(ctx context.Context, store driver.Store, keys []string, opts *Verify
 	if flt == nil {
 		v.Resume = s.checkedHead()
 		if s.hashes != nil {
-			v.Tree = &Tree{s.hashes, s.last}
+			v.Tree = &Tree{h: s.hashes, c: s.last}
 		}
 	}
 	return v, nil
