@@ -49,7 +49,7 @@ func (k *Keeper) OpenStream(ctx context.Context, tenant string, person [16]byte,
 	id := keys.ID(head[2:])
 	key := k.cache.byID(v.t, &person, id, v.now)
 	if key == nil {
-		if key, err = k.keyOf(ctx, &v, id, person); err != nil {
+		if key, err = k.keyOf(ctx, &v, id, person, keys.Ordinary); err != nil {
 			return nil, err
 		}
 	}

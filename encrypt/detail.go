@@ -117,7 +117,7 @@ func (k *Keeper) OpenFor(ctx context.Context, tenant string, person [16]byte, la
 	}
 	key := k.cache.byID(v.t, &person, h.key, v.now)
 	if key == nil {
-		if key, err = k.keyOf(ctx, &v, h.key, person); err != nil {
+		if key, err = k.keyOf(ctx, &v, h.key, person, keys.Ordinary); err != nil {
 			return nil, err
 		}
 	}

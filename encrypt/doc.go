@@ -46,7 +46,7 @@
 //
 // [Keeper.Rotate] begins a new epoch: all keys are rewrapped, no data is touched, and the key service's old
 // version ends. [Keeper.Renew], [Codec.Reseal] and [Keeper.Retire] replace person and index keys
-// themselves, while reading and writing go on. [Keeper.Erase] blocks a person at once, and destroys after a grace what
+// themselves, while reading and writing go on. [Keeper.Erase] blocks a person at once; asked again by a job after a grace ([Keeper.Due]), it destroys what
 // [Keeper.Spare] did not take back; joined ids ([Keeper.Join]) go together.
 //
 // # Errors and outages

@@ -149,3 +149,62 @@ func (s *strayStore) Find(ctx context.Context, tenant string, q keys.Query) ([]k
 	}
 	return all, err
 }
+
+// TestWriteBack: what was not opened is never written over by a nil slice of texts.
+func TestWriteBack(t *testing.T) {
+	type tagged struct {
+		Name encrypt.Text            `protect:"personal"`
+		Tags []encrypt.Text          `protect:"personal"`
+		More map[string]encrypt.Text `protect:"personal"`
+	}
+	c, err := encrypt.NewCodec[tagged](nil)
+	require.NoError(t, err)
+	k := newKeeper(t, newKEK(t), keys.NewMemory(), nil)
+	in := &tagged{encrypt.NewText("x"), []encrypt.Text{encrypt.NewText("a")}, map[string]encrypt.Text{"k": encrypt.NewText("b")}}
+	s, err := c.Seal(ctx, k, rec, in, nil)
+	require.NoError(t, err)
+	var out tagged
+	_, err = c.Open(ctx, k, rec, s.Fields, &out, "name")
+	require.NoError(t, err)
+	_, err = c.Seal(ctx, k, rec, &out, s.Fields)
+	require.ErrorIs(t, err, encrypt.ErrNotClear)
+	kept, err := c.Seal(ctx, k, rec, &out, s.Fields, "tags", "more")
+	require.NoError(t, err)
+	require.Len(t, kept.Fields, 3)
+	out.Tags, out.More = []encrypt.Text{}, map[string]encrypt.Text{}
+	cleared, err := c.Seal(ctx, k, rec, &out, s.Fields)
+	require.NoError(t, err)
+	_, err = c.Open(ctx, k, rec, cleared.Fields, &out, c.SealedNames()...)
+	require.NoError(t, err)
+	require.Empty(t, out.Tags)
+	_, err = c.Seal(ctx, k, rec, nil, nil)
+	require.Error(t, err)
+}
+
+// TestJSONKeeps: what JSON would change is refused, not changed.
+func TestJSONKeeps(t *testing.T) {
+	type loose struct {
+		Name encrypt.Text            `protect:"personal"`
+		Tags []encrypt.Text          `protect:"personal"`
+		More map[string]encrypt.Text `protect:"personal"`
+		Any  map[string]any          `protect:"personal"`
+		Strs []string                `protect:"personal"`
+	}
+	c, err := encrypt.NewCodec[loose](nil)
+	require.NoError(t, err)
+	k := newKeeper(t, newKEK(t), keys.NewMemory(), nil)
+	bad := encrypt.NewText("a\xff")
+	for _, v := range []loose{
+		{Tags: []encrypt.Text{bad}}, {More: map[string]encrypt.Text{"k": bad}}, {More: map[string]encrypt.Text{"\xff": {}}}, {Strs: []string{"\xfe"}},
+		{Any: map[string]any{"n": int64(1<<53 + 1)}}, {Any: map[string]any{"n": []any{uint64(1 << 60)}}}, {Any: map[string]any{"s": "\xff"}},
+	} {
+		_, err := c.Seal(ctx, k, rec, &v, nil)
+		require.ErrorContains(t, err, "JSON cannot hold it")
+	}
+	s, err := c.Seal(ctx, k, rec, &loose{Name: bad, Any: map[string]any{"n": int64(1 << 53)}}, nil)
+	require.NoError(t, err)
+	var out loose
+	_, err = c.Open(ctx, k, rec, s.Fields, &out, c.SealedNames()...)
+	require.NoError(t, err)
+	require.Equal(t, "a\xff", out.Name.Expose())
+}

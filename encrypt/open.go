@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 
 	"github.com/crmguard/crmguard/encrypt/keys"
 )
@@ -110,7 +111,7 @@ type opening struct {
 }
 
 // key returns the key with this id, which must be the person's.
-func (o *opening) key(ctx context.Context, id keys.ID, person *[16]byte) (*personKey, error) {
+func (o *opening) key(ctx context.Context, id keys.ID, person *[16]byte, class keys.Retention) (*personKey, error) {
 	if o.last != nil && o.id == id && o.of == *person {
 		return o.last, nil
 	}
@@ -119,9 +120,9 @@ func (o *opening) key(ctx context.Context, id keys.ID, person *[16]byte) (*perso
 	var err error
 	if loaded {
 		key, err = o.visit.tk.judge(o.visit.t.name, f, id, *person)
-		err = o.k.missing(ctx, o.visit.t.name, err, *person)
+		err = o.k.missing(ctx, o.visit.t.name, err, *person, class)
 	} else if key = o.k.cache.byID(o.visit.t, person, id, o.visit.now); key == nil {
-		key, err = o.k.keyOf(ctx, &o.visit, id, *person)
+		key, err = o.k.keyOf(ctx, &o.visit, id, *person, class)
 	}
 	if err == nil {
 		o.id, o.of, o.last = id, *person, key
@@ -234,7 +235,7 @@ func (c *Codec[T]) openField(ctx context.Context, o *opening, sc *scratch, p *fi
 			copy(other[:], rv.FieldByIndex(p.person).Bytes())
 			person = &other
 		}
-		key, err := o.key(ctx, h.key, person)
+		key, err := o.key(ctx, h.key, person, p.Retention)
 		switch {
 		case err == nil:
 		case errors.Is(err, ErrErased):
@@ -277,19 +278,19 @@ func (c *Codec[T]) State(states []State, field string) State {
 }
 
 // keyOf finds the key with this id and checks that it is the person's.
-func (k *Keeper) keyOf(ctx context.Context, v *visit, id keys.ID, person [16]byte) (*personKey, error) {
+func (k *Keeper) keyOf(ctx context.Context, v *visit, id keys.ID, person [16]byte, class keys.Retention) (*personKey, error) {
 	got, err := k.find(ctx, v, []want{{id, person}})
 	if err != nil {
 		return nil, err
 	}
 	key, err := v.tk.judge(v.t.name, got[id], id, person)
-	return key, k.missing(ctx, v.t.name, err, person)
+	return key, k.missing(ctx, v.t.name, err, person, class)
 }
 
 // missing tells, of an id that leads nowhere, a damaged or foreign value from a lost key. A person has one key of each
-// class and generation, so where the person has one the id is not the person's: ErrTampered. Where the person has none
-// the key is lost: ErrKeyMissing.
-func (k *Keeper) missing(ctx context.Context, tenant string, err error, person [16]byte) error {
+// class and generation, so where the person has one of the class the id is not the person's: ErrTampered. Where there
+// is none the key is lost: ErrKeyMissing.
+func (k *Keeper) missing(ctx context.Context, tenant string, err error, person [16]byte, class keys.Retention) error {
 	if err != ErrKeyMissing { //nolint:errorlint // judge's own answer; a lost epoch key says more
 		return err
 	}
@@ -297,7 +298,7 @@ func (k *Keeper) missing(ctx context.Context, tenant string, err error, person [
 	switch {
 	case ferr != nil:
 		return ferr
-	case len(records) > 0:
+	case slices.ContainsFunc(records, func(r keys.Record) bool { return r.Retention == class }):
 		return ErrTampered
 	}
 	return err

@@ -2,6 +2,7 @@ package encrypt
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/crmguard/crmguard/encrypt/keys"
@@ -25,6 +26,11 @@ type SealedField struct {
 	// Clear says that Data is not sealed: the text of an old clear column that has not been migrated
 	// yet. Open takes it only for fields that CodecOptions.Migrating names. Seal never sets it.
 	Clear bool
+}
+
+// Format shows the name and the sizes: the data of an old clear column is the plaintext itself.
+func (f SealedField) Format(s fmt.State, _ rune) {
+	fmt.Fprintf(s, "{%s: %d bytes, %d tokens}", f.Name, len(f.Data), len(f.Tokens))
 }
 
 // Token is one entry of the blind index: a keyed hash of a normalised term, cut to 8 bytes.

@@ -16,13 +16,19 @@ import (
 // A field that v does not hold in the clear (masked, hidden, sealed, erased) keeps its previous
 // ciphertext and tokens, so that writing back what was read never destroys what was not shown; so
 // does a field named in keep, for types that do not remember a state. Without prev such a field is
-// ErrNotClear; so is one field of a compound index when another one is written anew. It is an error to
+// ErrNotClear; so is one field of a compound index when another one is written anew. A nil slice or map of texts
+// does not say whether it was opened: with a previous value it is ErrNotClear, unless keep names it; a non-nil empty
+// one clears the field. Every other type (strings, bytes, JSON, pointers) is written as it is: an empty
+// one clears it, so name what you did not open in keep. It is an error to
 // give a kept field to another person.
 //
 // Errors: ErrNotClear, ErrBlocked, ErrKMSUnavailable, ErrAuth, ErrKeyMissing, ErrTampered.
 func (c *Codec[T]) Seal(ctx context.Context, k *Keeper, rec Record, v *T, prev []SealedField, keep ...string) (Sealed, error) {
 	if err := c.known(keep); err != nil {
 		return Sealed{}, err
+	}
+	if v == nil {
+		return Sealed{}, errNil
 	}
 	sc := scratches.Get().(*scratch)
 	defer sc.free()
@@ -60,6 +66,9 @@ func (c *Codec[T]) SealAll(ctx context.Context, k *Keeper, recs []Record, vs []*
 	told := recs[0].Erasure
 	ends := make([]int, len(recs))
 	for i := range recs {
+		if vs[i] == nil {
+			return nil, fmt.Errorf("%w (record %d)", errNil, i)
+		}
 		if recs[i].Tenant != recs[0].Tenant {
 			return nil, errors.New("encrypt: records of several tenants")
 		}
@@ -86,6 +95,8 @@ func (c *Codec[T]) SealAll(ctx context.Context, k *Keeper, recs []Record, vs []*
 	}
 	return out, nil
 }
+
+var errNil = errors.New("encrypt: no record: a nil pointer")
 
 // newest combines the erasure numbers that the records of a page were read with: the highest, or 0 when one
 // was not told.
@@ -154,7 +165,7 @@ func (c *Codec[T]) OpenTo(ctx context.Context, k *Keeper, rec *Record, dst []byt
 	key := k.cache.last(sc, &visit, &rec.Person)
 	if key == nil || key.id != h.key {
 		if key = k.cache.byID(visit.t, &rec.Person, h.key, visit.now); key == nil {
-			if key, err = k.keyOf(ctx, &visit, h.key, rec.Person); err != nil {
+			if key, err = k.keyOf(ctx, &visit, h.key, rec.Person, p.Retention); err != nil {
 				return dst, err
 			}
 		}
@@ -251,6 +262,9 @@ func (c *Codec[T]) planSeal(sc *scratch, rec *Record, rv reflect.Value, prev []S
 			}
 		case p.many:
 			state = manyState(f)
+			if f.IsNil() && stored(prev, p.Name) && !slices.Contains(keep, p.Name) {
+				return fieldError(ErrNotClear, p.Name) // nil does not say whether it was opened; empty clears it
+			}
 		case p.Kind == KindText:
 			step.text = p.textOf(f)
 		}
@@ -356,7 +370,7 @@ func (c *Codec[T]) checkKept(ctx context.Context, k *Keeper, visit *visit, steps
 		}
 		h, _ := parseHeader(s.kept.Data)
 		_, err := visit.tk.judge(visit.t.name, got[h.key], h.key, s.person)
-		err = k.missing(ctx, visit.t.name, err, s.person)
+		err = k.missing(ctx, visit.t.name, err, s.person, c.plans[s.at].Retention)
 		s.erased = errors.Is(err, ErrErased)
 		if err != nil && !s.erased && !errors.Is(err, ErrBlocked) {
 			return fieldError(err, c.plans[s.at].Name)
@@ -383,7 +397,7 @@ func (c *Codec[T]) seal(sc *scratch, tk *tenantKeys, rec *Record, rv reflect.Val
 		default:
 			var err error
 			if sc.plain, err = p.appendPlain(sc.plain, rv.FieldByIndex(p.index)); err != nil {
-				return Sealed{}, fieldError(errValue, p.Name)
+				return Sealed{}, fieldError(err, p.Name)
 			}
 		}
 		s.to = len(sc.plain)

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"reflect"
 	"time"
+	"unicode/utf8"
 )
 
 var errValue = errors.New("encrypt: value does not fit its field")
@@ -228,6 +229,9 @@ func (p *fieldPlan) appendPlain(dst []byte, f reflect.Value) ([]byte, error) {
 		if p.many {
 			v = exposeMany(f)
 		}
+		if !validJSON(reflect.ValueOf(v), 0) {
+			return dst, errUTF8
+		}
 		b, err := json.Marshal(v)
 		if err != nil {
 			return dst, errValue
@@ -391,6 +395,58 @@ func (p *fieldPlan) setPlain(f reflect.Value, plain []byte) error {
 		}
 		return nil
 	}
+}
+
+// errUTF8 refuses what JSON would change without a word.
+var errUTF8 = fmt.Errorf("%w: JSON cannot hold it: text that is not UTF-8, or an integer of an interface beyond 2^53", errValue)
+
+// validJSON tells whether JSON keeps the texts and the numbers of v that an interface holds, which are read as float64.
+func validJSON(v reflect.Value, depth int) bool {
+	if depth > 64 {
+		return true // json.Marshal refuses what goes in circles
+	}
+	if v.IsValid() && v.CanInterface() {
+		switch v.Interface().(type) {
+		case json.Marshaler, encoding.TextMarshaler, json.Number, json.RawMessage:
+			return true // they write themselves
+		}
+	}
+	switch v.Kind() {
+	case reflect.String:
+		return utf8.ValidString(v.String())
+	case reflect.Interface:
+		const most = 1 << 53
+		switch e := v.Elem(); {
+		case e.CanInt() && (e.Int() > most || e.Int() < -most), e.CanUint() && e.Uint() > most:
+			return false
+		default:
+			return validJSON(e, depth+1)
+		}
+	case reflect.Pointer:
+		return validJSON(v.Elem(), depth+1)
+	case reflect.Slice, reflect.Array:
+		if v.Type().Elem().Kind() == reflect.Uint8 {
+			return true
+		}
+		for i := range v.Len() {
+			if !validJSON(v.Index(i), depth+1) {
+				return false
+			}
+		}
+	case reflect.Map:
+		for it := v.MapRange(); it.Next(); {
+			if !validJSON(it.Key(), depth+1) || !validJSON(it.Value(), depth+1) {
+				return false
+			}
+		}
+	case reflect.Struct:
+		for i := range v.NumField() {
+			if v.Type().Field(i).IsExported() && !validJSON(v.Field(i), depth+1) {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // setState empties a field that is not opened.
