@@ -18,6 +18,8 @@ import (
 	"github.com/tink-crypto/tink-go/v2/kwp/subtle"
 
 	"github.com/crmguard/crmguard/encrypt"
+	"github.com/hashicorp/vault/api"
+
 	"github.com/crmguard/crmguard/encrypt/encrypttest"
 	"github.com/crmguard/crmguard/encrypt/keys"
 	"github.com/crmguard/crmguard/encrypt/vault"
@@ -64,6 +66,13 @@ func TestKeyOfACustomer(t *testing.T) {
 	}
 	if theirs.ID() != "vault:acme" || ours.ID() != "vault:crm" {
 		t.Errorf("ids %q and %q", theirs.ID(), ours.ID())
+	}
+	if err := s.Client().Sys().Mount("second", &api.MountInput{Type: "transit"}); err != nil {
+		t.Fatal(err)
+	}
+	elsewhere := open(t, vault.Config{Key: "crm", Mount: "second", Address: s.Addr, Token: s.Root})
+	if elsewhere.ID() != "vault:second/crm" {
+		t.Errorf("a key of the same name in another mount has the id %q", elsewhere.ID())
 	}
 	// The key is not there yet. Root may make keys, and a call of ours still does not.
 	w := wrap(t, ours)

@@ -1,6 +1,9 @@
 // Package vault keeps key encryption keys in HashiCorp Vault's Transit engine (or OpenBao's), which
 // they never leave. It is the only importer of Vault's client.
 //
+// One Transit key serves one key store, and its copies. A staging system, or a restored copy that goes on by itself, needs a key of
+// its own: a rotation in one ends the versions that the other needs, for good.
+//
 // Keys are wrapped by transit/encrypt and transit/decrypt with associated data; rewrap and datakey
 // ignore associated data, so they are not used. The smallest policy is
 //
@@ -46,6 +49,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"regexp"
 	"strconv"
 	"strings"
@@ -87,11 +91,12 @@ type Config struct {
 // KEK is a Transit key. It implements keys.KEK, keys.Rotator and keys.Trimmer and is safe for
 // concurrent use.
 type KEK struct {
-	key    string
-	mount  string
-	login  *session
-	owner  bool        // Close ends the login
-	exists atomic.Bool // the key is known to be there, or we may not ask
+	key       string
+	mount     string
+	namespace string // "" for the root
+	login     *session
+	owner     bool        // Close ends the login
+	exists    atomic.Bool // the key is known to be there, or we may not ask
 }
 
 var keyName = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,128}$`)
@@ -109,7 +114,7 @@ func Open(ctx context.Context, cfg Config) (*KEK, error) {
 	if err != nil {
 		return nil, err
 	}
-	k := &KEK{key: cfg.Key, mount: strings.Trim(cfg.Mount, "/"), login: login, owner: true}
+	k := &KEK{key: cfg.Key, mount: strings.Trim(cfg.Mount, "/"), namespace: namespaceOf(&cfg), login: login, owner: true}
 	if k.mount == "" {
 		k.mount = "transit"
 	}
@@ -120,6 +125,11 @@ func Open(ctx context.Context, cfg Config) (*KEK, error) {
 	return k, nil
 }
 
+// namespaceOf returns the namespace that calls go to.
+func namespaceOf(cfg *Config) string {
+	return strings.Trim(or(cfg.Namespace, os.Getenv(api.EnvVaultNamespace)), "/")
+}
+
 // ForKey returns the Transit key of that name under the same login and mount; see "Keys of customers".
 // It asks nobody: a key that is missing is keys.ErrKeyMissing at its first use and is never made. The
 // result works until k is closed.
@@ -127,7 +137,7 @@ func (k *KEK) ForKey(name string) (*KEK, error) {
 	if !keyName.MatchString(name) {
 		return nil, errKeyName
 	}
-	return &KEK{key: name, mount: k.mount, login: k.login}, nil
+	return &KEK{key: name, mount: k.mount, namespace: k.namespace, login: k.login}, nil
 }
 
 // Close ends the upkeep of the login and leaves its token to expire. For a KEK that ForKey returned
@@ -139,8 +149,17 @@ func (k *KEK) Close() error {
 	return nil
 }
 
-// ID returns "vault:" and the key's name.
-func (k *KEK) ID() string { return "vault:" + k.key }
+// ID returns "vault:" and the key's name; of another mount than "transit" or of a namespace "vault:MOUNT/KEY" or
+// "vault:NAMESPACE/MOUNT/KEY", so that keys of one name in two places are told apart. The address is not part of it: a Vault may move.
+func (k *KEK) ID() string {
+	switch {
+	case k.namespace != "":
+		return "vault:" + k.namespace + "/" + k.mount + "/" + k.key
+	case k.mount != "transit":
+		return "vault:" + k.mount + "/" + k.key
+	}
+	return "vault:" + k.key
+}
 
 // check makes sure that the key exists and does what we need.
 func (k *KEK) check(ctx context.Context) error {
