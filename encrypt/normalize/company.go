@@ -53,21 +53,28 @@ func words(list string) map[string]bool {
 
 // splitLegal cuts the legal form off the end of a company's name. Without a core there is no form.
 func splitLegal(s string) (core, form string) {
+	named := func(r rune) bool { return unicode.IsLetter(r) || unicode.IsNumber(r) || unicode.IsMark(r) }
+	first := strings.IndexFunc(s, named)
+	plain := simplified(s)
 	core, cut := s, false
 	for {
-		t := strings.TrimRightFunc(core, func(r rune) bool { return !unicode.IsLetter(r) && !unicode.IsNumber(r) && !unicode.IsMark(r) })
-		next := cutForm(t, cut)
-		if next == t || alnum(next) == "" {
+		t := strings.TrimRightFunc(core, func(r rune) bool { return !named(r) })
+		same := ""
+		if len(plain) == len(s) {
+			same = plain[:len(t)]
+		}
+		next := cutForm(t, same, cut)
+		if next == t || len(next) <= first {
 			return core, s[len(core):]
 		}
 		core, cut = next, true
 	}
 }
 
-// cutForm cuts one word of a legal form, or a link word after one was cut.
-func cutForm(s string, cut bool) string {
-	plain := simplified(s)
-	if len(plain) == len(s) {
+// cutForm cuts one word of a legal form, or a link word after one was cut. plain is s in simplified characters,
+// or nothing when that is of another length.
+func cutForm(s, plain string, cut bool) string {
+	if plain != "" {
 		for _, b := range branches {
 			if strings.HasSuffix(plain, b) {
 				return s

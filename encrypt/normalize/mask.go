@@ -26,7 +26,7 @@ const maxShown = 64
 // MaskPhone keeps the first three and last four digits: 138****5678. A number of fewer than eleven
 // digits keeps its last two only. Letters and what follows them (an extension) are dropped.
 func MaskPhone(s string) string {
-	s = clip(s)
+	s = withoutExtension(clip(s))
 	if i := strings.IndexFunc(s, unicode.IsLetter); i >= 0 {
 		s = s[:i]
 	}

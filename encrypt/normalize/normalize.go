@@ -18,9 +18,10 @@
 //
 // # Limits
 //
-// Only the first 1,024 bytes of a value are looked at; Find takes text of any length. A term is as
-// personal as the value it came from. A mask hides from the eye, not from an attacker who knows the
-// person.
+// A normaliser answers for the whole of a text of any length, in time linear in it, and never for a part:
+// what is too long for an index is an error of encrypt. Only masks look at no more than the first 1,024
+// bytes. A term is as personal as the value it came from. A mask hides from the eye, not from an attacker
+// who knows the person.
 package normalize
 
 import (
@@ -34,8 +35,10 @@ import (
 	"golang.org/x/text/width"
 )
 
-// maxInput bounds what is looked at; whatever is longer is no phone, address or name.
-const maxInput = 1024
+const (
+	maxMasked = 1024 // bytes that a mask looks at
+	maxDomain = 1024 // bytes of a domain that is converted; whatever is longer is none
+)
 
 // Normalizers returns version 1 of phone, email, name, text, person, pinyin, company, address,
 // idnumber, uscc, bankcard, plate and digits, for encrypt.CodecOptions. region is the ISO 3166 code of
@@ -66,20 +69,25 @@ func Normalizers(region string) map[string]func(string) []string {
 		"uscc":     checked(USCC),
 		"bankcard": checked(BankCard),
 		"plate":    checked(Plate),
-		"digits":   one(func(s string) string { return digits(compat(s)) }),
+		"digits":   one(func(s string) string { return digits(withoutExtension(compat(s))) }),
 	}
 }
 
-// Phone returns a number in E.164, without its extension: "+8613800138000". What does not parse is
-// reduced to its digits; "" when it has none.
+// Phone returns a number in E.164, without its extension (转 12, 分机 12, ext. 12, x12, #12):
+// "+8613800138000". What does not parse is reduced to its digits; "" when it has none.
 func Phone(typed, region string) string {
 	if region == "CN" {
 		if s, ok := chineseMobile(typed); ok {
 			return s
 		}
 	}
-	s := clip(norm.NFKC.String(clip(typed)))
-	s = strings.TrimSpace(s)
+	s := clean(typed)
+	if len(s) < len(typed) && region == "CN" {
+		if s, ok := chineseMobile(s); ok {
+			return s
+		}
+	}
+	s = strings.TrimSpace(withoutExtension(norm.NFKC.String(s)))
 	if strings.HasPrefix(s, "00") { // the international prefix of most countries; no national number begins so
 		s = "+" + s[2:]
 	}
@@ -116,14 +124,16 @@ func chineseMobile(typed string) (string, bool) {
 // Email returns the address in NFKC and lower case, with its domain in ASCII (IDNA). Dots and tags of
 // the local part stay. What is not an address is folded as it is.
 func Email(typed string) string {
-	s := clip(strings.ToLower(norm.NFKC.String(strings.TrimSpace(clip(typed)))))
+	s := strings.ToLower(norm.NFKC.String(strings.TrimSpace(clean(typed))))
 	at := strings.LastIndexByte(s, '@')
 	if at < 0 {
 		return s
 	}
-	domain, err := idna.Lookup.ToASCII(s[at+1:])
-	if err != nil {
-		domain = s[at+1:]
+	domain := s[at+1:]
+	if len(domain) <= maxDomain {
+		if ascii, err := idna.Lookup.ToASCII(domain); err == nil {
+			domain = ascii
+		}
 	}
 	return s[:at] + "@" + strings.TrimSuffix(domain, ".")
 }
@@ -144,16 +154,27 @@ func Name(typed string) string {
 // "张伟". Characters whose traditional form is a name of its own (乾, 於, 昇, 著) stay.
 func Person(typed string) string { return simplified(Name(typed)) }
 
-// clip cuts at maxInput bytes, at a character, and drops bytes that are not UTF-8.
-func clip(s string) string {
-	if len(s) > maxInput {
-		s = s[:maxInput]
-	}
-	return strings.ToValidUTF8(s, "")
+// clean drops bytes that are not UTF-8 and what nobody sees: characters of format (category Cf), such as marks
+// of direction that come along with a copied number, byte order marks and soft hyphens.
+func clean(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r >= 0xAD && unicode.Is(unicode.Cf, r) {
+			return -1
+		}
+		return r
+	}, strings.ToValidUTF8(s, ""))
 }
 
-// compat clips and folds full-width and other compatibility forms.
-func compat(s string) string { return norm.NFKC.String(clip(s)) }
+// clip is clean of the first maxMasked bytes, for masks.
+func clip(s string) string {
+	if len(s) > maxMasked {
+		s = s[:maxMasked]
+	}
+	return clean(s)
+}
+
+// compat cleans and folds full-width and other compatibility forms.
+func compat(s string) string { return norm.NFKC.String(clean(s)) }
 
 // foldCase is compat without letter case.
 func foldCase(s string) string { return cases.Fold().String(width.Fold.String(compat(s))) }

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 	"unicode/utf8"
 
 	"github.com/crmguard/crmguard/encrypt/normalize"
@@ -52,6 +53,102 @@ func TestPhoneShortWay(t *testing.T) {
 	for _, typed := range []string{"1380013800", "138001380000", "138  0013 8000", "-13800138000", "13800138000-", "138--00138000", "138- 00138000"} {
 		if short, long := normalize.Phone(typed, "CN"), normalize.Phone(" "+typed, "CN"); short != long {
 			t.Errorf("%q is %q, with a space %q", typed, short, long)
+		}
+	}
+}
+
+// An extension is no part of a number, nor of its digits and its mask.
+func TestExtension(t *testing.T) {
+	normalizers := normalize.Normalizers("CN")
+	for _, typed := range []string{
+		"138 0013 5678 转 12", "13800135678转12", "138 0013 5678 轉12", "138 0013 5678…分机12", "138-0013-5678 分機 12", "138 0013 5678 转分机12",
+		"138 0013 5678，内线：12", "138 0013 5678 ext. 12", "138 0013 5678 Ext12", "138 0013 5678 EXTENSION 12", "138 0013 5678 extn 12",
+		"138 0013 5678;ext=12", "138 0013 5678 x12", "138 0013 5678x 12", "138 0013 5678 X.12", "138 0013 5678 ｘ１２", "138 0013 5678 #12",
+		"138 0013 5678 ＃１２", "138 0013 5678~12", "138 0013 5678 доб. 12", "138 0013 5678 (转12)", "(138 0013 5678) 转12", "138 0013 5678 转王经理", "138 0013 5678 ext",
+		"+86 138 0013 5678 转 12", "0086 138 0013 5678 x12", "1380013\u200b5678\u00ad转12", "138 0013 5678 转 139 0013 9999",
+	} {
+		if got := normalize.Phone(typed, "CN"); got != "+8613800135678" {
+			t.Errorf("Phone(%q) = %q", typed, got)
+		}
+		if got := normalizers["digits"](typed); len(got) != 1 || !strings.HasSuffix(got[0], "13800135678") {
+			t.Errorf("digits of %q are %q", typed, got)
+		}
+		if got := normalize.MaskPhone(typed); strings.HasPrefix(typed, "1") && got != "138****5678" {
+			t.Errorf("MaskPhone(%q) = %q", typed, got)
+		}
+	}
+	for typed, want := range map[string][2]string{
+		"0571-88881234-801":     {"+8657188881234", "057188881234"},
+		"010-62270958-80123":    {"+861062270958", "01062270958"},
+		"0571-88881234 转 801":   {"+8657188881234", "057188881234"},
+		"(0571) 8888 1234 x801": {"+8657188881234", "057188881234"},
+		"8888 1234 转 8":         {"+8688881234", "88881234"},
+		"5678转12":               {"5678", "5678"},
+		"转 12":                  {"12", "12"},     // no number before it
+		"3#501":                 {"3501", "3501"}, // a house and a room
+		"12 text 5":             {"125", "125"},   // a letter of a word
+		"1234 x":                {"1234", "1234"},
+		"800-810-8888-1":        {"+8680081088881", "80081088881"},
+		"call 12 times":         {"12", "12"},
+	} {
+		if got := normalize.Phone(typed, "CN"); got != want[0] {
+			t.Errorf("Phone(%q) = %q, want %q", typed, got, want[0])
+		}
+		if got := normalizers["digits"](typed); !slices.Equal(got, []string{want[1]}) {
+			t.Errorf("digits of %q are %q, want %q", typed, got, want[1])
+		}
+	}
+}
+
+// What nobody sees and copying brings along counts nowhere.
+func TestFormatCharacters(t *testing.T) {
+	normalizers, masks := normalize.Normalizers("CN"), normalize.Masks()
+	for name, plain := range map[string]string{
+		"phone": "138 0013 8000", "email": "Li.Na@Bücher.example", "name": "Anna Lee", "text": "买买提·艾力", "person": "張偉", "pinyin": "曾小明",
+		"company": "华为技术有限公司", "address": "文三路1号3幢二单元501室", "idnumber": "11010519491231002X", "uscc": "91350100M000100Y43",
+		"bankcard": "4111 1111 1111 1111", "plate": "京A·12345", "digits": "No. 12-34", "last4": "12345678",
+	} {
+		for _, hidden := range []string{"\u202a", "\u202c", "\u200b", "\ufeff", "\u00ad", "\u200e", "\u2066", "\U000e0041"} {
+			typed := hidden
+			for _, r := range plain {
+				typed += string(r) + hidden
+			}
+			for _, typed := range []string{typed, hidden + plain, plain + hidden, " " + hidden + " " + plain} {
+				if n := normalizers[name]; n != nil && !slices.Equal(n(typed), n(plain)) {
+					t.Errorf("%s of %q is %q, of %q %q", name, typed, n(typed), plain, n(plain))
+				}
+				if m := masks[name]; m != nil && typed[0] != ' ' && m(typed) != m(plain) {
+					t.Errorf("%s mask of %q is %q, of %q %q", name, typed, m(typed), plain, m(plain))
+				}
+			}
+		}
+	}
+}
+
+// A normaliser answers for the whole text, and in time that grows as the text does.
+func TestWholeText(t *testing.T) {
+	normalizers := normalize.Normalizers("CN")
+	head := strings.Repeat("很长的备注，", 400)
+	for name, tail := range map[string]string{
+		"text": "末尾", "name": "末尾", "person": "末尾", "company": "末尾", "address": "末尾", "digits": "90210", "phone": "90210", "idnumber": "90210",
+		"uscc": "90210", "bankcard": "90210", "plate": "90210", "email": "末尾", "pinyin": "",
+	} {
+		if got := normalizers[name](head + tail); len(got) == 0 || !strings.HasSuffix(got[0], tail) {
+			t.Errorf("%s: the end of a long text is lost", name)
+		}
+	}
+	for name, n := range normalizers {
+		for _, piece := range []string{"a", "1", "公司", "ltd.", "(", " and ltd", "零", "1号", "#", "1x", "1~", "-1", "é", "e\u0301", "曾", "\u0301", "@", "@é.", "ext", "1转", "＋"} {
+			long := strings.Repeat(piece, 1<<16/len(piece))
+			start := time.Now()
+			for _, term := range n("1" + long) {
+				if len(term) > 4*len(long) {
+					t.Errorf("%s of many %q: %d bytes of %d", name, piece, len(term), len(long))
+				}
+			}
+			if took := time.Since(start); took > 5*time.Second {
+				t.Errorf("%s of many %q takes %v", name, piece, took)
+			}
 		}
 	}
 }
@@ -173,7 +270,7 @@ func TestDocumentedVectors(t *testing.T) {
 
 // Whatever is typed: no panic, valid UTF-8, and normalising twice changes nothing.
 func FuzzNormalize(f *testing.F) {
-	for _, s := range []string{"", "13800138000", "001-530-295-7382x123", "+1-677-555-0100", "a@b.com", "张伟", "ﬁ", "\xff", "浙江省杭州市", "İ", "ß", "1;ext=5", "tel:+1;phone-context=+86"} {
+	for _, s := range []string{"", "13800138000", "001-530-295-7382x123", "+1-677-555-0100", "a@b.com", "张伟", "ﬁ", "\xff", "浙江省杭州市", "İ", "ß", "1;ext=5", "138 0013 5678 转 12", "1234#5", "\u202a138 0013 5678\u202c", "tel:+1;phone-context=+86"} {
 		f.Add(s)
 	}
 	masks := normalize.Masks()

@@ -1,17 +1,20 @@
 package normalize
 
 import (
+	"bytes"
 	"slices"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 
 	dict "github.com/mozillazg/go-pinyin"
 	"golang.org/x/text/unicode/norm"
 )
 
 const (
-	maxReadings  = 8  // of one name
-	maxSyllables = 16 // what follows is not indexed by its sound
+	maxReadings  = 8    // of one name
+	maxSyllables = 16   // what follows is not indexed by its sound
+	maxSounds    = 1024 // bytes of syllables; nor is what follows these
 )
 
 // Pinyin returns the terms that a name is found by in Latin letters. For a name with Chinese characters
@@ -26,39 +29,56 @@ const (
 func Pinyin(typed string) []string {
 	var syllables [][]string // the readings of each, ü written so
 	var chars []rune         // the Chinese characters at the front
+	var run []byte           // the last of syllables, unless it is Chinese
 	han, inRun := false, false
+	end := func() {
+		if inRun {
+			syllables[len(syllables)-1][0] = string(run)
+		}
+		run, inRun = run[:0], false
+	}
 	for _, r := range norm.NFD.String(simplified(foldCase(typed))) {
 		if len(syllables) > maxSyllables {
 			break
 		}
 		switch {
 		case unicode.Is(unicode.Han, r):
+			end()
 			if len(chars) == len(syllables) {
 				chars = append(chars, r)
 			}
-			syllables, han, inRun = append(syllables, readings(r)), true, false
+			syllables, han = append(syllables, readings(r)), true
 		case r == '\u0308' && inRun: // the dots of ü
-			last := syllables[len(syllables)-1]
-			if s := last[0]; strings.HasSuffix(s, "nu") || strings.HasSuffix(s, "lu") {
-				last[0] = s[:len(s)-1] + "ü"
+			if bytes.HasSuffix(run, []byte("nu")) || bytes.HasSuffix(run, []byte("lu")) {
+				run = append(run[:len(run)-1], "ü"...)
 			}
 		case unicode.IsMark(r):
 		case unicode.IsLetter(r) || unicode.IsNumber(r):
 			if !inRun {
 				syllables = append(syllables, []string{""})
 			}
-			syllables[len(syllables)-1][0] += string(r)
-			inRun = true
+			run, inRun = utf8.AppendRune(run, r), true
 		case han:
-			inRun = false
+			end()
 		}
 	}
+	end()
 	syllables = syllables[:min(len(syllables), maxSyllables)]
 	if len(syllables) == 0 {
 		return nil
 	}
 	if !han {
 		return spell(nil, syllables[0][0])
+	}
+	size := 0
+	for i, s := range syllables {
+		if size += len(s[0]); size > maxSounds {
+			syllables, chars = syllables[:i], chars[:min(i, len(chars))]
+			break
+		}
+	}
+	if len(syllables) == 0 {
+		return nil
 	}
 	var out []string
 	for _, name := range combine(syllables, chars) {

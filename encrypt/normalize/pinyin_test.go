@@ -75,16 +75,22 @@ func TestPinyinFinds(t *testing.T) {
 
 // Terms are bounded whatever is typed.
 func TestPinyinBounds(t *testing.T) {
-	for _, s := range []string{strings.Repeat("乐", 400), strings.Repeat("曾单仇解", 80), strings.Repeat("吕a", 200), strings.Repeat("a", 5000), strings.Repeat("é", 600)} {
+	for _, s := range []string{strings.Repeat("乐", 400), strings.Repeat("曾单仇解", 80), strings.Repeat("吕a", 200), strings.Repeat("a", 5000), strings.Repeat("é", 600), "曾" + strings.Repeat("a", 5000) + "明"} {
 		terms := normalize.Pinyin(s)
 		if len(terms) == 0 || len(terms) > 8*2*(16+15) {
 			t.Errorf("%d terms", len(terms))
 		}
 		for _, term := range terms {
-			if len(term) > 1100 {
+			if len(term) > max(1100, len(s)) {
 				t.Errorf("a term of %d bytes", len(term))
 			}
 		}
+	}
+	if got := normalize.Pinyin("曾" + strings.Repeat("a", 5000) + "明"); !slices.Equal(got, []string{"zeng", "ceng"}) {
+		t.Errorf("what follows more than any name has is read: %d terms", len(got))
+	}
+	if got := normalize.Pinyin(strings.Repeat("a", 5000) + "明"); got != nil {
+		t.Errorf("%d terms", len(got))
 	}
 }
 
