@@ -25,8 +25,11 @@ type personKey struct {
 	labels map[string]cipher.AEAD // of SealFor
 }
 
-// keyBytes is what one cached person key takes at most: key schedule, key and entry.
-const keyBytes = 1536
+// keyBytes is what one cached person key takes at most: key schedules, key and entry. Further labels are derived each time.
+const (
+	keyBytes   = 1536
+	mostLabels = 2
+)
 
 func newPersonKey(r *keys.Record, key []byte, now time.Duration) (*personKey, error) {
 	field, err := newGCM(expand(key, labelSubkey, "field", r.Tenant, string(r.Person[:])))
@@ -55,7 +58,7 @@ func (p *personKey) label(name string) (cipher.AEAD, error) {
 	if p.labels == nil {
 		p.labels = make(map[string]cipher.AEAD, 1)
 	}
-	if len(p.labels) < 8 {
+	if len(p.labels) < mostLabels {
 		p.labels[name] = a
 	}
 	return a, nil

@@ -10,6 +10,8 @@ import (
 // Text is a personal text in a record of yours. It prints, logs and marshals as ***, whatever it holds,
 // so that it gets nowhere by accident; Expose says that it is meant. It remembers why it shows nothing
 // (masked, hidden, sealed, erased), so that writing a record back never destroys what was not shown.
+//
+// Compare texts by what Expose returns: == compares where they lie.
 type Text struct {
 	// The value lies behind a pointer because fmt and dumps show the unexported fields of a struct around a
 	// Text by reflection, without asking String; and behind one to a string, because fmt follows those to
