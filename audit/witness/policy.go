@@ -82,11 +82,11 @@ func ParsePolicy(text []byte) (*Policy, error) {
 			if err != nil {
 				return fail("not the key of a log")
 			}
-			if id := keyID(f[1]); keys[0][id] || len(p.Logs) == maxPolicy {
+			id := keyID(f[1])
+			if keys[0][id] || len(p.Logs) == maxPolicy {
 				return fail("a log twice, or too many")
-			} else {
-				keys[0][id] = true
 			}
+			keys[0][id] = true
 			p.Logs = append(p.Logs, PolicyLog{Origin: v.Name(), Key: f[1], URL: optional(f, 2)})
 		case f[0] == "witness" && (len(f) == 3 || len(f) == 4):
 			k, err := ParseKey(f[2])
@@ -96,11 +96,11 @@ func ParsePolicy(text []byte) (*Policy, error) {
 			if known[f[1]] {
 				return fail("a name twice")
 			}
-			if id := keyID(f[2]); keys[1][id] || len(p.Witnesses) == maxPolicy {
+			id := keyID(f[2])
+			if keys[1][id] || len(p.Witnesses) == maxPolicy {
 				return fail("a witness twice, or too many")
-			} else {
-				keys[1][id] = true
 			}
+			keys[1][id] = true
 			known[f[1]] = true
 			p.Witnesses = append(p.Witnesses, PolicyWitness{Name: f[1], Key: k, URL: optional(f, 3)})
 		case f[0] == "group" && len(f) >= 4:

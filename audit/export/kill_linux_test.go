@@ -234,9 +234,16 @@ func TestKillFile(t *testing.T) {
 	t.Logf("5 kills: %d events in %d files, none missing, %d twice", l.Size(), len(names), twice)
 }
 
-// rsyslog starts a receiver with TLS and client certificates that writes the
+// rsyslogd is a receiver with TLS and client certificates that writes the
 // messages to a file.
-func rsyslog(t *testing.T, p *pki) (addr, out string) {
+type rsyslogd struct {
+	bin, dir, addr, out string
+	cmd                 *exec.Cmd
+	said                strings.Builder
+}
+
+// rsyslog starts one.
+func rsyslog(t *testing.T, p *pki) *rsyslogd {
 	t.Helper()
 	const howTo = "apt-get install rsyslog rsyslog-gnutls"
 	bin, err := exec.LookPath("rsyslogd")
@@ -260,84 +267,89 @@ func rsyslog(t *testing.T, p *pki) (addr, out string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	addr = free.Addr().String()
+	r := &rsyslogd{bin: bin, addr: free.Addr().String(), dir: t.TempDir()}
 	free.Close()
-	_, port, _ := net.SplitHostPort(addr)
-	dir := t.TempDir()
-	out = filepath.Join(dir, "messages")
-	conf := filepath.Join(dir, "rsyslog.conf")
+	_, port, _ := net.SplitHostPort(r.addr)
+	r.out = filepath.Join(r.dir, "messages")
 	text := fmt.Sprintf(`global(workDirectory=%q DefaultNetstreamDriver="gtls" DefaultNetstreamDriverCAFile=%q
   DefaultNetstreamDriverCertFile=%q DefaultNetstreamDriverKeyFile=%q)
 module(load="imtcp" StreamDriver.Name="gtls" StreamDriver.Mode="1" StreamDriver.AuthMode="x509/name" PermittedPeer=["client"])
 template(name="line" type="list") { property(name="structured-data") constant(value="\t") property(name="msg") constant(value="\n") }
 ruleset(name="in") { action(type="omfile" file=%q template="line") }
 input(type="imtcp" address="127.0.0.1" port=%q ruleset="in")
-`, dir, filepath.Join(p.dir, "ca.pem"), filepath.Join(p.dir, "server.pem"), filepath.Join(p.dir, "server.key"), out, port)
-	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
+`, r.dir, filepath.Join(p.dir, "ca.pem"), filepath.Join(p.dir, "server.pem"), filepath.Join(p.dir, "server.key"), r.out, port)
+	if err := os.WriteFile(filepath.Join(r.dir, "conf"), []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(bin, "-n", "-f", conf, "-i", filepath.Join(dir, "pid"))
-	var said strings.Builder
-	cmd.Stdout, cmd.Stderr = &said, &said
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan struct{})
-	go func() { cmd.Wait(); close(ended) }()
 	t.Cleanup(func() {
-		cmd.Process.Signal(syscall.SIGTERM)
-		select {
-		case <-ended:
-		case <-time.After(10 * time.Second):
-			cmd.Process.Kill()
-			<-ended
-		}
+		r.stop(syscall.SIGTERM)
 		if t.Failed() {
-			t.Log(said.String())
+			t.Log(r.said.String())
 		}
 	})
+	r.start(t)
+	return r
+}
+
+func (r *rsyslogd) start(t *testing.T) {
+	t.Helper()
+	os.Remove(filepath.Join(r.dir, "pid"))
+	r.cmd = exec.Command(r.bin, "-n", "-f", filepath.Join(r.dir, "conf"), "-i", filepath.Join(r.dir, "pid"))
+	r.cmd.Stdout, r.cmd.Stderr = &r.said, &r.said
+	if err := r.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
 	eventually(t, "rsyslogd", func() bool {
-		c, err := net.Dial("tcp", addr)
+		c, err := net.Dial("tcp", r.addr)
 		if err == nil {
 			c.Close()
 		}
 		return err == nil
 	})
-	return addr, out
 }
 
-// The CEF stream over TLS to rsyslog, while the exporter is killed and started
-// again: each index arrives, as it is in the log.
-func TestKillRsyslog(t *testing.T) {
-	p := newPKI(t)
-	addr, out := rsyslog(t, p)
-	j := &job{Dir: t.TempDir(), Addr: addr, PKI: p.dir}
-	l := j.killed(t, 5)
-	read := func() (got []string) {
-		f, err := os.Open(out)
+func (r *rsyslogd) stop(sig syscall.Signal) {
+	if r.cmd == nil {
+		return
+	}
+	r.cmd.Process.Signal(sig)
+	hard := time.AfterFunc(10*time.Second, func() { r.cmd.Process.Kill() })
+	r.cmd.Wait()
+	hard.Stop()
+	r.cmd = nil
+}
+
+// read returns the records that are in the file. A kill leaves half of one,
+// and the next begins on its line.
+func (r *rsyslogd) read(t *testing.T) (got []string) {
+	t.Helper()
+	f, err := os.Open(r.out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	in := bufio.NewReader(f)
+	for {
+		line, err := in.ReadString('\n')
 		if err != nil {
-			t.Fatal(err)
+			return got // an unfinished line is being written
 		}
-		defer f.Close()
-		in := bufio.NewReader(f)
-		for {
-			line, err := in.ReadString('\n')
-			if err != nil {
-				return got // an unfinished line is being written
-			}
-			data, msg, _ := strings.Cut(strings.TrimSuffix(line, "\n"), "\t")
-			msg = strings.TrimPrefix(msg, " ")
-			if strings.HasPrefix(msg, "CEF:0|") && strings.HasPrefix(data, "[crmguard@32473 ") {
-				got = append(got, msg)
-			} else {
-				t.Logf("not a record: %.200q", line)
-			}
+		line = line[max(0, strings.LastIndex(line, "[crmguard@32473 ")):]
+		data, msg, _ := strings.Cut(strings.TrimSuffix(line, "\n"), "\t")
+		msg = strings.TrimPrefix(msg, " ")
+		if strings.HasPrefix(msg, "CEF:0|") && strings.HasPrefix(data, "[crmguard@32473 ") {
+			got = append(got, msg)
 		}
 	}
-	var twice int
+}
+
+// whole waits until every event of the log is there. It returns how many came
+// twice.
+func (r *rsyslogd) whole(t *testing.T, l *audit.Log) (twice int) {
+	t.Helper()
 	lines := -1
 	eventually(t, "every event", func() bool {
-		got := read()
+		got := r.read(t)
 		if len(got) == lines || uint64(len(got)) < l.Size() {
 			time.Sleep(50 * time.Millisecond)
 			return false
@@ -347,5 +359,33 @@ func TestKillRsyslog(t *testing.T) {
 		twice, whole = arrived(t, l, got)
 		return whole
 	})
-	t.Logf("5 kills: %d events, none missing, %d twice", l.Size(), twice)
+	return twice
+}
+
+// The CEF stream over TLS to rsyslog, while the exporter is killed and started
+// again: each index arrives, as it is in the log.
+func TestKillRsyslog(t *testing.T) {
+	p := newPKI(t)
+	r := rsyslog(t, p)
+	j := &job{Dir: t.TempDir(), Addr: r.addr, PKI: p.dir}
+	l := j.killed(t, 5)
+	t.Logf("5 kills: %d events, none missing, %d twice", l.Size(), r.whole(t, l))
+}
+
+// The same while rsyslog is killed, with what it had in memory.
+func TestKillReceiver(t *testing.T) {
+	p := newPKI(t)
+	r := rsyslog(t, p)
+	l := openLog(t)
+	pump := newPump(t, l, tlsSink(t, r.addr, p, &export.SyslogOptions{Overlap: 512}), filepath.Join(t.TempDir(), "cursor"), export.Options{Batch: 32})
+	start(t, pump)
+	for range 5 {
+		add(t, l, 400)
+		eventually(t, "some", func() bool { return pump.Status().Lag < 200 })
+		r.stop(syscall.SIGKILL)
+		add(t, l, 20)
+		r.start(t)
+	}
+	eventually(t, "all", func() bool { s := pump.Status(); return s.Lag == 0 && s.Failures == 0 })
+	t.Logf("5 kills of rsyslog: %d events, none missing, %d twice", l.Size(), r.whole(t, l))
 }
