@@ -186,7 +186,7 @@ func TestImport(t *testing.T) {
 	assert.Equal(t, []string{n, "UTF-8", n, "0", strconv.Itoa(len(rows) / 8)}, m[1:6], out)
 	t.Logf("%s rows/s", m[6])
 	v := green(t, nil, "--data", data)
-	assert.EqualValues(t, len(rows)+2, v.Rows.Rows, "an employee and an account besides")
+	assert.EqualValues(t, len(rows)+3, v.Rows.Rows, "an employee, the certification of the role and an account besides")
 
 	// Every row is found by its phone in another spelling and comes back as it was.
 	once := strings.TrimPrefix(oneTime.FindString(mustRun(t, nil, "account", "reset", "admin@demo.example", "--data", data)), "one-time password: ")
@@ -305,7 +305,7 @@ func TestImportBadFiles(t *testing.T) {
 			}
 			assert.NotRegexp(t, secrets, out)
 			assert.Contains(t, out, fmt.Sprintf(", %d stored, ", tc.stored))
-			assert.EqualValues(t, tc.stored+2, green(t, nil, "--data", data).Rows.Rows)
+			assert.EqualValues(t, tc.stored+3, green(t, nil, "--data", data).Rows.Rows)
 		})
 	}
 	t.Run("no file", func(t *testing.T) {

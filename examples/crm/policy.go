@@ -158,6 +158,7 @@ func policyWhoCan(c *app.Config) *cobra.Command {
 			}
 			tables, err := review.Matrix(cmd.Context(), e, roles, []string{args[1]}, []authz.Action{authz.Action(args[0])}, &review.MatrixOptions{
 				Subject:     subject,
+				Sample:      func(string) authz.Resource { return authz.Resource{Actors: []string{"somebody"}} }, // whom one may approve
 				Environment: authz.Environment{Time: time.Now(), Purpose: "crm"},
 			})
 			if err != nil {
