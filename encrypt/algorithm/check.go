@@ -37,6 +37,7 @@ const (
 	unauthenticated // a mode or stream that only hides
 	md5
 	sha1
+	shortHash // SHA-2 and SHA-3 of 224 bits
 	oldHash
 	pkcs1
 	dsa
@@ -70,6 +71,7 @@ var words = map[string]trait{
 	"ofb": unauthenticated, "xts": unauthenticated, "salsa20": unauthenticated, "xsalsa20": unauthenticated, "pcbc": unauthenticated,
 	"md2": md5, "md4": md5, "md5": md5,
 	"sha": sha1, "sha0": sha1, "sha1": sha1, "sha160": sha1, "hs1": sha1,
+	"sha224": shortHash, "sha2224": shortHash, "sha512224": shortHash, "sha3224": shortHash,
 	"ripemd": oldHash, "ripemd128": oldHash, "ripemd160": oldHash, "rmd160": oldHash, "whirlpool": oldHash,
 	"tiger": oldHash, "crc32": nothing, "crc": nothing, "adler32": nothing,
 	"pkcs1": pkcs1, "pkcs1v15": pkcs1, "pkcs1v1": pkcs1, "rs256": pkcs1, "rs384": pkcs1, "rs512": pkcs1, "rsassapkcs1": pkcs1, "rsaespkcs1": pkcs1,
@@ -188,6 +190,8 @@ func Check(name string) error {
 		return bad("has collisions that are found in seconds (RFC 6151)", "SHA-256")
 	case has[sha1]:
 		return bad("is SHA-1, whose collisions have been made (SHAttered 2017, Shambles 2020); NIST ends it by 2030", "SHA-256")
+	case has[shortHash]:
+		return bad("is a hash of 224 bits of the SHA-2 or SHA-3 family, with 112 bits of strength against collisions (SP 800-107), less than any cipher here", "SHA-256")
 	case has[oldHash]:
 		return bad("is an old hash of 160 bits or less, or one that nobody standardises any more", "SHA-256")
 	case has[dsa]:
@@ -213,11 +217,18 @@ func Check(name string) error {
 		return bad("shows equal blocks as equal and authenticates nothing", AES256GCM)
 	case has[cbc] && !has[mac]:
 		return bad("without a MAC is opened by padding oracles (Vaudenay 2002, CVE-2014-3566)", AES256GCM)
+	case has[cbc]:
+		return bad("is CBC with a MAC beside it, which padding oracles open wherever the two are put together in the wrong order or compared in uneven time "+
+			"(Lucky 13, CVE-2013-0169), and is not offered here", AES256GCM)
 	case has[unauthenticated] && !has[mac] && !has[poly1305] && !has[mode]:
 		return bad("authenticates nothing, so that bits of the text can be flipped", AES256GCM)
+	case severalModes(parts, has):
+		return bad("names several modes, so that nobody knows what is meant", AES256GCM)
+	case has[unauthenticated] && has[mac] && !has[aesWord] && !slices.ContainsFunc(parts, func(p string) bool { return strings.HasSuffix(p, "salsa20") }):
+		return bad("names no cipher", AES256GCM)
 	case has[chacha] && !has[poly1305]:
 		return bad("alone authenticates nothing, so that bits of the text can be flipped", XChaCha20Poly1305)
-	case has[aesWord] && !has[mode] && !has[mac]:
+	case has[aesWord] && !has[mode] && !has[unauthenticated]:
 		return bad("names no mode, and what is taken then is ECB (Java)", AES256GCM)
 	case has[poly1305] && !has[chacha] && !has[unauthenticated], has[mode] && !has[aesWord] && !has[whole]:
 		return bad("is a part of an algorithm, not one", AES256GCM)
@@ -227,6 +238,14 @@ func Check(name string) error {
 		return nil
 	}
 	return refuse(name, "says nothing", AES256GCM)
+}
+
+// severalModes tells that a name has a mode that only hides beside one that authenticates, or several of these. AES-SIV-CMAC
+// is one (RFC 5297), and so is a key wrapped by a mode (A256GCMKW).
+func severalModes(parts []string, has map[trait]bool) bool {
+	modes := slices.DeleteFunc(slices.Clone(parts), func(p string) bool { return words[p] != mode || p == "cmac" && slices.Contains(parts, "siv") })
+	modes = slices.Compact(slices.Sorted(slices.Values(modes)))
+	return len(modes) > 1 || len(modes) == 1 && has[unauthenticated]
 }
 
 // sizeOfHash tells that a number of a name is a digest or key size beside a hash, not a size in bits of RSA.

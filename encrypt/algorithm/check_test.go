@@ -27,9 +27,13 @@ func TestCheckRefuses(t *testing.T) {
 		{"RC2|RC2-CBC|Blowfish|bf-cbc|CAST5|cast5-cbc|IDEA|idea-cfb", "64 bits"},
 		{"AES/ECB/PKCS5Padding|aes-256-ecb|AES_128/ECB/NoPadding|ecb|Rijndael-ECB", "equal blocks"},
 		{"AES-256-CBC|AES/CBC/PKCS5Padding|aes_128_cbc|AES-CBC-SHA256", "padding oracles"},
+		{"CBC-HMAC-SHA256|AES-CBC-HMAC-SHA256|aes-256-cbc-hmac-sha256|A128CBC-HS256|A256CBC-HS512", "Lucky 13"},
+		{"AES-CTR-KW|AES-GCM-CTR|AES-KW-SIV|AES-CCM-GCM", "several modes"},
+		{"CTR-HMAC-SHA256|OFB-HS256", "names no cipher"},
+		{"SHA-224|sha224|SHA-512/224|SHA3-224|SHA-2-224|HMAC-SHA-224|SHA224withRSA|ECDSA-with-SHA224|PBKDF2-HMAC-SHA224", "hash of 224 bits"},
 		{"AES-CTR|aes-256-cfb8|AES-128-OFB|AES-256-XTS|Salsa20|XSalsa20", "flipped"},
 		{"ChaCha20|XChaCha20|chacha", "flipped"},
-		{"AES|AES-256|aes128|Rijndael", "names no mode"},
+		{"AES|AES-256|aes128|Rijndael|AES-HMAC-SHA256|PBEWithHmacSHA256AndAES_256", "names no mode"},
 		{"MD5|md-5|HMAC-MD5|MD4|MD2|MD5withRSA", "RFC 6151"},
 		{"SHA1|sha-1|SHA|HmacSHA1|hmac-sha-1-96|SHA1withRSA|RSA-OAEP-SHA1|ecdsa-with-SHA1|PBKDF1|RSA-PSS-SHA1", "SHA-1"},
 		{"RIPEMD-160|RMD160|whirlpool", "old hash"},
@@ -65,15 +69,71 @@ func TestCheckRefuses(t *testing.T) {
 	}
 }
 
+// TestCheckPasses: each name that passes stands beside two near it that do not, and why.
 func TestCheckPasses(t *testing.T) {
-	for _, name := range strings.Fields(`AES-128-GCM AES-192-GCM AES-256-GCM aes_256_gcm AES/GCM/NoPadding A256GCM
-		aes-256-gcm-siv AES-SIV AES-256-CCM AES-KWP A256KW AES-CMAC A128CBC-HS256 aes-256-cbc-hmac-sha256 AES-128-CTR-HMAC-SHA-256
-		XChaCha20-Poly1305 chacha20_poly1305 xsalsa20-poly1305 XAES-256-GCM RSA-OAEP-256 RSA-OAEP-SHA-256 RSA/ECB/OAEPWithSHA-256AndMGF1Padding
-		RSA-PSS RSA-PSS-SHA-256 RSASSA-PSS PS256 RSA-2048 RSA-3072 rsa4096 RSA-3072-OAEP-SHA-256 Ed25519 EdDSA X25519 P-256 secp384r1 ES256
-		ECDSA-P-256-SHA-256 SHA-256 sha512 SHA3-256 BLAKE2b HMAC-SHA-256 HmacSHA512 HKDF-SHA-256 PBKDF2-HMAC-SHA256 argon2id
-		ML-KEM-768 HPKE X-Wing`) {
-		if err := algorithm.Check(name); err != nil {
-			t.Errorf("%s: %v", name, err)
+	for line := range strings.Lines(`AES-128-GCM|AES-128-CBC:padding oracles|AES-64-GCM:key size
+AES-192-GCM|AES-192-ECB:equal blocks|AES-191-GCM:key size
+AES-256-GCM|AES-256:names no mode|AES-256-GCMX:unknown
+aes_256_gcm|aes_256_ctr:flipped|aes_256_gcm_kw:several modes
+AES/GCM/NoPadding|AES/CBC/NoPadding:padding oracles|DES/GCM/NoPadding:56 bits
+A256GCM|A256:names no mode|A256CBC:padding oracles
+A256GCMKW|A256CTRKW:several modes|A256CBCKW:padding oracles
+aes-256-gcm-siv|aes-256-gcm-siv-ccm:several modes|aes-255-gcm-siv:key size
+AES-SIV|SIV:part of an algorithm|AES-SIV-GCM:several modes
+AES-SIV-CMAC-256|AES-CMAC-GCM:several modes|AES-SIV-CMAC-ECB:equal blocks
+AES-256-CCM|CCM:part of an algorithm|3DES-CCM:Sweet32
+AES-KWP|KWP:part of an algorithm|AES-CTR-KWP:several modes
+A256KW|AES-CTR-KW:several modes|AES-KW-GCM:several modes
+AES-CMAC|CMAC:part of an algorithm|DES-CMAC:56 bits
+AES-128-CTR-HMAC-SHA-256|CTR-HMAC-SHA256:names no cipher|AES-128-CTR-HMAC-SHA1:SHA-1
+XChaCha20-Poly1305|XChaCha20:flipped|XChaCha20-HMAC-SHA256:flipped
+chacha20_poly1305|chacha20:flipped|poly1305:part of an algorithm
+xsalsa20-poly1305|xsalsa20:flipped|salsa20:flipped
+XAES-256-GCM|XAES-256-CBC:unknown|XAES-256:unknown
+RSA-OAEP-256|RSA-OAEP:means SHA-1|RSA-1024-OAEP-256:2048 bits
+RSA-OAEP-SHA-256|RSA-OAEP-SHA-224:224 bits|RSA-OAEP-MD5:RFC 6151
+RSA/ECB/OAEPWithSHA-256AndMGF1Padding|RSA/ECB/OAEPWithSHA-1AndMGF1Padding:SHA-1|RSA/ECB/PKCS1Padding:PKCS#1 v1.5
+RSA-PSS|RSA-PSS-SHA1:SHA-1|RSA-PSS-1024:2048 bits
+RSA-PSS-SHA-256|RSA-SHA-256:names no padding|RSA-PSS-SHA-224:224 bits
+RSASSA-PSS|RSASSA-PKCS1-v1_5:PKCS#1 v1.5|RSASSA:names no padding
+PS256|RS256:PKCS#1 v1.5|PS128:unknown
+RSA-2048|RSA-2047:2048 bits|RSA:names no padding
+RSA-3072|RSA-768:2048 bits|RSA-3072-PKCS1:PKCS#1 v1.5
+rsa4096|rsa512:2048 bits|rsa4096-sha256:names no padding
+RSA-3072-OAEP-SHA-256|RSA-3072-OAEP:means SHA-1|RSA-3072-SHA-256:names no padding
+Ed25519|DSA:FIPS 186-5|Ed25518:unknown
+EdDSA|SHA256withDSA:FIPS 186-5|EdDSA-SHA1:SHA-1
+X25519|P-192:128 bits of strength|X25518:unknown
+P-256|P-224:128 bits of strength|P-255:unknown
+secp384r1|secp224r1:128 bits of strength|secp192k1:128 bits of strength
+ES256|ES256-SHA1:SHA-1|ES128:unknown
+ECDSA-P-256-SHA-256|ECDSA-P-192-SHA-256:128 bits of strength|ECDSA-P-256-SHA-1:SHA-1
+SHA-256|SHA-1:SHA-1|SHA-224:224 bits
+sha512|sha512/224:224 bits|sha1:SHA-1
+SHA-384|SHA-2-224:224 bits|MD4:RFC 6151
+SHA3-256|SHA3-224:224 bits|SHA-0:SHA-1
+BLAKE2b|RIPEMD-160:old hash|whirlpool:old hash
+HMAC-SHA-256|HMAC-SHA-224:224 bits|HMAC-SHA1:SHA-1
+HmacSHA512|HmacMD5:RFC 6151|HmacSHA224:224 bits
+HKDF-SHA-256|HKDF-SHA-1:SHA-1|HKDF-MD5:RFC 6151
+PBKDF2-HMAC-SHA256|PBKDF2-HMAC-SHA1:SHA-1|PBEWithHmacSHA256AndAES_256:names no mode
+argon2id|argon2:unknown|PBKDF1:SHA-1
+ML-KEM-768|ML-KEM-767:unknown|Kyber768:unknown
+HPKE|HPKE-DES:56 bits|HPKE-RC4:RFC 7465
+X-Wing|X-Ring:unknown|X-Wing-3DES:Sweet32
+`) {
+		cells := strings.Split(strings.TrimSpace(line), "|")
+		if len(cells) != 3 {
+			t.Fatal(line)
+		}
+		if err := algorithm.Check(cells[0]); err != nil {
+			t.Errorf("%s: %v", cells[0], err)
+		}
+		for _, cell := range cells[1:] {
+			name, why, _ := strings.Cut(cell, ":")
+			if err := algorithm.Check(name); !errors.Is(err, keys.ErrAlgorithm) || !strings.Contains(err.Error(), why) {
+				t.Errorf("%s: %v; want %q", name, err, why)
+			}
 		}
 	}
 }

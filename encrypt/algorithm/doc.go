@@ -6,10 +6,10 @@
 //
 // # What is refused
 //
-// DES, 3DES and other 64-bit block ciphers, RC4, ECB, CBC and counter modes without a MAC, MD5, SHA-1, PKCS#1 v1.5, RSA
-// below 2048 bits (below 3072 for what is made new), DSA, and curves below 256 bits. The error wraps
-// [keys.ErrAlgorithm] and names the attack or standard and what to use instead. A name that nobody
-// here knows is refused too.
+// DES, 3DES and other 64-bit block ciphers, RC4, ECB, CBC (with a MAC beside it too), counter modes without a MAC, names of
+// several modes or of none, MD5, SHA-1, hashes of 224 bits, PKCS#1 v1.5, RSA below 2048 bits (below 3072 for what is made
+// new), DSA, and curves below 256 bits. The error wraps [keys.ErrAlgorithm] and names the attack or standard and what to
+// use instead. A name that nobody here knows is refused too.
 //
 // # Ciphers
 //
