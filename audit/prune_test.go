@@ -154,7 +154,7 @@ func TestPruneHeld(t *testing.T) {
 		}
 		return nil
 	}
-	l, c := aged(t, memstore.New(), audit.Options{Hold: hold})
+	l, _ := aged(t, memstore.New(), audit.Options{Hold: hold})
 	for _, n := range []uint64{34, 62} {
 		if got, err := l.Prune(ctx, n+1); !errors.Is(err, audit.ErrHeld) || !errors.Is(err, held) || got != 0 || l.Size() != 101 {
 			t.Fatal(n, got, err)
@@ -163,7 +163,7 @@ func TestPruneHeld(t *testing.T) {
 	if n, err := l.Prune(ctx, 33); err != nil || n != 33 {
 		t.Fatal(n, err)
 	}
-	l, c = aged(t, memstore.New(), audit.Options{})
+	l, c := aged(t, memstore.New(), audit.Options{})
 	if _, err := l.Prune(ctx, 70); !errors.Is(err, audit.ErrHeld) { // 61 on are young
 		t.Fatal(err)
 	}

@@ -439,9 +439,13 @@ func (w *writer) rewrite(ctx context.Context, seg uint64, replace func(iter.Seq2
 			break
 		}
 		head = batchHeader(head[:0], b)
-		out.Write(head)
-		_, err = out.Write(b.Data)
+		if _, err = out.Write(head); err == nil {
+			_, err = out.Write(b.Data)
+		}
 		next = b.First + uint64(b.Count)
+		if err != nil {
+			break
+		}
 	}
 	if err == nil && next != end {
 		err = errors.New("the new batches do not cover the old ones")
