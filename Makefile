@@ -74,6 +74,7 @@ nested: ## vet and test the nested modules
 	cd internal/bench && $(GO) vet ./... && $(GO) test -p $(P) -count=1 ./...
 	cd internal/realtest/vaultd && $(GO) vet -p $(P) .
 	cd internal/realtest/oldtink && $(GO) vet .
+	cd internal/realtest/tesserafsck && $(GO) vet -p $(P) ./... && $(GO) test -p $(P) -count=1 ./...
 
 .PHONY: vuln
 vuln: ## known vulnerabilities; says "not checked" where the database cannot be reached
