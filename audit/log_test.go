@@ -2,6 +2,7 @@ package audit_test
 
 import (
 	"context"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"iter"
@@ -481,7 +482,7 @@ func TestKeyChange(t *testing.T) {
 			t.Fatalf("keys %q: %v", bad, v)
 		}
 	}
-	if _, err := audit.NewEd25519Signer("a b", make([]byte, 64)); err == nil {
+	if _, err := audit.NewEd25519Signer("a b", ed25519.NewKeyFromSeed(make([]byte, 32))); err == nil {
 		t.Fatal("a name with a space is taken")
 	}
 	if _, err := audit.NewEd25519Signer("ab", nil); err == nil {

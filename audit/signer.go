@@ -2,6 +2,7 @@ package audit
 
 import (
 	"context"
+	"crypto"
 	"crypto/ed25519"
 	"crypto/rand"
 	"encoding/base64"
@@ -26,32 +27,45 @@ type Signer interface {
 	Sign(ctx context.Context, msg []byte) ([]byte, error)
 }
 
-// NewEd25519Signer returns a signer for the log called name with a key in
-// memory. The name is the origin of the log, by custom a host and path without
-// scheme, as "crm.example.com/log"; it has no spaces and no plus sign.
-func NewEd25519Signer(name string, key ed25519.PrivateKey) (Signer, error) {
-	if len(key) != ed25519.PrivateKeySize {
+// NewEd25519Signer returns a signer for the log called name. The name is the
+// origin of the log, by custom a host and path without scheme, as
+// "crm.example.com/log"; it has no spaces and no plus sign. The key is an
+// ed25519.PrivateKey, or anything that signs with an Ed25519 key elsewhere; what
+// that returns is checked before it is used.
+func NewEd25519Signer(name string, key crypto.Signer) (Signer, error) {
+	own, local := key.(ed25519.PrivateKey)
+	if key == nil || local && len(own) != ed25519.PrivateKeySize {
 		return nil, errors.New("audit: not an Ed25519 private key")
 	}
-	vkey, err := note.NewEd25519VerifierKey(name, key.Public().(ed25519.PublicKey))
+	public, ok := key.Public().(ed25519.PublicKey)
+	if !ok || len(public) != ed25519.PublicKeySize {
+		return nil, errors.New("audit: not an Ed25519 key")
+	}
+	vkey, err := note.NewEd25519VerifierKey(name, public)
 	if err != nil {
 		return nil, fmt.Errorf("audit: signer: %v", err)
 	}
 	if _, err := note.NewVerifier(vkey); err != nil {
 		return nil, errors.New("audit: the name of a log is not empty and has no spaces and no plus sign")
 	}
-	return &ed25519Signer{vkey: vkey, key: key}, nil
+	return &ed25519Signer{vkey: vkey, key: key, public: public, local: local}, nil
 }
 
 type ed25519Signer struct {
-	vkey string
-	key  ed25519.PrivateKey
+	vkey   string
+	key    crypto.Signer
+	public ed25519.PublicKey
+	local  bool
 }
 
 func (s *ed25519Signer) VerifierKey() string { return s.vkey }
 
 func (s *ed25519Signer) Sign(_ context.Context, msg []byte) ([]byte, error) {
-	return ed25519.Sign(s.key, msg), nil
+	sig, err := s.key.Sign(rand.Reader, msg, crypto.Hash(0))
+	if err == nil && !s.local && !ed25519.Verify(s.public, msg, sig) {
+		err = errors.New("audit: the signer returned a signature that does not verify")
+	}
+	return sig, err
 }
 
 // String keeps the key out of logs.

@@ -3,12 +3,17 @@ package audit_test
 import (
 	"bytes"
 	"context"
+	"crypto"
+	"crypto/ecdsa"
 	"crypto/ed25519"
+	"crypto/elliptic"
+	crand "crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"iter"
 	"math/rand/v2"
 	"path/filepath"
@@ -457,5 +462,56 @@ func TestIndexBound(t *testing.T) {
 	}
 	if covered > n/2 {
 		t.Fatalf("%d stretches with %d of %d events for 8 rare ones", stretches, covered, n)
+	}
+}
+
+// remote is a key that lies elsewhere.
+type remote struct {
+	crypto.Signer
+	wrong bool
+}
+
+func (r *remote) Sign(rand io.Reader, msg []byte, opts crypto.SignerOpts) ([]byte, error) {
+	sig, err := r.Signer.Sign(rand, msg, opts)
+	if r.wrong {
+		sig[3] ^= 1
+	}
+	return sig, err
+}
+
+func TestRemoteSigner(t *testing.T) {
+	key := &remote{Signer: ed25519.NewKeyFromSeed(bytes.Repeat([]byte{9}, 32))}
+	s, err := audit.NewEd25519Signer(origin, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	store := memstore.New()
+	l, err := audit.Open(ctx, store, s, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key.wrong = true // nothing is written under a signature that does not verify
+	if _, err := l.Append(ctx, read(1)); !errors.Is(err, audit.ErrUnavailable) || l.Size() != 1 {
+		t.Fatal(err, l.Size())
+	}
+	key.wrong = false
+	if _, err := l.Append(ctx, read(1)); err != nil {
+		t.Fatal(err)
+	}
+	pin := head(t, l)
+	l.Close()
+	v, err := audit.Verify(ctx, store, []string{s.VerifierKey()}, &audit.VerifyOptions{Pins: [][]byte{pin}, EverySignature: true})
+	if err != nil || !v.OK() || v.Size != 2 {
+		t.Fatal(v, err)
+	}
+	if _, err := audit.NewEd25519Signer(origin, ed25519.PrivateKey{1, 2}); err == nil {
+		t.Fatal("a short key is taken")
+	}
+	ec, err := ecdsa.GenerateKey(elliptic.P256(), crand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := audit.NewEd25519Signer(origin, ec); err == nil {
+		t.Fatal("a key of another kind is taken")
 	}
 }
