@@ -18,6 +18,13 @@
 // chooses nonces: a caller draws them at random and counts messages, or uses encrypt.Keeper, which does.
 // None of them commits to its key: name the key beside the ciphertext and never try several.
 //
+// # Test vectors
+//
+// testdata/aead.json holds vectors as they were published for each cipher, and each with known modifications.
+// testdata/gcm.json holds cases of AES-GCM in the manner of Wycheproof (valid, invalid, acceptable, each with its reason):
+// modified and cut tags, wrong and empty nonces, long associated data, edges of blocks. Those were made here by crypto/cipher
+// with known modifications, and OpenSSL 3 opens and refuses the same.
+//
 // # Signatures
 //
 // The key decides: an RSA key makes and takes RSA-PSS with SHA-256, MGF1-SHA-256 and a salt of 32 bytes

@@ -2,6 +2,8 @@ package algorithm_test
 
 import (
 	"bytes"
+	"crypto/aes"
+	"crypto/cipher"
 	"crypto/ed25519"
 	"crypto/x509"
 	"encoding/hex"
@@ -26,7 +28,7 @@ func unhex(t testing.TB, s string) []byte {
 	return b
 }
 
-func load[T any](t *testing.T, file string) (out T) {
+func load[T any](t testing.TB, file string) (out T) {
 	t.Helper()
 	b, err := os.ReadFile(file)
 	if err != nil {
@@ -77,6 +79,78 @@ func TestVectors(t *testing.T) {
 	if len(valid) != 7 || invalid < 100 {
 		t.Fatalf("%d ciphers, %d invalid vectors", len(valid), invalid)
 	}
+}
+
+// TestGCMCases runs the cases of AES-GCM with one known modification each. What this package refuses although GCM has it is
+// "acceptable".
+func TestGCMCases(t *testing.T) {
+	v := load[struct {
+		Comment []string
+		Cases   []struct {
+			Algorithm, Comment, Key, Nonce, AD, Plain, Sealed, Result, Reason string
+		}
+	}](t, "testdata/gcm.json")
+	count := map[string]int{}
+	for _, c := range v.Cases {
+		key, nonce, ad, plain, sealed := unhex(t, c.Key), unhex(t, c.Nonce), unhex(t, c.AD), unhex(t, c.Plain), unhex(t, c.Sealed)
+		a, err := algorithm.New(c.Algorithm, key)
+		if err != nil || c.Reason == "" {
+			t.Fatalf("%s, %s: %v", c.Algorithm, c.Comment, err)
+		}
+		got, err := a.Open(nil, nonce, sealed, ad)
+		switch c.Result {
+		case "valid":
+			if err != nil || !bytes.Equal(got, plain) || !bytes.Equal(a.Seal(nil, nonce, plain, ad), sealed) {
+				t.Errorf("%s, %s: %v (%s)", c.Algorithm, c.Comment, err, c.Reason)
+			}
+		case "acceptable", "invalid":
+			if !is(err, keys.ErrTampered) || got != nil {
+				t.Errorf("%s, %s: opened: %v (%s)", c.Algorithm, c.Comment, err, c.Reason)
+			}
+			if opens := anyGCM(t, key, nonce, sealed, ad); opens != (c.Result == "acceptable") {
+				t.Errorf("%s, %s: %s, but GCM of some sizes opens it: %v", c.Algorithm, c.Comment, c.Result, opens)
+			}
+		default:
+			t.Fatalf("%s, %s: result %q", c.Algorithm, c.Comment, c.Result)
+		}
+		count[c.Result]++
+	}
+	if count["valid"] < 50 || count["acceptable"] < 50 || count["invalid"] < 200 {
+		t.Fatalf("cases: %v", count)
+	}
+}
+
+// anyGCM reports that GCM with nonces of this length and tags of some length opens it.
+func anyGCM(t *testing.T, key, nonce, sealed, ad []byte) bool {
+	t.Helper()
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(nonce) != 12 {
+		a, err := cipher.NewGCMWithNonceSize(block, len(nonce))
+		if err != nil {
+			return false
+		}
+		_, err = a.Open(nil, nonce, sealed, ad)
+		return err == nil
+	}
+	a, err := cipher.NewGCM(block)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range []int{4, 8, 12, 13, 14, 15, 16} {
+		if len(sealed) < n {
+			continue
+		}
+		text, tag := sealed[:len(sealed)-n], sealed[len(sealed)-n:]
+		plain := make([]byte, len(text))
+		cipher.NewCTR(block, append(bytes.Clone(nonce), 0, 0, 0, 2)).XORKeyStream(plain, text)
+		if bytes.HasPrefix(a.Seal(nil, nonce, plain, ad)[len(text):], tag) {
+			return true
+		}
+	}
+	return false
 }
 
 func TestEd25519Vectors(t *testing.T) {
