@@ -3,6 +3,7 @@ package algorithm_test
 import (
 	"bytes"
 	"errors"
+	"slices"
 	"testing"
 
 	"github.com/crmguard/crmguard/encrypt/algorithm"
@@ -93,6 +94,38 @@ func FuzzOpen(f *testing.F) {
 		sealed[len(text)/2] ^= 1
 		if _, err := a.Open(nil, nonce, sealed, ad); !is(err, keys.ErrTampered) {
 			t.Fatal(err)
+		}
+	})
+}
+
+// FuzzUnwrap: nothing but what a customer wrapped opens, alone or as the first part of two.
+func FuzzUnwrap(f *testing.F) {
+	v := load[imports](f, "testdata/import.json")
+	i, err := algorithm.ParseImport(v.Private)
+	if err != nil {
+		f.Fatal(err)
+	}
+	var opens [][]byte
+	for _, w := range v.Wrapped {
+		f.Add(w.Wrapped, []byte{})
+		if w.Opens {
+			opens = append(opens, w.Wrapped)
+		}
+	}
+	f.Add([]byte{}, []byte{})
+	f.Add([]byte{}, []byte{1})
+	// A mask is laid over the end of what opens, in the place of wrapped, so that the fuzzer comes near it. RSA is slow.
+	f.Fuzz(func(t *testing.T, wrapped, mask []byte) {
+		if len(mask) > 0 {
+			wrapped = bytes.Clone(opens[len(mask)%len(opens)])
+			for i := range min(len(mask), len(wrapped)) {
+				wrapped[len(wrapped)-1-i] ^= mask[i]
+			}
+		}
+		same := slices.ContainsFunc(opens, func(o []byte) bool { return bytes.Equal(o, wrapped) })
+		got, err := i.Unwrap(wrapped)
+		if same && (err != nil || !bytes.Equal(got, v.Customer)) || !same && (!is(err, keys.ErrTampered) || got != nil) {
+			t.Fatalf("%d bytes: %v", len(wrapped), err)
 		}
 	})
 }

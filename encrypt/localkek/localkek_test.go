@@ -125,3 +125,47 @@ func TestAnotherFileDoesNotOpen(t *testing.T) {
 		t.Fatalf("got %v, want ErrTampered", err)
 	}
 }
+
+// FuzzUnwrap: nothing but what was wrapped opens, for nothing but what it was wrapped for.
+func FuzzUnwrap(f *testing.F) {
+	k, err := localkek.Open(filepath.Join(f.TempDir(), "kek"), nil)
+	if err != nil {
+		f.Fatal(err)
+	}
+	ctx, ad, plain := context.Background(), []byte("tenant"), []byte("a key of thirty-two bytes, no less")
+	old, err := k.Wrap(ctx, plain, ad)
+	if err != nil {
+		f.Fatal(err)
+	}
+	if err := errors.Join(k.Rotate(ctx), k.Rotate(ctx)); err != nil {
+		f.Fatal(err)
+	}
+	wrapped, err := k.Wrap(ctx, plain, ad)
+	if err != nil {
+		f.Fatal(err)
+	}
+	if err := k.Trim(ctx, [][]byte{wrapped}); err != nil { // version 3 lives
+		f.Fatal(err)
+	}
+	f.Add(old, ad, []byte{})
+	f.Add(wrapped, ad, []byte{})
+	f.Add([]byte{}, ad, []byte{0, 0, 0, 0, 1})
+	f.Add([]byte{1, 0, 0, 0, 3}, []byte{}, []byte{})
+	// mask is laid over a wrapped key, so that the fuzzer comes near it.
+	f.Fuzz(func(t *testing.T, in, by, mask []byte) {
+		near := bytes.Clone(wrapped)
+		for i := range min(len(mask), len(near)) {
+			near[i] ^= mask[i]
+		}
+		for _, w := range [][]byte{in, near, append(bytes.Clone(near), in...), near[:max(0, len(near)-len(in))]} {
+			got, err := k.Unwrap(ctx, w, by)
+			same := bytes.Equal(w, wrapped) && bytes.Equal(by, ad)
+			switch {
+			case same && (err != nil || !bytes.Equal(got, plain)):
+				t.Fatalf("what was wrapped: %v", err)
+			case !same && (err == nil || got != nil || !errors.Is(err, keys.ErrTampered) && !errors.Is(err, keys.ErrRetired)):
+				t.Fatalf("%x for %q: %v", w, by, err)
+			}
+		}
+	})
+}

@@ -74,3 +74,57 @@ func FuzzRoundTrip(f *testing.F) {
 func iotestChunks(r io.Reader, n int) io.Reader {
 	return readerFunc(func(p []byte) (int, error) { return r.Read(p[:min(n, len(p))]) })
 }
+
+// FuzzHeader: of all headers in front of sealed segments only their own opens anything, in both readers, at
+// both sizes of a segment.
+func FuzzHeader(f *testing.F) {
+	plain := text(5000)
+	sealed := map[int][]byte{}
+	for _, size := range []int{4 << 10, 1 << 20} {
+		var b bytes.Buffer
+		w, err := stream.NewWriter(&b, key, ad, &stream.Options{SegmentSize: size})
+		if err != nil {
+			f.Fatal(err)
+		}
+		if _, err := w.Write(plain); err != nil {
+			f.Fatal(err)
+		}
+		if err := w.Close(); err != nil {
+			f.Fatal(err)
+		}
+		sealed[size] = b.Bytes()
+	}
+	const header = 40
+	f.Add([]byte{}, []byte{})
+	f.Add([]byte{40}, []byte{})
+	f.Add([]byte{}, []byte{1})
+	f.Add(bytes.Repeat([]byte{40}, header), bytes.Repeat([]byte{0}, header))
+	// head stands in the place of the header; mask is laid over the header.
+	f.Fuzz(func(t *testing.T, head, mask []byte) {
+		for size, whole := range sealed {
+			near := bytes.Clone(whole)
+			for i := range min(len(mask), header) {
+				near[i] ^= mask[i]
+			}
+			for _, in := range [][]byte{near, append(bytes.Clone(head), whole[header:]...), head} {
+				r, err := stream.NewReader(bytes.NewReader(in), key, ad, &stream.Options{SegmentSize: size})
+				if err != nil {
+					t.Fatal(err)
+				}
+				got, err := io.ReadAll(r)
+				same := bytes.Equal(in, whole)
+				if same != (err == nil) || err != nil && (!is(err, keys.ErrTampered) || len(got) > 0) || same && !bytes.Equal(got, plain) {
+					t.Fatalf("Reader: %d bytes, %v", len(got), err)
+				}
+				at, err := stream.NewReaderAt(bytes.NewReader(in), int64(len(in)), key, ad, &stream.Options{SegmentSize: size})
+				if err == nil {
+					got = make([]byte, 1)
+					_, err = at.ReadAt(got, 0)
+				}
+				if same != (err == nil) || err != nil && !is(err, keys.ErrTampered) {
+					t.Fatalf("ReaderAt: %v", err)
+				}
+			}
+		}
+	})
+}
