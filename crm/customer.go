@@ -53,7 +53,7 @@ type Customer struct {
 	Meta[Customer]
 	Kind         CustomerKind  `protect:"internal" json:"kind"`
 	Name         Text          `protect:"personal,index=exact:name,index=ngram:person,index=exact:pinyin,leaks=fragments,mask=name" json:"name"`
-	Contact      Text          `protect:"personal,index=exact:name,leaks=equality,mask=name" json:"contact"`                         // who speaks for a company
+	Contact      Text          `protect:"personal,index=exact:name,leaks=equality,distinct=1000000,mask=name" json:"contact"`        // who speaks for a company
 	Phone        Text          `protect:"personal,index=exact:phone,index=suffix4:digits:12,leaks=equality,mask=phone" json:"phone"` // kept as typed
 	Phone2       Text          `protect:"personal,index=exact:phone,index=suffix4:digits:12,leaks=equality,mask=phone" json:"phone2"`
 	Email        Text          `protect:"personal,index=exact:email,leaks=equality,mask=email" json:"email"`

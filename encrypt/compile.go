@@ -32,6 +32,10 @@ var (
 	idType          = reflect.TypeFor[[16]byte]()
 )
 
+// anyWords are the normalisers that take words of any kind, also those of which there are few. Others are of
+// things that hardly repeat, such as telephone numbers, or the author's own.
+var anyWords = []string{"text", "name", "person", "pinyin", "company", "address"}
+
 // fieldPlan is a compiled field.
 type fieldPlan struct {
 	Field
@@ -68,36 +72,47 @@ type Codec[T any] struct {
 }
 
 // NewCodec compiles the tags of T. Every exported field needs a tag; what is unknown, contradictory
-// or would leave a delicate field in the clear is an error that names the field.
+// or would leave a delicate field in the clear is an error that names the field. So is an exact index by
+// text, name, person, pinyin, company or address that is cut or admitted (leaks=equality) and says neither
+// unique nor distinct=N: those take any words, of which a field such as a gender has so few that the index
+// shows them all.
 func NewCodec[T any](opts *CodecOptions) (*Codec[T], error) {
-	rt := reflect.TypeFor[T]()
+	c := new(Codec[T])
+	if err := c.compile(reflect.TypeFor[T](), opts); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// compile compiles the tags of rt.
+func (c *Codec[T]) compile(rt reflect.Type, opts *CodecOptions) error {
 	if rt.Kind() != reflect.Struct {
-		return nil, fmt.Errorf("encrypt: codec of %s: not a struct", rt)
+		return fmt.Errorf("encrypt: codec of %s: not a struct", rt)
 	}
 	if opts == nil {
 		opts = &CodecOptions{}
 	}
-	c := &Codec[T]{typ: opts.Type, byName: make(map[string]int)}
+	c.typ, c.byName = opts.Type, make(map[string]int)
 	if c.typ == "" {
 		name, _, _ := strings.Cut(rt.Name(), "[")
 		c.typ = snake(name)
 	}
 	if c.typ == "" || len(c.typ) > 64 {
-		return nil, fmt.Errorf("encrypt: codec of %s: the type name has 1 to 64 bytes", rt)
+		return fmt.Errorf("encrypt: codec of %s: the type name has 1 to 64 bytes", rt)
 	}
 	var compounds []compound
-	if err := c.walk(rt, rt, nil, "", opts, &compounds); err != nil {
-		return nil, err
+	if err := c.walk(rt, rt, nil, "", "", opts, &compounds); err != nil {
+		return err
 	}
 	for _, x := range compounds {
 		if err := c.compound(x, opts); err != nil {
-			return nil, fmt.Errorf("encrypt: codec of %s: compound index %s: %w", rt, strings.Join(x.of, "+"), err)
+			return fmt.Errorf("encrypt: codec of %s: compound index %s: %w", rt, strings.Join(x.of, "+"), err)
 		}
 	}
 	for i := range c.plans {
 		p := &c.plans[i]
 		if err := c.checkField(p); err != nil {
-			return nil, fmt.Errorf("encrypt: codec of %s: field %s: %w", rt, p.GoName, err)
+			return fmt.Errorf("encrypt: codec of %s: field %s: %w", rt, p.GoName, err)
 		}
 		p.place = fieldContext(c.typ, p.Name, string(p.Class))
 		c.fields = append(c.fields, p.Field)
@@ -112,28 +127,28 @@ func NewCodec[T any](opts *CodecOptions) (*Codec[T], error) {
 		c.names = append(c.names, c.plans[at].Name)
 	}
 	if err := c.known(opts.Migrating); err != nil {
-		return nil, err
+		return err
 	}
 	for _, name := range opts.Migrating {
 		if p := &c.plans[c.byName[name]]; p.Kind != KindText && p.Kind != KindBytes {
-			return nil, fmt.Errorf("encrypt: codec of %s: field %s: only text is migrated", rt, name)
+			return fmt.Errorf("encrypt: codec of %s: field %s: only text is migrated", rt, name)
 		}
 		if c.moving == nil {
 			c.moving = make(map[string]bool)
 		}
 		c.moving[name] = true
 	}
-	return c, nil
+	return nil
 }
 
-// walk compiles the fields of st, which lies at path in root. Names begin with prefix.
-func (c *Codec[T]) walk(root, st reflect.Type, path []int, prefix string, opts *CodecOptions, compounds *[]compound) error {
+// walk compiles the fields of st, which lies at path in root, in the nested field in. Names begin with prefix.
+func (c *Codec[T]) walk(root, st reflect.Type, path []int, in, prefix string, opts *CodecOptions, compounds *[]compound) error {
 	for i := range st.NumField() {
 		sf := st.Field(i)
 		at := append(slices.Clone(path), i)
 		tag, tagged := sf.Tag.Lookup("protect")
 		fail := func(format string, args ...any) error {
-			return fmt.Errorf("encrypt: codec of %s: field %s: %s", root, sf.Name, fmt.Sprintf(format, args...))
+			return fmt.Errorf("encrypt: codec of %s: field %s: %s", root, in+sf.Name, fmt.Sprintf(format, args...))
 		}
 		switch {
 		case tag == "-":
@@ -152,7 +167,7 @@ func (c *Codec[T]) walk(root, st reflect.Type, path []int, prefix string, opts *
 			if sf.Type.Kind() != reflect.Struct {
 				return fail("only structs by value can be embedded")
 			}
-			if err := c.walk(root, sf.Type, at, prefix, opts, compounds); err != nil {
+			if err := c.walk(root, sf.Type, at, in, prefix, opts, compounds); err != nil {
 				return err
 			}
 			continue
@@ -160,7 +175,7 @@ func (c *Codec[T]) walk(root, st reflect.Type, path []int, prefix string, opts *
 			if sf.Type.Kind() != reflect.Struct || !sf.IsExported() {
 				return fail("only exported structs by value are nested")
 			}
-			if err := c.walk(root, sf.Type, at, prefix+fieldName(sf)+"_", opts, compounds); err != nil {
+			if err := c.walk(root, sf.Type, at, in+sf.Name+".", prefix+fieldName(sf)+"_", opts, compounds); err != nil {
 				return err
 			}
 			continue
@@ -187,6 +202,19 @@ func (c *Codec[T]) walk(root, st reflect.Type, path []int, prefix string, opts *
 func (c *Codec[T]) checkField(p *fieldPlan) error {
 	if len(p.Indexes) == 0 && (p.Leaks != "" || p.Distinct > 0) {
 		return fmt.Errorf("leaks and distinct are for fields with an index")
+	}
+	ngram := slices.ContainsFunc(p.indexes, func(x indexPlan) bool { return x.shape == ngrams })
+	for i := range p.indexes {
+		x := &p.indexes[i]
+		if x.shape != whole || len(x.of) > 0 || x.Unique || p.Distinct > 0 || !slices.Contains(anyWords, x.Normalizer) {
+			continue
+		}
+		// A whole token that is not admitted is refused by Plan; beside an n-gram index it shows nothing more.
+		if x.Bits == 64 && (p.Leaks == "" || p.Leaks == leaksFragments && ngram) {
+			continue
+		}
+		return fmt.Errorf("index %s:%s shows all values of a field that has few: say unique, or distinct=N with how many it can have, %d or more",
+			x.Kind, x.Normalizer, smallest)
 	}
 	for i := range c.plans {
 		if of := &c.plans[i]; p.person != nil && slices.Equal(of.index, p.person) && !of.Clear {
