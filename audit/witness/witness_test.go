@@ -584,7 +584,7 @@ func TestTwoOfThreeDown(t *testing.T) {
 	up := serve(t, server(t, "w1", witness.NewMemStore(), l.vkey))
 	down := httptest.NewServer(http.NotFoundHandler())
 	down.Close()
-	broken := serve(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no", 503) }))
+	broken := serve(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no", http.StatusServiceUnavailable) }))
 	opts := witness.Options{Timeout: 400 * time.Millisecond}
 	res, err := client(t, policy(t, 2, nil, up, down.URL, broken), l, opts).Cosign(ctx, l.checkpoint(t, 5))
 	if !errors.Is(err, witness.ErrQuorum) || res.Quorum || len(res.Cosignatures) != 1 {

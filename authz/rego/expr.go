@@ -57,14 +57,6 @@ type attr struct {
 	acts  func(*call) []authz.Action
 }
 
-func asWords(actions []authz.Action) []string {
-	out := make([]string, len(actions))
-	for i, a := range actions {
-		out[i] = string(a)
-	}
-	return out
-}
-
 // attrs are all attributes that plans know.
 var attrs = func() map[string]*attr {
 	m := map[string]*attr{}

@@ -11,6 +11,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"io"
 	"io/fs"
 	"maps"
@@ -62,7 +63,7 @@ func unpack(t testing.TB, bundle []byte) map[string][]byte {
 	out := map[string][]byte{}
 	for in := tar.NewReader(zip); ; {
 		h, err := in.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return out
 		}
 		require.NoError(t, err)
