@@ -21,7 +21,8 @@
 //	retention=CLASS         ordinary (default), contract, tax, evidence
 //	index=KIND:NORMALISER[:BITS]   a blind index; may be said several times
 //	unique=exact:NORMALISER        the same, and no two living records may share a term
-//	distinct=N              how many values the field can have; below 1,000 an index is refused
+//	distinct=N              how many values the field can have; below 1,000 an index is refused. Texts and names whose index
+//	                        is cut to BITS or leaks must say it
 //	leaks=WHAT              equality or fragments: what its indexes may show, see [Codec.Plan]
 //	mask=NAME               how a masked value looks
 //
