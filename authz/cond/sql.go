@@ -110,10 +110,17 @@ func (w *sqlWriter) write(c Cond) error {
 		}
 		w.text.WriteByte(')')
 	case opHas:
+		if strings.ContainsAny(c.args[0].(string), "<>") { // no set has such a word
+			w.text.WriteString("1=0")
+			return nil
+		}
 		w.text.WriteString("replace(" + col + "," + w.bind("<"+c.args[0].(string)+">") + ",'') <> " + col)
 	case opWithin:
 		// What is left when the known words are taken out must be nothing.
 		for _, v := range c.args {
+			if strings.ContainsAny(v.(string), "<>") {
+				continue // it would take two words for one
+			}
 			col = "replace(" + col + "," + w.bind("<"+v.(string)+">") + ",'')"
 		}
 		w.text.WriteString(col + " = ''")

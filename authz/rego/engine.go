@@ -91,6 +91,9 @@ type policy struct {
 	plans    plans
 	required []string
 	distrust atomic.Bool // a plan was wrong
+	// OPA's partial evaluation writes into the terms of the policy, its data and its input, so one runs at a time, on
+	// copies of its own, and what it leaves is read before the next one.
+	pe sync.Mutex
 }
 
 // New loads a policy. Errors are *LoadError.
@@ -145,8 +148,14 @@ func load(ctx context.Context, files fs.FS, most int) (*policy, error) {
 	if err != nil {
 		return nil, err
 	}
-	store := inmem.NewFromObjectWithOpts(src.data, inmem.OptReturnASTValuesOnRead(true))
-	if err := p.prepare(ctx, store, planner, bits, valued, most); err != nil {
+	factsCompiler, err := src.compile() // partial evaluation writes into what it evaluates
+	if err != nil {
+		return nil, err
+	}
+	newStore := func() storage.Store {
+		return inmem.NewFromObjectWithOpts(src.data, inmem.OptReturnASTValuesOnRead(true))
+	}
+	if err := p.prepare(ctx, newStore, planner, factsCompiler, bits, valued, most); err != nil {
 		return nil, err
 	}
 	p.facts.bits, p.facts.seed, p.facts.most = bits, maphash.MakeSeed(), most
@@ -156,11 +165,15 @@ func load(ctx context.Context, files fs.FS, most int) (*policy, error) {
 	if err := p.lint(ctx); err != nil {
 		return nil, err
 	}
-	return p, src.runTests(ctx)
+	if err := src.runTests(ctx); err != nil {
+		return nil, err
+	}
+	return p, p.agree(ctx)
 }
 
 // prepare readies all queries.
-func (p *policy) prepare(ctx context.Context, store storage.Store, planner *ast.Compiler, bits map[string]uint8, valued []string, most int) error {
+func (p *policy) prepare(ctx context.Context, newStore func() storage.Store, planner, factsCompiler *ast.Compiler, bits map[string]uint8, valued []string, most int) error {
+	store := newStore()
 	ready := func(c *ast.Compiler, query string, more ...func(*rego.Rego)) *rego.Rego {
 		return rego.New(append([]func(*rego.Rego){
 			rego.Compiler(c), rego.Store(store), rego.StrictBuiltinErrors(true), rego.ParsedQuery(ast.MustParseBody(query)),
@@ -170,18 +183,20 @@ func (p *policy) prepare(ctx context.Context, store storage.Store, planner *ast.
 	if p.whole, err = ready(p.compiler, "x = data.crm.authz.decision").PrepareForEval(ctx); err != nil {
 		return refuse("%v", err)
 	}
+	p.facts.pe, p.plans.pe = &p.pe, &p.pe
+	store = newStore()
 	nothing := rego.ParsedUnknowns([]*ast.Term{ast.MustParseTerm("input.nothing")})
 	for _, name := range slices.Concat(valued, slices.Sorted(maps.Keys(bits))) {
 		x := &fact{name: name}
 		if x.reads, err = readsOf(p.compiler, name); err != nil {
 			return err
 		}
-		if x.query, err = ready(p.compiler, "x = data.crm.facts."+name, nothing).PrepareForPartial(ctx); err != nil {
+		if x.query, err = ready(factsCompiler, "x = data.crm.facts."+name, nothing).PrepareForPartial(ctx); err != nil {
 			return refuse("%v", err)
 		}
 		p.facts.list, p.facts.reads = append(p.facts.list, x), p.facts.reads|x.reads
 	}
-	if err := p.parts(ctx, store, planner, bits); err != nil {
+	if err := p.parts(ctx, newStore(), planner, bits); err != nil {
 		return err
 	}
 	rs, err := ready(p.compiler, "x = data.crm.authz.required").Eval(ctx)
@@ -303,6 +318,7 @@ func (e *Engine) Planned() uint64 { return e.current.Load().plans.built.Load() }
 func (e *Engine) begin(r *authz.Request) *call {
 	c := e.calls.Get().(*call)
 	c.req = *r
+	c.share, c.delegation, c.emergency, c.word = nil, nil, nil, ""
 	c.time, c.timed = 0, !r.Environment.Time.IsZero()
 	if c.timed {
 		c.time = nanos(r.Environment.Time)

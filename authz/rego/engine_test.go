@@ -90,14 +90,19 @@ func TestRefusedPolicies(t *testing.T) {
 // TestUnfilterable: a policy that reads the record in a way that cannot become a filter is refused, with rule and line.
 func TestUnfilterable(t *testing.T) {
 	for name, c := range map[string]struct{ from, to, says string }{
-		"a string function":  {`input.resource.owner == input.subject.id`, `contains(input.resource.owner, input.subject.id)`, "rbac.rego:44: a call of contains"},
-		"arithmetic":         {`input.resource.owner == input.subject.id`, `input.resource.amount + 1 > 2`, "a call of plus"},
-		"every":              {`input.resource.owner == input.subject.id`, "every a in input.resource.actors { a != input.subject.id }", "every"},
-		"two attributes":     {`input.resource.owner == input.subject.id`, `input.resource.owner == input.resource.state`, "no form as a list's filter"},
-		"a comprehension":    {`input.resource.owner == input.subject.id`, `{a | some a in input.resource.actors} == {input.subject.id}`, "rbac.rego:44"},
-		"roles in a control": {`input.resource.owner == input.subject.id`, `"admin" in input.subject.roles`, "a control may not read input.subject.roles"},
-		"an address":         {`input.resource.owner == input.subject.id`, `input.environment.address == "::1"`, "a control may not read input.environment.address"},
-		"the whole subject":  {`input.resource.owner == input.subject.id`, `input.subject != {}`, "a control may not read input.subject"},
+		"a string function":      {`input.resource.owner == input.subject.id`, `contains(input.resource.owner, input.subject.id)`, "rbac.rego:44: a call of contains"},
+		"arithmetic":             {`input.resource.owner == input.subject.id`, `input.resource.amount + 1 > 2`, "a call of plus"},
+		"every":                  {`input.resource.owner == input.subject.id`, "every a in input.resource.actors { a != input.subject.id }", "every"},
+		"two attributes":         {`input.resource.owner == input.subject.id`, `input.resource.owner == input.resource.state`, "no form as a list's filter"},
+		"a comprehension":        {`input.resource.owner == input.subject.id`, `{a | some a in input.resource.actors} == {input.subject.id}`, "rbac.rego:44"},
+		"roles in a control":     {`input.resource.owner == input.subject.id`, `"admin" in input.subject.roles`, "a control may not read input.subject.roles"},
+		"an address":             {`input.resource.owner == input.subject.id`, `input.environment.address == "::1"`, "a control may not read input.environment.address"},
+		"one place in two lists": {`input.resource.owner == input.subject.id`, "some i\n\tinput.subject.shares[i].record == input.resource.id\n\tinput.subject.delegations[i].from == input.resource.owner", "one place in two lists"},
+		"a with":                 {`input.resource.owner == input.subject.id`, "x := input.subject.id with input.subject.id as \"nobody\"\n\tinput.resource.owner == x", "a with modifier"},
+		"the absence of a set":   {`input.resource.owner == input.subject.id`, "not odd\n}\n\nodd contains \"x\" if {\n\tinput.resource.held == true", "refused"},
+		"an order of ids":        {`input.resource.owner == input.subject.id`, `input.resource.id > "5"`, "no form as a list's filter"},
+		"a beginning of ids":     {`input.resource.owner == input.subject.id`, `not startswith(input.resource.id, "z")`, "no form as a list's filter"},
+		"the whole subject":      {`input.resource.owner == input.subject.id`, `input.subject != {}`, "a control may not read input.subject"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := with(t, map[string]string{"crm/rbac/rbac.rego": "s~" + c.from + "~" + c.to})

@@ -417,7 +417,7 @@ func (e *expr) bind(c *call) (cond.Cond, error) {
 			return cond.Has(e.b.attr.column, e.a.strings()(c)), nil
 		}
 	case exprPrefix:
-		if e.a.isColumn() && !e.b.ofRecord() {
+		if e.a.isColumn() && e.a.attr.column != "id" && !e.b.ofRecord() {
 			return cond.HasPrefix(e.a.attr.column, e.b.strings()(c)), nil
 		}
 	case exprCount:
@@ -485,7 +485,7 @@ func (e *expr) bindCompare(c *call) (cond.Cond, error) {
 	if !a.isColumn() {
 		a, b, sign = b, a, mirrored[sign]
 	}
-	if !a.isColumn() || b.ofRecord() {
+	if !a.isColumn() || b.ofRecord() || a.attr.column == "id" && sign != "=" && sign != "!=" { // stores keep ids in forms of their own
 		return cond.Cond{}, e.errFilter()
 	}
 	if b.attr != nil && b.attr.maybe && !c.timed {

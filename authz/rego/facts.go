@@ -165,6 +165,7 @@ type factCache struct {
 	bits  map[string]uint8
 	seed  maphash.Seed
 	most  int
+	pe    *sync.Mutex // see policy
 
 	mu     sync.RWMutex
 	all    map[uint64]*known
@@ -180,7 +181,9 @@ func (f *factCache) of(ctx context.Context, c *call) (*known, error) {
 	if k != nil && f.reads.same(&k.asked, c) {
 		return k, nil
 	}
+	f.pe.Lock()
 	k, err := f.eval(ctx, c)
+	f.pe.Unlock()
 	if err != nil {
 		return nil, err
 	}

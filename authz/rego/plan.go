@@ -101,6 +101,7 @@ type plans struct {
 	required []string
 	revision string
 	most     int
+	pe       *sync.Mutex // see policy
 
 	mu    sync.RWMutex
 	all   map[planKey]*plan
@@ -147,7 +148,9 @@ func (ps *plans) of(ctx context.Context, c *call, k *known) (*plan, error) {
 	if p != nil {
 		return p, nil
 	}
+	ps.pe.Lock()
 	p, err := ps.build(ctx, c.req.Action, c.req.Resource.Type, k.value)
+	ps.pe.Unlock()
 	if err != nil {
 		return nil, err
 	}

@@ -58,6 +58,9 @@ func (r *reader) body(body ast.Body, x ast.Var) (e *expr, key *ast.Term, err err
 				continue
 			}
 			if ref, ok := t.Value.(ast.Ref); ok {
+				if _, twice := alias[v]; twice {
+					return nil, nil, r.fail("two values for one name")
+				}
 				alias[v] = ref
 				continue
 			}
@@ -78,16 +81,29 @@ func (r *reader) body(body ast.Body, x ast.Var) (e *expr, key *ast.Term, err err
 			plain = append(plain, e)
 			continue
 		}
+		if was, ok := over[s.item]; ok && was != s.over {
+			return nil, nil, r.fail("one place in two lists")
+		}
 		groups[s.item] = append(groups[s.item], e)
 		over[s.item] = s.over
 	}
 	// An item that only has a name still has to be there.
 	for _, ref := range alias {
 		s := scope{r: r, alias: alias, counts: counts}
-		if name, err := s.path(ref); err != nil {
+		name, err := s.path(ref)
+		if err != nil {
 			return nil, nil, err
-		} else if a := attrs[name]; a != nil && a.maybe {
+		}
+		list, item := strings.CutSuffix(name, "[]")
+		item = item && s.over == list
+		switch a := attrs[name]; {
+		case a == nil && !item:
+			return nil, nil, r.fail("a name for %s, which is not an attribute that controls may read", name)
+		case a != nil && a.maybe:
 			return nil, nil, r.fail("a name for a value that may be missing")
+		}
+		if was, ok := over[s.item]; ok && was != s.over {
+			return nil, nil, r.fail("one place in two lists")
 		}
 		if s.item != "" && groups[s.item] == nil {
 			groups[s.item], over[s.item] = []*expr{r.constant(exprTrue)}, s.over
@@ -170,7 +186,7 @@ func counted(ex *ast.Expr) (ast.Var, *ast.Term, bool) {
 
 // assignment reads "variable = term".
 func assignment(ex *ast.Expr) (ast.Var, *ast.Term, bool) {
-	if ex.Negated || !ex.IsCall() || len(ex.Operands()) != 2 {
+	if ex.Negated || len(ex.With) > 0 || !ex.IsCall() || len(ex.Operands()) != 2 {
 		return "", nil, false
 	}
 	if op := ex.Operator().String(); op != "eq" && op != "assign" {
@@ -315,9 +331,9 @@ func (s *scope) bare(t *ast.Term) (*expr, error) {
 func (s *scope) helper(rules []*ast.Rule) (*expr, error) {
 	var list []*expr
 	for _, rule := range rules {
-		if rule.Default || rule.Else != nil || len(rule.Head.Args) > 0 ||
+		if rule.Default || rule.Else != nil || len(rule.Head.Args) > 0 || rule.Head.Key != nil ||
 			rule.Head.Value != nil && !rule.Head.Value.Equal(ast.BooleanTerm(true)) {
-			return nil, s.r.fail("a helper rule with a default, an else or a value")
+			return nil, s.r.fail("a helper rule that is a set, or has a default, an else or a value")
 		}
 		at := s.r.at
 		e, _, err := s.r.body(rule.Body, "")
