@@ -341,7 +341,7 @@ func (r *Records[T]) prepared(ctx context.Context, c Caller, a authz.Action, q Q
 		return crm.Query{}, errors.Join(denial, r.deny(ctx, c, a, nil, sample))
 	}
 	filter, err := r.g.policy.Filter(ctx, authz.Request{
-		Subject: c.Subject, Action: a, Environment: c.Environment,
+		Subject: c.subject(a), Action: a, Environment: c.Environment,
 		Resource: authz.Resource{Tenant: c.Subject.Tenant, Type: r.typ},
 	})
 	if err != nil {
@@ -669,15 +669,10 @@ func (r *Records[T]) getAll(ctx context.Context, c Caller, ids []crm.UUID) ([]Vi
 func (r *Records[T]) May(ctx context.Context, c Caller, a authz.Action, v *T) (bool, map[string]Access, error) {
 	res := authz.Resource{Tenant: c.Subject.Tenant, Type: r.typ, Owner: c.Subject.ID, Team: c.Subject.Team}
 	if v != nil {
-		values, err := r.codec.ClearValues(v)
-		if err != nil {
-			return false, nil, fmt.Errorf("guard: %w", err)
+		var err error
+		if res, err = r.resourceOf(c.Subject.Tenant, v); err != nil {
+			return false, nil, err
 		}
-		row := crm.Row{Tenant: c.Subject.Tenant, ID: r.header(v).ID, Clear: make([]crm.Value, len(values))}
-		for i, a := range values {
-			row.Clear[i], _ = crm.ValueOf(a)
-		}
-		res = r.resource(&row)
 	}
 	d, err := r.g.decider(c, a).decide(ctx, res)
 	if err != nil {

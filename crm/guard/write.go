@@ -92,11 +92,9 @@ func (r *Records[T]) create(ctx context.Context, c Caller, a authz.Action, vs []
 				continue
 			}
 		}
-		res := authz.Resource{
-			Tenant: c.Subject.Tenant, Type: r.typ, ID: h.ID.String(), Owner: h.Owner.String(), Team: h.Team,
-		}
-		if f, ok := r.field(r.state); ok {
-			res.State = r.text(v, f)
+		res, err := r.resourceOf(c.Subject.Tenant, v)
+		if err != nil {
+			return nil, err
 		}
 		dec, err := d.decide(ctx, res)
 		if err != nil {
@@ -279,6 +277,38 @@ func (r *Records[T]) Update(ctx context.Context, c Caller, v *T) (View[T], error
 	return again(func() (View[T], error) { return r.update(ctx, c, v) })
 }
 
+// mayBecome decides whether an update may change what the policy reads of a record. Who gives a record away, or raises
+// its level, must be allowed to change it where it goes; a level is lowered by who may declassify; holds, compartments and
+// who has a part in a record are not changed by updates at all.
+func (r *Records[T]) mayBecome(ctx context.Context, c Caller, row *crm.Row, next *T, d authz.Decision) (authz.Decision, error, error) {
+	was := r.resource(row)
+	will, err := r.resourceOf(c.Subject.Tenant, next)
+	if err != nil {
+		return d, nil, err
+	}
+	if will.Held != was.Held || !slices.Equal(will.Compartments, was.Compartments) || !slices.Equal(will.Actors, was.Actors) {
+		return d, &authz.DeniedError{Controls: []string{"update.attributes"}}, nil
+	}
+	if will.Level < was.Level {
+		down, err := r.g.decider(c, authz.Declassify).decide(ctx, was)
+		if err != nil {
+			return d, nil, err
+		}
+		if denial := down.Proceed(c.met()...); denial != nil {
+			return down, denial, nil
+		}
+	}
+	if will.Owner == was.Owner && will.Team == was.Team && will.Level <= was.Level {
+		return d, nil, nil
+	}
+	was.Owner, was.Team, was.Level = will.Owner, will.Team, will.Level
+	there, err := r.g.decider(c, authz.Update).decide(ctx, was)
+	if err != nil {
+		return d, nil, err
+	}
+	return there, there.Proceed(c.met()...), nil
+}
+
 func (r *Records[T]) update(ctx context.Context, c Caller, v *T) (View[T], error) {
 	var none View[T]
 	h := r.header(v)
@@ -312,15 +342,12 @@ func (r *Records[T]) update(ctx context.Context, c Caller, v *T) (View[T], error
 		}
 	}
 	denial := r.writable(&next, &prev, d)
-	if denial == nil && (h.Owner != old.Owner || h.Team != old.Team) {
-		// Who gives a record away must be allowed to change it where it goes.
-		res := r.resource(row)
-		res.Owner, res.Team = h.Owner.String(), h.Team
-		there, err := r.g.decider(c, authz.Update).decide(ctx, res)
-		if err != nil {
+	if denial == nil {
+		var there authz.Decision
+		if there, denial, err = r.mayBecome(ctx, c, row, &next, d); err != nil {
 			return none, err
 		}
-		d, denial = there, there.Proceed(c.met()...)
+		d = there
 	}
 	if denial != nil {
 		return none, errors.Join(denial, r.deny(ctx, c, authz.Update, row, d))

@@ -111,12 +111,14 @@ func (a *App) load(ctx context.Context, raw []byte) error {
 	if err != nil {
 		return err
 	}
-	if err := a.Policy.Load(ctx, files); err != nil {
-		return err
-	}
+	// What cannot be kept does not come into force: a restart would not have it.
 	tmp := a.Config.path(policyKept) + ".new"
 	if err := os.WriteFile(tmp, raw, 0o600); err != nil {
 		return fmt.Errorf("crm: data folder: %w", err)
+	}
+	if err := a.Policy.Load(ctx, files); err != nil {
+		os.Remove(tmp)
+		return err
 	}
 	return os.Rename(tmp, a.Config.path(policyKept))
 }
