@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"reflect"
 	"slices"
 	"strings"
 
@@ -415,18 +414,6 @@ func rowSealed(fields []encrypt.SealedField) []crm.SealedField {
 		}
 	}
 	return out
-}
-
-// text returns a text field of v in clear.
-func (r *Records[T]) text(v *T, f encrypt.Field) string {
-	field := reflect.ValueOf(v).Elem().FieldByName(f.GoName)
-	if t, ok := field.Interface().(interface{ Expose() string }); ok {
-		return t.Expose()
-	}
-	if field.Kind() == reflect.String {
-		return field.String()
-	}
-	return ""
 }
 
 // personOf returns the record's own person, which a row names first.
