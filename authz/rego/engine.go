@@ -36,6 +36,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/dependencies"
@@ -65,7 +66,7 @@ func Embedded() fs.FS {
 // Options adjust New. The zero value uses the shipped policy.
 type Options struct {
 	Policy       fs.FS               // nil: Embedded(), whose own tests have passed when this module was tested
-	Sample       int                 // one of so many decisions is made again by OPA; 0: 4,096; negative: none
+	Sample       int                 // one of so many decisions is made again by OPA; 0: 256, as long as that takes at most a hundredth of one processor; negative: none
 	OnDifference func(authz.Request) // called when OPA decides otherwise than a plan; nil: nobody hears it, and plans are still given up
 	Plans        int                 // plans, and subjects' facts, that are kept at most; 0: 4,096
 }
@@ -76,7 +77,8 @@ type Engine struct {
 	current atomic.Pointer[policy]
 	loading sync.Mutex
 	turn    atomic.Uint64
-	busy    atomic.Bool // a sample is being checked
+	busy    atomic.Bool   // a sample is being checked
+	spare   time.Duration // how many times as long as a check took no other one begins
 	calls   sync.Pool
 }
 
@@ -103,7 +105,7 @@ func New(ctx context.Context, opts *Options) (*Engine, error) {
 		e.opts = *opts
 	}
 	if e.opts.Sample == 0 {
-		e.opts.Sample = 4096
+		e.opts.Sample, e.spare = 256, 99
 	}
 	if e.opts.Plans <= 0 {
 		e.opts.Plans = 4096
@@ -361,7 +363,14 @@ func (p *policy) plan(ctx context.Context, c *call) (*plan, error) {
 
 // check makes a decision again.
 func (e *Engine) check(p *policy, r authz.Request, planned authz.Decision) {
-	defer e.busy.Store(false)
+	started := time.Now()
+	defer func() {
+		if e.spare == 0 {
+			e.busy.Store(false)
+			return
+		}
+		time.AfterFunc(e.spare*time.Since(started), func() { e.busy.Store(false) })
+	}()
 	d, err := p.evaluate(context.Background(), &r)
 	if err == nil && same(d, planned) {
 		return

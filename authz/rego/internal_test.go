@@ -300,6 +300,28 @@ func TestOddRequests(t *testing.T) {
 }
 
 // TestSampleCatches: a plan that is wrong is found out by the sample, and plans are not used any more.
+// By default a check rests for 99 times as long as it took, however many decisions there are.
+func TestSampleRests(t *testing.T) {
+	e, err := New(t.Context(), nil)
+	require.NoError(t, err)
+	r := reading("sales")
+	var checks int
+	var resting bool
+	began := time.Now()
+	for time.Since(began) < 300*time.Millisecond {
+		_, err := e.Decide(t.Context(), r)
+		require.NoError(t, err)
+		if now := e.busy.Load(); now != resting {
+			if resting = now; now {
+				checks++
+			}
+		}
+	}
+	assert.Positive(t, checks)
+	assert.Less(t, checks, 200, "of the %d decisions that were due", e.turn.Load()/256)
+	assert.Greater(t, e.turn.Load(), uint64(256))
+}
+
 func TestSampleCatches(t *testing.T) {
 	var told atomic.Pointer[authz.Request]
 	var times atomic.Int32
