@@ -120,6 +120,7 @@ const (
 	sqliteLocked    = 6
 	sqliteReadOnly  = 8
 	sqliteIOErr     = 10
+	sqliteCorrupt   = 11
 	sqliteFull      = 13
 	sqliteCantOpen  = 14
 	sqliteNotADB    = 26
@@ -191,6 +192,16 @@ func IsUnavailable(err error) bool {
 
 // IsIO tells whether SQLite could not read or write its files.
 func IsIO(err error) bool { return sqliteCode(err)&primaryCodeMask == sqliteIOErr }
+
+// IsDamaged tells whether the database found its own files damaged.
+func IsDamaged(err error) bool {
+	switch Code(err) {
+	case "XX001", "XX002":
+		return true
+	}
+	n := sqliteCode(err) & primaryCodeMask
+	return n == sqliteCorrupt || n == sqliteNotADB
+}
 
 // IsLost tells whether the connection broke or could not be made, so that the answer to the last
 // statement, if it was a commit, is unknown.

@@ -130,6 +130,20 @@ func TestErrors(t *testing.T) {
 	}
 }
 
+func TestIsDamaged(t *testing.T) {
+	for err, want := range map[error]bool{
+		state("XX001"): true, state("XX002"): true, code(11): true, code(779): true, code(26): true,
+		state("XX000"): false, code(10): false, code(5): false, io.EOF: false,
+	} {
+		if got := dialect.IsDamaged(fmt.Errorf("wrapped: %w", err)); got != want {
+			t.Errorf("IsDamaged(%v %s) = %v", err, dialect.Code(err), got)
+		}
+	}
+	if dialect.IsDamaged(nil) {
+		t.Error("nil is damage")
+	}
+}
+
 func TestOpenSQLite(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "a b?%41#.db")
 	w, r, err := dialect.OpenSQLite(t.Context(), path)
