@@ -34,6 +34,14 @@ func TestStore(t *testing.T) {
 	}
 }
 
+func TestQueries(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "log")
+	opts := &filestore.Options{SegmentBytes: 50_000}
+	audittest.TestQueries(t, func(t testing.TB) (driver.Store, func() driver.Store) {
+		return open(t, dir, opts), func() driver.Store { return open(t, dir, opts) }
+	})
+}
+
 func TestModes(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "log")
 	fill(t, dir, 2)

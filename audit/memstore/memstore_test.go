@@ -11,3 +11,7 @@ import (
 func TestStore(t *testing.T) {
 	audittest.TestStore(t, func(testing.TB) (driver.Store, func() driver.Store) { return memstore.New(), nil })
 }
+
+func TestQueries(t *testing.T) {
+	audittest.TestQueries(t, func(testing.TB) (driver.Store, func() driver.Store) { return memstore.New(), nil })
+}

@@ -93,3 +93,7 @@ func TestStore(t *testing.T) {
 		})
 	})
 }
+
+func TestQueries(t *testing.T) {
+	places(t, func(t *testing.T, at place) { audittest.TestQueries(t, fresh(at)) })
+}
