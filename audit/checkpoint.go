@@ -152,7 +152,7 @@ func (k *keyring) signedBy(msg []byte) bool {
 		}
 		line = line[len(k.origin)+1:]
 		var sig [8]byte
-		if _, err := base64.StdEncoding.Decode(sig[:], line[:8]); err != nil {
+		if n, err := base64.StdEncoding.Decode(sig[:], line[:8]); err != nil || n < 4 { // line breaks are passed over
 			continue
 		}
 		for _, h := range k.hashes {

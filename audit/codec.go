@@ -91,6 +91,28 @@ func cleanText[T string | []byte](s T) bool {
 	return ascii || utf8.ValidString(string(s))
 }
 
+// cleanBytes is cleanText, eight bytes at a time.
+func cleanBytes(b []byte) bool {
+	const ones = 0x0101010101010101
+	for rest := b; ; {
+		if len(rest) < 8 {
+			for _, c := range rest {
+				if c < 0x20 || c >= 0x7f {
+					return cleanText(b)
+				}
+			}
+			return true
+		}
+		// Some top bit is set when a byte is 0x80 or more, less than 0x20, or
+		// 0x7f; nothing is borrowed or carried before the first such byte.
+		w := binary.LittleEndian.Uint64(rest)
+		if (w|(w-0x20*ones)|(w+ones))&(0x80*ones) != 0 {
+			return cleanText(b)
+		}
+		rest = rest[8:]
+	}
+}
+
 // appendEvent appends the canonical bytes of e.
 func appendEvent(b []byte, id [16]byte, index uint64, e *Event) []byte {
 	b = append(b, eventVersion)
@@ -261,6 +283,35 @@ func parseEvent(b []byte) (id [16]byte, index uint64, e Event, err error) {
 	return id, index, e, nil
 }
 
+// spelled reports whether parseEvent takes b, a version 1 event of at least
+// offDetails bytes. It makes nothing.
+func spelled(b []byte) bool {
+	if len(b) > maxEvent || b[offOutcome] == 0 {
+		return false
+	}
+	r := reader{b: b[offDetails:]}
+	for range r.count(1 + 16 + 32) {
+		r.skipName()
+		r.take(16 + 32)
+	}
+	r.skipName()
+	r.skipTexts(3)
+	r.skipTargets()
+	r.skipNames()
+	r.skipTexts(3)
+	r.skipNames()
+	switch r.byte() {
+	case 0:
+	case 1:
+		r.take(8)
+	default:
+		return false
+	}
+	r.uvarint()
+	r.skipTexts(1)
+	return !r.bad && len(r.b) == 0
+}
+
 // reader takes values from the front of b. After the first failure bad stays
 // set and each method returns a zero value.
 type reader struct {
@@ -278,6 +329,33 @@ func (r *reader) take(n int) []byte {
 	return v
 }
 
+// raw takes a text as it lies there.
+func (r *reader) raw() []byte {
+	var v []byte
+	if len(r.b) > 0 && r.b[0] < 0x80 && int(r.b[0]) < len(r.b) && !r.bad {
+		n := 1 + int(r.b[0])
+		v, r.b = r.b[1:n], r.b[n:]
+	} else {
+		v = r.take(r.count(1))
+	}
+	r.bad = r.bad || !cleanBytes(v)
+	return v
+}
+
+func (r *reader) skipTexts(n int) {
+	for range n {
+		r.raw()
+	}
+}
+
+func (r *reader) skipName() { r.bad = len(r.raw()) == 0 || r.bad }
+
+func (r *reader) skipNames() {
+	for range r.count(2) {
+		r.skipName()
+	}
+}
+
 func (r *reader) byte() byte {
 	if v := r.take(1); v != nil {
 		return v[0]
@@ -287,6 +365,11 @@ func (r *reader) byte() byte {
 
 // uvarint takes the shortest form only.
 func (r *reader) uvarint() uint64 {
+	if !r.bad && len(r.b) > 0 && r.b[0] < 0x80 { // nearly all are so
+		v := r.b[0]
+		r.b = r.b[1:]
+		return uint64(v)
+	}
 	v, n := binary.Uvarint(r.b)
 	if r.bad || n <= 0 || (n > 1 && r.b[n-1] == 0) {
 		r.bad = true
@@ -386,4 +469,43 @@ func (r *reader) targets() []Target {
 	}
 	r.bad = r.bad || seen != len(types)
 	return list
+}
+
+// skipTargets is targets for who wants to know only whether they are well
+// spelled.
+func (r *reader) skipTargets() {
+	var space [16][]byte
+	types := space[:0]
+	for range r.count(2) {
+		t := r.raw()
+		r.bad = r.bad || len(t) == 0
+		for _, u := range types {
+			r.bad = r.bad || string(t) == string(u)
+		}
+		if r.bad {
+			return
+		}
+		types = append(types, t)
+	}
+	seen := uint64(0)
+	for range r.count(5) {
+		k := r.uvarint()
+		if r.bad || k > seen || k >= uint64(len(types)) {
+			r.bad = true
+			return
+		}
+		seen = max(seen, k+1)
+		switch r.byte() {
+		case 0:
+			_, ok := parseUUID(r.raw())
+			r.bad = r.bad || ok
+		case 1:
+			r.take(16)
+		default:
+			r.bad = true
+		}
+		r.uvarint()
+		r.bad = len(r.take(r.count(1))) > maxDigest || r.bad
+	}
+	r.bad = r.bad || seen != uint64(len(types))
 }

@@ -114,17 +114,17 @@ func (d *Detail) seal(ctx context.Context, sealer Sealer, tenant string) error {
 
 var errOpening = errors.New("audit: opening does not match its commitment")
 
-// open sets the value from the sealed opening.
-func (d *Detail) open(ctx context.Context, sealer Sealer, tenant string) error {
+// open sets the value from the sealed opening, and returns salt and value.
+func (d *Detail) open(ctx context.Context, sealer Sealer, tenant string) ([]byte, error) {
 	opening, err := sealer.OpenOpening(ctx, tenant, d.Person, openingAD(d.Commitment), d.sealed)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if len(opening) < saltSize || !hmac.Equal(d.Commitment[:], sum(commit(opening[:saltSize], d.Name, d.Person, opening[saltSize:]))) {
-		return errOpening
+		return nil, errOpening
 	}
 	d.value, d.known = string(opening[saltSize:]), true
-	return nil
+	return opening, nil
 }
 
 func sum(c [32]byte) []byte { return c[:] }

@@ -70,3 +70,6 @@ func StartText(b []byte) (string, error) {
 }
 
 func AppendPruned(b []byte, id [16]byte, leaves []byte) []byte { return appendPruned(b, id, leaves) }
+
+// Spelled is for bytes with the head of an event.
+func Spelled(b []byte) bool { return spelled(b) }

@@ -35,6 +35,9 @@ func FuzzEvent(f *testing.F) {
 		if err == nil && !bytes.Equal(audit.AppendEvent(id, index, e), b) {
 			t.Fatalf("two spellings of one event: %x", b)
 		}
+		if len(b) >= 35 && b[0] == 1 && audit.Spelled(b) != (err == nil) {
+			t.Fatalf("spelled: %v, %v: %x", audit.Spelled(b), err, b)
+		}
 	})
 }
 

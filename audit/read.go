@@ -295,7 +295,7 @@ func (l *Log) Reveal(ctx context.Context, e Entry) ([]Detail, error) {
 	}
 	list := append([]Detail(nil), e.Event.Details...)
 	for i := range list {
-		err := list[i].open(ctx, l.opts.Sealer, e.Event.Tenant)
+		_, err := list[i].open(ctx, l.opts.Sealer, e.Event.Tenant)
 		if err != nil && !errors.Is(err, ErrErased) {
 			return nil, err
 		}

@@ -113,6 +113,9 @@ func (s *scan) batch(b driver.Batch) (*fault, error) {
 		if flt := s.leaf(index, leaf, chain); flt != nil {
 			return flt, nil
 		}
+		if !spelled(f.event) {
+			return faultAt(Altered, index, "the event is malformed"), nil
+		}
 		if s.pruned > s.logged && f.event[offActivity] == byte(Delete) {
 			_, _, e, err := parseEvent(f.event)
 			if err == nil && e.Actor == logActor && e.Action == actionPruned && e.Count > 0 {

@@ -416,7 +416,7 @@ func parseReceipt(b []byte) (r receipt, err error) {
 	if !ok || !ok2 {
 		return r, errReceipt
 	}
-	if r.extra, err = base64.StdEncoding.Strict().DecodeString(extra); err != nil {
+	if r.extra, err = base64.StdEncoding.DecodeString(extra); err != nil || base64.StdEncoding.EncodeToString(r.extra) != extra {
 		return r, errReceipt
 	}
 	if r.index, err = strconv.ParseUint(index, 10, 63); err != nil || strconv.FormatUint(r.index, 10) != index {

@@ -43,15 +43,16 @@ func (s State) String() string {
 
 // VerifyOptions of Verify. Nil means the zero value of each field.
 type VerifyOptions struct {
-	Pins           [][]byte          // checkpoints kept elsewhere; nil: the verdict is Unanchored at best
-	Sealer         Sealer            // opens and checks details; nil: they are counted as unchecked
-	EverySignature bool              // check the signature of each checkpoint; false: of the last one and the pins, whose roots contain all others
-	Clock          func() time.Time  // nil: time.Now
-	Progress       func(done uint64) // gets the number of events checked, each 65,536; nil: none
-	OnEvent        func(Entry)       // gets each event that is in order, before the verdict is known; nil: none
-	Start          []byte            // Verdict.Resume of an earlier run, kept where nobody else writes: events before it are not read, see Verdict.Unread; it counts as a pin, and earlier pins are not checked again; nil: all is read
-	Witnesses      []string          // keys of witnesses in the encoding of C2SP cosignatures; nil: none
-	Quorum         int               // how many of them must have signed one and the same head; 0: all
+	Pins           [][]byte                                                   // checkpoints kept elsewhere; nil: the verdict is Unanchored at best
+	Sealer         Sealer                                                     // opens and checks details; nil: they are counted as unchecked
+	EverySignature bool                                                       // check the signature of each checkpoint; false: of the last one and the pins, whose roots contain all others
+	Clock          func() time.Time                                           // nil: time.Now
+	OnOpening      func(e Entry, detail int, opening []byte, err error) error // gets each opening that Sealer was asked for, salt (32 bytes) and value, or nil and why not; an error ends the check. It is personal data in clear; nil: none
+	Progress       func(done uint64)                                          // gets the number of events checked, each 65,536; nil: none
+	OnEvent        func(Entry)                                                // gets each event that is in order, before the verdict is known; nil: none
+	Start          []byte                                                     // Verdict.Resume of an earlier run, kept where nobody else writes: events before it are not read, see Verdict.Unread; it counts as a pin, and earlier pins are not checked again; nil: all is read
+	Witnesses      []string                                                   // keys of witnesses in the encoding of C2SP cosignatures; nil: none
+	Quorum         int                                                        // how many of them must have signed one and the same head; 0: all
 }
 
 // Verdict is the result of a verification.
@@ -184,15 +185,14 @@ func Verify(ctx context.Context, store driver.Store, keys []string, opts *Verify
 	} else {
 		s.hashes = newHashes(store)
 	}
-	s.onEvent = func(index uint64, f *frame, _ tlog.Hash) (*fault, error) {
+	s.onEvent = func(index uint64, f *frame, leaf tlog.Hash) (*fault, error) {
 		if o.Progress != nil && index&0xffff == 0xffff {
 			o.Progress(index + 1)
 		}
-		flt, err := v.details(ctx, o.Sealer, index, f)
+		flt, err := v.details(ctx, &o, index, f, leaf)
 		if o.OnEvent != nil && flt == nil && err == nil {
-			var e Entry
+			e := Entry{Receipt: Receipt{Index: index, Leaf: leaf, Chain: f.chain}}
 			if _, _, e.Event, err = parseEvent(f.event); err == nil {
-				e.Receipt = Receipt{Index: index, Leaf: tlog.RecordHash(f.event), Chain: f.chain}
 				o.OnEvent(e)
 			}
 		}
@@ -262,60 +262,50 @@ func Verify(ctx context.Context, store driver.Store, keys []string, opts *Verify
 }
 
 // details checks the openings of one event and counts them.
-func (v *Verdict) details(ctx context.Context, sealer Sealer, index uint64, f *frame) (*fault, error) {
-	if f.event[offDetails] == 0 {
-		if len(f.openings) != 0 {
-			return faultAt(Altered, index, "the event has an opening too many"), nil
-		}
+func (v *Verdict) details(ctx context.Context, o *VerifyOptions, index uint64, f *frame, leaf tlog.Hash) (*fault, error) {
+	if f.event[offDetails] == 0 && len(f.openings) == 0 {
 		return nil, nil
 	}
-	if sealer == nil { // nothing is opened, so nothing need be read
-		r, o := reader{b: f.event[offDetails:]}, reader{b: f.openings}
-		n := r.count(1 + 16 + 32)
-		for i := 0; len(o.b) > 0; i++ {
-			size := len(o.take(o.count(1)))
-			if o.bad || r.bad || i == n {
-				return faultAt(Altered, index, "the openings of the event are malformed"), nil
-			}
-			if size == 0 {
-				return faultAt(Withheld, index, "an opening of the event is missing"), nil
-			}
-			v.Unchecked++
-			if i == n-1 && len(o.b) == 0 {
-				return nil, nil
-			}
+	r, rest := reader{b: f.event[offDetails:]}, reader{b: f.openings}
+	n, have, empty := r.count(1+16+32), 0, false
+	for ; len(rest.b) > 0; have++ {
+		empty = len(rest.take(rest.count(1))) == 0 || empty
+		if rest.bad || have == n {
+			return faultAt(Altered, index, "the openings of the event are malformed, or too many"), nil
 		}
+	}
+	switch {
+	case have < n || empty:
 		return faultAt(Withheld, index, "an opening of the event is missing"), nil
+	case o.Sealer == nil: // nothing is opened, so nothing need be read
+		v.Unchecked += uint64(n)
+		return nil, nil
 	}
 	_, _, e, err := parseEvent(f.event)
-	if err != nil {
-		if errors.Is(err, driver.ErrFormat) {
-			return nil, err
-		}
+	list, ok := splitOpenings(f.openings)
+	if err != nil || !ok {
 		return faultAt(Altered, index, "the event is malformed"), nil
 	}
-	list, ok := splitOpenings(f.openings)
-	if !ok || len(list) > len(e.Details) {
-		return faultAt(Altered, index, "the openings of the event are malformed"), nil
-	}
-	if len(list) < len(e.Details) {
-		return faultAt(Withheld, index, "an opening of the event is missing"), nil
-	}
+	entry := Entry{Receipt: Receipt{Index: index, Leaf: leaf, Chain: f.chain}, Event: e}
 	for i := range e.Details {
 		d := &e.Details[i]
 		d.sealed = list[i]
-		if len(d.sealed) == 0 {
-			return faultAt(Withheld, index, "an opening of the event is missing"), nil
+		opening, err := d.open(ctx, o.Sealer, e.Tenant)
+		if err != nil && ctx.Err() != nil {
+			return nil, ctx.Err()
 		}
-		switch err := d.open(ctx, sealer, e.Tenant); {
+		if o.OnOpening != nil {
+			if err := o.OnOpening(entry, i, opening, err); err != nil {
+				return nil, err
+			}
+		}
+		switch {
 		case err == nil:
 			v.Opened++
 		case errors.Is(err, ErrErased):
 			v.Erased++
 		case errors.Is(err, ErrUnavailable):
 			v.Unchecked++
-		case ctx.Err() != nil:
-			return nil, ctx.Err()
 		default:
 			return faultAt(Withheld, index, "an opening of the event does not open to its commitment"), nil
 		}

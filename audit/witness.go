@@ -8,6 +8,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 )
@@ -78,11 +79,11 @@ func (w *witness) signed(msg []byte) bool {
 			continue
 		}
 		raw, err := base64.StdEncoding.DecodeString(string(bytes.TrimSuffix(rest, []byte("\n"))))
-		if err != nil || len(raw) != 4+8+ed25519.SignatureSize || binary.BigEndian.Uint32(raw) != w.hash {
+		if err != nil || bytes.ContainsRune(rest, '\r') || len(raw) != 4+8+ed25519.SignatureSize || binary.BigEndian.Uint32(raw) != w.hash {
 			continue
 		}
 		sec := binary.BigEndian.Uint64(raw[4:])
-		if sec > 1<<62 {
+		if sec > math.MaxInt64 {
 			continue
 		}
 		if ed25519.Verify(w.key, fmt.Appendf(nil, "cosignature/v1\ntime %d\n%s", sec, text), raw[12:]) {
