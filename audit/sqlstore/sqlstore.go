@@ -253,6 +253,9 @@ func (s *Store) Batches(ctx context.Context, from uint64) iter.Seq2[driver.Batch
 		from := int64(min(from, math.MaxInt64))
 		next := int64(-1) // where the next row must begin, -1: not known yet
 		at, begin := from, true
+		if from == 0 {
+			at, begin = math.MinInt64, false // so that no row is passed over
+		}
 		rows, bytes := 16, 64<<10
 		var page []row
 		for {
