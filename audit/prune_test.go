@@ -340,3 +340,52 @@ func TestPruneTampered(t *testing.T) {
 		}
 	}
 }
+
+// A head beside the log that was not copied since its events were pruned is one of the log, and a wrong one is not.
+func TestPruneBehindHead(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "log")
+	store, err := filestore.Open(dir, &filestore.Options{SegmentBytes: 5000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, _ := aged(t, store, audit.Options{CheckpointEvery: time.Hour})
+	notes := map[uint64][]byte{}
+	for _, b := range batchesOf(t, store) {
+		notes[b.First+uint64(b.Count)] = batchNote(t, b)
+	}
+	cut, err := l.Prune(ctx, 45)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pin := head(t, l)
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "checkpoint")
+	tried := 0
+	for size := uint64(1); size <= l.Size(); size++ {
+		note, ok := notes[size]
+		if !ok {
+			continue
+		}
+		if err := os.WriteFile(path, note, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if v := verify(t, store, &audit.VerifyOptions{Pins: [][]byte{pin}, Sealer: clearSealer{}}); !v.OK() {
+			t.Errorf("head of %d, %d pruned: %v", size, cut, v)
+		}
+		if tried++; size > cut || tried > 2 {
+			continue
+		}
+		for at := 0; at < len(note)-5; at += 3 { // another size, root, id, time or signature; base64 ends in bits that say nothing
+			bad := bytes.Clone(note)
+			bad[at] ^= 1
+			if err := os.WriteFile(path, bad, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if v := verify(t, store, &audit.VerifyOptions{Pins: [][]byte{pin}, Sealer: clearSealer{}}); v.OK() {
+				t.Fatalf("head of %d with byte %d changed: %v", size, at, v)
+			}
+		}
+	}
+}

@@ -171,6 +171,7 @@ func (s *scan) prunedBatch(b driver.Batch) (*fault, error) {
 			return faultAt(Foreign, index, "the hashes of pruned events are of another log"), nil
 		}
 		for p := f.leaves; len(p) > 0; p = p[sha256.Size:] {
+			s.prunedHead(index)
 			leaf := tlog.Hash(p[:sha256.Size])
 			if flt := s.leaf(index, leaf, chainNext(s.chain, leaf)); flt != nil {
 				return flt, nil
@@ -183,7 +184,19 @@ func (s *scan) prunedBatch(b driver.Batch) (*fault, error) {
 		return faultAt(Altered, b.First, "the hashes of pruned events are damaged"), nil
 	}
 	s.size, s.pruned = end, end
+	s.prunedHead(end)
 	return s.pinnedUpTo(end), nil
+}
+
+// prunedHead checks the head beside the log when it has n events and they are pruned: the checkpoint that it is a copy of
+// went with them, so its root and signature speak for it.
+func (s *scan) prunedHead(n uint64) {
+	if s.head == nil || n != s.headAt || n == 0 {
+		return
+	}
+	c, err := parseCheckpoint(s.head)
+	root, rerr := s.tree.root()
+	s.headOK = err == nil && rerr == nil && c.ID == s.id && c.Root == root && s.keys.check(s.head)
 }
 
 // place checks that the event belongs here.
