@@ -999,12 +999,20 @@ class Scan:
             if frame.body != self.id:
                 raise Fault("Foreign", index, "the hashes of pruned events are of another log")
             for i in range(0, len(frame.leaves), 32):
+                self._pruned_head(index)
                 self._leaf(index, frame.leaves[i : i + 32])
                 index += 1
         if at != len(batch.data):
             raise Fault("Altered", batch.first, damaged)
         self.size = self.pruned = end
+        self._pruned_head(end)
         self._pins(end)
+
+    def _pruned_head(self, size: int) -> None:
+        """The copy beside the log, when the batch that it is of was pruned."""
+        if self.head and self.head.size == size:
+            same = (self.head.id, self.head.root) == (self.id, self.tree.root())
+            self.head_found = same and self.ring.verifies(self.head.note)
 
     def _checkpoint(self, first: int, size: int, data: bytes, at: int) -> None:
         try:
