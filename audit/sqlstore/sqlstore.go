@@ -80,7 +80,8 @@ type Options struct {
 	// the writer's role need not; nil: the first.
 	Prunes *sql.DB
 	// Timeout bounds each append and each change of the head, waiting for the
-	// database included; 0: 30 seconds. After it the writer has failed.
+	// database included; 0: 30 seconds. After it the writer has failed. SQLite
+	// may exceed it by the busy_timeout of the connection.
 	Timeout time.Duration
 }
 

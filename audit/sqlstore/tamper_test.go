@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"encoding/binary"
 	"errors"
+	"flag"
 	"fmt"
 	"hash/crc32"
 	"os"
@@ -376,6 +377,8 @@ func TestFormat(t *testing.T) {
 	})
 }
 
+var update = flag.Bool("update", false, "write the golden files anew: only for a new version of the tables")
+
 // The tables stay what they are: testdata/schema-*.txt.
 func TestSchema(t *testing.T) {
 	lines := func(t *testing.T, db *sql.DB, query string) string {
@@ -398,7 +401,7 @@ func TestSchema(t *testing.T) {
 	golden := func(t *testing.T, name, got string) {
 		t.Helper()
 		path := filepath.Join("testdata", name)
-		if os.Getenv("CRMGUARD_WRITE_GOLDEN") != "" {
+		if *update {
 			if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
 				t.Fatal(err)
 			}

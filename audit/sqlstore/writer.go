@@ -87,7 +87,7 @@ func (w *writer) lockPostgres(ctx context.Context) (err error) {
 	if w.s.db.Stats().MaxOpenConnections == 1 {
 		return problem("a writer on PostgreSQL needs two connections at least")
 	}
-	conn, err := w.s.db.Conn(ctx)
+	conn, err := w.s.alive(ctx)
 	if err != nil {
 		return err
 	}
@@ -138,6 +138,23 @@ func (w *writer) lockPostgres(ctx context.Context) (err error) {
 		return err
 	}
 	return nil
+}
+
+// alive returns a connection that answers. After a restart of the server the
+// handle is full of others.
+func (s *Store) alive(ctx context.Context) (*sql.Conn, error) {
+	for try := 1; ; try++ {
+		conn, err := s.db.Conn(ctx)
+		if err == nil {
+			if err = conn.PingContext(ctx); err == nil {
+				return conn, nil
+			}
+			conn.Close()
+		}
+		if try == 50 || !dialect.IsLost(err) {
+			return nil, err
+		}
+	}
 }
 
 // lockSQLite locks a file beside the database, or the handle of one that has no
@@ -252,7 +269,7 @@ func (s *Store) tx(ctx context.Context, conn *sql.Conn, f func() error) error {
 // patiently runs f again while the database says that it did nothing because
 // others were at work.
 func (s *Store) patiently(ctx context.Context, f func() error) error {
-	for wait := time.Millisecond; ; wait = min(2*wait, 100*time.Millisecond) {
+	for wait := time.Millisecond; ; wait = min(2*wait, 16*time.Millisecond) {
 		err := f()
 		if !dialect.IsRetryable(err) || pause(ctx, wait) != nil {
 			return err
