@@ -281,6 +281,8 @@ func translate(err error) error {
 		return fmt.Errorf("%w: vault is sealed", keys.ErrKMSUnavailable)
 	case strings.Contains(text, "does not allow rotation"): // Vault answers 500
 		return fmt.Errorf("vault: an imported key is rotated by importing its next version: %w", errors.ErrUnsupported)
+	case strings.Contains(text, "less than the minimum encryption key version"): // Vault answers 500
+		return fmt.Errorf("%w: its version of the transit key was ended", keys.ErrRetired)
 	case code == http.StatusTooManyRequests || code >= 500 || code == http.StatusPreconditionFailed || code == 472 || code == 473:
 		return fmt.Errorf("%w: vault %d", keys.ErrKMSUnavailable, code)
 	case strings.Contains(text, "key not found"):

@@ -1,4 +1,4 @@
-// Package vault keeps key encryption keys in HashiCorp Vault's Transit engine (or OpenBao's), which
+// Package vault keeps key encryption keys, and keys that sign, in HashiCorp Vault's Transit engine (or OpenBao's), which
 // they never leave. It is the only importer of Vault's client.
 //
 // One Transit key serves one key store, and its copies. A staging system, or a restored copy that goes on by itself, needs a key of
@@ -107,20 +107,29 @@ var errKeyName = errors.New("vault: a key's name has 1 to 128 letters, digits, _
 // the policy allows it, and by no later call. The login is kept up until Close.
 // Errors: keys.ErrKMSUnavailable, keys.ErrAuth, and a wrong Config.
 func Open(ctx context.Context, cfg Config) (*KEK, error) {
-	if !keyName.MatchString(cfg.Key) {
-		return nil, errKeyName
-	}
-	login, err := connect(ctx, &cfg)
+	k, err := dial(ctx, &cfg)
 	if err != nil {
 		return nil, err
 	}
-	k := &KEK{key: cfg.Key, mount: strings.Trim(cfg.Mount, "/"), namespace: namespaceOf(&cfg), login: login, owner: true}
+	if err := k.check(ctx); err != nil {
+		k.login.close()
+		return nil, err
+	}
+	return k, nil
+}
+
+// dial connects and logs in.
+func dial(ctx context.Context, cfg *Config) (*KEK, error) {
+	if !keyName.MatchString(cfg.Key) {
+		return nil, errKeyName
+	}
+	login, err := connect(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	k := &KEK{key: cfg.Key, mount: strings.Trim(cfg.Mount, "/"), namespace: namespaceOf(cfg), login: login, owner: true}
 	if k.mount == "" {
 		k.mount = "transit"
-	}
-	if err := k.check(ctx); err != nil {
-		login.close()
-		return nil, err
 	}
 	return k, nil
 }
