@@ -6,7 +6,7 @@ import (
 	"math"
 )
 
-// index finds the events of an actor, an action or a target without reading
+// index finds the events of an actor, an action, a target or a person without reading
 // the log. It is built when the log is opened and grows with it, within a bound
 // of memory whatever the size of the log:
 //
@@ -66,12 +66,13 @@ const (
 	byActor = iota
 	byAction
 	byTarget
+	byPerson
 )
 
 // appendKey writes what is hashed for a kind and two texts.
 func appendKey[T string | []byte](buf []byte, kind byte, a, b T) []byte {
 	buf = append(append(buf, kind), a...)
-	return append(append(buf, 0), b...) // no text holds a zero
+	return append(append(buf, 0), b...) // no text holds a zero; a person is alone and has 16 bytes
 }
 
 func (x *index) key(kind byte, a, b string) uint64 {
@@ -88,6 +89,9 @@ func (x *index) keysOf(keys []uint64, e *Event) []uint64 {
 	for i := range e.Targets {
 		keys = append(keys, maphash.Bytes(x.seed, appendKey(space[:0], byTarget, e.Targets[i].Type, e.Targets[i].ID)))
 	}
+	for i := range e.Details {
+		keys = append(keys, maphash.Bytes(x.seed, appendKey(space[:0], byPerson, e.Details[i].Person[:], nil)))
+	}
 	return keys
 }
 
@@ -99,7 +103,10 @@ func (x *index) addRaw(n uint64, event []byte, keys []uint64) ([]uint64, bool) {
 	r := reader{b: event[offDetails:]}
 	for range r.count(1 + 16 + 32) {
 		r.take(r.count(1))
-		r.take(16 + 32)
+		if person := r.take(16 + 32); person != nil {
+			x.scratch = appendKey(x.scratch[:0], byPerson, person[:16], nil)
+			keys = append(keys, maphash.Bytes(x.seed, x.scratch))
+		}
 	}
 	action, actor := r.take(r.count(1)), r.take(r.count(1))
 	r.take(r.count(1))

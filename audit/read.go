@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"iter"
 	"math"
+	"slices"
 	"time"
 
 	"golang.org/x/mod/sumdb/tlog"
@@ -25,12 +26,15 @@ type Entry struct {
 type Filter struct {
 	Tenant, Actor, Action string
 	TargetType, TargetID  string    // one target has both
+	Person                [16]byte  // of one of the details: whose data they are, erased or not
+	Outcome               Outcome   // how it ended
 	From, To              time.Time // of the event; From is included, To is not
 }
 
 func (f *Filter) match(e *Event) bool {
 	if (f.Tenant != "" && e.Tenant != f.Tenant) || (f.Actor != "" && e.Actor != f.Actor) ||
-		(f.Action != "" && e.Action != f.Action) ||
+		(f.Action != "" && e.Action != f.Action) || (f.Outcome != 0 && e.Outcome != f.Outcome) ||
+		(f.Person != [16]byte{} && !slices.ContainsFunc(e.Details, func(d Detail) bool { return d.Person == f.Person })) ||
 		(!f.From.IsZero() && e.Time.Before(f.From)) || (!f.To.IsZero() && !e.Time.Before(f.To)) {
 		return false
 	}
@@ -126,7 +130,7 @@ func (l *Log) Events(ctx context.Context, from uint64) iter.Seq2[Entry, error] {
 // first, at most limit. For the next page pass the index of the last entry;
 // for the first one pass Size or any larger number.
 //
-// A filter by actor, action, or target type and id reads the matching events
+// A filter by actor, action, person, or target type and id reads the matching events
 // only, as far back as the postings in memory reach (16 MiB, some 150,000
 // events). Before that it reads the stretches of some 16,000 events whose summary
 // may hold what is looked for; nothing is ever missed. Other filters cost a pass
@@ -141,6 +145,8 @@ func (l *Log) Query(ctx context.Context, f Filter, before uint64, limit int) ([]
 	switch {
 	case f.TargetType != "" && f.TargetID != "":
 		key = l.index.key(byTarget, f.TargetType, f.TargetID)
+	case f.Person != [16]byte{}:
+		key = l.index.key(byPerson, string(f.Person[:]), "")
 	case f.Actor != "":
 		key = l.index.key(byActor, f.Actor, "")
 	case f.Action != "":

@@ -21,6 +21,9 @@ var (
 	drawTypes   = []string{"customer", "contact", "contract"}
 )
 
+// drawPerson makes one of eight persons, of which drawn events have seven.
+func drawPerson(r *rand.Rand, n int) [16]byte { return [16]byte{0, byte(1 + r.IntN(n)), 15: 7} }
+
 func drawID(r *rand.Rand) string {
 	if n := r.IntN(25); n > 0 {
 		return fmt.Sprintf("0190b2a0-0000-7000-8000-%012x", n)
@@ -33,12 +36,15 @@ func draw(r *rand.Rand, at time.Time) audit.Event {
 	e := audit.Event{
 		Time:    at.Add(time.Duration(r.Int64N(int64(2*time.Hour))) - time.Hour),
 		Action:  drawActions[r.IntN(len(drawActions)-1)],
-		Outcome: audit.Allowed,
+		Outcome: audit.Outcome(1 + r.IntN(4)),
 		Actor:   drawActors[r.IntN(len(drawActors)-1)],
 		Tenant:  drawTenants[r.IntN(len(drawTenants)-1)],
 	}
 	for range r.IntN(4) {
 		e.Targets = append(e.Targets, audit.Target{Type: drawTypes[r.IntN(len(drawTypes))], ID: drawID(r)})
+	}
+	for range max(0, r.IntN(6)-3) {
+		e.Details = append(e.Details, audit.Personal("reason", drawPerson(r, 7), "asked by phone"))
 	}
 	return e
 }
@@ -63,6 +69,12 @@ func drawFilter(r *rand.Rand, begin time.Time, length time.Duration) audit.Filte
 		f.TargetID = drawID(r)
 	}
 	if some() {
+		f.Person = drawPerson(r, 8)
+	}
+	if some() {
+		f.Outcome = audit.Outcome(1 + r.IntN(5))
+	}
+	if some() {
 		f.From = begin.Add(time.Duration(r.Int64N(int64(length))))
 	}
 	if some() {
@@ -77,6 +89,13 @@ func wanted(f audit.Filter, e audit.Event) bool {
 	hit := slices.ContainsFunc(e.Targets, func(t audit.Target) bool {
 		return (f.TargetType == "" || f.TargetType == t.Type) && (f.TargetID == "" || f.TargetID == t.ID)
 	})
+	var persons [][16]byte
+	for _, d := range e.Details {
+		persons = append(persons, d.Person)
+	}
+	if f.Person != [16]byte{} && !slices.Contains(persons, f.Person) || f.Outcome != 0 && f.Outcome != e.Outcome {
+		return false
+	}
 	return (f.Tenant == "" || f.Tenant == e.Tenant) && (f.Actor == "" || f.Actor == e.Actor) && (f.Action == "" || f.Action == e.Action) &&
 		(f.From.IsZero() || f.From.Compare(e.Time) <= 0) && (f.To.IsZero() || f.To.Compare(e.Time) > 0) &&
 		(hit || f.TargetType == "" && f.TargetID == "")
@@ -87,7 +106,7 @@ func wanted(f audit.Filter, e audit.Event) bool {
 // in pages of several lengths, also when the log was opened again and after a
 // pruning. open is that of TestStore.
 func TestQueries(t *testing.T, open func(testing.TB) (store driver.Store, again func() driver.Store)) {
-	const events, filters = 1500, 40
+	const events, filters = 1500, 60
 	ctx := context.Background()
 	store, again := open(t)
 	if again == nil {
@@ -96,6 +115,7 @@ func TestQueries(t *testing.T, open func(testing.TB) (store driver.Store, again 
 	begin := time.Date(2026, 3, 4, 5, 6, 7, 8, time.UTC)
 	var now atomic.Int64
 	now.Store(begin.UnixNano())
+	sealer := NewSealer()
 	signer := Signer(t, "log.example.com/queries")
 	var l *audit.Log
 	reopen := func(s driver.Store) {
@@ -106,7 +126,7 @@ func TestQueries(t *testing.T, open func(testing.TB) (store driver.Store, again 
 			}
 		}
 		var err error
-		if l, err = audit.Open(ctx, s, signer, &audit.Options{Clock: func() time.Time { return time.Unix(0, now.Load()).UTC() }}); err != nil {
+		if l, err = audit.Open(ctx, s, signer, &audit.Options{Sealer: sealer, Clock: func() time.Time { return time.Unix(0, now.Load()).UTC() }}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -153,6 +173,10 @@ func TestQueries(t *testing.T, open func(testing.TB) (store driver.Store, again 
 			case i == 3:
 				f.TargetType, f.TargetID = "customer", "not-a-uuid"
 			case i == 4:
+				f.Person = [16]byte{0, 3, 15: 7}
+			case i == 5:
+				f.Outcome = audit.Denied
+			case i == 6:
 				f.From, f.To = begin.Add(length/4), begin.Add(length/2)
 			default:
 				f = drawFilter(r, begin, length)
@@ -179,7 +203,7 @@ func TestQueries(t *testing.T, open func(testing.TB) (store driver.Store, again 
 					if e.Index != want[i] {
 						t.Fatalf("%s: %+v, page %d of %d: found event %d, want %d", when, f, page, limit, e.Index, want[i])
 					}
-					if w := all[e.Index]; e.Event.Action != w.Action || e.Event.Actor != w.Actor || !e.Event.Time.Equal(w.Time) || len(e.Event.Targets) != len(w.Targets) {
+					if w := all[e.Index]; e.Event.Action != w.Action || e.Event.Actor != w.Actor || !e.Event.Time.Equal(w.Time) || len(e.Event.Targets) != len(w.Targets) || len(e.Event.Details) != len(w.Details) {
 						t.Fatalf("%s: event %d is %+v, appended was %+v", when, e.Index, e.Event, w)
 					}
 				}
@@ -197,6 +221,7 @@ func TestQueries(t *testing.T, open func(testing.TB) (store driver.Store, again 
 	check("beside the appends")
 	reopen(again())
 	check("opened again")
+	sealer.Erase([16]byte{0, 3, 15: 7}) // whose events stay
 	now.Add(int64(300 * 24 * time.Hour))
 	cut, err := l.Prune(ctx, events/3)
 	if err != nil {
