@@ -106,7 +106,11 @@ func wanted(f audit.Filter, e audit.Event) bool {
 // in pages of several lengths, also when the log was opened again and after a
 // pruning. open is that of TestStore.
 func TestQueries(t *testing.T, open func(testing.TB) (store driver.Store, again func() driver.Store)) {
-	const events, filters = 1500, 60
+	const events = 1500
+	filters := 60
+	if testing.Short() {
+		filters = 20
+	}
 	ctx := context.Background()
 	store, again := open(t)
 	if again == nil {

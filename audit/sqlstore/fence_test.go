@@ -487,7 +487,7 @@ func TestPages(t *testing.T) {
 			begins = append(begins, next)
 			next += uint64(n)
 		}
-		for from := uint64(0); from < next; from += 13 {
+		for from := uint64(0); from < next; from += 29 {
 			i := 0
 			for i+1 < batches && begins[i+1] <= from {
 				i++

@@ -254,10 +254,10 @@ func (s *Store) Batches(ctx context.Context, from uint64) iter.Seq2[driver.Batch
 		from := int64(min(from, math.MaxInt64))
 		next := int64(-1) // where the next row must begin, -1: not known yet
 		at, begin := from, true
+		rows, bytes := 1, 64<<10 // a query wants one batch, as a rule
 		if from == 0 {
-			at, begin = math.MinInt64, false // so that no row is passed over
+			at, begin, rows = math.MinInt64, false, 64 // from the lowest row, so that none is passed over
 		}
-		rows, bytes := 16, 64<<10
 		var page []row
 		for {
 			var more bool
