@@ -5,7 +5,7 @@
 // # Use
 //
 // [Open] opens the log of a store for appending: filestore for a folder,
-// memstore for tests. [Log.Append] returns when an event is durable; calls that
+// sqlstore for PostgreSQL or SQLite, memstore for tests. [Log.Append] returns when an event is durable; calls that
 // arrive during a sync share the next one, without a timer. [Log.Query] and
 // [Log.Events] read. [Verify] checks a log with the public key alone, also
 // beside a running writer.

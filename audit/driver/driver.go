@@ -1,6 +1,6 @@
 // Package driver is the seam between package audit and the places where a log
 // is kept. Only implementations of a store import it; users pass what
-// filestore.Open or memstore.New returns to audit.Open and audit.Verify.
+// filestore.Open, sqlstore.Open or memstore.New returns to audit.Open and audit.Verify.
 //
 // A store keeps batches. It does not look into a batch, never changes one, and
 // gives back exactly the bytes it was given. Package audittest has the suite
