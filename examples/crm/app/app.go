@@ -15,6 +15,7 @@ import (
 
 	"github.com/crmguard/crmguard/audit"
 	"github.com/crmguard/crmguard/audit/filestore"
+	"github.com/crmguard/crmguard/audit/witness"
 	"github.com/crmguard/crmguard/authz/rego"
 	"github.com/crmguard/crmguard/crm"
 	"github.com/crmguard/crmguard/crm/guard"
@@ -64,6 +65,7 @@ type App struct {
 	db        databases
 	store     crm.Store
 	openings  *openings
+	outside   *outside
 	kek       keys.KEK
 	lock      *os.File
 	close     []func() error
@@ -310,21 +312,47 @@ func (a *App) openLog(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	a.openings = a.Config.openings()
-	a.Log, err = audit.Open(ctx, store, signer, &audit.Options{
-		Sealer:     sealer{a.Keeper, a.openings},
-		PinnedHead: head,
-		OnCheckpoint: func(cp audit.Checkpoint) {
-			ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-			defer cancel()
-			pins.keep(ctx, cp)
-		},
-	})
+	if a.outside, err = openOutside(&a.Config); err != nil {
+		return err
+	}
+	copies, err := a.outside.heads(ctx, &a.Config)
 	if err != nil {
 		return err
 	}
-	a.close = append(a.close, a.openings.close, a.Log.Close)
-	return nil
+	a.openings = a.Config.openings()
+	opened := make(chan struct{})
+	a.Log, err = audit.Open(ctx, store, signer, &audit.Options{
+		Sealer:     sealer{a.Keeper, a.openings},
+		PinnedHead: largest(append(copies, head)),
+		OnCheckpoint: func(cp audit.Checkpoint) {
+			<-opened
+			ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+			defer cancel()
+			pins.keep(ctx, a.outside.give(ctx, cp))
+		},
+	})
+	if err != nil {
+		close(opened)
+		return err
+	}
+	err = a.outside.witnessedBy(a.Log)
+	close(opened)
+	a.close = append(a.close, a.openings.close, a.Log.Close, func() error { a.outside.closing.Store(true); return nil })
+	if err != nil {
+		return err
+	}
+	return a.openSIEM()
+}
+
+// largest returns the head of the most events, nil when there is none.
+func largest(heads [][]byte) (best []byte) {
+	size := uint64(0)
+	for _, h := range heads {
+		if head, err := witness.ParseHead(h); err == nil && (best == nil || head.Size > size) {
+			best, size = h, head.Size
+		}
+	}
+	return best
 }
 
 // Close ends everything in the reverse order of its opening. It may be called twice.

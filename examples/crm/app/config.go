@@ -31,6 +31,11 @@ type Config struct {
 	TLSKey        string
 	AllowLocalKEK bool   // serve beyond loopback although the KEK is a local file
 	Seed          bool   // demo data on the first start
+	Copies        string // folder of write-once copies of the log's heads, on another disk or host; "": none
+	Witnesses     string // file of a C2SP tlog-policy: who has to cosign the log's heads; "": nobody
+	SIEM          string // where events go: file:PATH, tls://HOST:PORT (syslog) or https://HOST/PATH; "": nowhere
+	SIEMFormat    string // ocsf, cef or ecs; "": cef for syslog, else ocsf
+	SIEMCA        string // PEM file of the authorities that a receiver's certificate must be of; "": the system's
 	PolicyKey     string // PEM file of the public key that signs policy bundles; "": the shipped policy only
 }
 
@@ -70,6 +75,9 @@ func (c *Config) complete() error {
 	}
 	if c.BackupKeys == "" {
 		c.BackupKeys = "file://" + filepath.ToSlash(c.path("backup-keys"))
+	}
+	if c.SIEM, err = fileURL(c.SIEM, filepath.Abs); err != nil {
+		return err
 	}
 	return nil
 }

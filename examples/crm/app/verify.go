@@ -81,11 +81,22 @@ func verifyLog(ctx context.Context, c *Config, db databases, s audit.Sealer, eac
 	case head != nil:
 		heads = append(heads, head)
 	}
+	out, err := openOutside(c)
+	if err != nil {
+		return audit.Verdict{}, err
+	}
+	copies, err := out.heads(ctx, c)
+	if err != nil {
+		return audit.Verdict{}, err
+	}
+	heads = append(heads, copies...)
 	store, err := filestore.Open(c.logFolder(), nil)
 	if err != nil {
 		return audit.Verdict{}, err
 	}
-	return audit.Verify(ctx, store, []string{signer.VerifierKey()}, &audit.VerifyOptions{Pins: heads, Sealer: s, OnEvent: each})
+	return audit.Verify(ctx, store, []string{signer.VerifierKey()}, &audit.VerifyOptions{
+		Pins: heads, Sealer: s, OnEvent: each, Witnesses: out.witnesses(heads),
+	})
 }
 
 // Verification is what Verify found.
