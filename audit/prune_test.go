@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"iter"
 	"os"
 	"path/filepath"
 	"strings"
@@ -388,4 +389,59 @@ func TestPruneBehindHead(t *testing.T) {
 			}
 		}
 	}
+}
+
+// besides calls after once, when so many batches were read.
+type besides struct {
+	driver.Store
+	batches int
+	after   func()
+}
+
+func (s *besides) Batches(ctx context.Context, from uint64) iter.Seq2[driver.Batch, error] {
+	return func(yield func(driver.Batch, error) bool) {
+		for b, err := range s.Store.Batches(ctx, from) {
+			if !yield(b, err) {
+				return
+			}
+			if s.batches--; s.batches == 0 {
+				s.after()
+			}
+		}
+	}
+}
+
+// A verification that a pruning overtakes, wherever, finds the log whole.
+func TestVerifyBesidePrune(t *testing.T) {
+	overtaken := 0
+	for at := 1; at < 40; at += 3 {
+		for name, size := range map[string]int64{"small segments": 3000, "one segment": 0, "memory": -1} {
+			var store driver.Store = memstore.New()
+			if size >= 0 {
+				var err error
+				if store, err = filestore.Open(filepath.Join(t.TempDir(), "log"), &filestore.Options{SegmentBytes: size}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			l, _ := aged(t, store, audit.Options{})
+			pin := head(t, l)
+			read := uint64(0)
+			v := verify(t, &besides{store, at, func() {
+				if _, err := l.Prune(ctx, 45); err != nil {
+					t.Fatal(err)
+				}
+			}}, &audit.VerifyOptions{Pins: [][]byte{pin}, Sealer: clearSealer{}, OnEvent: func(audit.Entry) { read++ }})
+			if !v.OK() {
+				t.Errorf("%s, after %d batches: %v", name, at, v)
+			}
+			if v.Pruned > 0 && read+v.Pruned > v.Size {
+				overtaken++
+			}
+			l.Close()
+		}
+	}
+	if overtaken == 0 {
+		t.Error("no verification was overtaken")
+	}
+	t.Logf("%d of 39 were overtaken", overtaken)
 }

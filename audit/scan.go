@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"time"
 
@@ -45,8 +46,12 @@ type scan struct {
 	torn   bool      // the log ends inside a batch
 	from   uint64    // events before it were checked by an earlier run
 	pruned uint64    // events at the start of which only the leaf hashes are there
+	late   bool      // pruned events follow others, see settle
+	lateAt uint64    // where
 	logged uint64    // up to where a pruning is logged
 	buf    tlog.Hash // root of the batch at hand
+
+	prunedRoot tlog.Hash // of the first pruned events
 
 	scratch []byte // space for hashing
 	text    []byte // space for the text of a checkpoint
@@ -54,8 +59,23 @@ type scan struct {
 
 // run reads the whole log. The error is one of reading, not of the log.
 func (s *scan) run(ctx context.Context, store driver.Store) (*fault, error) {
-	var flt *fault // what there is to say before the first batch
-	for b, err := range s.batches(ctx, store, &flt) {
+	var before *fault // what there is to say before the first batch
+	flt, err := s.read(ctx, s.batches(ctx, store, &before))
+	if flt == nil && err == nil {
+		flt = before
+	}
+	if flt == nil && err == nil && !s.torn && s.pruned > s.logged {
+		// A pruning beside us is logged behind what was there when we began.
+		flt, err = s.read(ctx, store.Batches(ctx, s.size))
+	}
+	if flt == nil && err == nil && s.late {
+		return s.settle(ctx, store)
+	}
+	return flt, err
+}
+
+func (s *scan) read(ctx context.Context, batches iter.Seq2[driver.Batch, error]) (*fault, error) {
+	for b, err := range batches {
 		switch {
 		case errors.Is(err, driver.ErrTorn):
 			s.torn = true
@@ -72,7 +92,7 @@ func (s *scan) run(ctx context.Context, store driver.Store) (*fault, error) {
 			return nil, err
 		}
 	}
-	return flt, nil
+	return nil, nil
 }
 
 func (s *scan) batch(b driver.Batch) (*fault, error) {
@@ -148,10 +168,14 @@ func (s *scan) leaf(index uint64, leaf, chain tlog.Hash) *fault {
 
 // prunedBatch takes a batch that has leaf hashes in the place of events.
 func (s *scan) prunedBatch(b driver.Batch) (*fault, error) {
-	if s.pruned != b.First || s.from > 0 {
-		return faultAt(Altered, b.First, "events are taken out in the middle of the log"), nil
+	if s.from > 0 {
+		return faultAt(Altered, b.First, inTheMiddle), nil
+	}
+	if s.pruned != b.First && !s.late {
+		s.late, s.lateAt = true, b.First
 	}
 	data, index, end := b.Data, b.First, b.First+uint64(b.Count)
+	var err error
 	for index < end {
 		f, rest, err := nextFrame(data)
 		if err == nil && f.kind != kindPruned {
@@ -184,8 +208,35 @@ func (s *scan) prunedBatch(b driver.Batch) (*fault, error) {
 		return faultAt(Altered, b.First, "the hashes of pruned events are damaged"), nil
 	}
 	s.size, s.pruned = end, end
+	s.prunedRoot, err = s.tree.root()
+	if err != nil {
+		return nil, err
+	}
 	s.prunedHead(end)
 	return s.pinnedUpTo(end), nil
+}
+
+const inTheMiddle = "events are taken out in the middle of the log"
+
+// settle looks again at a log that had events before pruned ones: a pruning beside us, which goes from the beginning, has
+// overtaken us when all of those are pruned by now, with the same leaf hashes.
+func (s *scan) settle(ctx context.Context, store driver.Store) (*fault, error) {
+	again := scan{keys: s.keys, pins: []Checkpoint{{ID: s.id, Size: s.pruned, Root: s.prunedRoot}}}
+	for b, err := range store.Batches(ctx, 0) {
+		if err != nil {
+			return nil, err
+		}
+		if f, _, err := nextFrame(b.Data); err != nil || f.kind != kindPruned {
+			break
+		}
+		if flt, err := again.batch(b); flt != nil || err != nil {
+			return flt, err
+		}
+		if again.met == s.pruned {
+			return nil, nil
+		}
+	}
+	return faultAt(Altered, s.lateAt, inTheMiddle), nil
 }
 
 // prunedHead checks the head beside the log when it has n events and they are pruned: the checkpoint that it is a copy of
