@@ -104,6 +104,7 @@ func TestCorpusFile(t *testing.T) {
 
 // TestMatrix writes what each role may do as tables that a reviewer reads as a difference.
 func TestMatrix(t *testing.T) {
+	long(t)
 	var data struct {
 		Settings struct {
 			Inherits map[string][]string

@@ -29,6 +29,7 @@ func exporting(t testing.TB) *rego.Engine {
 
 // TestDiff: a changed grant shows in exactly the requests that it changes.
 func TestDiff(t *testing.T) {
+	long(t)
 	from, to := engine(t), exporting(t)
 	for range rego.Diff(t.Context(), from, from, from.Corpus()) {
 		t.Fatal("a policy differs from itself")

@@ -16,6 +16,14 @@ import (
 	"github.com/crmguard/crmguard/authz/rego"
 )
 
+// long ends a short run of a test that takes long and does one thing after the other.
+func long(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("long, and in one goroutine")
+	}
+}
+
 func engine(t testing.TB) *rego.Engine {
 	t.Helper()
 	e, err := rego.New(t.Context(), nil)
@@ -50,6 +58,7 @@ func with(t testing.TB, files map[string]string) fs.FS {
 }
 
 func TestRefusedPolicies(t *testing.T) {
+	long(t)
 	const head = "# METADATA\n# schemas:\n#   - input: schema.input\npackage crm.extra\n\n"
 	for name, c := range map[string]struct {
 		files map[string]string
@@ -89,6 +98,7 @@ func TestRefusedPolicies(t *testing.T) {
 
 // TestUnfilterable: a policy that reads the record in a way that cannot become a filter is refused, with rule and line.
 func TestUnfilterable(t *testing.T) {
+	long(t)
 	for name, c := range map[string]struct{ from, to, says string }{
 		"a string function":      {`input.resource.owner == input.subject.id`, `contains(input.resource.owner, input.subject.id)`, "rbac.rego:44: a call of contains"},
 		"arithmetic":             {`input.resource.owner == input.subject.id`, `input.resource.amount + 1 > 2`, "a call of plus"},

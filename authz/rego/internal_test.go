@@ -242,6 +242,9 @@ func TestCachesBounded(t *testing.T) {
 
 // TestOddRequests: what the policy does not know is denied, and nothing panics.
 func TestOddRequests(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long, and in one goroutine")
+	}
 	e := demanding(t, Options{Sample: -1})
 	long := strings.Repeat("x", 1<<20)
 	many := make([]string, 10_000)

@@ -236,6 +236,7 @@ func must[T any](v T, err error) T {
 
 // TestOPAInterop: the tool opa opens our bundles, and we open those that it makes.
 func TestOPAInterop(t *testing.T) {
+	long(t)
 	opa, err := filepath.Abs("../../bin/opa")
 	require.NoError(t, err)
 	if _, err := os.Stat(opa); err != nil {
@@ -420,6 +421,7 @@ func TestSettings(t *testing.T) {
 
 // TestRefusedForTests: a policy is as good as its tests; one without, or one whose tests fail, is not loaded.
 func TestRefusedForTests(t *testing.T) {
+	long(t)
 	none := fstest.MapFS{}
 	for name, text := range filesOf(t, rego.Embedded()) {
 		if !strings.HasSuffix(name, "_test.rego") {
@@ -497,7 +499,7 @@ func TestHotSwap(t *testing.T) {
 	}
 	loads := 4
 	if testing.Short() {
-		loads = 2
+		loads = 1
 	}
 	for n := range loads {
 		p := open
