@@ -498,7 +498,7 @@ func TestLaterVersion(t *testing.T) {
 	data, shards, _ := sample(t)
 	for _, n := range list(t, data) {
 		b := read(t, data, n)
-		b[11] = 2
+		b[11] = 3
 		d := data.Clone()
 		d.Set(n, b)
 		_, err := backup.Open(t.Context(), d, pin, &backup.Options{Shards: shards})
@@ -508,7 +508,7 @@ func TestLaterVersion(t *testing.T) {
 		}
 		signedObject := !strings.HasPrefix(n, "segments/") && !strings.HasPrefix(n, "keys/")
 		if signedObject && !errors.Is(err, backup.ErrVersion) {
-			t.Errorf("%s of version 2: %v", n, err)
+			t.Errorf("%s of version 3: %v", n, err)
 		}
 	}
 }
@@ -574,7 +574,7 @@ func TestSweep(t *testing.T) {
 		t.Fatal("committed")
 	}
 	data.BeforePut = nil
-	if rep := verify(t, r, full(t)); rep.Err() != nil || rep.Loose != 2 {
+	if rep := verify(t, r, full(t)); rep.Err() != nil || rep.Loose != 3 {
 		t.Fatalf("%+v", rep)
 	}
 	if n, err := r.Sweep(t.Context()); n != 0 || err != nil {
@@ -587,7 +587,7 @@ func TestSweep(t *testing.T) {
 		}
 	}
 	now = now.Add(25 * time.Hour)
-	if n, err := r.Sweep(t.Context()); n != 4 || err != nil { // key header, segment, two lists
+	if n, err := r.Sweep(t.Context()); n != 5 || err != nil { // key header, segment, index, two lists
 		t.Fatalf("swept %d, %v", n, err)
 	}
 	if rep := verify(t, r, full(t)); rep.Err() != nil || rep.Loose != 0 {

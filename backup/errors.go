@@ -13,6 +13,7 @@ var (
 	ErrNotEmpty = errors.New("backup: the store is not empty")                                // a sink takes rows into an empty store only
 	ErrStale    = errors.New("backup: older than what was seen")                              // a tombstone list or chain that was rolled back
 	ErrReplay   = errors.New("backup: tombstones exist and nothing was given to replay them") // see RestoreOptions.Tombstones
+	ErrChain    = errors.New("backup: what a snapshot builds on is missing or another")       // the object is that snapshot's parent
 	ErrInsecure = errors.New("backup: the key file must have mode 0600")
 )
 

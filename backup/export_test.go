@@ -67,5 +67,42 @@ func ReadSegment(b []byte) error {
 		return err
 	}
 	defer zdec.Close()
-	return readSegment(b, &dataKey{}, id16{}, 0, zdec, func(frame) error { return nil })
+	return readSegment(b, &dataKey{}, snapshotVersion, id16{}, 0, zdec, func(frame) error { return nil })
+}
+
+// ParseEntries, ParseLinks and ParseDirectory are the parsers of the record index; each gives what it read as it writes it.
+func ParseEntries(b []byte, n uint32) ([]byte, error) {
+	all, err := parseEntries(b, n, nil)
+	return appendEntries(nil, all), err
+}
+
+func ParseLinks(b []byte, n uint32) (int, error) {
+	all, err := parseLinks(b, n)
+	return len(all), err
+}
+
+func ParseDirectory(b []byte) ([]byte, error) {
+	d, err := parseDirectory(b, &manifest{Tables: make([]manifestTable, 2), Segments: []manifestObject{{Size: 1000}, {Size: 500}},
+		Index: []manifestObject{{Size: 300}}})
+	if err != nil {
+		return nil, err
+	}
+	return d.marshal(), nil
+}
+
+// Directory is a good one.
+func Directory() []byte {
+	d := &directory{schema: 7, flags: []byte{1, 0}, shapes: []uint64{8, 9}, ends: []uint32{400, 300},
+		frames: []dataFrame{{place: place{offset: 36}, kind: frameSchema, table: noTable}, {place: place{offset: 100}, kind: frameTable},
+			{segment: 1, place: place{offset: 36}, kind: frameRows, table: 1, rows: 3}}}
+	f := indexFrame{first: 5}
+	f.kind, f.rows, f.offset, f.size = frameIndex, 3, 36, 60
+	d.index = []indexFrame{f}
+	return d.marshal()
+}
+
+// SplitRow finds the end of one row.
+func SplitRow(b []byte, columns int) (size int, err error) {
+	rest, err := split(b, make([]int, columns))
+	return len(b) - len(rest), err
 }

@@ -42,6 +42,13 @@ func FuzzRows(f *testing.F) {
 			return
 		}
 		out, err := backup.ParseRows(b, int(columns))
+		for at := 0; err == nil && at < len(b); { // what parses can be split
+			n, serr := backup.SplitRow(b[at:], int(columns))
+			if serr != nil || n <= 0 {
+				t.Fatalf("%x splits into %d, %v", b, n, serr)
+			}
+			at += n
+		}
 		if err == nil && !bytes.Equal(out, b) {
 			t.Fatalf("%x reads as %x", b, out)
 		}
@@ -59,6 +66,26 @@ func FuzzSegment(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if backup.ReadSegment(b) == nil && !bytes.HasPrefix(b, good[:8]) {
 			t.Fatal("opened")
+		}
+	})
+}
+
+// FuzzIndex: one index frame, and one directory, has one spelling.
+func FuzzIndex(f *testing.F) {
+	f.Add([]byte{5, 0, 0, 0, 0, 0, 0, 0, 1, 1}, uint32(1))
+	f.Add([]byte{5, 3, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 9}, uint32(2))
+	f.Add(append(bytes.Repeat([]byte{255}, 9), 1, 0, 0, 0, 0, 0, 0, 0, 0, 1), uint32(1))
+	f.Add(bytes.Repeat([]byte{1}, 16), uint32(1))
+	f.Add(backup.Directory(), uint32(0))
+	f.Fuzz(func(t *testing.T, b []byte, n uint32) {
+		if out, err := backup.ParseEntries(b, n); err == nil && !bytes.Equal(out, b) {
+			t.Fatalf("entries %x read as %x", b, out)
+		}
+		if k, err := backup.ParseLinks(b, n); err == nil && k*16 != len(b) {
+			t.Fatalf("%d links of %d bytes", k, len(b))
+		}
+		if out, err := backup.ParseDirectory(b); err == nil && !bytes.Equal(out, b) {
+			t.Fatalf("directory %x reads as %x", b, out)
 		}
 	})
 }

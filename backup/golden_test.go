@@ -12,30 +12,60 @@ import (
 	"github.com/crmguard/crmguard/backup/backuptest"
 )
 
-// TestGolden restores a repository that an earlier release wrote. Each released format keeps one for ever.
-// CRMGUARD_WRITE_GOLDEN=1 writes that of a new format; an existing one is never written over.
+// TestGolden restores repositories that earlier releases wrote. Each released format keeps one for ever.
+// CRMGUARD_WRITE_GOLDEN=1 writes that of the newest format; an existing one is never written over.
 func TestGolden(t *testing.T) {
-	dir := filepath.Join("testdata", "v1")
-	keyFile := filepath.Join(dir, "recovery-key")
+	chain := goldenChain()
 	if os.Getenv("CRMGUARD_WRITE_GOLDEN") != "" {
-		key, err := backup.GenerateKey()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := os.MkdirAll(dir, 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := key.WriteFile(keyFile); err != nil {
-			t.Fatal(err)
-		}
-		r := open(t, folder(t, abs(t, dir, "data")), func(o *backup.Options) {
-			o.Shards, o.Recipient = folder(t, abs(t, dir, "shards")), key.Public()
-			o.Now = func() time.Time { return time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC) }
-		})
-		mustBackup(t, r, backuptest.Rows(2), nil)
-		mustBackup(t, r, backuptest.Rows(100), &backup.BackupOptions{Name: "golden", Anchor: []byte("anchor"),
+		writeGolden(t, filepath.Join("testdata", "v2"), chain)
+	}
+	first := backuptest.Rows(100)
+	first.Tables[0].Key = nil // version 1 knows no keys
+	t.Run("v1", func(t *testing.T) { testGolden(t, first) })
+	t.Run("v2", func(t *testing.T) { testGolden(t, chain...) })
+}
+
+// goldenChain is a store as three snapshots that build on each other see it: rows change, come and go, with and without a key.
+func goldenChain() []*backuptest.Memory {
+	a, b, c := backuptest.Rows(100), backuptest.Rows(101), backuptest.Rows(99)
+	for _, m := range []*backuptest.Memory{a, b, c} {
+		m.Tables = append(m.Tables, backuptest.MemoryTable{
+			Table: backup.Table{Name: "children", Columns: []string{"id", "parent"}, Key: []string{"id"}, Parents: map[string]string{"parent": "all_types"}},
+			Rows:  [][]any{{"a", int64(7)}, {"b", int64(7)}, {"c", nil}}})
+	}
+	b.Tables[0].Rows[50][3] = "changed"
+	c.Tables[0].Rows[50][3] = "changed again"
+	c.Tables[2].Rows = append(c.Tables[2].Rows, []any{int64(1), int64(99)}, []any{int64(2), nil})
+	c.Tables[3].Rows[1][1] = int64(8)
+	return []*backuptest.Memory{a, b, c}
+}
+
+func writeGolden(t *testing.T, dir string, chain []*backuptest.Memory) {
+	key, err := backup.GenerateKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := key.WriteFile(filepath.Join(dir, "recovery-key")); err != nil {
+		t.Fatal(err)
+	}
+	r := open(t, folder(t, abs(t, dir, "data")), func(o *backup.Options) {
+		o.Shards, o.Recipient = folder(t, abs(t, dir, "shards")), key.Public()
+		o.Now = func() time.Time { return time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC) }
+	})
+	mustBackup(t, r, backuptest.Rows(2), nil)
+	for _, m := range chain {
+		mustBackup(t, r, m, &backup.BackupOptions{Name: "golden", Anchor: []byte("anchor"), Chain: &backup.Chain{},
 			Keys: &backuptest.Keys{Records: [][]byte{[]byte("key 1"), []byte("key 2")}}, Tombstones: backup.Tombstones{Number: 3, Records: [][]byte{[]byte("tombstone")}}})
 	}
+}
+
+// testGolden restores what lies in the folder of the test's name: a snapshot of two rows, and those of chain.
+func testGolden(t *testing.T, chain ...*backuptest.Memory) {
+	dir := filepath.Join("testdata", filepath.Base(t.Name()))
+	keyFile := filepath.Join(dir, "recovery-key")
 	// Version control keeps no modes.
 	private, err := os.ReadFile(keyFile)
 	if err != nil {
@@ -56,18 +86,24 @@ func TestGolden(t *testing.T) {
 	if rep := verify(t, r, &backup.VerifyOptions{Level: backup.Full, Key: key}); rep.Err() != nil || !rep.Opened || rep.Loose != 0 {
 		t.Fatalf("%+v", rep)
 	}
-	var got backuptest.Memory
-	var keys backuptest.Keys
-	var list backup.Tombstones
-	snap, err := r.Restore(t.Context(), "", &got, key, &backup.RestoreOptions{Keys: &keys,
-		Tombstones: func(_ context.Context, l backup.Tombstones) error { list = l; return nil }})
-	if err != nil {
-		t.Fatal(err)
+	all, err := r.Snapshots(t.Context())
+	if err != nil || len(all) != 1+len(chain) {
+		t.Fatalf("%d snapshots, %v", len(all), err)
 	}
-	equal(t, backuptest.Rows(100), &got)
-	if snap.Name != "golden" || snap.Head.Number != 2 || string(snap.Anchor) != "anchor" || len(keys.Records) != 2 ||
-		!reflect.DeepEqual(list, backup.Tombstones{Number: 3, Records: [][]byte{[]byte("tombstone")}}) {
-		t.Fatalf("%+v, %q, %+v", snap, keys.Records, list)
+	for i, want := range chain {
+		var got backuptest.Memory
+		var keys backuptest.Keys
+		var list backup.Tombstones
+		snap, err := r.Restore(t.Context(), all[1+i].ID, &got, key, &backup.RestoreOptions{Keys: &keys,
+			Tombstones: func(_ context.Context, l backup.Tombstones) error { list = l; return nil }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		alike(t, want, &got)
+		if snap.Name != "golden" || snap.Head.Number != uint64(2+i) || snap.Depth != i || string(snap.Anchor) != "anchor" || len(keys.Records) != 2 ||
+			!reflect.DeepEqual(list, backup.Tombstones{Number: 3, Records: [][]byte{[]byte("tombstone")}}) {
+			t.Fatalf("%+v, %q, %+v", snap, keys.Records, list)
+		}
 	}
 }
 

@@ -11,13 +11,15 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 )
 
 const (
-	formatVersion = 1
-	magicSize     = 8
-	signedHead    = magicSize + 4 + 16 + ed25519.SignatureSize // of a signed object, before its payload
+	formatVersion   = 1 // of all objects but
+	snapshotVersion = 2 // manifests and segments, of which version 1 is read too
+	magicSize       = 8
+	signedHead      = magicSize + 4 + 16 + ed25519.SignatureSize // of a signed object, before its payload
 
 	magicRepository = "CGBKREPO"
 	magicManifest   = "CGBKMANI"
@@ -108,15 +110,45 @@ type manifest struct {
 	Tombstones  uint64           `json:"tombstones"` // number of the list; 0 = none
 	Shards      uint64           `json:"shards"`     // number of the shard set; 0 = none
 
-	digest sum32 // of the whole object
+	// Of version 2.
+	Parent       uint64           `json:"parent"` // number of the snapshot that this one builds on; 0 = full
+	ParentDigest sum32            `json:"parent_digest"`
+	Depth        uint32           `json:"depth"`
+	Repeats      uint64           `json:"repeats"` // number of the snapshot that this one has the content of
+	Index        []manifestObject `json:"index"`
+	IndexKey     []byte           `json:"index_key"`
+	Anomalies    []anomaly        `json:"anomalies"`
+
+	digest  sum32  // of the whole object
+	version uint32 // of its format
 }
 
 type manifestTable struct {
 	Name   string `json:"name"`
-	Rows   int64  `json:"rows"`
-	Bytes  int64  `json:"bytes"`
+	Rows   int64  `json:"rows"`  // after a restore
+	Bytes  int64  `json:"bytes"` // that the snapshot holds
 	Digest sum32  `json:"digest"`
+
+	// Of version 2.
+	Whole   bool    `json:"whole"`
+	Held    int64   `json:"held"` // rows that the snapshot holds
+	Packed  int64   `json:"packed"`
+	Added   int64   `json:"added"`
+	Changed int64   `json:"changed"`
+	Removed int64   `json:"removed"`
+	State   state64 `json:"state"`
+	Seq     int64   `json:"seq"`
 }
+
+// anomaly is what was unusual about a table.
+type anomaly struct {
+	Table string  `json:"table"`
+	Kind  string  `json:"kind"`
+	Share float64 `json:"share"`
+}
+
+// objects returns everything that the snapshot itself consists of.
+func (m *manifest) objects() []manifestObject { return slices.Concat(m.Keys, m.Segments, m.Index) }
 
 type manifestObject struct {
 	Name   string `json:"name"`
@@ -126,10 +158,7 @@ type manifestObject struct {
 
 func (m *manifest) stored() int64 {
 	var n int64
-	for _, o := range m.Keys {
-		n += o.Size
-	}
-	for _, o := range m.Segments {
+	for _, o := range m.objects() {
 		n += o.Size
 	}
 	return n
@@ -139,6 +168,7 @@ func (m *manifest) snapshot() Snapshot {
 	s := Snapshot{
 		ID: m.Snapshot.String(), Head: Head{Number: m.Number, Digest: m.digest, Tombstones: m.Tombstones}, Name: m.Name,
 		Created: m.Created, Engine: m.Engine, Versions: m.Versions, Stored: m.stored(), Anchor: m.Anchor,
+		Parent: m.Parent, Depth: int(m.Depth),
 	}
 	for _, t := range m.Tables {
 		s.Tables = append(s.Tables, Table{Name: t.Name, Rows: t.Rows, Bytes: t.Bytes})
@@ -183,7 +213,7 @@ func pinID(pin ed25519.PublicKey) (id [16]byte) {
 func signed(magic string, payload []byte, signer crypto.Signer, pin ed25519.PublicKey) ([]byte, error) {
 	b := make([]byte, 0, signedHead+len(payload))
 	b = append(b, magic...)
-	b = binary.BigEndian.AppendUint32(b, formatVersion)
+	b = binary.BigEndian.AppendUint32(b, newestVersion(magic))
 	id := pinID(pin)
 	b = append(b, id[:]...)
 	sig, err := signer.Sign(rand.Reader, message(b, payload), crypto.Hash(0))
@@ -197,6 +227,14 @@ func signed(magic string, payload []byte, signer crypto.Signer, pin ed25519.Publ
 	return append(b, payload...), nil
 }
 
+// newestVersion is the version in which signed objects of a kind are written, and up to which they are read.
+func newestVersion(magic string) uint32 {
+	if magic == magicManifest {
+		return snapshotVersion
+	}
+	return formatVersion
+}
+
 // message is what is signed: a label, the head up to the signature, the payload.
 func message(head, payload []byte) []byte {
 	m := append([]byte("crmguard backup signed object v1\x00"), head[:magicSize+20]...)
@@ -208,8 +246,8 @@ func openSigned(magic string, b []byte, pin ed25519.PublicKey) ([]byte, error) {
 	if len(b) < signedHead || string(b[:magicSize]) != magic {
 		return nil, ErrTampered
 	}
-	if v := binary.BigEndian.Uint32(b[magicSize:]); v != formatVersion {
-		return nil, versionError(v)
+	if v, newest := binary.BigEndian.Uint32(b[magicSize:]), newestVersion(magic); v == 0 || v > newest {
+		return nil, versionError(v, newest)
 	}
 	id := pinID(pin)
 	if !bytes.Equal(b[magicSize+4:magicSize+20], id[:]) {
@@ -223,8 +261,8 @@ func openSigned(magic string, b []byte, pin ed25519.PublicKey) ([]byte, error) {
 }
 
 // versionError tells a later format from a damaged number.
-func versionError(v uint32) error {
-	if v > formatVersion && v < 1<<16 {
+func versionError(v, newest uint32) error {
+	if v > newest && v < 1<<16 {
 		return ErrVersion
 	}
 	return ErrTampered
@@ -236,7 +274,7 @@ func parseManifest(b []byte, pin ed25519.PublicKey, number uint64) (*manifest, e
 	if err != nil {
 		return nil, err
 	}
-	m := &manifest{digest: sha256.Sum256(b)}
+	m := &manifest{digest: sha256.Sum256(b), version: binary.BigEndian.Uint32(b[magicSize:])}
 	if err := strictJSON(payload, m); err != nil {
 		return nil, err
 	}
@@ -245,8 +283,26 @@ func parseManifest(b []byte, pin ed25519.PublicKey, number uint64) (*manifest, e
 		(m.Kind != kindData && m.Kind != kindShards) {
 		return nil, errMalformed
 	}
-	for _, o := range append(m.Keys[:len(m.Keys):len(m.Keys)], m.Segments...) {
+	for _, o := range m.objects() {
 		if o.Size <= 0 || o.Size > maxSegment {
+			return nil, errMalformed
+		}
+	}
+	indexed := m.version > 1 && m.Kind == kindData
+	if (len(m.Index) > 0) != indexed || (len(m.IndexKey) > 0) != indexed || (m.Parent > 0) != (m.Depth > 0) ||
+		m.Parent >= m.Number || m.Parent == 0 && m.ParentDigest != (sum32{}) || m.Repeats >= m.Number || m.Parent > 0 && m.Repeats > 0 ||
+		!indexed && (m.Parent > 0 || m.Repeats > 0 || len(m.Anomalies) > 0) {
+		return nil, errMalformed
+	}
+	for i := range m.Tables {
+		t := &m.Tables[i]
+		if m.version == 1 {
+			if t.Held != 0 || t.Whole || t.Packed != 0 || t.Added != 0 || t.Changed != 0 || t.Removed != 0 || t.State != 0 || t.Seq != 0 {
+				return nil, errMalformed
+			}
+			t.Whole, t.Held = true, t.Rows
+		}
+		if t.Rows < 0 || t.Held < 0 || t.Bytes < 0 || t.Held > t.Rows || t.Whole && t.Held != t.Rows || m.Parent == 0 && !t.Whole {
 			return nil, errMalformed
 		}
 	}

@@ -58,10 +58,12 @@ type Snapshot struct {
 	Engine   string
 	Versions map[string]int64 // of the schema
 	Tables   []Table          // without their columns, which are not in the clear
-	Rows     int64            // of all tables
-	Bytes    int64            // of all rows, before compression
+	Rows     int64            // of all tables, after a restore
+	Bytes    int64            // of the rows that it holds itself, before compression
 	Stored   int64            // of its objects
 	Anchor   []byte           // what BackupOptions.Anchor was
+	Parent   uint64           // Head.Number of the snapshot that this one builds on; 0 = it is full
+	Depth    int              // how many snapshots a restore needs beside it
 }
 
 // Repository is a series of snapshots in a bucket. It is safe for concurrent use, and several
@@ -122,6 +124,8 @@ type BackupOptions struct {
 	Keys KeySource
 	// Tombstones of the persons erased so far. The zero value = none are known.
 	Tombstones Tombstones
+	// Chain lets the snapshot hold only what changed since the one before of the same name. Nil = full.
+	Chain *Chain
 }
 
 // Tombstones is the whole list of erased persons: opaque records that the caller signs and checks

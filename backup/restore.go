@@ -9,8 +9,6 @@ import (
 	"hash"
 	"io"
 	"iter"
-
-	"github.com/klauspost/compress/zstd"
 )
 
 func newDataKey() *dataKey {
@@ -30,7 +28,8 @@ type Reader struct {
 	progress *progress
 
 	at     int // tables begun
-	cols   int
+	cols   int // values of a stored row
+	shown  int // columns of the table
 	mac    hash.Hash
 	rows   int64
 	bytes  int64
@@ -107,17 +106,20 @@ func (r *Reader) Next() (Table, error) {
 	}
 	switch f.kind {
 	case frameTable:
-		var t tableFrame
-		if f.table != uint32(r.at) || f.rows != 0 || r.at >= len(r.m.Tables) || strictJSON(f.plain, &t) != nil ||
+		t, err := parseTable(f.plain)
+		if f.table != uint32(r.at) || f.rows != 0 || r.at >= len(r.m.Tables) || err != nil ||
 			t.Name != r.m.Tables[r.at].Name || len(t.Columns) == 0 {
 			return Table{}, r.wrong()
 		}
 		r.at++
-		r.cols, r.rows, r.bytes, r.listed = len(t.Columns), 0, 0, false
+		r.cols, r.shown, r.rows, r.bytes, r.listed = len(t.Columns), len(t.Columns), 0, 0, false
+		if t.Counted {
+			r.cols++
+		}
 		r.mac = r.key.rowDigest(r.m.Snapshot, f.plain)
 		r.progress.add(t.Name, 0, 0, 0)
 		m := &r.m.Tables[r.at-1]
-		return Table{Name: t.Name, Columns: t.Columns, Rows: m.Rows, Bytes: m.Bytes}, nil
+		return Table{Name: t.Name, Columns: t.Columns, Key: t.Key, Parents: t.Parents, Seq: m.Seq, Rows: m.Rows, Bytes: m.Bytes}, nil
 	case frameEnd:
 		if f.table != noTable || f.rows != 0 || len(f.plain) != 0 || r.at != len(r.m.Tables) {
 			return Table{}, r.wrong()
@@ -152,7 +154,8 @@ func (r *Reader) rowsFrame() (*frame, error) {
 	}
 	r.ahead, r.listed = &f, true
 	t := r.m.Tables[r.at-1]
-	if t.Rows != r.rows || t.Bytes != r.bytes || !hmac.Equal(t.Digest[:], r.mac.Sum(nil)) {
+	// What a chain gave was held against the manifests of all its snapshots already.
+	if t.Rows != r.rows || r.m.Parent == 0 && (t.Bytes != r.bytes || !hmac.Equal(t.Digest[:], r.mac.Sum(nil))) {
 		return nil, r.wrong()
 	}
 	return nil, nil
@@ -182,7 +185,7 @@ func (r *Reader) Rows() iter.Seq2[[]any, error] {
 					yield(nil, r.wrong())
 					return
 				}
-				if !yield(row, nil) {
+				if !yield(row[:r.shown], nil) {
 					// The rest of the frame is passed over, and so is no longer checked for its form.
 					return
 				}
@@ -197,18 +200,40 @@ func (r *Reader) Rows() iter.Seq2[[]any, error] {
 
 // read gives the content of a snapshot to load. It returns nil only when everything was read and authentic.
 func (s *space) read(ctx context.Context, m *manifest, key *PrivateKey, progress *progress, load func(context.Context, *Reader) error) error {
-	k, err := s.key(ctx, m, key)
-	if err != nil {
-		return err
+	var levels []*level
+	var k *dataKey
+	var err error
+	if m.version > 1 && m.Kind == kindData && key != nil {
+		if levels, err = s.levels(ctx, m, key); err != nil {
+			return err
+		}
+		defer clearLevels(levels)
+		k = levels[0].data
+	} else {
+		if k, err = s.key(ctx, m, key); err != nil {
+			return err
+		}
+		defer clear(k[:])
 	}
-	defer clear(k[:])
 	ctx, cancel := context.WithCancel(ctx)
 	frames := make(chan frame, 4)
 	var ferr error
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		ferr = s.frames(ctx, m, k, progress, frames)
+		give := func(f frame) error {
+			select {
+			case frames <- f:
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		if len(levels) > 1 {
+			ferr = s.merge(ctx, levels, progress, give)
+		} else {
+			ferr = s.frames(ctx, m, k, progress, give)
+		}
 		close(frames)
 	}()
 	r := &Reader{m: m, key: k, frames: frames, progress: progress, failed: func() error { <-done; return ferr }}
@@ -228,10 +253,10 @@ func (s *space) read(ctx context.Context, m *manifest, key *PrivateKey, progress
 }
 
 // frames opens the segments one after the other, fetching the next meanwhile.
-func (s *space) frames(ctx context.Context, m *manifest, k *dataKey, progress *progress, out chan<- frame) error {
-	zdec, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(maxFrame+1<<20))
+func (s *space) frames(ctx context.Context, m *manifest, k *dataKey, progress *progress, out func(frame) error) error {
+	zdec, err := newDecoder()
 	if err != nil {
-		return fmt.Errorf("backup: %w", err)
+		return err
 	}
 	defer zdec.Close()
 	type fetched struct {
@@ -263,17 +288,12 @@ func (s *space) frames(ctx context.Context, m *manifest, k *dataKey, progress *p
 			return f.err
 		}
 		progress.add("", 0, 0, int64(len(f.b)))
-		err := readSegment(f.b, k, m.Snapshot, uint32(i), zdec, func(f frame) error {
+		err := readSegment(f.b, k, m.version, m.Snapshot, uint32(i), zdec, func(f frame) error {
 			if ended {
 				return ErrTampered
 			}
 			ended = f.kind == frameEnd
-			select {
-			case out <- f:
-				return nil
-			case <-ctx.Done():
-				return ctx.Err()
-			}
+			return out(f)
 		})
 		if err != nil {
 			return object(o.Name, err)

@@ -31,6 +31,7 @@ const (
 	frameTarget   = 256 << 10 // bytes of rows after which a frame is closed
 	segmentTarget = 8 << 20   // bytes after which a segment is closed
 	maxRow        = 64 << 20  // bytes of one encoded row
+	maxCount      = 11        // bytes of what tells equal rows apart
 	maxFrame      = maxRow + frameTarget
 	maxSegment    = segmentTarget + maxFrame + 1<<20
 
@@ -114,7 +115,7 @@ func openKey(b []byte, key *PrivateKey, m *manifest) (*dataKey, error) {
 		return nil, ErrTampered
 	}
 	if v := binary.BigEndian.Uint32(b[magicSize:]); v != formatVersion {
-		return nil, versionError(v)
+		return nil, versionError(v, formatVersion)
 	}
 	head := keyHead(key.pub.id, m.Snapshot)
 	if string(head) != string(b[:keyHeadSize]) {
@@ -151,22 +152,27 @@ type segmentWriter struct {
 }
 
 func newSegmentWriter(k *dataKey, snapshot id16, number uint32, zenc *zstd.Encoder) *segmentWriter {
-	w := &segmentWriter{aead: k.segmentAEAD(snapshot, number), zenc: zenc, buf: make([]byte, 0, segmentTarget+1<<20)}
-	w.buf = append(w.buf, magicSegment...)
-	w.buf = binary.BigEndian.AppendUint32(w.buf, formatVersion)
-	w.buf = append(w.buf, snapshot[:]...)
-	w.buf = binary.BigEndian.AppendUint32(w.buf, number)
+	w := &segmentWriter{aead: k.segmentAEAD(snapshot, number), zenc: zenc, buf: make([]byte, 0, frameTarget)}
+	w.buf = appendSegmentHead(w.buf, snapshotVersion, snapshot, number)
 	return w
 }
 
-// add compresses and seals one frame.
-func (w *segmentWriter) add(f frame) {
+func appendSegmentHead(b []byte, version uint32, snapshot id16, number uint32) []byte {
+	b = append(b, magicSegment...)
+	b = binary.BigEndian.AppendUint32(b, version)
+	b = append(b, snapshot[:]...)
+	return binary.BigEndian.AppendUint32(b, number)
+}
+
+// add compresses and seals one frame, and returns how many bytes the compression made.
+func (w *segmentWriter) add(f frame) int {
 	w.zbuf = w.zenc.EncodeAll(f.plain, w.zbuf[:0])
 	w.footer = binary.BigEndian.AppendUint32(w.footer, uint32(len(w.buf)))
 	w.footer = append(w.footer, f.kind)
 	w.footer = binary.BigEndian.AppendUint32(w.footer, f.table)
 	w.footer = binary.BigEndian.AppendUint32(w.footer, f.rows)
 	w.seal(f, w.zbuf)
+	return len(w.zbuf)
 }
 
 func (w *segmentWriter) seal(f frame, plain []byte) {
@@ -203,16 +209,15 @@ func frameAAD(segment []byte, number uint32, head []byte) []byte {
 
 // readSegment opens every frame of a segment in order and calls emit for each but the footer, which it holds
 // against what it saw. What emit gets is the receiver's to keep.
-func readSegment(b []byte, k *dataKey, snapshot id16, number uint32, zdec *zstd.Decoder, emit func(frame) error) error {
+func readSegment(b []byte, k *dataKey, version uint32, snapshot id16, number uint32, zdec *zstd.Decoder, emit func(frame) error) error {
 	if len(b) < segmentHead+trailerSize || string(b[:magicSize]) != magicSegment {
 		return ErrTampered
 	}
-	if v := binary.BigEndian.Uint32(b[magicSize:]); v != formatVersion {
-		return versionError(v)
+	if v := binary.BigEndian.Uint32(b[magicSize:]); v > snapshotVersion {
+		return versionError(v, snapshotVersion)
 	}
 	head, end := b[:segmentHead], len(b)-trailerSize
-	if string(head[magicSize+4:magicSize+20]) != string(snapshot[:]) ||
-		binary.BigEndian.Uint32(head[magicSize+20:]) != number || string(b[end+4:]) != magicSegmentEnd {
+	if !bytes.Equal(head, appendSegmentHead(nil, version, snapshot, number)) || string(b[end+4:]) != magicSegmentEnd {
 		return ErrTampered
 	}
 	aead := k.segmentAEAD(snapshot, number)
@@ -220,34 +225,22 @@ func readSegment(b []byte, k *dataKey, snapshot id16, number uint32, zdec *zstd.
 	last := false
 	at := segmentHead
 	for count := uint32(0); ; count++ {
-		if end-at < frameHead+tagSize {
-			return ErrTampered
-		}
-		fh := b[at : at+frameHead]
-		size := int(binary.BigEndian.Uint32(fh))
-		if size < tagSize || size > end-at-frameHead {
-			return ErrTampered
-		}
-		plain, err := aead.Open(nil, nonce(count), b[at+frameHead:at+frameHead+size], frameAAD(head, count, fh))
+		f, size, err := openFrame(b[at:end], aead, head, count, zdec)
 		if err != nil {
-			return ErrTampered
+			return err
 		}
-		f := frame{kind: fh[4], flags: fh[5], table: binary.BigEndian.Uint32(fh[6:]), rows: binary.BigEndian.Uint32(fh[10:])}
-		next := at + frameHead + size
+		next := at + size
 		if f.kind == frameFooter {
 			if !last || f.flags != 0 || f.table != noTable || f.rows != 0 || next != end ||
-				int(binary.BigEndian.Uint32(b[end:])) != end-at || !bytes.Equal(plain, seen) {
+				int(binary.BigEndian.Uint32(b[end:])) != end-at || !bytes.Equal(f.plain, seen) {
 				return ErrTampered
 			}
 			return nil
 		}
-		if last || f.flags&^flagLast != 0 || f.kind < frameSchema || f.kind > frameEnd {
+		if last || f.flags&^flagLast != 0 || f.kind < frameSchema || f.kind > frameDirectory || version == 1 && f.kind > frameEnd {
 			return ErrTampered
 		}
 		last = f.flags&flagLast != 0
-		if f.plain, err = zdec.DecodeAll(plain, nil); err != nil || len(f.plain) > maxFrame {
-			return ErrTampered
-		}
 		seen = binary.BigEndian.AppendUint32(seen, uint32(at))
 		seen = append(seen, f.kind)
 		seen = binary.BigEndian.AppendUint32(seen, f.table)
@@ -257,4 +250,31 @@ func readSegment(b []byte, k *dataKey, snapshot id16, number uint32, zdec *zstd.
 		}
 		at = next
 	}
+}
+
+// openFrame opens the frame at the beginning of b, which is number in a segment of that head, and returns its size
+// there. Only a footer is not compressed.
+func openFrame(b []byte, aead cipher.AEAD, head []byte, number uint32, zdec *zstd.Decoder) (f frame, size int, err error) {
+	if len(b) < frameHead+tagSize {
+		return f, 0, ErrTampered
+	}
+	fh := b[:frameHead]
+	sealed := binary.BigEndian.Uint32(fh)
+	if sealed < tagSize || uint64(sealed) > uint64(len(b)-frameHead) {
+		return f, 0, ErrTampered
+	}
+	size = frameHead + int(sealed)
+	f = frame{kind: fh[4], flags: fh[5], table: binary.BigEndian.Uint32(fh[6:]), rows: binary.BigEndian.Uint32(fh[10:])}
+	plain, err := aead.Open(nil, nonce(number), b[frameHead:size], frameAAD(head, number, fh))
+	if err != nil {
+		return f, 0, ErrTampered
+	}
+	if f.kind == frameFooter {
+		f.plain = plain
+		return f, size, nil
+	}
+	if f.plain, err = zdec.DecodeAll(plain, nil); err != nil || len(f.plain) > maxFrame {
+		return f, 0, ErrTampered
+	}
+	return f, size, nil
 }

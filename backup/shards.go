@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 	"strings"
 	"time"
 )
@@ -121,7 +122,7 @@ func (s *space) expire(ctx context.Context) (removed int, err error) {
 				}
 				names = append(names, o.Name)
 			}
-			for _, o := range m.Segments {
+			for _, o := range slices.Concat(m.Segments, m.Index) {
 				if strings.HasPrefix(o.Name, segmentPrefix) {
 					names = append(names, o.Name)
 				}

@@ -17,8 +17,15 @@ type Schema struct {
 type Table struct {
 	Name    string
 	Columns []string
-	Rows    int64 // how many; known of a Snapshot and by a Reader, a source need not say
-	Bytes   int64 // of all rows, before compression; likewise
+	// Key names the columns that tell rows apart, for snapshots that hold only what changed and for
+	// restoring one row. Empty = all columns together; such a table takes more memory.
+	Key []string
+	// Parents names, by column, the table whose key (of one column) a row has there. May be empty.
+	Parents map[string]string
+	// Seq is the highest change number in the table, for sources that ask Writer.Since. 0 = none.
+	Seq   int64
+	Rows  int64 // how many; known of a Snapshot and by a Reader, a source need not say
+	Bytes int64 // of the rows that a Snapshot holds itself, before compression; likewise
 }
 
 // Source is what is backed up.

@@ -21,8 +21,9 @@ type space struct {
 	pin    ed25519.PublicKey
 	opts   *Options
 
-	mu   sync.Mutex
-	seen Head // the newest manifest that this process saw; Options.Head at first
+	mu    sync.Mutex
+	seen  Head     // the newest manifest that this process saw; Options.Head at first
+	index *dataKey // of the record indexes, once it was derived
 }
 
 func openSpace(ctx context.Context, bucket Bucket, kind string, pin ed25519.PublicKey, opts *Options) (*space, error) {

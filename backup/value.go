@@ -103,6 +103,41 @@ func parseRow(b []byte, row []any) ([]byte, error) {
 	return b, nil
 }
 
+// skipValue returns what follows the first value of b.
+func skipValue(b []byte) (rest []byte, ok bool) {
+	if len(b) == 0 {
+		return nil, false
+	}
+	tag := b[0]
+	b = b[1:]
+	switch tag {
+	case tagNull, tagFalse, tagTrue:
+		return b, true
+	case tagInt:
+		_, b, ok = uvarint(b)
+		return b, ok
+	case tagFloat:
+		if len(b) < 8 {
+			return nil, false
+		}
+		return b[8:], true
+	case tagText, tagBytes:
+		n, rest, ok := uvarint(b)
+		if !ok || n > uint64(len(rest)) {
+			return nil, false
+		}
+		return rest[n:], true
+	case tagTime:
+		if _, b, ok = uvarint(b); ok {
+			var nsec uint64
+			nsec, b, ok = uvarint(b)
+			ok = ok && nsec < 1e9
+		}
+		return b, ok
+	}
+	return nil, false
+}
+
 // uvarint reads a number in its shortest form.
 func uvarint(b []byte) (uint64, []byte, bool) {
 	v, n := binary.Uvarint(b)

@@ -107,7 +107,7 @@ func (s *space) verify(ctx context.Context, o *VerifyOptions, rep *Report, prefi
 		used[manifestName(m.Number)] = true
 		snapshots[m.Snapshot.String()] = true
 		id := m.Snapshot.String()
-		objects := slices.Concat(m.Keys, m.Segments)
+		objects := m.objects()
 		for _, obj := range objects {
 			used[obj.Name] = true
 		}
@@ -119,6 +119,27 @@ func (s *space) verify(ctx context.Context, o *VerifyOptions, rep *Report, prefi
 		}
 		rep.Objects += len(objects) + 1
 		sound := true
+		if chain, err := s.below(ctx, m); err != nil {
+			if ctx.Err() != nil {
+				return nil, ctx.Err()
+			}
+			sound = false
+			rep.add(prefix, id, manifestName(m.Parent), err)
+		} else {
+			for _, below := range chain[1:] {
+				if o.Snapshot != "" { // what it builds on is looked at with it
+					objects = append(objects, below.objects()...)
+					rep.Objects += len(below.objects()) + 1
+					continue
+				}
+				for _, obj := range below.objects() {
+					if size, ok := there[obj.Name]; !ok || size != obj.Size {
+						sound = false
+						rep.add(prefix, id, obj.Name, ErrTampered)
+					}
+				}
+			}
+		}
 		for _, obj := range objects {
 			size, ok := there[obj.Name]
 			switch {
@@ -146,7 +167,11 @@ func (s *space) verify(ctx context.Context, o *VerifyOptions, rep *Report, prefi
 			if s.kind == kindShards {
 				load = keyLoad(nil)
 			}
-			if err := s.read(ctx, m, o.Key, &progress{observe: s.opts.Observer}, load); err != nil {
+			err := s.read(ctx, m, o.Key, &progress{observe: s.opts.Observer}, load)
+			if err == nil && len(m.Index) > 0 {
+				err = s.readIndex(ctx, m, o.Key)
+			}
+			if err != nil {
 				if ctx.Err() != nil {
 					return nil, ctx.Err()
 				}
@@ -221,7 +246,7 @@ func (s *space) sweep(ctx context.Context, list uint64) (removed int, err error)
 			return 0, err
 		}
 		snapshots[m.Snapshot.String()] = true
-		for _, o := range m.Segments {
+		for _, o := range m.objects() {
 			used[o.Name] = true
 		}
 	}

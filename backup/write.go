@@ -2,10 +2,12 @@ package backup
 
 import (
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"hash"
+	"maps"
 	"slices"
 	"sync"
 
@@ -25,8 +27,16 @@ type Writer struct {
 	rows  uint32
 	err   error
 
+	index   *indexWriter // nil for key shards
+	sent    uint32       // frames
+	skipped int64        // rows since the last word to the observer that are as they were
+	passed  int64        // and their bytes
+
 	frames   chan frame
 	done     chan struct{} // closed when the packer has ended
+	layout   []dataFrame   // the packer's, until done
+	ends     []uint32      // likewise
+	packed   []int64       // likewise, by table
 	progress *progress
 }
 
@@ -71,6 +81,9 @@ func (w *Writer) Schema(s Schema) error {
 	if len(b) > maxRow {
 		return w.fail(errors.New("backup: the schema is too large"))
 	}
+	if w.index != nil {
+		w.index.schema(b)
+	}
 	return w.send(frame{kind: frameSchema, table: noTable, plain: b})
 }
 
@@ -86,7 +99,10 @@ func (w *Writer) Table(t Table) error {
 	if err := w.endTable(); err != nil {
 		return err
 	}
-	b, err := json.Marshal(tableFrame{Name: t.Name, Columns: t.Columns})
+	if w.index == nil {
+		t.Key, t.Parents = t.Columns, nil
+	}
+	f, b, err := marshalTable(t)
 	if err != nil {
 		return w.fail(err)
 	}
@@ -95,7 +111,12 @@ func (w *Writer) Table(t Table) error {
 	}
 	w.mac = w.key.rowDigest(w.m.Snapshot, b)
 	w.cols = len(t.Columns)
-	w.m.Tables = append(w.m.Tables, manifestTable{Name: t.Name})
+	w.m.Tables = append(w.m.Tables, manifestTable{Name: t.Name, Whole: true})
+	if w.index != nil {
+		if err := w.index.table(f, b, t.Seq); err != nil {
+			return w.fail(err)
+		}
+	}
 	w.progress.add(t.Name, 0, 0, 0)
 	return w.send(frame{kind: frameTable, table: w.table(), plain: b})
 }
@@ -114,13 +135,31 @@ func (w *Writer) Row(values ...any) error {
 	}
 	at := len(w.buf)
 	var err error
-	for _, v := range values {
+	for i, v := range values {
 		if w.buf, err = appendValue(w.buf, v); err != nil {
 			return w.fail(err)
 		}
+		if w.index != nil {
+			w.index.ends[i] = len(w.buf) - at
+		}
 	}
-	if len(w.buf)-at > maxRow {
+	if len(w.buf)-at > maxRow-maxCount {
 		return w.fail(fmt.Errorf("backup: a row of table %s is above 64 MiB", w.m.Tables[w.table()].Name))
+	}
+	if w.index != nil {
+		keep := false
+		if w.buf, keep, err = w.index.row(w.buf, at, w.sent); err != nil {
+			return w.fail(err)
+		}
+		if !keep {
+			w.skipped++
+			w.passed += int64(len(w.buf) - at)
+			w.buf = w.buf[:at]
+			if w.skipped%1024 == 0 {
+				w.tell()
+			}
+			return nil
+		}
 	}
 	w.rows++
 	if len(w.buf) >= frameTarget {
@@ -129,13 +168,77 @@ func (w *Writer) Row(values ...any) error {
 	return nil
 }
 
+// tell counts the rows that were passed over for the observer.
+func (w *Writer) tell() {
+	if w.skipped > 0 {
+		w.progress.add("", w.skipped, w.passed, 0)
+		w.skipped, w.passed = 0, 0
+	}
+}
+
+// Since tells a source that knows change numbers from which on the rows of the table at hand are wanted: those above the
+// number that is returned, Table.Seq of the snapshot before. The rows are followed by [Writer.Rest]. When it returns
+// false, all rows are wanted: the snapshot is full, the table has another form, the schema changed, or the numbers went back.
+func (w *Writer) Since() (seq int64, ok bool) {
+	x := w.index
+	if w.err != nil || x == nil || w.cols == 0 || !x.delta || x.base.scan || !x.same || w.rows > 0 || x.added+x.changed > 0 {
+		return 0, false
+	}
+	t := &w.m.Tables[w.table()]
+	if x.old.seq <= 0 || t.Seq < x.old.seq || !maps.Equal(w.m.Versions, x.base.levels[0].m.Versions) {
+		return 0, false
+	}
+	x.bySeq = true
+	return x.old.seq, true
+}
+
+// Rest says, after the rows above Since, how many rows the table has in all. When that fits the rows that were given, the others
+// are as they were and it returns true. Otherwise rows are gone, and the source gives the key of each row
+// of the table to [Writer.Key].
+func (w *Writer) Rest(rows int64) (all bool, err error) {
+	x := w.index
+	if w.err != nil {
+		return false, w.err
+	}
+	if x == nil || !x.bySeq || x.rest || x.byKey {
+		return false, w.fail(errors.New("backup: Rest is called once, after Since and the rows"))
+	}
+	x.rest = rows == x.old.rows+x.added
+	x.byKey, x.total = !x.rest, rows
+	return x.rest, nil
+}
+
+// Key says that there is a row with this key, a value for each column of Table.Key, in that order.
+func (w *Writer) Key(values ...any) (err error) {
+	x := w.index
+	if w.err != nil {
+		return w.err
+	}
+	if x == nil || !x.byKey || len(values) != len(x.shape.t.Key) {
+		return w.fail(errors.New("backup: Key is called after Rest, with the values of the key"))
+	}
+	b := x.scratch[:0]
+	for _, v := range values {
+		if b, err = appendValue(b, v); err != nil {
+			return w.fail(err)
+		}
+	}
+	x.scratch = b
+	x.keys++
+	if i := x.old.find(x.mac.of(macID, b)); i >= 0 {
+		mark(x.old.kept, i)
+	}
+	return nil
+}
+
 // flush sends the rows at hand.
 func (w *Writer) flush() error {
+	w.tell()
 	if w.rows == 0 {
 		return nil
 	}
 	t := &w.m.Tables[w.table()]
-	t.Rows += int64(w.rows)
+	t.Held += int64(w.rows)
 	t.Bytes += int64(len(w.buf))
 	w.mac.Write(w.buf)
 	w.progress.add("", int64(w.rows), int64(len(w.buf)), 0)
@@ -151,12 +254,31 @@ func (w *Writer) endTable() error {
 	if err := w.flush(); err != nil {
 		return err
 	}
-	copy(w.m.Tables[w.table()].Digest[:], w.mac.Sum(nil))
+	t := &w.m.Tables[w.table()]
+	t.Rows = t.Held
+	if w.index != nil {
+		gone, err := w.index.endTable()
+		if err != nil {
+			return w.fail(err)
+		}
+		for part := range slices.Chunk(gone, frameTarget/8) {
+			b := make([]byte, 0, 8*len(part))
+			for _, id := range part {
+				b = binary.BigEndian.AppendUint64(b, id)
+			}
+			w.mac.Write(b)
+			if err := w.send(frame{kind: frameGone, table: w.table(), rows: uint32(len(part)), plain: b}); err != nil {
+				return err
+			}
+		}
+	}
+	copy(t.Digest[:], w.mac.Sum(nil))
 	w.cols = 0
 	return nil
 }
 
 func (w *Writer) send(f frame) error {
+	w.sent++
 	select {
 	case w.frames <- f:
 		return nil
@@ -179,18 +301,27 @@ type schemaFrame struct {
 }
 
 type tableFrame struct {
-	Name    string   `json:"name"`
-	Columns []string `json:"columns"`
+	Name    string            `json:"name"`
+	Columns []string          `json:"columns"`
+	Key     []string          `json:"key"`
+	Counted bool              `json:"counted"`
+	Parents map[string]string `json:"parents"`
 }
 
-// write dumps source into objects and returns the manifest that is to be committed.
-func (s *space) write(ctx context.Context, name string, source Source, progress *progress) (*manifest, error) {
+// write dumps source into objects and returns the manifest that is to be committed. It is compared with base, and built on
+// it if base says so.
+func (s *space) write(ctx context.Context, name string, source Source, base *base, progress *progress) (*manifest, error) {
 	if s.opts.Signer == nil || s.opts.Recipient == nil {
 		return nil, fmt.Errorf("%w: the repository was opened for reading", ErrKey)
 	}
 	m := &manifest{
 		Repository: s.id, Kind: s.kind, Snapshot: newID(), Name: name, Created: s.opts.Now().UTC(), Versions: map[string]int64{},
 		Tables: []manifestTable{}, Cipher: cipherName, Compression: compressionName, Digest: digestName,
+		Index: []manifestObject{}, Anomalies: []anomaly{},
+	}
+	if base != nil && base.delta {
+		p := base.levels[0].m
+		m.Parent, m.ParentDigest, m.Depth = p.Number, p.digest, p.Depth+1
 	}
 	key := newDataKey()
 	defer clear(key[:])
@@ -209,6 +340,19 @@ func (s *space) write(ctx context.Context, name string, source Source, progress 
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	w := &Writer{ctx: ctx, s: s, m: m, key: key, frames: make(chan frame, 2), done: make(chan struct{}), progress: progress}
+	if s.kind == kindData {
+		index, _, err := s.indexKey()
+		if err != nil {
+			return nil, err
+		}
+		zenc, err := newEncoder()
+		if err != nil {
+			return nil, err
+		}
+		defer zenc.Close()
+		m.IndexKey = key.sealIndexKey(index, m.Snapshot)
+		w.index = &indexWriter{s: s, ctx: ctx, m: m, key: index, base: base, zenc: zenc}
+	}
 	var segments []manifestObject
 	go func() {
 		defer close(w.done)
@@ -239,15 +383,36 @@ func (s *space) write(ctx context.Context, name string, source Source, progress 
 		return nil, cause // the first error of all
 	}
 	m.Segments = segments
+	for i, n := range w.packed {
+		m.Tables[i].Packed = n
+	}
+	if w.index != nil {
+		if base != nil && base.delta && m.Engine != base.levels[0].m.Engine {
+			return nil, errFull
+		}
+		if err := w.index.finish(w.layout, w.ends); err != nil {
+			return nil, err
+		}
+		for _, o := range m.Index {
+			progress.add("", 0, 0, o.Size)
+		}
+	}
 	return m, nil
+}
+
+func newEncoder() (*zstd.Encoder, error) {
+	e, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1), zstd.WithEncoderCRC(false))
+	if err != nil {
+		return nil, fmt.Errorf("backup: %w", err)
+	}
+	return e, nil
 }
 
 // pack turns frames into segments while the source reads on, and stores each while the next is built.
 func (w *Writer) pack(ctx context.Context) ([]manifestObject, error) {
-	zenc, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1),
-		zstd.WithEncoderCRC(false))
+	zenc, err := newEncoder()
 	if err != nil {
-		return nil, fmt.Errorf("backup: %w", err)
+		return nil, err
 	}
 	defer zenc.Close()
 	type stored struct {
@@ -282,8 +447,17 @@ func (w *Writer) pack(ctx context.Context) ([]manifestObject, error) {
 		if len(seg.buf)+len(f.plain) >= segmentTarget || f.kind == frameEnd {
 			f.flags |= flagLast
 		}
-		seg.add(f)
+		w.layout = append(w.layout, dataFrame{segment: number - 1, place: place{number: seg.count, offset: uint32(len(seg.buf))},
+			kind: f.kind, table: f.table, rows: f.rows})
+		n := seg.add(f)
+		if f.kind == frameRows {
+			for int(f.table) >= len(w.packed) {
+				w.packed = append(w.packed, 0)
+			}
+			w.packed[f.table] += int64(n)
+		}
 		if f.flags&flagLast != 0 {
+			w.ends = append(w.ends, uint32(len(seg.buf)))
 			b := seg.finish()
 			seg = nil
 			if err := wait(); err != nil {
@@ -302,8 +476,21 @@ func (w *Writer) pack(ctx context.Context) ([]manifestObject, error) {
 	return all, ctx.Err()
 }
 
-// Backup writes a full snapshot of source and returns it when it is committed: before that, nothing
-// shows. Person keys go to the shard bucket, in a set of their own, and sets that are too old are
+// snapshot writes a snapshot, on the ones before where that is wanted and can be.
+func (s *space) snapshot(ctx context.Context, source Source, o *BackupOptions, p *progress) (*manifest, error) {
+	base, err := s.parent(ctx, o.Name, o.Chain)
+	if err != nil {
+		return nil, err
+	}
+	m, err := s.write(ctx, o.Name, source, base, p)
+	if errors.Is(err, errFull) {
+		m, err = s.write(ctx, o.Name, source, nil, p)
+	}
+	return m, err
+}
+
+// Backup writes a snapshot of source, full or as BackupOptions.Chain says, and returns it when it is committed: before that,
+// nothing shows. Person keys go to the shard bucket, in a set of their own, and sets that are too old are
 // deleted. Errors: ErrFull, ErrStale (a snapshot that was seen is gone), ErrKey (opened for
 // reading), and the source's own.
 func (r *Repository) Backup(ctx context.Context, source Source, opts *BackupOptions) (Snapshot, error) {
@@ -330,7 +517,7 @@ func (r *Repository) Backup(ctx context.Context, source Source, opts *BackupOpti
 		}
 	}
 	p := &progress{observe: r.opts.Observer}
-	m, err := r.data.write(ctx, o.Name, source, p)
+	m, err := r.data.snapshot(ctx, source, &o, p)
 	if err != nil {
 		return Snapshot{}, err
 	}
@@ -345,7 +532,7 @@ func (r *Repository) Backup(ctx context.Context, source Source, opts *BackupOpti
 	}
 	if o.Keys != nil {
 		// After the rows: a key is stored before the first row that needs it.
-		set, err := r.shards.write(ctx, o.Name, keyDump{o.Keys}, p)
+		set, err := r.shards.write(ctx, o.Name, keyDump{o.Keys}, nil, p)
 		if err != nil {
 			return Snapshot{}, err
 		}
@@ -355,7 +542,11 @@ func (r *Repository) Backup(ctx context.Context, source Source, opts *BackupOpti
 		}
 		m.Shards = set.Number
 	}
-	if err := r.data.present(ctx, m); err != nil {
+	chain, err := r.data.below(ctx, m)
+	if err != nil {
+		return Snapshot{}, err
+	}
+	if err := r.data.present(ctx, chain...); err != nil {
 		return Snapshot{}, err
 	}
 	if err := r.data.commit(ctx, m); err != nil {
@@ -369,11 +560,13 @@ func (r *Repository) Backup(ctx context.Context, source Source, opts *BackupOpti
 	return m.snapshot(), nil
 }
 
-// present looks that each object of a snapshot still lies there before it is committed.
-func (s *space) present(ctx context.Context, m *manifest) error {
+// present looks that each object of snapshots still lies there before one is committed.
+func (s *space) present(ctx context.Context, all ...*manifest) error {
 	want := map[string]int64{}
-	for _, o := range slices.Concat(m.Keys, m.Segments) {
-		want[o.Name] = o.Size
+	for _, m := range all {
+		for _, o := range m.objects() {
+			want[o.Name] = o.Size
+		}
 	}
 	for _, prefix := range []string{keyPrefix, segmentPrefix} {
 		for o, err := range s.bucket.List(ctx, prefix) {

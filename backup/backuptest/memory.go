@@ -173,7 +173,7 @@ func (m *Memory) Load(_ context.Context, r *backup.Reader) error {
 		if err != nil {
 			return err
 		}
-		mt := MemoryTable{Table: backup.Table{Name: t.Name, Columns: t.Columns}}
+		mt := MemoryTable{Table: backup.Table{Name: t.Name, Columns: t.Columns, Key: t.Key, Parents: t.Parents}}
 		for row, err := range r.Rows() {
 			if err != nil {
 				return err
@@ -215,10 +215,10 @@ func (k *Keys) ImportKeys(_ context.Context, records iter.Seq2[[]byte, error]) e
 	return nil
 }
 
-// Rows makes a store of n rows in two tables with every type of value, alike on each call.
+// Rows makes a store of n rows in a table with every type of value, and two small tables without a key, alike on each call.
 func Rows(n int) *Memory {
 	m := &Memory{Schema: backup.Schema{Engine: "memory", Versions: map[string]int64{"crm_schema": 3}, Data: []byte("create everything")}}
-	all := MemoryTable{Table: backup.Table{Name: "all_types", Columns: []string{"id", "null", "float", "text", "bytes", "flag", "at"}}}
+	all := MemoryTable{Table: backup.Table{Name: "all_types", Columns: []string{"id", "null", "float", "text", "bytes", "flag", "at"}, Key: []string{"id"}}}
 	for i := range n {
 		all.Rows = append(all.Rows, []any{int64(i) - 3, nil, float64(i) / 7, fmt.Sprintf("row %d, 客户", i),
 			bytes.Repeat([]byte{byte(i), byte(i >> 8)}, i%40), i%2 == 0, time.Unix(int64(i)*86400-1e9, int64(i)%1e9).UTC()})

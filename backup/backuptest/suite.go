@@ -136,6 +136,24 @@ func TestStore(t *testing.T, filled, empty func(testing.TB) Store) {
 		}
 		same(t, want, dump(t, to))
 	})
+	t.Run("unchanged", func(t *testing.T) {
+		from := filled(t)
+		_, repo, key := repository(t)
+		for i := range 2 {
+			snap, err := repo.Backup(t.Context(), from, &backup.BackupOptions{Chain: &backup.Chain{}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if snap.Depth != i || i == 1 && snap.Bytes != 0 {
+				t.Fatalf("snapshot %d has depth %d and %d bytes of rows", i, snap.Depth, snap.Bytes)
+			}
+		}
+		var got Memory
+		if _, err := repo.Restore(t.Context(), "", &got, key, nil); err != nil {
+			t.Fatal(err)
+		}
+		Alike(t, dump(t, from), &got)
+	})
 	t.Run("not empty", func(t *testing.T) {
 		to := filled(t)
 		want := dump(t, to)
@@ -283,4 +301,29 @@ func reopen(t testing.TB, b backup.Bucket) *backup.Repository {
 		t.Fatal(err)
 	}
 	return r
+}
+
+// Alike fails when two stores differ in more than the order of rows.
+func Alike(t testing.TB, want, got *Memory) {
+	t.Helper()
+	if !reflect.DeepEqual(want.Schema, got.Schema) || len(want.Tables) != len(got.Tables) {
+		t.Fatalf("%d tables, want %d, or another schema", len(got.Tables), len(want.Tables))
+	}
+	for i, w := range want.Tables {
+		g := got.Tables[i]
+		if g.Name != w.Name || fmt.Sprint(g.Columns, g.Key, g.Parents) != fmt.Sprint(w.Columns, w.Key, w.Parents) || len(g.Rows) != len(w.Rows) {
+			t.Fatalf("table %s with %d rows is not %s with %d, or has other columns", g.Name, len(g.Rows), w.Name, len(w.Rows))
+		}
+		count := map[string]int{}
+		for _, r := range w.Rows {
+			count[fmt.Sprintf("%#v", r)]++
+		}
+		for _, r := range g.Rows {
+			if k := fmt.Sprintf("%#v", r); count[k] == 0 {
+				t.Fatalf("table %s has a row that is not wanted", w.Name)
+			} else {
+				count[k]--
+			}
+		}
+	}
 }

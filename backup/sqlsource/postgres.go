@@ -122,14 +122,22 @@ func (e postgres) dump(ctx context.Context, d *Database, conn *sql.Conn, w *back
 		return err
 	}
 	s := backup.Schema{Engine: enginePostgres, Versions: map[string]int64{}}
-	names, types := make([][]string, len(tables)), make([][]uint32, len(tables))
+	described, types := make([]backup.Table, len(tables)), make([][]uint32, len(tables))
 	for i, t := range tables {
-		if names[i], types[i], err = e.columns(ctx, conn, t); err != nil {
+		b := backup.Table{Name: t.name}
+		if b.Columns, types[i], err = e.columns(ctx, conn, t); err != nil {
 			return err
 		}
-		if err := versions(ctx, conn, t, names[i], s.Versions); err != nil {
+		if b.Key, b.Parents, err = e.keys(ctx, conn, t, b.Columns); err != nil {
 			return err
 		}
+		if err := versions(ctx, conn, t, b.Columns, s.Versions); err != nil {
+			return err
+		}
+		if b.Seq, err = d.seq(ctx, conn, t, b); err != nil {
+			return err
+		}
+		described[i] = b
 	}
 	state, err := e.schema(ctx, d, conn)
 	if err != nil {
@@ -142,14 +150,55 @@ func (e postgres) dump(ctx context.Context, d *Database, conn *sql.Conn, w *back
 		return err
 	}
 	for i, t := range tables {
-		if err := w.Table(backup.Table{Name: t.name, Columns: names[i]}); err != nil {
-			return err
-		}
-		if err := copyTo(ctx, conn, t, names[i], types[i], w); err != nil {
+		b := described[i]
+		err := d.table(ctx, conn, t, b, w, func(columns []string, where string, row func(...any) error) error {
+			kinds := make([]uint32, len(columns))
+			for k, c := range columns {
+				kinds[k] = types[i][slices.Index(b.Columns, c)]
+			}
+			return copyTo(ctx, conn, t, columns, kinds, where, row)
+		})
+		if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// keys lists the columns of a table's primary key, and those that alone refer to the whole key of another table.
+func (postgres) keys(ctx context.Context, conn *sql.Conn, t table, columns []string) (key []string, parents map[string]string, err error) {
+	rows, err := conn.QueryContext(ctx, `SELECT a.attname, '' FROM pg_catalog.pg_index i
+			JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey::int2[])
+			WHERE i.indrelid = $1::text::regclass AND i.indisprimary
+		UNION ALL SELECT a.attname, n.nspname || '.' || p.relname FROM pg_catalog.pg_constraint c
+			JOIN pg_catalog.pg_attribute a ON a.attrelid = c.conrelid AND a.attnum = c.conkey[1]
+			JOIN pg_catalog.pg_class p ON p.oid = c.confrelid JOIN pg_catalog.pg_namespace n ON n.oid = p.relnamespace
+			JOIN pg_catalog.pg_index i ON i.indrelid = c.confrelid AND i.indisprimary
+			WHERE c.conrelid = $1::text::regclass AND c.contype = 'f' AND array_length(c.conkey, 1) = 1
+				AND i.indnkeyatts = 1 AND i.indkey[0] = c.confkey[1]
+		ORDER BY 2, 1`, t.quoted)
+	if err != nil {
+		return nil, nil, failed("keys of table "+t.name, err)
+	}
+	defer rows.Close()
+	parents = map[string]string{}
+	for rows.Next() {
+		var column, parent string
+		if err := rows.Scan(&column, &parent); err != nil {
+			return nil, nil, failed("keys of table "+t.name, err)
+		}
+		switch {
+		case !slices.Contains(columns, column):
+			if parent == "" {
+				return nil, parents, failedOr("keys of table "+t.name, rows.Err()) // a generated column
+			}
+		case parent == "":
+			key = append(key, column)
+		default:
+			parents[column] = parent
+		}
+	}
+	return key, parents, failedOr("keys of table "+t.name, rows.Err())
 }
 
 func (postgres) schema(ctx context.Context, d *Database, conn *sql.Conn) (*postgresSchema, error) {
@@ -202,14 +251,18 @@ func raw(conn *sql.Conn, do func(*pgconn.PgConn) error) error {
 	return errors.Join(err, rerr)
 }
 
-func copyTo(ctx context.Context, conn *sql.Conn, t table, names []string, types []uint32, w *backup.Writer) error {
+func copyTo(ctx context.Context, conn *sql.Conn, t table, names []string, types []uint32, where string, row func(...any) error) error {
 	quoted := make([]string, len(names))
 	for i, n := range names {
 		quoted[i] = quote(n)
 	}
 	return raw(conn, func(pc *pgconn.PgConn) error {
-		out := &lineWriter{types: types, row: make([]any, len(types)), write: w.Row}
-		_, err := pc.CopyTo(ctx, out, "COPY "+t.quoted+" ("+strings.Join(quoted, ", ")+") TO STDOUT (FORMAT text)")
+		out := &lineWriter{types: types, row: make([]any, len(types)), write: row}
+		from := t.quoted + " (" + strings.Join(quoted, ", ") + ")"
+		if where != "" {
+			from = "(SELECT " + strings.Join(quoted, ", ") + " FROM " + t.quoted + where + ")"
+		}
+		_, err := pc.CopyTo(ctx, out, "COPY "+from+" TO STDOUT (FORMAT text)")
 		if out.err != nil {
 			return out.err
 		}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 
@@ -89,24 +90,29 @@ func failedOr(what string, err error) error {
 	return failed(what, err)
 }
 
-// columns lists what of a table is stored. Its row id is among it where nothing else names it.
-func (sqlite) columns(ctx context.Context, conn *sql.Conn, t table) ([]string, error) {
+// columns lists what of a table is stored, and which of it is the primary key. Its row id is among it where nothing else
+// names it, and is the key where there is no other.
+func (sqlite) columns(ctx context.Context, conn *sql.Conn, t table) (names, key []string, err error) {
 	rows, err := conn.QueryContext(ctx, "SELECT name, hidden, pk, upper(type) FROM pragma_table_xinfo(?) ORDER BY cid", t.name)
 	if err != nil {
-		return nil, failed("columns of table "+t.name, err)
+		return nil, nil, failed("columns of table "+t.name, err)
 	}
 	defer rows.Close()
-	var names []string
 	keys, alias, named := 0, false, false
+	places := map[string]int{}
 	for rows.Next() {
 		var name, kind string
 		var hidden, pk int
 		if err := rows.Scan(&name, &hidden, &pk, &kind); err != nil {
-			return nil, failed("columns of table "+t.name, err)
+			return nil, nil, failed("columns of table "+t.name, err)
 		}
 		if pk > 0 {
 			keys++
 			alias = kind == "INTEGER"
+			if hidden == 0 {
+				key = append(key, name)
+				places[name] = pk
+			}
 		}
 		named = named || strings.EqualFold(name, "rowid")
 		if hidden == 0 { // not generated
@@ -114,17 +120,45 @@ func (sqlite) columns(ctx context.Context, conn *sql.Conn, t table) ([]string, e
 		}
 	}
 	if err := rows.Err(); err != nil {
-		return nil, failed("columns of table "+t.name, err)
+		return nil, nil, failed("columns of table "+t.name, err)
 	}
+	if len(key) != keys {
+		key = nil
+	}
+	slices.SortFunc(key, func(a, b string) int { return places[a] - places[b] })
 	var without bool
 	err = conn.QueryRowContext(ctx, "SELECT wr FROM pragma_table_list WHERE schema = 'main' AND name = ?", t.name).Scan(&without)
 	if err != nil {
-		return nil, failed("columns of table "+t.name, err)
+		return nil, nil, failed("columns of table "+t.name, err)
 	}
 	if !without && !named && (keys != 1 || !alias) {
 		names = append([]string{"rowid"}, names...)
+		if len(key) == 0 {
+			key = names[:1:1]
+		}
 	}
-	return names, nil
+	return names, key, nil
+}
+
+// parents lists the columns that alone refer to the whole key of another table.
+func (sqlite) parents(ctx context.Context, conn *sql.Conn, t table) (map[string]string, error) {
+	rows, err := conn.QueryContext(ctx, `SELECT f."from", f."table" FROM pragma_foreign_key_list(?) f
+		JOIN pragma_table_xinfo(f."table") p ON p.pk = 1 AND (f."to" IS NULL OR lower(f."to") = lower(p.name))
+		GROUP BY f.id HAVING count(*) = 1 AND (SELECT count(*) FROM pragma_foreign_key_list(?) g WHERE g.id = f.id) = 1
+			AND (SELECT max(q.pk) FROM pragma_table_xinfo(f."table") q) = 1`, t.name, t.name)
+	if err != nil {
+		return nil, failed("foreign keys of table "+t.name, err)
+	}
+	defer rows.Close()
+	out := map[string]string{}
+	for rows.Next() {
+		var column, parent string
+		if err := rows.Scan(&column, &parent); err != nil {
+			return nil, failed("foreign keys of table "+t.name, err)
+		}
+		out[column] = parent
+	}
+	return out, failedOr("foreign keys of table "+t.name, rows.Err())
 }
 
 func (e sqlite) dump(ctx context.Context, d *Database, conn *sql.Conn, w *backup.Writer) error {
@@ -133,14 +167,23 @@ func (e sqlite) dump(ctx context.Context, d *Database, conn *sql.Conn, w *backup
 		return err
 	}
 	s := backup.Schema{Engine: engineSQLite, Versions: map[string]int64{}}
-	columns := make([][]string, len(tables))
+	described := make([]backup.Table, len(tables))
 	for i, t := range tables {
-		if columns[i], err = e.columns(ctx, conn, t); err != nil {
+		b := backup.Table{Name: t.name}
+		if b.Columns, b.Key, err = e.columns(ctx, conn, t); err != nil {
 			return err
 		}
-		if err := versions(ctx, conn, t, columns[i], s.Versions); err != nil {
+		if b.Parents, err = e.parents(ctx, conn, t); err != nil {
 			return err
 		}
+		maps.DeleteFunc(b.Parents, func(column, _ string) bool { return !slices.Contains(b.Columns, column) })
+		if err := versions(ctx, conn, t, b.Columns, s.Versions); err != nil {
+			return err
+		}
+		if b.Seq, err = d.seq(ctx, conn, t, b); err != nil {
+			return err
+		}
+		described[i] = b
 	}
 	state, err := e.schema(ctx, d, conn)
 	if err != nil {
@@ -153,22 +196,22 @@ func (e sqlite) dump(ctx context.Context, d *Database, conn *sql.Conn, w *backup
 		return err
 	}
 	for i, t := range tables {
-		if err := w.Table(backup.Table{Name: t.name, Columns: columns[i]}); err != nil {
-			return err
-		}
-		if err := e.rows(ctx, conn, t, columns[i], w); err != nil {
+		err := d.table(ctx, conn, t, described[i], w, func(columns []string, where string, row func(...any) error) error {
+			return e.rows(ctx, conn, t, columns, where, row)
+		})
+		if err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (e sqlite) rows(ctx context.Context, conn *sql.Conn, t table, columns []string, w *backup.Writer) error {
+func (e sqlite) rows(ctx context.Context, conn *sql.Conn, t table, columns []string, where string, row func(...any) error) error {
 	exprs := make([]string, len(columns))
 	for i, c := range columns {
 		exprs[i] = "+" + quote(c) // an expression has no declared type, by which the driver would convert values
 	}
-	rows, err := conn.QueryContext(ctx, "SELECT "+strings.Join(exprs, ", ")+" FROM "+t.quoted)
+	rows, err := conn.QueryContext(ctx, "SELECT "+strings.Join(exprs, ", ")+" FROM "+t.quoted+where)
 	if err != nil {
 		return failed("read table "+t.name, err)
 	}
@@ -182,7 +225,7 @@ func (e sqlite) rows(ctx context.Context, conn *sql.Conn, t table, columns []str
 		if err := rows.Scan(into...); err != nil {
 			return failed("read table "+t.name, err)
 		}
-		if err := w.Row(values...); err != nil {
+		if err := row(values...); err != nil {
 			return err
 		}
 	}
