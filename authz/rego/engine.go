@@ -212,7 +212,7 @@ func (p *policy) prepare(ctx context.Context, newStore func() storage.Store, pla
 		return refuse("crm.authz.required names no controls")
 	}
 	p.plans.facts, p.plans.required, p.plans.revision, p.plans.most = bits, p.required, p.src.revision, most
-	p.plans.all, p.plans.shared = map[planKey]*plan{}, map[[sha256.Size]byte]*plan{}
+	p.plans.all, p.plans.shared = map[planKey]*named{}, map[[sha256.Size]byte]*plan{}
 	p.plans.exprs, p.plans.fields = map[string]*expr{}, map[string]*authz.Fields{}
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"sort"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/dependencies"
@@ -128,8 +129,7 @@ type asked struct {
 type known struct {
 	asked
 	bits  uint64 // those without a value that hold
-	group uint32 // names the others: equal numbers, equal facts
-	value ast.Object
+	group *group // the others: the same for equal facts
 }
 
 // fact is one rule of the package of facts. It is asked anew only when something changes that it reads: another
@@ -149,10 +149,10 @@ type factValue struct {
 	value *ast.Term
 }
 
-// group is one set of valued facts, which never changes.
+// group is one set of valued facts, which never changes, with the plans that were asked for last, by place.
 type group struct {
-	number uint32
-	value  ast.Object
+	value ast.Object
+	near  [128]atomic.Pointer[named]
 }
 
 // minute bounds how long facts that read the time are kept. They change at whole minutes, or when a grant ends.
@@ -170,15 +170,20 @@ type factCache struct {
 	mu     sync.RWMutex
 	all    map[uint64]*known
 	groups map[string]*group
-	last   uint32
+	near   [2048]atomic.Pointer[known] // those that were asked for last, by hash
 }
 
 func (f *factCache) of(ctx context.Context, c *call) (*known, error) {
 	h := f.reads.hash(f.seed, &c.req)
+	near := &f.near[h%uint64(len(f.near))]
+	if k := near.Load(); k != nil && f.reads.same(&k.asked, c) {
+		return k, nil
+	}
 	f.mu.RLock()
 	k := f.all[h]
 	f.mu.RUnlock()
 	if k != nil && f.reads.same(&k.asked, c) {
+		near.Store(k)
 		return k, nil
 	}
 	f.pe.Lock()
@@ -191,8 +196,12 @@ func (f *factCache) of(ctx context.Context, c *call) (*known, error) {
 	defer f.mu.Unlock()
 	if f.all == nil || len(f.all) >= f.most {
 		f.all = map[uint64]*known{}
+		for i := range f.near {
+			f.near[i].Store(nil)
+		}
 	}
 	f.all[h] = k
+	near.Store(k)
 	return k, nil
 }
 
@@ -271,7 +280,8 @@ func (f reads) same(k *asked, c *call) bool {
 
 // eval asks the policy for the facts of a request, those that are not known from another one.
 func (f *factCache) eval(ctx context.Context, c *call) (*known, error) {
-	k := &known{asked: askedOf(c), value: ast.NewObject()}
+	k := &known{asked: askedOf(c)}
+	value := ast.NewObject()
 	var in ast.Value
 	for _, x := range f.list {
 		h := x.reads.hash(f.seed, &c.req)
@@ -300,24 +310,22 @@ func (f *factCache) eval(ctx context.Context, c *call) (*known, error) {
 		switch {
 		case v.value == nil:
 		case !yes:
-			k.value.Insert(ast.StringTerm(x.name), v.value)
+			value.Insert(ast.StringTerm(x.name), v.value)
 		case v.value.Equal(ast.BooleanTerm(true)):
 			k.bits |= 1 << bit
 		}
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	text := k.value.String() // an object prints its keys in order
-	g := f.groups[text]
-	if g == nil {
+	text := value.String() // an object prints its keys in order
+	k.group = f.groups[text]
+	if k.group == nil {
 		if f.groups == nil || len(f.groups) >= f.most {
-			f.groups = map[string]*group{} // numbers are never used again
+			f.groups = map[string]*group{}
 		}
-		f.last++
-		g = &group{f.last, k.value}
-		f.groups[text] = g
+		k.group = &group{value: value}
+		f.groups[text] = k.group
 	}
-	k.group, k.value = g.number, g.value
 	return k, nil
 }
 

@@ -340,7 +340,8 @@ func TestSampleCatches(t *testing.T) {
 
 	// The plan is made wrong: everything is met.
 	p := e.current.Load()
-	for _, plan := range p.plans.all {
+	for _, n := range p.plans.all {
+		plan := n.plan
 		yes := (&expr{op: exprTrue}).finish()
 		for i := range plan.tests {
 			plan.tests[i] = yes

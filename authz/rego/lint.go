@@ -30,7 +30,7 @@ func (p *policy) lint(ctx context.Context) error {
 		all[i] = ast.StringTerm(role)
 	}
 	facts := ast.NewObject([2]*ast.Term{ast.StringTerm("roles"), ast.SetTerm(all...)})
-	k.value.Foreach(func(name, value *ast.Term) {
+	k.group.value.Foreach(func(name, value *ast.Term) {
 		if facts.Get(name) == nil {
 			facts.Insert(name, value)
 		}

@@ -91,7 +91,25 @@ type variant struct {
 type planKey struct {
 	action authz.Action
 	typ    string
-	group  uint32
+	group  *group
+}
+
+// place says where the plan may lie near its group.
+func (k *planKey) place() *atomic.Pointer[named] {
+	n := uint(len(k.action) + 5*len(k.typ))
+	if k.action != "" {
+		n += 3*uint(k.action[0]) + 17*uint(k.action[len(k.action)-1])
+	}
+	if k.typ != "" {
+		n += 7*uint(k.typ[0]) + 29*uint(k.typ[len(k.typ)-1])
+	}
+	return &k.group.near[n%uint(len(k.group.near))]
+}
+
+// named is a plan with its key.
+type named struct {
+	key  planKey
+	plan *plan
 }
 
 // plans keeps plans of one policy, and what they share.
@@ -104,7 +122,7 @@ type plans struct {
 	pe       *sync.Mutex // see policy
 
 	mu    sync.RWMutex
-	all   map[planKey]*plan
+	all   map[planKey]*named
 	built atomic.Uint64
 
 	internMu sync.Mutex
@@ -142,27 +160,35 @@ func (ps *plans) intern(key string, build func() *expr) *expr {
 // of returns the plan for a call whose facts are k.
 func (ps *plans) of(ctx context.Context, c *call, k *known) (*plan, error) {
 	key := planKey{c.req.Action, c.req.Resource.Type, k.group}
+	near := key.place()
+	if n := near.Load(); n != nil && n.key == key {
+		return n.plan, nil
+	}
 	ps.mu.RLock()
-	p := ps.all[key]
+	n := ps.all[key]
 	ps.mu.RUnlock()
-	if p != nil {
-		return p, nil
+	if n != nil {
+		near.Store(n)
+		return n.plan, nil
 	}
 	ps.pe.Lock()
-	p, err := ps.build(ctx, c.req.Action, c.req.Resource.Type, k.value)
+	p, err := ps.build(ctx, c.req.Action, c.req.Resource.Type, k.group.value)
 	ps.pe.Unlock()
 	if err != nil {
 		return nil, err
 	}
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
-	for old := range ps.all { // any one, so that nobody can choose which
+	for old, n := range ps.all { // any one, so that nobody can choose which
 		if len(ps.all) < ps.most {
 			break
 		}
 		delete(ps.all, old)
+		old.place().CompareAndSwap(n, nil)
 	}
-	ps.all[key] = p
+	n = &named{key, p}
+	ps.all[key] = n
+	near.Store(n)
 	return p, nil
 }
 
