@@ -24,6 +24,7 @@ type Bucket interface {
 	Get(ctx context.Context, name string, offset, length int64) ([]byte, error)
 	// List yields the objects whose names begin with prefix, in the order of their names.
 	List(ctx context.Context, prefix string) iter.Seq2[Object, error]
-	// Delete removes an object. One that does not exist is no error.
+	// Delete removes an object. One that does not exist is no error. Error: ErrLocked when the bucket
+	// keeps the object.
 	Delete(ctx context.Context, name string) error
 }

@@ -606,6 +606,13 @@ func (s *space) parent(ctx context.Context, name string, c *Chain) (*base, error
 	if err != nil {
 		return nil, err
 	}
+	list, err := s.pruned(ctx)
+	if errors.Is(err, ErrTampered) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
 	for _, n := range slices.Backward(numbers) {
 		m, err := s.manifest(ctx, n)
 		if err != nil {
@@ -614,10 +621,10 @@ func (s *space) parent(ctx context.Context, name string, c *Chain) (*base, error
 			}
 			return nil, err
 		}
-		if m.Name != name || m.version == 1 {
+		if _, condemned := list.since(m); m.Name != name || m.version == 1 || condemned {
 			continue
 		}
-		b, err := s.baseOf(ctx, m, c)
+		b, err := s.baseOf(ctx, m, c, list)
 		if errors.Is(err, ErrTampered) || errors.Is(err, ErrChain) {
 			return nil, nil
 		}
@@ -626,7 +633,7 @@ func (s *space) parent(ctx context.Context, name string, c *Chain) (*base, error
 	return nil, nil
 }
 
-func (s *space) baseOf(ctx context.Context, m *manifest, c *Chain) (*base, error) {
+func (s *space) baseOf(ctx context.Context, m *manifest, c *Chain, list *prunes) (*base, error) {
 	all, err := s.below(ctx, m)
 	if err != nil {
 		return nil, err
@@ -638,6 +645,11 @@ func (s *space) baseOf(ctx context.Context, m *manifest, c *Chain) (*base, error
 	age := s.opts.Now().Sub(full.Created)
 	if int(m.Depth) >= c.length() || age < 0 || age >= c.age() {
 		return nil, nil
+	}
+	for _, m := range all {
+		if _, condemned := list.since(m); condemned {
+			return nil, nil
+		}
 	}
 	if err := s.present(ctx, all...); err != nil {
 		return nil, err

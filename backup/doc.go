@@ -22,6 +22,12 @@
 // the whole chain; rows come in another order than they were dumped in. Comparing takes about 18
 // bytes of memory for each row of the largest table, and about 50 where tables have no key.
 //
+// # Retention
+//
+// [Policy] says which snapshots are kept. [Repository.Prune] condemns the others, and a later call deletes
+// them, when they were condemned for Options.Grace and nothing that is kept builds on them. Manifests stay
+// for ever, so that the chain of signatures has no hole.
+//
 // # Persons
 //
 // Rows are copied as stored. Where personal values are sealed under keys of persons, destroying a key

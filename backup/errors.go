@@ -14,6 +14,9 @@ var (
 	ErrStale    = errors.New("backup: older than what was seen")                              // a tombstone list or chain that was rolled back
 	ErrReplay   = errors.New("backup: tombstones exist and nothing was given to replay them") // see RestoreOptions.Tombstones
 	ErrChain    = errors.New("backup: what a snapshot builds on is missing or another")       // the object is that snapshot's parent
+	ErrLocked   = errors.New("backup: locked against deletion")                               // the bucket keeps the object until its time
+	ErrClock    = errors.New("backup: dated in the future or out of order")                   // nothing is pruned by such a clock
+	ErrAnomaly  = errors.New("backup: unusual changes that nobody accepted")                  // see Gate and Repository.Accept
 	ErrInsecure = errors.New("backup: the key file must have mode 0600")
 )
 

@@ -106,3 +106,12 @@ func SplitRow(b []byte, columns int) (size int, err error) {
 	rest, err := split(b, make([]int, columns))
 	return len(b) - len(rest), err
 }
+
+// ParsePrunes returns how many snapshots a list condemns.
+func ParsePrunes(b []byte) (int, error) {
+	p, err := parsePrunes(b, id16{}, 1)
+	if err != nil {
+		return 0, err
+	}
+	return len(p.Condemned), nil
+}

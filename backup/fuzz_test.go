@@ -20,6 +20,17 @@ func FuzzManifest(f *testing.F) {
 	})
 }
 
+// FuzzPrunes reads lists of any content: no panic.
+func FuzzPrunes(f *testing.F) {
+	f.Add([]byte(`{"repository":"00000000000000000000000000000000","number":1,"created":"2026-01-01T00:00:00Z","condemned":[{"number":1,"snapshot":"00000000000000000000000000000001","since":"2026-01-01T00:00:00Z"}],"accepted":[]}`))
+	f.Add([]byte(`{"repository":"00000000000000000000000000000000","number":1,"condemned":[{"number":2},{"number":1}]}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if n, err := backup.ParsePrunes(b); err == nil && n < 0 {
+			t.Fatal("a negative number")
+		}
+	})
+}
+
 // FuzzTombstones: one list has one spelling.
 func FuzzTombstones(f *testing.F) {
 	f.Add(append(make([]byte, 23), 1, 0, 0, 0, 1, 0, 0, 0, 1, 'x'))

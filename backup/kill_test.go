@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -13,31 +14,17 @@ import (
 	"github.com/crmguard/crmguard/backup/backuptest"
 )
 
-// TestKill ends a program that makes backups in a folder, at any moment: no snapshot that it reported is lost, and
-// what it left is neither a fault nor in the way of the next run.
-func TestKill(t *testing.T) {
-	if dir := os.Getenv("CRMGUARD_KILL_DIR"); dir != "" {
-		r := open(t, folder(t, dir), nil)
-		m := backuptest.Rows(30)
-		for i := range m.Tables[0].Rows {
-			m.Tables[0].Rows[i][4] = noise(i, 450_000)
-		}
-		fmt.Println("ready")
-		for {
-			fmt.Println("committed", mustBackup(t, r, m, nil).ID)
-		}
-	}
-	rounds := 5
+// killed runs a test of this binary in another process, ends it at any moment, again and again, and returns the snapshots that it
+// reported.
+func killed(t *testing.T, test, dir string) (reported []string, rounds int) {
+	rounds = 5
 	if os.Getenv("CRMGUARD_SOAK") != "" {
 		rounds = 50
 	} else if testing.Short() {
 		rounds = 2
 	}
-	dir := t.TempDir()
-	r := open(t, folder(t, dir), nil)
-	var reported []string
 	for i := range rounds {
-		cmd := exec.Command(os.Args[0], "-test.run=^TestKill$")
+		cmd := exec.Command(os.Args[0], "-test.run=^"+test+"$")
 		cmd.Env = append(os.Environ(), "CRMGUARD_KILL_DIR="+dir)
 		out, err := cmd.StdoutPipe()
 		if err != nil {
@@ -57,6 +44,73 @@ func TestKill(t *testing.T) {
 		}
 		cmd.Wait()
 	}
+	return reported, rounds
+}
+
+// TestKillPrune ends a program that makes chains and prunes them, at any moment.
+func TestKillPrune(t *testing.T) {
+	policy := backup.Policy{Last: 2}
+	var key *backup.PrivateKey // of both processes
+	soon := func(o *backup.Options) { o.Grace, o.Recipient = time.Nanosecond, key.Public() }
+	if dir := os.Getenv("CRMGUARD_KILL_DIR"); dir != "" {
+		var err error
+		if key, err = backup.ReadKey(filepath.Join(dir, "..", "key")); err != nil {
+			t.Fatal(err)
+		}
+		r := open(t, folder(t, dir), soon)
+		m := backuptest.Rows(300)
+		fmt.Println("ready")
+		for i := 0; ; i++ {
+			m.Tables[0].Rows[i%300][3] = fmt.Sprint("step ", i)
+			snap := mustBackup(t, r, m, &backup.BackupOptions{Chain: &backup.Chain{Length: 2}})
+			fmt.Println("committed", snap.ID)
+			if _, err := r.Prune(t.Context(), policy); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	key = backuptest.Key(t)
+	dir := filepath.Join(t.TempDir(), "bucket")
+	if err := key.WriteFile(filepath.Join(dir, "..", "key")); err != nil {
+		t.Fatal(err)
+	}
+	r := open(t, folder(t, dir), soon)
+	reported, _ := killed(t, "TestKillPrune", dir)
+	for _, id := range reported[max(0, len(reported)-2):] {
+		if len(restore(t, r, id).Tables) == 0 {
+			t.Fatal("a snapshot that was reported and is kept does not restore")
+		}
+	}
+	for range 2 {
+		if _, err := r.Prune(t.Context(), policy); err != nil {
+			t.Fatal(err)
+		}
+	}
+	rep := verify(t, r, full(t))
+	all, err := r.Snapshots(t.Context())
+	if err != nil || rep.Err() != nil || len(all) < 2 || len(all) > 5 {
+		t.Fatalf("%d snapshots, %v, %v", len(all), rep.Err(), err)
+	}
+	t.Logf("%d snapshots of %d are left", len(all), len(reported))
+}
+
+// TestKill ends a program that makes backups in a folder, at any moment: no snapshot that it reported is lost, and
+// what it left is neither a fault nor in the way of the next run.
+func TestKill(t *testing.T) {
+	if dir := os.Getenv("CRMGUARD_KILL_DIR"); dir != "" {
+		r := open(t, folder(t, dir), nil)
+		m := backuptest.Rows(30)
+		for i := range m.Tables[0].Rows {
+			m.Tables[0].Rows[i][4] = noise(i, 450_000)
+		}
+		fmt.Println("ready")
+		for {
+			fmt.Println("committed", mustBackup(t, r, m, nil).ID)
+		}
+	}
+	dir := t.TempDir()
+	r := open(t, folder(t, dir), nil)
+	reported, rounds := killed(t, "TestKill", dir)
 	reported = append(reported, mustBackup(t, r, backuptest.Rows(5), nil).ID)
 	rep := verify(t, r, &backup.VerifyOptions{Level: backup.Full})
 	if rep.Err() != nil {

@@ -24,6 +24,7 @@ const (
 	magicRepository = "CGBKREPO"
 	magicManifest   = "CGBKMANI"
 	magicTombstones = "CGBKTOMB"
+	magicPrunes     = "CGBKPRUN"
 	magicSegment    = "CGBKSEGM"
 	magicSegmentEnd = "CGBKSEGE"
 	magicKeyHeader  = "CGBKKEYH"
@@ -46,6 +47,7 @@ const (
 	segmentPrefix    = "segments/"
 	keyPrefix        = "keys/"
 	tombstonesPrefix = "tombstones/"
+	prunesPrefix     = "prunes/"
 )
 
 // id16 is a random id that is hexadecimal in names and JSON.
@@ -183,7 +185,9 @@ func manifestName(number uint64) string { return fmt.Sprintf("%s%016d", snapshot
 
 func tombstonesName(number uint64) string { return fmt.Sprintf("%s%016d", tombstonesPrefix, number) }
 
-// parseNumber reads the number of a name that one of the two above made.
+func prunesName(number uint64) string { return fmt.Sprintf("%s%016d", prunesPrefix, number) }
+
+// parseNumber reads the number of a name that one of those above made.
 func parseNumber(prefix, name string) (uint64, bool) {
 	if len(name) != len(prefix)+16 {
 		return 0, false

@@ -22,7 +22,8 @@ type Options struct {
 	// KeepShards is the age at which a set of key shards that is not the newest is deleted, by the
 	// next backup or Sweep. 0 = 7 days.
 	KeepShards time.Duration
-	// Grace is the age below which Sweep leaves unreferenced objects alone. 0 = 24 hours.
+	// Grace is the age below which Sweep leaves unreferenced objects alone, and how long Prune leaves
+	// snapshots that are not kept. No backup may take longer. 0 = 24 hours.
 	Grace time.Duration
 	// Head is the newest snapshot that is known from elsewhere, such as the audit log: a repository
 	// without it was rolled back (ErrStale). The zero Head = unknown.
@@ -64,6 +65,8 @@ type Snapshot struct {
 	Anchor   []byte           // what BackupOptions.Anchor was
 	Parent   uint64           // Head.Number of the snapshot that this one builds on; 0 = it is full
 	Depth    int              // how many snapshots a restore needs beside it
+	// Condemned is when Repository.Prune gave it up; it will be deleted. The zero time = it is kept.
+	Condemned time.Time
 }
 
 // Repository is a series of snapshots in a bucket. It is safe for concurrent use, and several

@@ -320,13 +320,13 @@ func (r *Repository) find(ctx context.Context, id string) (m, newest *manifest, 
 		return nil, nil, fmt.Errorf("%w: no snapshot", ErrNotFound)
 	}
 	if id == "" || id == newest.Snapshot.String() {
-		return newest, newest, nil
+		return newest, newest, r.data.whole(ctx, newest)
 	}
 	err = fmt.Errorf("%w: no such snapshot", ErrNotFound)
 	for m, cerr := range r.data.chain(ctx) {
 		switch {
 		case cerr == nil && m.Snapshot.String() == id:
-			return m, newest, nil
+			return m, newest, r.data.whole(ctx, m)
 		case errors.Is(cerr, ErrStale) || ctx.Err() != nil:
 			return nil, nil, cerr
 		case cerr != nil:
@@ -334,6 +334,26 @@ func (r *Repository) find(ctx context.Context, id string) (m, newest *manifest, 
 		}
 	}
 	return nil, nil, err
+}
+
+// whole returns ErrNotFound for a snapshot that was pruned, in part or as a whole.
+func (s *space) whole(ctx context.Context, m *manifest) error {
+	list, err := s.pruned(ctx)
+	if err != nil {
+		if errors.Is(err, ErrTampered) { // Verify's to report; what is missing will show
+			return nil
+		}
+		return err
+	}
+	if _, condemned := list.since(m); !condemned {
+		return nil
+	}
+	if err := s.present(ctx, m); errors.Is(err, ErrTampered) {
+		return fmt.Errorf("%w: the snapshot was pruned", ErrNotFound)
+	} else if err != nil {
+		return err
+	}
+	return nil
 }
 
 // Restore loads a snapshot, the newest for an empty id, into an empty sink. Its order: the newest

@@ -109,11 +109,15 @@ func (r *Repository) PutTombstones(ctx context.Context, list Tombstones) error {
 
 // highestList returns the number of the newest list by name, 0 when there is none.
 func (s *space) highestList(ctx context.Context) (n uint64, err error) {
-	for o, err := range s.bucket.List(ctx, tombstonesPrefix) {
+	return s.highest(ctx, tombstonesPrefix)
+}
+
+func (s *space) highest(ctx context.Context, prefix string) (n uint64, err error) {
+	for o, err := range s.bucket.List(ctx, prefix) {
 		if err != nil {
-			return 0, object(tombstonesPrefix, err)
+			return 0, object(prefix, err)
 		}
-		if k, ok := parseNumber(tombstonesPrefix, o.Name); ok {
+		if k, ok := parseNumber(prefix, o.Name); ok {
 			n = max(n, k)
 		}
 	}

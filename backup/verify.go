@@ -8,18 +8,36 @@ import (
 	"strings"
 )
 
-// Snapshots returns what is there, oldest first, by their signed manifests. An error says what is
+// Snapshots returns what is there, oldest first, by their signed manifests, without those that were pruned. An error says what is
 // wrong with others, or with the chain; the sound ones are returned all the same.
 func (r *Repository) Snapshots(ctx context.Context) ([]Snapshot, error) {
 	var all []Snapshot
 	var errs []error
+	list, err := r.data.pruned(ctx)
+	if err != nil {
+		errs, list = append(errs, err), &prunes{}
+	}
+	there := map[string]int64{}
+	if len(list.Condemned) > 0 {
+		for o, err := range r.data.bucket.List(ctx, "") {
+			if err != nil {
+				return nil, object(segmentPrefix, err)
+			}
+			there[o.Name] = o.Size
+		}
+	}
 	for m, err := range r.data.chain(ctx) {
 		if err != nil {
 			errs = append(errs, err)
 			continue
 		}
 		r.data.saw(m)
-		all = append(all, m.snapshot())
+		snap := m.snapshot()
+		var gone bool
+		if snap.Condemned, gone = list.since(m); gone && missing(m, there) != "" {
+			continue
+		}
+		all = append(all, snap)
 	}
 	return all, errors.Join(errs...)
 }
@@ -91,6 +109,16 @@ func (s *space) verify(ctx context.Context, o *VerifyOptions, rep *Report, prefi
 		rep.add(prefix, "", repositoryName, err)
 	}
 	snapshots := map[string]bool{}
+	list := &prunes{}
+	if s.kind == kindData {
+		if list, err = s.pruned(ctx); err != nil {
+			if ctx.Err() != nil {
+				return nil, ctx.Err()
+			}
+			rep.add(prefix, "", prunesPrefix, err)
+			list = &prunes{}
+		}
+	}
 	for m, err := range s.chain(ctx) {
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
@@ -112,7 +140,7 @@ func (s *space) verify(ctx context.Context, o *VerifyOptions, rep *Report, prefi
 			used[obj.Name] = true
 		}
 		if s.kind == kindData {
-			if o.Snapshot != "" && o.Snapshot != id {
+			if _, condemned := list.since(m); o.Snapshot != id && (o.Snapshot != "" || condemned) {
 				continue
 			}
 			rep.Snapshots++
@@ -181,7 +209,7 @@ func (s *space) verify(ctx context.Context, o *VerifyOptions, rep *Report, prefi
 	}
 	for name := range there {
 		switch {
-		case used[name], strings.HasPrefix(name, tombstonesPrefix) && s.kind == kindData,
+		case used[name], s.kind == kindData && (strings.HasPrefix(name, tombstonesPrefix) || strings.HasPrefix(name, prunesPrefix)),
 			keyOf(name) != "" && snapshots[keyOf(name)]:
 		default:
 			rep.Loose++
@@ -199,7 +227,7 @@ func keyOf(name string) string {
 	return rest[:32]
 }
 
-// Sweep removes what interrupted backups left, when it is older than Options.Grace, tombstone lists
+// Sweep removes what interrupted backups left, when it is older than Options.Grace, lists of tombstones and of condemned snapshots
 // that a newer one replaces, and key shards that are too old. It removes nothing while a manifest is
 // damaged or missing, for then it cannot know what is needed: ErrTampered, ErrStale. No backup may
 // take longer than the grace.
@@ -230,7 +258,7 @@ func (s *space) sweep(ctx context.Context, list uint64) (removed int, err error)
 	// The objects first: what is committed after that is younger than the grace.
 	var old []string
 	limit := s.opts.Now().Add(-s.opts.Grace)
-	for _, prefix := range []string{segmentPrefix, keyPrefix, tombstonesPrefix} {
+	for _, prefix := range []string{segmentPrefix, keyPrefix, tombstonesPrefix, prunesPrefix} {
 		for o, err := range s.bucket.List(ctx, prefix) {
 			if err != nil {
 				return 0, object(prefix, err)
@@ -250,8 +278,19 @@ func (s *space) sweep(ctx context.Context, list uint64) (removed int, err error)
 			used[o.Name] = true
 		}
 	}
+	condemned, err := s.highest(ctx, prunesPrefix)
+	if err != nil {
+		return 0, err
+	}
+	if condemned > 0 {
+		if _, err := s.pruned(ctx); err != nil {
+			return 0, err
+		}
+	}
 	for _, name := range old {
-		if n, ok := parseNumber(tombstonesPrefix, name); used[name] || ok && n >= list || snapshots[keyOf(name)] {
+		tomb, isTomb := parseNumber(tombstonesPrefix, name)
+		prune, isPrune := parseNumber(prunesPrefix, name)
+		if used[name] || isTomb && tomb >= list || isPrune && prune >= condemned || snapshots[keyOf(name)] {
 			continue
 		}
 		if err := s.bucket.Delete(ctx, name); err != nil {

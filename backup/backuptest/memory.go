@@ -24,6 +24,8 @@ type Bucket struct {
 	Now func() time.Time
 	// BeforePut is asked before each Put; its error is returned and nothing is written. Nil = none.
 	BeforePut func(name string, data []byte) error
+	// BeforeDelete is asked before each Delete; its error is returned and nothing is removed. Nil = none.
+	BeforeDelete func(name string) error
 
 	mu      sync.Mutex
 	objects map[string]memoryObject
@@ -111,6 +113,11 @@ func (b *Bucket) List(ctx context.Context, prefix string) iter.Seq2[backup.Objec
 func (b *Bucket) Delete(ctx context.Context, name string) error {
 	if err := ctx.Err(); err != nil {
 		return err
+	}
+	if b.BeforeDelete != nil {
+		if err := b.BeforeDelete(name); err != nil {
+			return err
+		}
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()

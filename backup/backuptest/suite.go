@@ -239,7 +239,7 @@ func same(t *testing.T, want, got *Memory) {
 			t.Fatalf("table %v with %d rows, want %v with %d", g.Table, len(g.Rows), w.Table, len(w.Rows))
 		}
 		for k := range w.Rows {
-			if fmt.Sprintf("%#v", w.Rows[k]) != fmt.Sprintf("%#v", g.Rows[k]) { // not DeepEqual, to which NaN is never equal
+			if spell(w.Rows[k]) != spell(g.Rows[k]) { // not DeepEqual, to which NaN is never equal
 				t.Fatalf("table %s, row %d: got %#v\nwant %#v", w.Name, k, g.Rows[k], w.Rows[k])
 			}
 		}
@@ -316,14 +316,28 @@ func Alike(t testing.TB, want, got *Memory) {
 		}
 		count := map[string]int{}
 		for _, r := range w.Rows {
-			count[fmt.Sprintf("%#v", r)]++
+			count[spell(r)]++
 		}
 		for _, r := range g.Rows {
-			if k := fmt.Sprintf("%#v", r); count[k] == 0 {
+			if k := spell(r); count[k] == 0 {
 				t.Fatalf("table %s has a row that is not wanted", w.Name)
 			} else {
 				count[k]--
 			}
 		}
 	}
+}
+
+// spell makes a text of a row that tells types and values apart, NaN and the signs of zero too.
+func spell(row []any) string {
+	var b []byte
+	for _, v := range row {
+		if raw, ok := v.([]byte); ok {
+			b = fmt.Appendf(b, "%d bytes ", len(raw))
+			b = append(b, raw...)
+			continue
+		}
+		b = fmt.Appendf(b, "%#v ", v)
+	}
+	return string(b)
 }

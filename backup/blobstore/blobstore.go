@@ -219,12 +219,16 @@ func (b *Bucket) List(ctx context.Context, prefix string) iter.Seq2[backup.Objec
 	}
 }
 
-// Delete implements [backup.Bucket].
+// Delete implements [backup.Bucket]. Whatever the store does not permit is taken for locked.
 func (b *Bucket) Delete(ctx context.Context, name string) error {
 	if err := checkName(name); err != nil {
 		return err
 	}
-	err := translate(b.b.Delete(ctx, name))
+	err := b.b.Delete(ctx, name)
+	if gcerrors.Code(err) == gcerrors.PermissionDenied || errors.Is(err, fs.ErrPermission) {
+		return backup.ErrLocked
+	}
+	err = translate(err)
 	if errors.Is(err, backup.ErrNotFound) {
 		return nil
 	}
