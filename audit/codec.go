@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -28,6 +29,14 @@ const (
 	offOutcome   = offActivity + 1
 	offDetails   = offOutcome + 1
 )
+
+// reserved refuses an event that only the log itself may write: a pruning, for one, is believed.
+func (e *Event) reserved() error {
+	if e.Actor == logActor && strings.HasPrefix(e.Action, logActor+".") {
+		return fmt.Errorf("%w: the actor %q is the log itself", ErrInvalid, logActor)
+	}
+	return nil
+}
 
 func (e *Event) validate() error {
 	bad := func(what string) error { return fmt.Errorf("%w: %s", ErrInvalid, what) }

@@ -50,7 +50,7 @@ type Event struct {
 	Action   string    // what was done, as "customer.read"; required
 	Activity Activity  // class of Action
 	Outcome  Outcome   // required
-	Actor    string    // opaque id of who acted
+	Actor    string    // opaque id of who acted; "audit" is the log itself, whose actions begin with "audit."
 	Session  string    // opaque id of the session
 	Tenant   string    // opaque id of the tenant
 	Targets  []Target  // what it was done to

@@ -305,7 +305,7 @@ func (l *Log) announce(ctx context.Context, keys *keyring, fresh bool) error {
 	for i := range list {
 		list[i].Actor, list[i].Outcome = logActor, Allowed
 	}
-	_, err := l.AppendAll(ctx, list)
+	_, err := l.appendAll(ctx, list)
 	return err
 }
 
@@ -314,6 +314,14 @@ func (l *Log) announce(ctx context.Context, keys *keyring, fresh bool) error {
 // ends first, e may or may not be logged. Options.Rules may say otherwise of
 // some actions: then the receipt may be zero.
 func (l *Log) Append(ctx context.Context, e Event) (Receipt, error) {
+	if err := e.reserved(); err != nil {
+		return Receipt{}, err
+	}
+	return l.append(ctx, e)
+}
+
+// append also takes events of the log itself.
+func (l *Log) append(ctx context.Context, e Event) (Receipt, error) {
 	if rule, n := l.ruleOf(&e); rule.Buffered && rule.Level != keep.None {
 		if rule.Shed {
 			return Receipt{}, l.shed(ctx, e, n)
@@ -362,6 +370,16 @@ func (l *Log) AppendAll(ctx context.Context, es []Event) ([]Receipt, error) {
 	if len(es) == 0 {
 		return nil, nil
 	}
+	for i := range es {
+		if err := es[i].reserved(); err != nil {
+			return nil, err
+		}
+	}
+	return l.appendAll(ctx, es)
+}
+
+// appendAll also takes events of the log itself.
+func (l *Log) appendAll(ctx context.Context, es []Event) ([]Receipt, error) {
 	kept := es
 	var at []int // places of kept in es, when some are not to be logged
 	if len(l.opts.Rules) > 0 {
@@ -755,7 +773,8 @@ func (l *Log) Err() error {
 
 // Close commits what is queued, copies the last checkpoint out and gives the
 // log free for another writer. It returns the error that made the log
-// unavailable, if any. Reading methods must not be called after it.
+// unavailable, if any. Reading methods must not be called after it. It waits for
+// Options.OnCheckpoint, which must not call it.
 func (l *Log) Close() error {
 	l.close.Do(func() {
 		l.queue.Lock()

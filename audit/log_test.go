@@ -639,3 +639,23 @@ func TestQuery(t *testing.T) {
 		t.Fatal(es, err)
 	}
 }
+
+// What only the log itself may write is refused by each way in, and a log of others' events keeps its pruning apart.
+func TestReserved(t *testing.T) {
+	l := openLog(t, memstore.New(), nil)
+	for _, action := range []string{"audit.pruned", "audit.recovered", "audit.x"} {
+		e := audit.Event{Action: action, Activity: audit.Delete, Actor: "audit", Outcome: audit.Allowed, Count: 1}
+		_, err := l.Append(ctx, e)
+		_, err2 := l.AppendAll(ctx, []audit.Event{read(1), e})
+		_, err3 := l.AppendAsync(ctx, e)
+		for _, err := range []error{err, err2, err3} {
+			if !errors.Is(err, audit.ErrInvalid) {
+				t.Errorf("%s: %v", action, err)
+			}
+		}
+		e.Actor = "emp-1"
+		if _, err := l.Append(ctx, e); err != nil { // it is not believed
+			t.Error(err)
+		}
+	}
+}

@@ -40,7 +40,7 @@ func (l *Log) Prune(ctx context.Context, index uint64) (uint64, error) {
 	if err != nil || cut <= from {
 		return from, err
 	}
-	if _, err := l.Append(ctx, Event{Action: actionPruned, Activity: Delete, Outcome: Allowed, Actor: logActor, Count: int64(cut),
+	if _, err := l.append(ctx, Event{Action: actionPruned, Activity: Delete, Outcome: Allowed, Actor: logActor, Count: int64(cut),
 		Note: "the contents of all events before number Count are taken out"}); err != nil {
 		return from, err
 	}

@@ -76,6 +76,9 @@ func (p *Pending) Wait(ctx context.Context) (Receipt, error) {
 // when it is. While Options.Queue events are on their way it waits, and drops
 // nothing. What fails is also told by Err and by each later Append.
 func (l *Log) AppendAsync(ctx context.Context, e Event) (*Pending, error) {
+	if err := e.reserved(); err != nil {
+		return nil, err
+	}
 	rule, _ := l.ruleOf(&e)
 	if rule.Level == keep.None {
 		return &Pending{}, e.validate()

@@ -276,6 +276,11 @@ func (r treeReader) ReadHashes(indexes []int64) ([]tlog.Hash, error) { return r.
 
 // ReadHashes implements tlog.HashReader, for proofs of other kinds and tiles.
 func (t *Tree) ReadHashes(indexes []int64) ([]tlog.Hash, error) {
+	for _, i := range indexes {
+		if i < 0 {
+			return nil, errors.New("audit: no hash has a negative index")
+		}
+	}
 	return t.h.read(context.Background(), indexes)
 }
 

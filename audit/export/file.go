@@ -117,7 +117,11 @@ func (s *File) Deliver(ctx context.Context, records []Record) error {
 }
 
 func (s *File) deliver(b []byte) error {
-	if s.f == nil { // an earlier rotation failed
+	if s.f != nil && !s.inPlace() {
+		s.f.Close() // what was acknowledged is in it, wherever it is now
+		s.f = nil
+	}
+	if s.f == nil { // or an earlier rotation failed
 		if err := s.open(); err != nil {
 			return err
 		}
@@ -134,7 +138,11 @@ func (s *File) deliver(b []byte) error {
 	if _, err := s.f.WriteAt(b, s.size); err != nil {
 		return err
 	}
-	if err := s.f.Sync(); err != nil {
+	err := s.f.Sync()
+	if err == nil && !s.inPlace() {
+		err = errors.New("the file was taken away")
+	}
+	if err != nil {
 		// What is on the disk is not known any more: look anew.
 		s.f.Close()
 		s.f = nil
@@ -142,6 +150,16 @@ func (s *File) deliver(b []byte) error {
 	}
 	s.size += int64(len(b))
 	return nil
+}
+
+// inPlace tells whether the file is still what its path names: another program may have moved it.
+func (s *File) inPlace() bool {
+	mine, err := s.f.Stat()
+	if err != nil {
+		return false
+	}
+	there, err := os.Stat(s.path)
+	return err == nil && os.SameFile(mine, there)
 }
 
 // rotate puts the full file aside and begins a new one.

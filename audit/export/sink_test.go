@@ -531,3 +531,29 @@ func TestSyslogStalledReceiver(t *testing.T) {
 		t.Fatalf("after %v: %v", time.Since(start), err)
 	}
 }
+
+// A file that was moved away stays as it is, and its path begins anew; nothing that was acknowledged is lost.
+func TestFileMoved(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "out")
+	f, err := export.OpenFile(path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for i, want := range []string{"a\n", "b\n"} {
+		if err := f.Deliver(t.Context(), []export.Record{{Index: uint64(i), Body: []byte(want[:1])}}); err != nil {
+			t.Fatal(err)
+		}
+		if b, err := os.ReadFile(path); err != nil || string(b) != want {
+			t.Fatalf("%q, %v", b, err)
+		}
+		if err := os.Rename(path, path+".old"+want[:1]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range []string{"a", "b"} {
+		if b, err := os.ReadFile(path + ".old" + c); err != nil || string(b) != c+"\n" {
+			t.Errorf("%q, %v", b, err)
+		}
+	}
+}

@@ -269,3 +269,29 @@ func TestFence(t *testing.T) {
 		})
 	}
 }
+
+// A segment that was taken away, or that a copy stands in for, takes no more.
+func TestSegmentTakenAway(t *testing.T) {
+	ctx := context.Background()
+	for name, away := range map[string]func(path string) error{
+		"removed": os.Remove,
+		"copied over": func(path string) error {
+			b, err := os.ReadFile(path)
+			return errors.Join(err, os.Rename(path, path+".old"), os.WriteFile(path, b, 0o600))
+		},
+	} {
+		dir := filepath.Join(t.TempDir(), "log")
+		path := fill(t, dir, 2)
+		w, err := open(t, dir, nil).Writer(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := away(path); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Append(ctx, driver.Batch{First: 4, Count: 1, Data: []byte("x")}); err == nil {
+			t.Errorf("%s: acknowledged", name)
+		}
+		w.Close()
+	}
+}

@@ -264,8 +264,8 @@ func (w *writer) write(b driver.Batch) error {
 	return nil
 }
 
-// fence makes sure that nobody got past the lock: its file is still in place,
-// and the segment ends where this writer left it.
+// fence makes sure that nobody got past the lock: its file and the segment are
+// still in place, and the segment ends where this writer left it.
 func (w *writer) fence() error {
 	mine, err := w.lock.Stat()
 	if err != nil {
@@ -284,6 +284,9 @@ func (w *writer) fence() error {
 	}
 	if info.Size() != w.off {
 		return errors.New("somebody else has changed the segment")
+	}
+	if there, err = os.Stat(w.s.path(w.segment)); err != nil || !os.SameFile(info, there) {
+		return errors.New("the segment was taken away")
 	}
 	return nil
 }

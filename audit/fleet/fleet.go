@@ -37,6 +37,8 @@ var (
 	ErrHead = errors.New("fleet: not a checkpoint signed by a key of its log")
 	// ErrForked says that another head of this size was recorded.
 	ErrForked = errors.New("fleet: another head of this size is recorded")
+	// ErrPruned says that events were taken out of the log of logs, and with them who is in it.
+	ErrPruned = errors.New("fleet: the log of logs is pruned")
 	// ErrEnrolled says that the log is enrolled with other keys that the new ones do not contain.
 	ErrEnrolled = errors.New("fleet: the log is enrolled with keys that are lacking here")
 )
@@ -64,6 +66,11 @@ type Options struct {
 	Clock func() time.Time // nil: time.Now
 }
 
+// Hold is for Options.Hold of the log of logs: a log of logs is never pruned, for it would forget who is in it.
+func Hold(context.Context, audit.Entry) error {
+	return errors.New("fleet: the log of logs is kept whole")
+}
+
 // member is what is known of a log.
 type member struct {
 	keys    []string
@@ -75,7 +82,8 @@ type member struct {
 	retired bool
 }
 
-// Open reads what log l, the log of logs, says so far. The caller keeps l open, and closes it.
+// Open reads what log l, the log of logs, says so far. The caller opens it with Hold, keeps it open, and closes it. A log of
+// logs that was pruned is ErrPruned.
 func Open(ctx context.Context, l *audit.Log, opts *Options) (*Ledger, error) {
 	g := &Ledger{log: l, known: map[string]*member{}}
 	if opts != nil {
@@ -86,6 +94,9 @@ func Open(ctx context.Context, l *audit.Log, opts *Options) (*Ledger, error) {
 	}
 	if g.opts.Every == 0 {
 		g.opts.Every = time.Minute
+	}
+	if l.Pruned() > 0 {
+		return nil, ErrPruned
 	}
 	for e, err := range l.Events(ctx, 0) {
 		if err != nil {
@@ -155,6 +166,9 @@ func verifiers(origin string, keys []string) (note.Verifiers, error) {
 		v, err := note.NewVerifier(key)
 		if err != nil || v.Name() != origin {
 			return nil, fmt.Errorf("fleet: not a verifier key of %q", origin)
+		}
+		if slices.ContainsFunc(list, func(o note.Verifier) bool { return o.KeyHash() == v.KeyHash() }) {
+			return nil, fmt.Errorf("fleet: a verifier key of %q is given twice", origin)
 		}
 		list = append(list, v)
 	}

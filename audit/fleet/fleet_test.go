@@ -240,7 +240,7 @@ func TestEnroll(t *testing.T) {
 	w := newWorld(t)
 	a, second := signer(t, name("a"), 10).VerifierKey(), signer(t, name("a"), 20)
 	for what, keys := range map[string][]string{
-		"no key": nil, "garbage": {"x"}, "two names": {a, signer(t, name("b"), 11).VerifierKey()},
+		"no key": nil, "garbage": {"x"}, "twice": {a, a}, "two names": {a, signer(t, name("b"), 11).VerifierKey()},
 	} {
 		if err := w.ledger.Enroll(ctx, keys...); err == nil {
 			t.Errorf("%s: taken", what)
@@ -379,5 +379,36 @@ func TestLedgerOutOfOrder(t *testing.T) {
 		if r, err := fleet.Verify(ctx, store, keys, &audit.VerifyOptions{Pins: [][]byte{c.Note}}, none); err == nil {
 			t.Errorf("%s: %v", what, r)
 		}
+	}
+}
+
+// A log of logs is not pruned: the logs in it would be forgotten.
+func TestPrunedLedger(t *testing.T) {
+	store, key := memstore.New(), signer(t, ledgerName, 1)
+	at := time.Now().Add(-400 * 24 * time.Hour)
+	l := openLog(t, store, key, &audit.Options{Clock: func() time.Time { return at }, Hold: fleet.Hold})
+	g, err := fleet.Open(ctx, l, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := g.Enroll(ctx, signer(t, name("a"), 10).VerifierKey()); err != nil {
+		t.Fatal(err)
+	}
+	at = time.Now()
+	if _, err := l.Prune(ctx, l.Size()); !errors.Is(err, audit.ErrHeld) {
+		t.Fatal(err)
+	}
+	l.Close()
+	l = openLog(t, store, key, nil)
+	if n, err := l.Prune(ctx, l.Size()); err != nil || n == 0 {
+		t.Fatal(n, err)
+	}
+	if _, err := fleet.Open(ctx, l, nil); !errors.Is(err, fleet.ErrPruned) {
+		t.Error(err)
+	}
+	r, err := fleet.Verify(ctx, store, []string{key.VerifierKey()}, &audit.VerifyOptions{Pins: [][]byte{add(t, l, 1)}},
+		func(string) (driver.Store, error) { return nil, fs.ErrNotExist })
+	if !errors.Is(err, fleet.ErrPruned) || r.OK() {
+		t.Error(r, err)
 	}
 }

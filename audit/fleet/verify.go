@@ -37,7 +37,8 @@ func (r Report) OK() bool {
 // options of the members are opts without pins and witnesses.
 //
 // The error is nil unless a check could not be done; when the log of logs is not in order its verdict says so, and Logs
-// has what it says as far as it goes.
+// has what it says as far as it goes. Beside an error the report is empty, which is not OK. opts.Start is not used: all of
+// the log of logs is read.
 func Verify(ctx context.Context, ledger driver.Store, keys []string, opts *audit.VerifyOptions, store func(origin string) (driver.Store, error)) (Report, error) {
 	var o audit.VerifyOptions
 	if opts != nil {
@@ -58,10 +59,13 @@ func Verify(ctx context.Context, ledger driver.Store, keys []string, opts *audit
 	var r Report
 	var err error
 	if r.Ledger, err = audit.Verify(ctx, ledger, keys, &own); err != nil {
-		return r, err
+		return Report{}, err
+	}
+	if r.Ledger.Pruned > 0 {
+		return Report{}, ErrPruned
 	}
 	if learned != nil && r.Ledger.OK() {
-		return r, learned
+		return Report{}, learned
 	}
 	o.Start, o.Witnesses, o.Quorum, o.OnEvent = nil, nil, 0, nil
 	for origin, m := range known {
@@ -72,10 +76,10 @@ func Verify(ctx context.Context, ledger driver.Store, keys []string, opts *audit
 		case errors.Is(err, fs.ErrNotExist):
 			one.Verdict = audit.Verdict{State: audit.Missing, At: -1, Reason: "there is no log", Origin: origin}
 		case err != nil:
-			return r, fmt.Errorf("fleet: %s: %w", origin, err)
+			return Report{}, fmt.Errorf("fleet: %s: %w", origin, err)
 		default:
 			if one.Verdict, err = audit.Verify(ctx, s, m.keys, &o); err != nil {
-				return r, fmt.Errorf("fleet: %s: %w", origin, err)
+				return Report{}, fmt.Errorf("fleet: %s: %w", origin, err)
 			}
 		}
 		r.Logs = append(r.Logs, one)

@@ -45,11 +45,13 @@ func TestOutside(t *testing.T) {
 	policy := filepath.Join(dir, "policy")
 	require.NoError(t, os.WriteFile(policy, fmt.Appendf(nil, "log %s\nwitness w %s %s\nquorum w\n", signer.VerifierKey(), cosigner.Key(), at.URL), 0o600))
 
+	require.NoError(t, os.Mkdir(copies, 0o700))
 	args := []string{"--witnesses", policy, "--head-copies", copies, "--siem", "file:" + siem}
 	verify := func() (string, int) {
 		return run(t, nil, append([]string{"verify", "--data", data}, args...)...)
 	}
 	p := serve(t, data, nil, args...)
+	time.Sleep(3 * time.Second) // every head has left by now, and no further one comes at the end
 	p.stop(t)
 	out, code := verify()
 	require.Zero(t, code, out)
@@ -107,6 +109,10 @@ func TestOutside(t *testing.T) {
 	refused, err := exec.CommandContext(ctx, path, append([]string{"serve", "--data", data, "--addr", "localhost:0"}, args...)...).CombinedOutput()
 	require.Error(t, err)
 	assert.Contains(t, string(refused), "shorter than a known checkpoint")
+	// The witness alone says so too.
+	refused, err = exec.CommandContext(ctx, path, "serve", "--data", data, "--addr", "localhost:0", "--witnesses", policy).CombinedOutput()
+	require.Error(t, err)
+	assert.Contains(t, string(refused), "not the one that its witnesses know")
 	// Without the copies the database that was put back with the log says nothing.
 	out, code = run(t, nil, "verify", "--data", data)
 	assert.Zero(t, code, out)
@@ -121,7 +127,7 @@ func TestOutsideRefuses(t *testing.T) {
 		{"--siem", "http://siem.example/x"}, {"--siem", "tls://siem.example"}, {"--siem", "tls://user:secret@siem.example:6514"},
 		{"--siem", "syslog"}, {"--siem", "file:" + filepath.Join(dir, "s"), "--siem-format", "xml"},
 		{"--siem", "tls://siem.example:6514", "--siem-ca", bad}, {"--siem", "https://user:secret@%zz/"},
-		{"--witnesses", bad}, {"--witnesses", filepath.Join(dir, "none")}, {"--head-copies", bad},
+		{"--witnesses", bad}, {"--witnesses", filepath.Join(dir, "none")}, {"--head-copies", bad}, {"--head-copies", filepath.Join(dir, "none")},
 	} {
 		out, code := run(t, nil, append([]string{"serve", "--addr", "localhost:0", "--data", filepath.Join(dir, fmt.Sprint(i))}, args...)...)
 		assert.NotZero(t, code, "%v: %s", args, out)

@@ -335,9 +335,11 @@ func (a *App) openLog(ctx context.Context) error {
 		close(opened)
 		return err
 	}
-	err = a.outside.witnessedBy(a.Log)
+	err = a.outside.witnessedBy(ctx, a.Log)
 	close(opened)
-	a.close = append(a.close, a.openings.close, a.Log.Close, func() error { a.outside.closing.Store(true); return nil })
+	a.close = append(a.close, a.openings.close, a.Log.Close, func() error {
+		return a.outside.last(context.WithoutCancel(ctx), a.Log, pins.keep)
+	})
 	if err != nil {
 		return err
 	}

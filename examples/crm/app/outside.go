@@ -31,6 +31,7 @@ type outside struct {
 	copied time.Time // when the last copy was made
 	pump   *export.Pump
 
+	giving  sync.Mutex
 	closing atomic.Bool // the next head is the last one
 
 	mu  sync.Mutex
@@ -45,6 +46,10 @@ func openOutside(c *Config) (*outside, error) {
 	o := &outside{bad: map[string]bool{}}
 	var err error
 	if c.Copies != "" {
+		// It is never made here: a disk that is not mounted would look like one without heads.
+		if info, err := os.Stat(c.Copies); err != nil || !info.IsDir() {
+			return nil, errors.New("crm: --head-copies names no folder that is there")
+		}
 		if o.copies, err = witness.NewDirBucket(c.Copies); err != nil {
 			return nil, err
 		}
@@ -61,14 +66,37 @@ func openOutside(c *Config) (*outside, error) {
 	return o, nil
 }
 
-// witnessedBy asks the witnesses for each head from now on.
-func (o *outside) witnessedBy(l *audit.Log) error {
+// witnessedBy asks the witnesses for each head from now on. When they have signed another history, or more than there is,
+// somebody has put back an old log, and that is an error. Witnesses that do not answer are none.
+func (o *outside) witnessedBy(ctx context.Context, l *audit.Log) error {
 	if o.policy == nil {
 		return nil
 	}
-	var err error
-	o.client, err = witness.NewClient(o.policy, witness.TreeProver(treeOf{l}), &witness.Options{Timeout: 2 * time.Second})
-	return err
+	client, err := witness.NewClient(o.policy, witness.TreeProver(treeOf{l}), &witness.Options{Timeout: 2 * time.Second})
+	if err != nil {
+		return err
+	}
+	head, err := l.Checkpoint(ctx)
+	if err != nil {
+		return err
+	}
+	if _, err := client.Cosign(ctx, head.Note); errors.Is(err, witness.ErrFork) || errors.Is(err, witness.ErrRollback) {
+		return fmt.Errorf("crm: the log is not the one that its witnesses know: %w", err)
+	}
+	o.client = client
+	return nil
+}
+
+// last gives the head away that the log has at its end.
+func (o *outside) last(ctx context.Context, l *audit.Log, keep func(context.Context, audit.Checkpoint)) error {
+	o.closing.Store(true)
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	head, err := l.Checkpoint(ctx)
+	if err == nil {
+		keep(ctx, o.give(ctx, head))
+	}
+	return nil // the log says itself what is wrong with it
 }
 
 // treeOf reads the hashes of the log as it is now, which has every head that was signed.
@@ -80,6 +108,8 @@ func (t treeOf) ReadHashes(indexes []int64) ([]tlog.Hash, error) {
 
 // give gives a head away and returns it with the signatures that it got. What fails now is done with the next head.
 func (o *outside) give(ctx context.Context, cp audit.Checkpoint) audit.Checkpoint {
+	o.giving.Lock()
+	defer o.giving.Unlock()
 	if o.client != nil {
 		res, err := o.client.Cosign(ctx, cp.Note)
 		o.tell("witnesses", err)
