@@ -61,6 +61,10 @@ bench: ## ours and the peers side by side
 bench-encrypt: ## package encrypt beside the standard library, Tink and a real Vault
 	$(GO) run -C internal/bench ./encrypt
 
+.PHONY: bench-audit
+bench-audit: ## package audit beside a bare hash chain and Tessera; a log of a million events
+	$(GO) run -C internal/bench ./audit
+
 .PHONY: bench-authz
 bench-authz: ## decisions beside cedar-go, Casbin, OPA and Go by hand; lists, who can, a million records
 	$(GO) run -C internal/bench ./authz
