@@ -659,3 +659,27 @@ func TestReserved(t *testing.T) {
 		}
 	}
 }
+
+// A store that has read a log says what a fresh one does when the log is gone.
+func TestGone(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "log")
+	store := fileStore(t, dir)
+	l := openLog(t, store, nil)
+	if _, err := l.Append(ctx, read(1)); err != nil {
+		t.Fatal(err)
+	}
+	pin := head(t, l)
+	l.Close()
+	if v := verify(t, store, &audit.VerifyOptions{Pins: [][]byte{pin}}); !v.OK() {
+		t.Fatal(v)
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	if v := verify(t, store, &audit.VerifyOptions{Pins: [][]byte{pin}}); v.State != audit.Missing {
+		t.Error(v)
+	}
+	if _, err := audit.Open(ctx, store, audittest.Signer(t, origin), &audit.Options{PinnedHead: pin}); !errors.Is(err, audit.ErrTruncated) {
+		t.Error(err)
+	}
+}

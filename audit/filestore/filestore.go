@@ -175,6 +175,12 @@ func (s *Store) Batches(ctx context.Context, from uint64) iter.Seq2[driver.Batch
 			yield(driver.Batch{}, err)
 			return
 		}
+		if ok && stop == nil && !slices.Contains(segs, at.segment) {
+			ok = false // what is known is of a folder that is not there any more
+			s.mu.Lock()
+			s.known, s.next = nil, 0
+			s.mu.Unlock()
+		}
 		if !ok {
 			if len(segs) == 0 {
 				return
