@@ -445,3 +445,32 @@ func TestVerifyBesidePrune(t *testing.T) {
 	}
 	t.Logf("%d of 39 were overtaken", overtaken)
 }
+
+// A checked start before what was pruned since is no verdict: the log must be read from its beginning.
+func TestPruneBeyondStart(t *testing.T) {
+	for n := range 4 {
+		store, c := memstore.New(), &timed{clock().Add(-300 * day)}
+		l := openLog(t, store, &audit.Options{Clock: c.now, Sealer: clearSealer{}})
+		add := func(batches int) []byte {
+			for range batches {
+				if _, err := l.AppendAll(ctx, []audit.Event{read(1), read(2)}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			return head(t, l)
+		}
+		v := verify(t, store, &audit.VerifyOptions{Pins: [][]byte{add(1 + n)}})
+		if v.Resume == nil {
+			t.Fatal(v)
+		}
+		add(6)
+		c.at = clock()
+		if cut, err := l.Prune(ctx, 11); err != nil || cut < v.Size {
+			t.Fatal(cut, err)
+		}
+		_, err := audit.Verify(ctx, store, keys(t), &audit.VerifyOptions{Start: v.Resume})
+		if err == nil || !strings.Contains(err.Error(), "from its beginning") {
+			t.Error(n, err)
+		}
+	}
+}

@@ -77,8 +77,13 @@ func (s *scan) resume(start []byte) error {
 	return nil
 }
 
+var errPrunedStart = errors.New("audit: the log is pruned beyond the given start; it must be read from its beginning")
+
 // junction checks that the log has the checkpoint where an earlier run ended.
 func (s *scan) junction(b driver.Batch) (*fault, error) {
+	if f, _, err := nextFrame(b.Data); err == nil && f.kind == kindPruned {
+		return nil, errPrunedStart
+	}
 	if b.First+uint64(b.Count) != s.from {
 		return faultAt(Reordered, s.from, "no batch ends where the earlier run ended"), nil
 	}
@@ -89,9 +94,6 @@ func (s *scan) junction(b driver.Batch) (*fault, error) {
 		}
 		if err != nil {
 			return nil, err
-		}
-		if f.kind == kindPruned {
-			return nil, errors.New("audit: the log is pruned beyond the given start; it must be read from its beginning")
 		}
 		if data = rest; f.kind == kindCheckpoint && len(rest) == 0 {
 			c, err := parseCheckpoint(f.note)

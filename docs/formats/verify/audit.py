@@ -585,6 +585,11 @@ class Openings:
             self._advance()
         return self._next if self._next is not None and self._next.place == (index, number) else None
 
+    def finish(self) -> None:
+        """Reads the lines that nobody asked for, which must be in order too."""
+        while self._next is not None:
+            self._advance()
+
     def _line(self) -> Optional[dict[str, Any]]:
         line = self._file.readline(MAX_OPENING_LINE)
         if not line:
@@ -1086,7 +1091,10 @@ def verify(path: str, request: Request) -> Verdict:
     if request.openings is None:
         return _verify(folder, head, request, verdict, None)
     with open(request.openings, "rb") as f:
-        return _verify(folder, head, request, verdict, Openings(f, request.ring.origin))
+        openings = Openings(f, request.ring.origin)
+        _verify(folder, head, request, verdict, openings)
+        openings.finish()
+        return verdict
 
 
 def _verify(folder: Folder, head: Optional[bytes], request: Request, verdict: Verdict, openings: Optional[Openings]) -> Verdict:
