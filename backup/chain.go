@@ -594,43 +594,47 @@ func (s *space) checkIndex(ctx context.Context, l *level) error {
 }
 
 // parent chooses what a new snapshot is compared with and whether it builds on it: nil for a full one that is compared with
-// nothing. What is damaged is passed over: the next snapshot is full then.
-func (s *space) parent(ctx context.Context, name string, c *Chain) (*base, error) {
-	if c == nil {
-		return nil, nil
-	}
-	if _, lasting, err := s.indexKey(); err != nil || !lasting {
-		return nil, err
+// nothing. What is damaged is passed over: the next snapshot is full then. before says that there is one to compare with.
+func (s *space) parent(ctx context.Context, name string, c *Chain, gate bool) (b *base, before bool, err error) {
+	if c == nil && !gate {
+		return nil, false, nil
 	}
 	numbers, err := s.numbers(ctx)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	list, err := s.pruned(ctx)
 	if errors.Is(err, ErrTampered) {
-		return nil, nil
+		return nil, true, nil
 	}
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	for _, n := range slices.Backward(numbers) {
 		m, err := s.manifest(ctx, n)
 		if err != nil {
 			if errors.Is(err, ErrTampered) {
+				before = true // perhaps
 				continue
 			}
-			return nil, err
+			return nil, false, err
 		}
 		if _, condemned := list.since(m); m.Name != name || m.version == 1 || condemned {
 			continue
 		}
+		if _, lasting, err := s.indexKey(); err != nil || !lasting {
+			return nil, true, err
+		}
 		b, err := s.baseOf(ctx, m, c, list)
 		if errors.Is(err, ErrTampered) || errors.Is(err, ErrChain) {
-			return nil, nil
+			return nil, true, nil
 		}
-		return b, err
+		if b != nil && !b.delta && !gate {
+			b = nil
+		}
+		return b, true, err
 	}
-	return nil, nil
+	return nil, before, nil
 }
 
 func (s *space) baseOf(ctx context.Context, m *manifest, c *Chain, list *prunes) (*base, error) {
@@ -639,22 +643,23 @@ func (s *space) baseOf(ctx context.Context, m *manifest, c *Chain, list *prunes)
 		return nil, err
 	}
 	full := all[len(all)-1]
-	if c.Differential {
-		m, all = full, all[len(all)-1:]
-	}
-	age := s.opts.Now().Sub(full.Created)
-	if int(m.Depth) >= c.length() || age < 0 || age >= c.age() {
-		return nil, nil
+	b := &base{}
+	if c != nil {
+		if c.Differential {
+			m, all = full, all[len(all)-1:]
+		}
+		age := s.opts.Now().Sub(full.Created)
+		b.scan = c.Scan
+		b.delta = int(m.Depth) < c.length() && age >= 0 && age < c.age()
 	}
 	for _, m := range all {
 		if _, condemned := list.since(m); condemned {
-			return nil, nil
+			b.delta = false
 		}
 	}
 	if err := s.present(ctx, all...); err != nil {
 		return nil, err
 	}
-	b := &base{delta: true, scan: c.Scan}
 	b.levels, err = s.levels(ctx, m, nil)
 	return b, err
 }

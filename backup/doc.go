@@ -28,6 +28,12 @@
 // them, when they were condemned for Options.Grace and nothing that is kept builds on them. Manifests stay
 // for ever, so that the chain of signatures has no hole.
 //
+// # What is unusual
+//
+// [Repository.Compare] says what differs between two snapshots. A [Gate] does so with each new one: mass
+// change, mass deletion, or rows that compress much worse than before. Such a snapshot is kept, the backup
+// returns each [Anomaly], and nothing is pruned until somebody calls [Repository.Accept].
+//
 // # Persons
 //
 // Rows are copied as stored. Where personal values are sealed under keys of persons, destroying a key

@@ -536,6 +536,7 @@ func (x *indexWriter) table(t tableFrame, frame []byte, seq int64) (err error) {
 	if err != nil {
 		return err
 	}
+	mt.compared = x.old != nil
 	x.delta = x.base.delta && x.old != nil
 	mt.Whole = !x.delta
 	return nil

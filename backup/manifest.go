@@ -119,7 +119,7 @@ type manifest struct {
 	Repeats      uint64           `json:"repeats"` // number of the snapshot that this one has the content of
 	Index        []manifestObject `json:"index"`
 	IndexKey     []byte           `json:"index_key"`
-	Anomalies    []anomaly        `json:"anomalies"`
+	Anomalies    []Anomaly        `json:"anomalies"`
 
 	digest  sum32  // of the whole object
 	version uint32 // of its format
@@ -140,13 +140,8 @@ type manifestTable struct {
 	Removed int64   `json:"removed"`
 	State   state64 `json:"state"`
 	Seq     int64   `json:"seq"`
-}
 
-// anomaly is what was unusual about a table.
-type anomaly struct {
-	Table string  `json:"table"`
-	Kind  string  `json:"kind"`
-	Share float64 `json:"share"`
+	compared bool // while it is written: row by row with the snapshot before
 }
 
 // objects returns everything that the snapshot itself consists of.
@@ -170,7 +165,10 @@ func (m *manifest) snapshot() Snapshot {
 	s := Snapshot{
 		ID: m.Snapshot.String(), Head: Head{Number: m.Number, Digest: m.digest, Tombstones: m.Tombstones}, Name: m.Name,
 		Created: m.Created, Engine: m.Engine, Versions: m.Versions, Stored: m.stored(), Anchor: m.Anchor,
-		Parent: m.Parent, Depth: int(m.Depth),
+		Parent: m.Parent, Depth: int(m.Depth), Anomalies: m.Anomalies,
+	}
+	if len(s.Anomalies) == 0 {
+		s.Anomalies = nil
 	}
 	for _, t := range m.Tables {
 		s.Tables = append(s.Tables, Table{Name: t.Name, Rows: t.Rows, Bytes: t.Bytes})

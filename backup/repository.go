@@ -65,6 +65,8 @@ type Snapshot struct {
 	Anchor   []byte           // what BackupOptions.Anchor was
 	Parent   uint64           // Head.Number of the snapshot that this one builds on; 0 = it is full
 	Depth    int              // how many snapshots a restore needs beside it
+	// Anomalies are what BackupOptions.Gate found unusual.
+	Anomalies []Anomaly
 	// Condemned is when Repository.Prune gave it up; it will be deleted. The zero time = it is kept.
 	Condemned time.Time
 }
@@ -129,6 +131,8 @@ type BackupOptions struct {
 	Tombstones Tombstones
 	// Chain lets the snapshot hold only what changed since the one before of the same name. Nil = full.
 	Chain *Chain
+	// Gate compares with the snapshot before and says what is unusual. Nil = nothing is.
+	Gate *Gate
 }
 
 // Tombstones is the whole list of erased persons: opaque records that the caller signs and checks

@@ -317,7 +317,7 @@ func (s *space) write(ctx context.Context, name string, source Source, base *bas
 	m := &manifest{
 		Repository: s.id, Kind: s.kind, Snapshot: newID(), Name: name, Created: s.opts.Now().UTC(), Versions: map[string]int64{},
 		Tables: []manifestTable{}, Cipher: cipherName, Compression: compressionName, Digest: digestName,
-		Index: []manifestObject{}, Anomalies: []anomaly{},
+		Index: []manifestObject{}, Anomalies: []Anomaly{},
 	}
 	if base != nil && base.delta {
 		p := base.levels[0].m
@@ -478,20 +478,33 @@ func (w *Writer) pack(ctx context.Context) ([]manifestObject, error) {
 
 // snapshot writes a snapshot, on the ones before where that is wanted and can be.
 func (s *space) snapshot(ctx context.Context, source Source, o *BackupOptions, p *progress) (*manifest, error) {
-	base, err := s.parent(ctx, o.Name, o.Chain)
+	base, before, err := s.parent(ctx, o.Name, o.Chain, o.Gate != nil)
 	if err != nil {
 		return nil, err
 	}
 	m, err := s.write(ctx, o.Name, source, base, p)
 	if errors.Is(err, errFull) {
-		m, err = s.write(ctx, o.Name, source, nil, p)
+		whole := *base
+		whole.delta = false
+		base = &whole
+		m, err = s.write(ctx, o.Name, source, base, p)
 	}
-	return m, err
+	if err != nil || o.Gate == nil {
+		return m, err
+	}
+	switch {
+	case base != nil:
+		m.Anomalies = append(m.Anomalies, o.Gate.check(m, base)...)
+	case before:
+		m.Anomalies = append(m.Anomalies, Anomaly{Kind: kindUncompared})
+	}
+	return m, nil
 }
 
 // Backup writes a snapshot of source, full or as BackupOptions.Chain says, and returns it when it is committed: before that,
 // nothing shows. Person keys go to the shard bucket, in a set of their own, and sets that are too old are
-// deleted. Errors: ErrFull, ErrStale (a snapshot that was seen is gone), ErrKey (opened for
+// deleted. A snapshot with anomalies is committed and returned with ErrAnomaly, in an error that holds
+// each [Anomaly]; the ones before stay, for nothing is pruned until it is accepted. Errors: ErrFull, ErrStale (a snapshot that was seen is gone), ErrKey (opened for
 // reading), and the source's own.
 func (r *Repository) Backup(ctx context.Context, source Source, opts *BackupOptions) (Snapshot, error) {
 	var o BackupOptions
@@ -557,7 +570,7 @@ func (r *Repository) Backup(ctx context.Context, source Source, opts *BackupOpti
 			return m.snapshot(), fmt.Errorf("backup: the snapshot is committed, old key shards remain: %w", err)
 		}
 	}
-	return m.snapshot(), nil
+	return m.snapshot(), anomalies(m.Anomalies)
 }
 
 // present looks that each object of snapshots still lies there before one is committed.
