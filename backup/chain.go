@@ -82,6 +82,11 @@ func bare(err error) error {
 
 // levels opens a chain: with key all of it, without it what the signer's index key opens.
 func (s *space) levels(ctx context.Context, m *manifest, key *PrivateKey) ([]*level, error) {
+	return s.cachedLevels(ctx, m, key, map[uint64]*level{})
+}
+
+// cachedLevels does so and keeps each level in cache, by its number.
+func (s *space) cachedLevels(ctx context.Context, m *manifest, key *PrivateKey, cache map[uint64]*level) ([]*level, error) {
 	all, err := s.below(ctx, m)
 	if err != nil {
 		return nil, err
@@ -93,6 +98,13 @@ func (s *space) levels(ctx context.Context, m *manifest, key *PrivateKey) ([]*le
 	defer zdec.Close()
 	var out []*level
 	for _, m := range all {
+		if l := cache[m.Number]; l != nil {
+			out = append(out, l)
+			continue
+		}
+		if len(m.Index) == 0 {
+			return nil, object(manifestName(m.Number), errNoIndex)
+		}
 		l := &level{m: m}
 		if key != nil {
 			if l.data, err = s.key(ctx, m, key); err != nil {
@@ -110,6 +122,7 @@ func (s *space) levels(ctx context.Context, m *manifest, key *PrivateKey) ([]*le
 			return nil, err
 		}
 		out = append(out, l)
+		cache[m.Number] = l
 	}
 	return out, nil
 }
@@ -147,9 +160,6 @@ const tailSize = 128 << 10 // bytes of the end of an index that are read at once
 // directory reads the directory of a snapshot: it lies at the end of the last segment of the index.
 func (s *space) directory(ctx context.Context, l *level, zdec *zstd.Decoder) (*directory, error) {
 	last := len(l.m.Index) - 1
-	if last < 0 {
-		return nil, object(manifestName(l.m.Number), errMalformed)
-	}
 	o := l.m.Index[last]
 	size := min(o.Size, tailSize)
 	tail, err := s.part(ctx, o, o.Size-size, size)

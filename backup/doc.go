@@ -34,6 +34,11 @@
 // change, mass deletion, or rows that compress much worse than before. Such a snapshot is kept, the backup
 // returns each [Anomaly], and nothing is pruned until somebody calls [Repository.Accept].
 //
+// # One record
+//
+// [Repository.Record] reads one row of a snapshot by its key, with the rows that it names and those that
+// name it, and [Repository.Versions] what it was over all snapshots; both read little else.
+//
 // # Persons
 //
 // Rows are copied as stored. Where personal values are sealed under keys of persons, destroying a key

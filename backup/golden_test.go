@@ -65,20 +65,7 @@ func writeGolden(t *testing.T, dir string, chain []*backuptest.Memory) {
 // testGolden restores what lies in the folder of the test's name: a snapshot of two rows, and those of chain.
 func testGolden(t *testing.T, chain ...*backuptest.Memory) {
 	dir := filepath.Join("testdata", filepath.Base(t.Name()))
-	keyFile := filepath.Join(dir, "recovery-key")
-	// Version control keeps no modes.
-	private, err := os.ReadFile(keyFile)
-	if err != nil {
-		t.Fatal(err)
-	}
-	copied := filepath.Join(t.TempDir(), "key")
-	if err := os.WriteFile(copied, private, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	key, err := backup.ReadKey(copied)
-	if err != nil {
-		t.Fatal(err)
-	}
+	key := goldenKey(t, filepath.Base(t.Name()))
 	r, err := backup.Open(t.Context(), folder(t, abs(t, dir, "data")), pin, &backup.Options{Shards: folder(t, abs(t, dir, "shards"))})
 	if err != nil {
 		t.Fatal(err)
@@ -105,6 +92,54 @@ func testGolden(t *testing.T, chain ...*backuptest.Memory) {
 			t.Fatalf("%+v, %q, %+v", snap, keys.Records, list)
 		}
 	}
+}
+
+// TestGoldenRecords reads single rows of the repository of version 2; that of version 1 has no index.
+func TestGoldenRecords(t *testing.T) {
+	golden := func(version string) (*backup.Repository, *backup.PrivateKey, []backup.Snapshot) {
+		r, err := backup.Open(t.Context(), folder(t, abs(t, "testdata", version, "data")), pin, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all, err := r.Snapshots(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r, goldenKey(t, version), all
+	}
+	r, key, snaps := golden("v2")
+	versions, err := r.Versions(t.Context(), "golden", "all_types", []any{int64(47)}, key)
+	if err != nil || len(versions) != 3 || versions[1].Row[3] != "changed" || versions[2].Row[3] != "changed again" {
+		t.Errorf("%d versions, %v", len(versions), err)
+	}
+	for i, want := range map[int]int{1: 3, 3: 2} {
+		with, err := r.Record(t.Context(), snaps[i].ID, "all_types", []any{int64(7)}, key, &backup.RecordOptions{Children: 1})
+		if err != nil || len(with) != want {
+			t.Errorf("snapshot %d: %d records, %v; want %d", i, len(with), err, want)
+		}
+	}
+	r, key, snaps = golden("v1")
+	if _, err := r.Record(t.Context(), snaps[0].ID, "all_types", []any{int64(7)}, key, nil); err == nil {
+		t.Error("a record of version 1 was found")
+	}
+}
+
+// goldenKey reads the private key of a repository; version control keeps no modes.
+func goldenKey(t *testing.T, version string) *backup.PrivateKey {
+	t.Helper()
+	private, err := os.ReadFile(filepath.Join("testdata", version, "recovery-key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	copied := filepath.Join(t.TempDir(), "key")
+	if err := os.WriteFile(copied, private, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	key, err := backup.ReadKey(copied)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
 }
 
 func abs(t testing.TB, parts ...string) string {

@@ -405,6 +405,13 @@ func parseDirectory(b []byte, m *manifest) (*directory, error) {
 			f.rows == 0 || f.rows > indexRows || f.size < frameHead+tagSize || int64(f.offset)+int64(f.size) > m.Index[f.segment].Size {
 			return nil, errMalformed
 		}
+		if n := len(d.index); n > 0 {
+			p := &d.index[n-1]
+			same := p.table == f.table && p.kind == f.kind
+			if p.table > f.table || p.table == f.table && p.kind > f.kind || same && (p.first > f.first || p.first == f.first && f.kind == frameIndex) {
+				return nil, errMalformed
+			}
+		}
 		d.index = append(d.index, f)
 	}
 	if c.bad || len(c.b) != 0 {
