@@ -7,37 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 
 	"github.com/klauspost/compress/zstd"
+
+	"github.com/crmguard/crmguard/backup/policy"
 )
-
-// Chain lets a backup hold only what changed. A nil *Chain makes full snapshots.
-type Chain struct {
-	// Length is the most snapshots that build on a full one; after them comes a full one. 0 = 30.
-	Length int
-	// Age is that of the full one after which the next is full. 0 = 7 days.
-	Age time.Duration
-	// Differential builds on the full one and not on the newest, so that a restore reads two.
-	Differential bool
-	// Scan reads every row of a source that knows change numbers: after a restore of the source by
-	// other means, for instance, when its numbers began anew.
-	Scan bool
-}
-
-func (c *Chain) length() int {
-	if c.Length <= 0 {
-		return 30
-	}
-	return c.Length
-}
-
-func (c *Chain) age() time.Duration {
-	if c.Age <= 0 {
-		return 7 * 24 * time.Hour
-	}
-	return c.Age
-}
 
 // level is one snapshot of a chain with its directory.
 type level struct {
@@ -605,7 +579,7 @@ func (s *space) checkIndex(ctx context.Context, l *level) error {
 
 // parent chooses what a new snapshot is compared with and whether it builds on it: nil for a full one that is compared with
 // nothing. What is damaged is passed over: the next snapshot is full then. before says that there is one to compare with.
-func (s *space) parent(ctx context.Context, name string, c *Chain, gate bool) (b *base, before bool, err error) {
+func (s *space) parent(ctx context.Context, name string, c *policy.Chain, gate bool) (b *base, before bool, err error) {
 	if c == nil && !gate {
 		return nil, false, nil
 	}
@@ -647,7 +621,7 @@ func (s *space) parent(ctx context.Context, name string, c *Chain, gate bool) (b
 	return nil, before, nil
 }
 
-func (s *space) baseOf(ctx context.Context, m *manifest, c *Chain, list *prunes) (*base, error) {
+func (s *space) baseOf(ctx context.Context, m *manifest, c *policy.Chain, list *prunes) (*base, error) {
 	all, err := s.below(ctx, m)
 	if err != nil {
 		return nil, err
@@ -660,7 +634,7 @@ func (s *space) baseOf(ctx context.Context, m *manifest, c *Chain, list *prunes)
 		}
 		age := s.opts.Now().Sub(full.Created)
 		b.scan = c.Scan
-		b.delta = int(m.Depth) < c.length() && age >= 0 && age < c.age()
+		b.delta = int(m.Depth) < c.MaxLength() && age >= 0 && age < c.MaxAge()
 	}
 	for _, m := range all {
 		if _, condemned := list.since(m); condemned {

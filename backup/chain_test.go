@@ -16,6 +16,7 @@ import (
 
 	"github.com/crmguard/crmguard/backup"
 	"github.com/crmguard/crmguard/backup/backuptest"
+	"github.com/crmguard/crmguard/backup/policy"
 )
 
 func alike(t testing.TB, want, got *backuptest.Memory) {
@@ -102,7 +103,7 @@ func TestChainsRestoreAsFullOnes(t *testing.T) {
 	}
 	for seed := range uint64(rounds) {
 		rnd := mrand.New(mrand.NewPCG(seed, 1))
-		c := &backup.Chain{Differential: seed%3 == 1, Length: []int{0, 4, 7}[seed%3]}
+		c := &policy.Chain{Differential: seed%3 == 1, Length: []int{0, 4, 7}[seed%3]}
 		b := &backuptest.Bucket{}
 		r := open(t, b, nil)
 		m := backuptest.Rows(rnd.IntN(400))
@@ -135,7 +136,7 @@ func TestChangesAreSmall(t *testing.T) {
 		m.Tables[0].Rows[i][4] = noise(i, 100)
 	}
 	r := open(t, &backuptest.Bucket{}, nil)
-	chain := &backup.BackupOptions{Chain: &backup.Chain{}}
+	chain := &backup.BackupOptions{Chain: &policy.Chain{}}
 	first := mustBackup(t, r, m, chain)
 	none := mustBackup(t, r, m, chain)
 	for i := 0; i < len(m.Tables[0].Rows); i += 100 {
@@ -154,7 +155,7 @@ func TestChainLimits(t *testing.T) {
 	b := &backuptest.Bucket{}
 	r := open(t, b, func(o *backup.Options) { o.Now = func() time.Time { return now } })
 	m := backuptest.Rows(50)
-	depths := func(c *backup.Chain, name string, n int, step time.Duration) (out []int) {
+	depths := func(c *policy.Chain, name string, n int, step time.Duration) (out []int) {
 		for range n {
 			now = now.Add(step)
 			out = append(out, mustBackup(t, r, m, &backup.BackupOptions{Name: name, Chain: c}).Depth)
@@ -162,16 +163,16 @@ func TestChainLimits(t *testing.T) {
 		return out
 	}
 	for name, c := range map[string]struct {
-		chain *backup.Chain
+		chain *policy.Chain
 		step  time.Duration
 		want  string
 	}{
 		"full":         {nil, time.Hour, "[0 0 0 0 0 0 0]"},
-		"length":       {&backup.Chain{Length: 2}, time.Hour, "[0 1 2 0 1 2 0]"},
-		"age":          {&backup.Chain{Age: 5 * time.Hour}, 2 * time.Hour, "[0 1 2 0 1 2 0]"},
-		"a week":       {&backup.Chain{}, 48 * time.Hour, "[0 1 2 3 0 1 2]"},
-		"differential": {&backup.Chain{Differential: true}, time.Hour, "[0 1 1 1 1 1 1]"},
-		"clock back":   {&backup.Chain{}, -time.Hour, "[0 0 0 0 0 0 0]"},
+		"length":       {&policy.Chain{Length: 2}, time.Hour, "[0 1 2 0 1 2 0]"},
+		"age":          {&policy.Chain{Age: 5 * time.Hour}, 2 * time.Hour, "[0 1 2 0 1 2 0]"},
+		"a week":       {&policy.Chain{}, 48 * time.Hour, "[0 1 2 3 0 1 2]"},
+		"differential": {&policy.Chain{Differential: true}, time.Hour, "[0 1 1 1 1 1 1]"},
+		"clock back":   {&policy.Chain{}, -time.Hour, "[0 0 0 0 0 0 0]"},
 	} {
 		if got := fmt.Sprint(depths(c.chain, name, 7, c.step)); got != c.want {
 			t.Errorf("%s: depths %s, want %s", name, got, c.want)
@@ -182,21 +183,21 @@ func TestChainLimits(t *testing.T) {
 	}
 	// Another engine begins anew, and so does what finds its parent damaged.
 	m.Schema.Engine = "other"
-	if s := mustBackup(t, r, m, &backup.BackupOptions{Name: "a week", Chain: &backup.Chain{}}); s.Depth != 0 {
+	if s := mustBackup(t, r, m, &backup.BackupOptions{Name: "a week", Chain: &policy.Chain{}}); s.Depth != 0 {
 		t.Errorf("another engine: depth %d", s.Depth)
 	}
-	last := mustBackup(t, r, m, &backup.BackupOptions{Name: "a week", Chain: &backup.Chain{}})
+	last := mustBackup(t, r, m, &backup.BackupOptions{Name: "a week", Chain: &policy.Chain{}})
 	if last.Depth != 1 {
 		t.Fatalf("depth %d", last.Depth)
 	}
 	gone := b.Clone()
-	for _, name := range added(t, b, func() { mustBackup(t, r, m, &backup.BackupOptions{Name: "a week", Chain: &backup.Chain{}}) }) {
+	for _, name := range added(t, b, func() { mustBackup(t, r, m, &backup.BackupOptions{Name: "a week", Chain: &policy.Chain{}}) }) {
 		gone.Set(name, read(t, b, name))
 		if strings.HasPrefix(name, "segments/") {
 			gone.Delete(t.Context(), name)
 		}
 	}
-	if s := mustBackup(t, open(t, gone, func(o *backup.Options) { o.Now = func() time.Time { return now } }), m, &backup.BackupOptions{Name: "a week", Chain: &backup.Chain{}}); s.Depth != 0 {
+	if s := mustBackup(t, open(t, gone, func(o *backup.Options) { o.Now = func() time.Time { return now } }), m, &backup.BackupOptions{Name: "a week", Chain: &policy.Chain{}}); s.Depth != 0 {
 		t.Errorf("on a damaged parent: depth %d", s.Depth)
 	}
 }
@@ -211,7 +212,7 @@ func added(t testing.TB, b backup.Bucket, do func()) []string {
 
 // TestBrokenChains takes away, exchanges and brings back what a snapshot builds on.
 func TestBrokenChains(t *testing.T) {
-	chain := &backup.BackupOptions{Chain: &backup.Chain{}}
+	chain := &backup.BackupOptions{Chain: &policy.Chain{}}
 	b := &backuptest.Bucket{}
 	r := open(t, b, nil)
 	m := backuptest.Rows(60)
@@ -292,7 +293,7 @@ func del(t testing.TB, b *backuptest.Bucket, names []string, prefix string) {
 
 // TestChainTampering flips bits in every object of a chain: a restore gives the rows as they were, or an error.
 func TestChainTampering(t *testing.T) {
-	chain := &backup.BackupOptions{Chain: &backup.Chain{}}
+	chain := &backup.BackupOptions{Chain: &policy.Chain{}}
 	b := &backuptest.Bucket{}
 	r := open(t, b, nil)
 	m := backuptest.Rows(40)
@@ -331,7 +332,7 @@ func TestChainTampering(t *testing.T) {
 
 // TestRowsOfOneKey: a source that is wrong about its key is backed up whole.
 func TestRowsOfOneKey(t *testing.T) {
-	chain := &backup.BackupOptions{Chain: &backup.Chain{}}
+	chain := &backup.BackupOptions{Chain: &policy.Chain{}}
 	r := open(t, &backuptest.Bucket{}, nil)
 	m := backuptest.Rows(30)
 	mustBackup(t, r, m, chain)
@@ -377,7 +378,7 @@ func TestSignerThatAddsNoise(t *testing.T) {
 	r := open(t, &backuptest.Bucket{}, func(o *backup.Options) { o.Signer = noisy{signer} })
 	m := backuptest.Rows(30)
 	for range 2 {
-		if s := mustBackup(t, r, m, &backup.BackupOptions{Chain: &backup.Chain{}}); s.Depth != 0 {
+		if s := mustBackup(t, r, m, &backup.BackupOptions{Chain: &policy.Chain{}}); s.Depth != 0 {
 			t.Fatalf("depth %d", s.Depth)
 		}
 	}
@@ -458,7 +459,7 @@ func TestChangeNumbers(t *testing.T) {
 			t.Fatal(rep.Err())
 		}
 	}
-	o.Chain = &backup.Chain{}
+	o.Chain = &policy.Chain{}
 	step("since 0 false")
 	step("since 100 true", "rest true")
 	set(7, "second")

@@ -20,23 +20,12 @@ type Change struct {
 	AddedKeys, ChangedKeys, RemovedKeys [][]any
 }
 
-// CompareOptions of [Repository.Compare]. A nil *CompareOptions is the zero value.
-type CompareOptions struct {
-	// Key opens the snapshots. Nil = the signer's index key does, and keys of rows cannot be told.
-	Key *PrivateKey
-	// Keys is how many keys of rows are listed for each table and kind of change. 0 = none.
-	Keys int
-}
-
-// Compare says which tables differ from one snapshot to another, by their record indexes: rows are read only for their keys. It
+// Compare says which tables differ from one snapshot to another, by their record indexes, which private opens or, when it is nil, the
+// signer's index key. For each table and kind of change as many keys of rows are listed as keys says, which takes private. It
 // takes about 18 bytes of memory for each row of the largest table. Errors: ErrNotFound, ErrTampered, ErrChain, ErrKey, and one for
 // snapshots of version 1, which have no index.
-func (r *Repository) Compare(ctx context.Context, from, to string, opts *CompareOptions) ([]Change, error) {
-	var o CompareOptions
-	if opts != nil {
-		o = *opts
-	}
-	if o.Keys > 0 && o.Key == nil {
+func (r *Repository) Compare(ctx context.Context, from, to string, private *PrivateKey, keys int) ([]Change, error) {
+	if keys > 0 && private == nil {
 		return nil, fmt.Errorf("%w: the keys of rows need the private key", ErrKey)
 	}
 	var levels [2][]*level
@@ -45,7 +34,7 @@ func (r *Repository) Compare(ctx context.Context, from, to string, opts *Compare
 		if err != nil {
 			return nil, err
 		}
-		if levels[i], err = r.data.levels(ctx, m, o.Key); err != nil {
+		if levels[i], err = r.data.levels(ctx, m, private); err != nil {
 			return nil, err
 		}
 		defer clearLevels(levels[i])
@@ -62,7 +51,7 @@ func (r *Repository) Compare(ctx context.Context, from, to string, opts *Compare
 	for _, t := range levels[0][0].m.Tables {
 		c := Change{Table: t.Name, Removed: t.Rows}
 		if k := levels[1][0].table(t.Name); k >= 0 {
-			if c, err = r.data.compare(ctx, levels, t.Name, o.Keys, zdec); err != nil {
+			if c, err = r.data.compare(ctx, levels, t.Name, keys, zdec); err != nil {
 				return nil, err
 			}
 		}

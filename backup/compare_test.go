@@ -9,6 +9,7 @@ import (
 
 	"github.com/crmguard/crmguard/backup"
 	"github.com/crmguard/crmguard/backup/backuptest"
+	"github.com/crmguard/crmguard/backup/policy"
 )
 
 func TestCompare(t *testing.T) {
@@ -18,7 +19,7 @@ func TestCompare(t *testing.T) {
 	m := backuptest.Rows(200)
 	m.Tables = append(m.Tables, backuptest.MemoryTable{Table: backup.Table{Name: "goes", Columns: []string{"a"}}, Rows: [][]any{{"x"}, {"x"}}},
 		backuptest.MemoryTable{Table: backup.Table{Name: "formed", Columns: []string{"a"}, Key: []string{"a"}}, Rows: [][]any{{"x"}}})
-	chain := &backup.BackupOptions{Chain: &backup.Chain{}}
+	chain := &backup.BackupOptions{Chain: &policy.Chain{}}
 	var ids []string
 	keep := func(o *backup.BackupOptions) { ids = append(ids, mustBackup(t, r, m, o).ID) }
 	keep(chain)
@@ -63,7 +64,7 @@ func TestCompare(t *testing.T) {
 			if key == nil && c.keys > 0 {
 				continue
 			}
-			all, err := r.Compare(ctx, ids[c.from], ids[c.to], &backup.CompareOptions{Key: key, Keys: c.keys})
+			all, err := r.Compare(ctx, ids[c.from], ids[c.to], key, c.keys)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -79,13 +80,13 @@ func TestCompare(t *testing.T) {
 	}
 	for name, c := range map[string]struct {
 		from string
-		opts *backup.CompareOptions
+		keys int
 		want error
 	}{
-		"no such snapshot": {"nothing", nil, backup.ErrNotFound},
-		"keys without key": {ids[0], &backup.CompareOptions{Keys: 1}, backup.ErrKey},
+		"no such snapshot": {"nothing", 0, backup.ErrNotFound},
+		"keys without key": {ids[0], 1, backup.ErrKey},
 	} {
-		if _, err := r.Compare(ctx, c.from, ids[1], c.opts); !errors.Is(err, c.want) {
+		if _, err := r.Compare(ctx, c.from, ids[1], nil, c.keys); !errors.Is(err, c.want) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -93,7 +94,7 @@ func TestCompare(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := reader.Compare(ctx, ids[0], ids[1], nil); !errors.Is(err, backup.ErrKey) {
+	if _, err := reader.Compare(ctx, ids[0], ids[1], nil, 0); !errors.Is(err, backup.ErrKey) {
 		t.Errorf("by a reader without a key: %v", err)
 	}
 	old, err := backup.Open(ctx, folder(t, abs(t, "testdata", "v1", "data")), pin, nil)
@@ -104,7 +105,7 @@ func TestCompare(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := old.Compare(ctx, all[0].ID, all[1].ID, nil); err == nil {
+	if _, err := old.Compare(ctx, all[0].ID, all[1].ID, nil, 0); err == nil {
 		t.Error("snapshots of version 1 were compared")
 	}
 }
@@ -123,29 +124,29 @@ func TestGate(t *testing.T) {
 		return m
 	}
 	for name, c := range map[string]struct {
-		gate   backup.Gate
+		gate   policy.Gate
 		change func(*backuptest.Memory)
 		want   string
 	}{
-		"nothing":          {backup.Gate{}, func(*backuptest.Memory) {}, ""},
-		"much that is new": {backup.Gate{}, func(m *backuptest.Memory) { *m = *fill(3000) }, ""},
-		"half":             {backup.Gate{}, func(m *backuptest.Memory) { change(m, 500) }, ""},
-		"mass change":      {backup.Gate{}, func(m *backuptest.Memory) { change(m, 501) }, "[all_types changed 0.50]"},
-		"a wide gate":      {backup.Gate{Changed: 1}, func(m *backuptest.Memory) { change(m, 1000) }, ""},
-		"mass deletion":    {backup.Gate{}, func(m *backuptest.Memory) { m.Tables[0].Rows = m.Tables[0].Rows[300:] }, "[all_types removed 0.30]"},
-		"a table is gone":  {backup.Gate{}, func(m *backuptest.Memory) { m.Tables = m.Tables[1:] }, "[all_types removed 1.00]"},
-		"another form": {backup.Gate{}, func(m *backuptest.Memory) {
+		"nothing":          {policy.Gate{}, func(*backuptest.Memory) {}, ""},
+		"much that is new": {policy.Gate{}, func(m *backuptest.Memory) { *m = *fill(3000) }, ""},
+		"half":             {policy.Gate{}, func(m *backuptest.Memory) { change(m, 500) }, ""},
+		"mass change":      {policy.Gate{}, func(m *backuptest.Memory) { change(m, 501) }, "[all_types changed 0.50]"},
+		"a wide gate":      {policy.Gate{Changed: 1}, func(m *backuptest.Memory) { change(m, 1000) }, ""},
+		"mass deletion":    {policy.Gate{}, func(m *backuptest.Memory) { m.Tables[0].Rows = m.Tables[0].Rows[300:] }, "[all_types removed 0.30]"},
+		"a table is gone":  {policy.Gate{}, func(m *backuptest.Memory) { m.Tables = m.Tables[1:] }, "[all_types removed 1.00]"},
+		"another form": {policy.Gate{}, func(m *backuptest.Memory) {
 			m.Tables[0].Columns = append([]string{"id", "x"}, m.Tables[0].Columns[2:]...)
 			m.Tables[0].Rows = m.Tables[0].Rows[:10]
 		}, "[all_types removed 0.99]"},
-		"a small table": {backup.Gate{Rows: 2000}, func(m *backuptest.Memory) { m.Tables[0].Rows = nil }, ""},
-		"less than half is encrypted": {backup.Gate{}, func(m *backuptest.Memory) {
+		"a small table": {policy.Gate{Rows: 2000}, func(m *backuptest.Memory) { m.Tables[0].Rows = nil }, ""},
+		"less than half is encrypted": {policy.Gate{}, func(m *backuptest.Memory) {
 			for i := range 450 {
 				m.Tables[0].Rows[i][3] = string(noise(i, 270))
 			}
 		}, "entropy"},
 	} {
-		for _, chain := range []*backup.Chain{nil, {}, {Differential: true}} {
+		for _, chain := range []*policy.Chain{nil, {}, {Differential: true}} {
 			now := epoch
 			r := open(t, &backuptest.Bucket{}, func(o *backup.Options) { o.Now = func() time.Time { return now } })
 			m := fill(1000)
@@ -165,7 +166,7 @@ func TestGate(t *testing.T) {
 			if s != c.want && (c.want != "entropy" || !strings.Contains(s, "all_types entropy")) {
 				t.Errorf("%s, %v: got %s, want %s", name, chain, s, c.want)
 			}
-			var a backup.Anomaly
+			var a policy.Anomaly
 			if (err != nil) != (c.want != "") || err != nil && (!errors.Is(err, backup.ErrAnomaly) || !errors.As(err, &a)) {
 				t.Errorf("%s: %v", name, err)
 			}
@@ -175,18 +176,18 @@ func TestGate(t *testing.T) {
 			}
 			// The chain before stays until somebody looked.
 			now = now.Add(48 * time.Hour)
-			if _, err := r.Prune(t.Context(), backup.Policy{Last: 1}); !errors.Is(err, backup.ErrAnomaly) {
+			if _, err := r.Prune(t.Context(), policy.Retention{Last: 1}); !errors.Is(err, backup.ErrAnomaly) {
 				t.Errorf("%s: prune: %v", name, err)
 			}
 			mustBackup(t, r, m, nil)
-			if _, err := r.Prune(t.Context(), backup.Policy{Last: 1}); !errors.Is(err, backup.ErrAnomaly) {
+			if _, err := r.Prune(t.Context(), policy.Retention{Last: 1}); !errors.Is(err, backup.ErrAnomaly) {
 				t.Errorf("%s: prune later: %v", name, err)
 			}
 			restore(t, r, first.ID)
 			if err := r.Accept(t.Context(), snap.ID); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := r.Prune(t.Context(), backup.Policy{Last: 1}); err != nil {
+			if _, err := r.Prune(t.Context(), policy.Retention{Last: 1}); err != nil {
 				t.Errorf("%s: prune after it was accepted: %v", name, err)
 			}
 		}
@@ -204,7 +205,7 @@ func TestGateThatCannotCompare(t *testing.T) {
 	b := &backuptest.Bucket{}
 	r := open(t, b, nil)
 	m := backuptest.Rows(300)
-	o := &backup.BackupOptions{Chain: &backup.Chain{}, Gate: &backup.Gate{}}
+	o := &backup.BackupOptions{Chain: &policy.Chain{}, Gate: &policy.Gate{}}
 	mustBackup(t, r, m, o)
 	for _, n := range list(t, b) {
 		if strings.HasPrefix(n, "segments/") {

@@ -24,15 +24,15 @@
 //
 // # Retention
 //
-// [Policy] says which snapshots are kept. [Repository.Prune] condemns the others, and a later call deletes
+// [policy.Retention] says which snapshots are kept. [Repository.Prune] condemns the others, and a later call deletes
 // them, when they were condemned for Options.Grace and nothing that is kept builds on them. Manifests stay
 // for ever, so that the chain of signatures has no hole.
 //
 // # What is unusual
 //
-// [Repository.Compare] says what differs between two snapshots. A [Gate] does so with each new one: mass
+// [Repository.Compare] says what differs between two snapshots. A [policy.Gate] does so with each new one: mass
 // change, mass deletion, or rows that compress much worse than before. Such a snapshot is kept, the backup
-// returns each [Anomaly], and nothing is pruned until somebody calls [Repository.Accept].
+// returns each [policy.Anomaly], and nothing is pruned until somebody calls [Repository.Accept].
 //
 // # One record
 //

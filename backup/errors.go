@@ -1,6 +1,10 @@
 package backup
 
-import "errors"
+import (
+	"errors"
+
+	"github.com/crmguard/crmguard/backup/policy"
+)
 
 // Errors that callers branch on. Those about an object come inside an [ObjectError] that names it.
 var (
@@ -16,7 +20,7 @@ var (
 	ErrChain    = errors.New("backup: what a snapshot builds on is missing or another")       // the object is that snapshot's parent
 	ErrLocked   = errors.New("backup: locked against deletion")                               // the bucket keeps the object until its time
 	ErrClock    = errors.New("backup: dated in the future or out of order")                   // nothing is pruned by such a clock
-	ErrAnomaly  = errors.New("backup: unusual changes that nobody accepted")                  // see Gate and Repository.Accept
+	ErrAnomaly  = policy.ErrAnomaly                                                           // see BackupOptions.Gate and Repository.Accept
 	ErrInsecure = errors.New("backup: the key file must have mode 0600")
 )
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/crmguard/crmguard/backup"
 	"github.com/crmguard/crmguard/backup/backuptest"
+	"github.com/crmguard/crmguard/backup/policy"
 )
 
 // TestGolden restores repositories that earlier releases wrote. Each released format keeps one for ever.
@@ -57,7 +58,7 @@ func writeGolden(t *testing.T, dir string, chain []*backuptest.Memory) {
 	})
 	mustBackup(t, r, backuptest.Rows(2), nil)
 	for _, m := range chain {
-		mustBackup(t, r, m, &backup.BackupOptions{Name: "golden", Anchor: []byte("anchor"), Chain: &backup.Chain{},
+		mustBackup(t, r, m, &backup.BackupOptions{Name: "golden", Anchor: []byte("anchor"), Chain: &policy.Chain{},
 			Keys: &backuptest.Keys{Records: [][]byte{[]byte("key 1"), []byte("key 2")}}, Tombstones: backup.Tombstones{Number: 3, Records: [][]byte{[]byte("tombstone")}}})
 	}
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/crmguard/crmguard/backup"
 	"github.com/crmguard/crmguard/backup/backuptest"
+	"github.com/crmguard/crmguard/backup/policy"
 )
 
 // killed runs a test of this binary in another process, ends it at any moment, again and again, and returns the snapshots that it
@@ -49,7 +50,7 @@ func killed(t *testing.T, test, dir string) (reported []string, rounds int) {
 
 // TestKillPrune ends a program that makes chains and prunes them, at any moment.
 func TestKillPrune(t *testing.T) {
-	policy := backup.Policy{Last: 2}
+	keep := policy.Retention{Last: 2}
 	var key *backup.PrivateKey // of both processes
 	soon := func(o *backup.Options) { o.Grace, o.Recipient = time.Nanosecond, key.Public() }
 	if dir := os.Getenv("CRMGUARD_KILL_DIR"); dir != "" {
@@ -62,9 +63,9 @@ func TestKillPrune(t *testing.T) {
 		fmt.Println("ready")
 		for i := 0; ; i++ {
 			m.Tables[0].Rows[i%300][3] = fmt.Sprint("step ", i)
-			snap := mustBackup(t, r, m, &backup.BackupOptions{Chain: &backup.Chain{Length: 2}})
+			snap := mustBackup(t, r, m, &backup.BackupOptions{Chain: &policy.Chain{Length: 2}})
 			fmt.Println("committed", snap.ID)
-			if _, err := r.Prune(t.Context(), policy); err != nil {
+			if _, err := r.Prune(t.Context(), keep); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -82,7 +83,7 @@ func TestKillPrune(t *testing.T) {
 		}
 	}
 	for range 2 {
-		if _, err := r.Prune(t.Context(), policy); err != nil {
+		if _, err := r.Prune(t.Context(), keep); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -13,6 +13,8 @@ import (
 	"io"
 	"slices"
 	"time"
+
+	"github.com/crmguard/crmguard/backup/policy"
 )
 
 const (
@@ -119,7 +121,7 @@ type manifest struct {
 	Repeats      uint64           `json:"repeats"` // number of the snapshot that this one has the content of
 	Index        []manifestObject `json:"index"`
 	IndexKey     []byte           `json:"index_key"`
-	Anomalies    []Anomaly        `json:"anomalies"`
+	Anomalies    []policy.Anomaly `json:"anomalies"`
 
 	digest  sum32  // of the whole object
 	version uint32 // of its format

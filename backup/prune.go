@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/crmguard/crmguard/backup/policy"
 )
 
 // prunes is the payload of a list of what is not kept. It replaces the lists before it.
@@ -119,17 +121,17 @@ type Pruned struct {
 	Locked    []*ObjectError // what the bucket keeps, to be tried again
 }
 
-// Prune removes snapshots that policy does not keep, in two steps: it condemns them, and a later call deletes their objects once
+// Prune removes snapshots that retention does not keep, in two steps: it condemns them, and a later call deletes their objects once
 // they were condemned for Options.Grace, again only what no kept snapshot needs. Their manifests stay. It does nothing
 // while it cannot be sure: ErrTampered, ErrStale or ErrChain (a manifest, an object of a kept snapshot or the list is damaged or
-// missing), ErrClock, ErrAnomaly, ErrNotFound (Policy.Hold names no snapshot), ErrKey (opened for reading), ErrExists (another prune
+// missing), ErrClock, ErrAnomaly, ErrNotFound (Retention.Hold names no snapshot), ErrKey (opened for reading), ErrExists (another prune
 // ran at once). It may be interrupted anywhere and called again.
-func (r *Repository) Prune(ctx context.Context, policy Policy) (*Pruned, error) {
+func (r *Repository) Prune(ctx context.Context, retention policy.Retention) (*Pruned, error) {
 	s := r.data
 	if s.opts.Signer == nil {
 		return nil, fmt.Errorf("%w: the repository was opened for reading", ErrKey)
 	}
-	if err := policy.valid(); err != nil {
+	if err := retention.Valid(); err != nil {
 		return nil, err
 	}
 	list, err := s.pruned(ctx)
@@ -162,7 +164,7 @@ func (r *Repository) Prune(ctx context.Context, policy Policy) (*Pruned, error) 
 		all = append(all, m)
 	}
 	rep := &Pruned{}
-	keep, err := s.keep(policy, all, list, there)
+	keep, err := s.keep(retention, all, list, there)
 	if err != nil {
 		return nil, err
 	}
@@ -190,6 +192,24 @@ func (r *Repository) Prune(ctx context.Context, policy Policy) (*Pruned, error) 
 	return rep, s.remove(ctx, next, now, there, rep)
 }
 
+// Kept returns the ids of the snapshots that retention keeps as things are, oldest first, and changes nothing: for looking before
+// pruning. Errors as of Snapshots.
+func (r *Repository) Kept(ctx context.Context, retention policy.Retention) ([]string, error) {
+	all, err := r.Snapshots(ctx)
+	if err != nil {
+		return nil, err
+	}
+	points := make([]policy.Snapshot, len(all))
+	for i, s := range all {
+		points[i] = policy.Snapshot{ID: s.ID, Name: s.Name, Number: s.Head.Number, Parent: s.Parent, Created: s.Created}
+	}
+	return retention.Keep(points), nil
+}
+
+func (m *manifest) point() policy.Snapshot {
+	return policy.Snapshot{ID: m.Snapshot.String(), Name: m.Name, Number: m.Number, Parent: m.Parent, Created: m.Created}
+}
+
 // missing names an object of a snapshot that is not there, or "".
 func missing(m *manifest, there map[string]int64) string {
 	for _, o := range m.objects() {
@@ -200,23 +220,23 @@ func missing(m *manifest, there map[string]int64) string {
 	return ""
 }
 
-// keep applies the policy and looks that everything kept is whole.
-func (s *space) keep(policy Policy, all []*manifest, list *prunes, there map[string]int64) (map[id16]bool, error) {
-	var snapshots []Snapshot
+// keep applies the retention and looks that everything kept is whole.
+func (s *space) keep(retention policy.Retention, all []*manifest, list *prunes, there map[string]int64) (map[id16]bool, error) {
+	var snapshots []policy.Snapshot
 	byID := map[string]*manifest{}
 	byNumber := map[uint64]*manifest{}
 	for _, m := range all {
-		snapshots = append(snapshots, m.snapshot())
+		snapshots = append(snapshots, m.point())
 		byID[m.Snapshot.String()] = m
 		byNumber[m.Number] = m
 	}
-	for _, id := range policy.Hold {
+	for _, id := range retention.Hold {
 		if byID[id] == nil {
 			return nil, fmt.Errorf("%w: a snapshot that is to be held", ErrNotFound)
 		}
 	}
 	keep := map[id16]bool{}
-	for _, id := range policy.Keep(snapshots) {
+	for _, id := range retention.Keep(snapshots) {
 		m := byID[id]
 		keep[m.Snapshot] = true
 		if name := missing(m, there); name != "" {

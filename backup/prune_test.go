@@ -11,57 +11,10 @@ import (
 
 	"github.com/crmguard/crmguard/backup"
 	"github.com/crmguard/crmguard/backup/backuptest"
+	"github.com/crmguard/crmguard/backup/policy"
 )
 
 var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC) // a Thursday
-
-// series makes n snapshots, one each step, in chains of length snapshots.
-func series(n int, step time.Duration, length int) (all []backup.Snapshot) {
-	for i := range n {
-		s := backup.Snapshot{ID: fmt.Sprint(i), Name: "a", Created: epoch.Add(time.Duration(i) * step), Head: backup.Head{Number: uint64(i + 1)}}
-		if i%length > 0 {
-			s.Parent = uint64(i)
-		}
-		all = append(all, s)
-	}
-	return all
-}
-
-func TestPolicy(t *testing.T) {
-	hours := series(24*60, time.Hour, 1) // to the end of March 1
-	other := series(2, time.Hour, 1)
-	for i := range other {
-		other[i].Name, other[i].ID = "b", fmt.Sprint("b", i)
-		other[i].Head.Number += 5000
-	}
-	for name, c := range map[string]struct {
-		policy backup.Policy
-		all    []backup.Snapshot
-		want   string
-	}{
-		"last":                       {backup.Policy{Last: 3}, hours, "1437 1438 1439"},
-		"hourly":                     {backup.Policy{Hourly: 2}, hours, "1438 1439"},
-		"daily":                      {backup.Policy{Daily: 3}, hours, "1391 1415 1439"},
-		"weekly":                     {backup.Policy{Weekly: 3}, hours, "1103 1271 1439"},
-		"monthly":                    {backup.Policy{Monthly: 3}, hours, "743 1415 1439"},
-		"yearly":                     {backup.Policy{Yearly: 5}, hours, "1439"},
-		"more than there are":        {backup.Policy{Daily: 100, Last: 1}, series(3, time.Hour, 1), "2"},
-		"union":                      {backup.Policy{Last: 1, Daily: 2, Monthly: 2}, hours, "1415 1439"},
-		"the newest always":          {backup.Policy{}, hours, "1439"},
-		"hold":                       {backup.Policy{Last: 1, Hold: []string{"77"}}, hours, "77 1439"},
-		"what it builds on":          {backup.Policy{Last: 1}, series(7, time.Hour, 5), "5 6"},
-		"a hold in a chain":          {backup.Policy{Last: 1, Hold: []string{"2"}}, series(7, time.Hour, 5), "0 1 2 5 6"},
-		"fewest full ones":           {backup.Policy{Last: 1, Minimum: 2}, series(12, time.Hour, 5), "5 6 7 8 9 10 11"},
-		"names apart":                {backup.Policy{Last: 1}, slices.Concat(series(3, time.Hour, 1), other), "2 b1"},
-		"a gap is no period":         {backup.Policy{Daily: 2}, []backup.Snapshot{hours[0], hours[24*30], hours[24*40]}, "720 960"},
-		"nothing there":              {backup.Policy{Last: 1}, nil, ""},
-		"numbers decide, not places": {backup.Policy{Last: 1}, []backup.Snapshot{hours[5], hours[3]}, "5"},
-	} {
-		if got := strings.Join(c.policy.Keep(c.all), " "); got != c.want {
-			t.Errorf("%s: keeps %q, want %q", name, got, c.want)
-		}
-	}
-}
 
 // shop is a repository with a clock and a store that changes a little before each backup.
 type shop struct {
@@ -72,11 +25,11 @@ type shop struct {
 	m      *backuptest.Memory
 	step   int
 	was    map[string]*backuptest.Memory
-	chain  backup.Chain
+	chain  policy.Chain
 }
 
 func newShop(t testing.TB) *shop {
-	s := &shop{t: t, now: epoch, m: backuptest.Rows(20), was: map[string]*backuptest.Memory{}, chain: backup.Chain{Length: 3}}
+	s := &shop{t: t, now: epoch, m: backuptest.Rows(20), was: map[string]*backuptest.Memory{}, chain: policy.Chain{Length: 3}}
 	s.bucket = &backuptest.Bucket{Now: s.clock}
 	s.reopen()
 	return s
@@ -97,7 +50,7 @@ func (s *shop) backup() backup.Snapshot {
 	return snap
 }
 
-func (s *shop) prune(p backup.Policy) *backup.Pruned {
+func (s *shop) prune(p policy.Retention) *backup.Pruned {
 	s.t.Helper()
 	rep, err := s.r.Prune(s.t.Context(), p)
 	if err != nil {
@@ -125,12 +78,12 @@ func (s *shop) whole() (ids []string) {
 
 func TestPrune(t *testing.T) {
 	s := newShop(t)
-	policy := backup.Policy{Last: 2, Weekly: 2}
+	keep := policy.Retention{Last: 2, Weekly: 2}
 	var newest backup.Snapshot
 	for range 40 {
 		s.now = s.now.Add(24 * time.Hour)
 		newest = s.backup()
-		rep := s.prune(policy)
+		rep := s.prune(keep)
 		if !slices.Contains(rep.Kept, newest.ID) {
 			t.Fatalf("the newest is not kept: %+v", rep)
 		}
@@ -179,11 +132,11 @@ func TestPruneHasTwoSteps(t *testing.T) {
 		all = append(all, s.backup().ID)
 	}
 	before := len(list(t, s.bucket))
-	rep := s.prune(backup.Policy{Last: 1})
+	rep := s.prune(policy.Retention{Last: 1})
 	if !slices.Equal(rep.Condemned, all[:4]) || !slices.Equal(rep.Kept, all[4:]) || len(rep.Removed) > 0 || len(list(t, s.bucket)) != before+1 {
 		t.Fatalf("first step: %+v", rep)
 	}
-	if rep = s.prune(backup.Policy{Last: 1}); len(rep.Condemned)+len(rep.Removed) > 0 || len(list(t, s.bucket)) != before+1 {
+	if rep = s.prune(policy.Retention{Last: 1}); len(rep.Condemned)+len(rep.Removed) > 0 || len(list(t, s.bucket)) != before+1 {
 		t.Fatalf("at once again: %+v", rep)
 	}
 	if ids := s.whole(); len(ids) != 6 {
@@ -195,11 +148,11 @@ func TestPruneHasTwoSteps(t *testing.T) {
 	}
 	// A hold spares a chain within the grace, and its grace begins anew when the hold is taken away.
 	s.now = s.now.Add(23 * time.Hour)
-	if rep = s.prune(backup.Policy{Last: 1, Hold: all[1:2]}); !slices.Equal(rep.Spared, all[:2]) || len(rep.Removed) > 0 {
+	if rep = s.prune(policy.Retention{Last: 1, Hold: all[1:2]}); !slices.Equal(rep.Spared, all[:2]) || len(rep.Removed) > 0 {
 		t.Fatalf("spared: %+v", rep)
 	}
 	s.now = s.now.Add(2 * time.Hour)
-	if rep = s.prune(backup.Policy{Last: 1}); !slices.Equal(rep.Removed, []string{all[3], all[2]}) || !slices.Equal(rep.Condemned, all[:2]) || rep.Bytes <= 0 {
+	if rep = s.prune(policy.Retention{Last: 1}); !slices.Equal(rep.Removed, []string{all[3], all[2]}) || !slices.Equal(rep.Condemned, all[:2]) || rep.Bytes <= 0 {
 		t.Fatalf("second step: %+v", rep)
 	}
 	if ids := s.whole(); !slices.Equal(ids, []string{all[0], all[1], all[4], all[5]}) {
@@ -210,7 +163,7 @@ func TestPruneHasTwoSteps(t *testing.T) {
 		t.Fatalf("built on %d", snap.Parent)
 	}
 	s.now = s.now.Add(25 * time.Hour)
-	s.prune(backup.Policy{Last: 2})
+	s.prune(policy.Retention{Last: 2})
 	s.whole()
 }
 
@@ -221,8 +174,8 @@ func TestPruneCrashes(t *testing.T) {
 		base.now = base.now.Add(time.Hour)
 		base.backup()
 	}
-	policy := backup.Policy{Last: 1}
-	base.prune(policy)
+	keep := policy.Retention{Last: 1}
+	base.prune(keep)
 	base.now = base.now.Add(25 * time.Hour)
 	base.backup()
 	killed := errors.New("killed")
@@ -239,7 +192,7 @@ func TestPruneCrashes(t *testing.T) {
 		}
 		s.bucket.BeforePut = func(string, []byte) error { return stop() }
 		s.bucket.BeforeDelete = func(string) error { return stop() }
-		_, err := s.r.Prune(t.Context(), policy)
+		_, err := s.r.Prune(t.Context(), keep)
 		s.bucket.BeforePut, s.bucket.BeforeDelete = nil, nil
 		if err != nil && !errors.Is(err, killed) {
 			t.Fatal(err)
@@ -247,14 +200,14 @@ func TestPruneCrashes(t *testing.T) {
 		ended := err == nil
 		kept := s.whole()
 		s.reopen()
-		rep := s.prune(policy)
+		rep := s.prune(keep)
 		for _, id := range rep.Kept {
 			if !slices.Contains(kept, id) {
 				t.Fatalf("crash %d: a kept snapshot was lost", fail)
 			}
 		}
 		s.now = s.now.Add(25 * time.Hour)
-		s.prune(policy)
+		s.prune(keep)
 		if ids := s.whole(); !slices.Equal(ids, rep.Kept) {
 			t.Fatalf("crash %d: %d snapshots are left, want %d", fail, len(ids), len(rep.Kept))
 		}
@@ -274,8 +227,8 @@ func TestPruneLocked(t *testing.T) {
 		s.now = s.now.Add(time.Hour)
 		s.backup()
 	}
-	policy := backup.Policy{Last: 1}
-	s.prune(policy)
+	keep := policy.Retention{Last: 1}
+	s.prune(keep)
 	s.now = s.now.Add(25 * time.Hour)
 	locked := ""
 	s.bucket.BeforeDelete = func(name string) error {
@@ -287,13 +240,13 @@ func TestPruneLocked(t *testing.T) {
 		}
 		return nil
 	}
-	rep := s.prune(policy)
+	rep := s.prune(keep)
 	if len(rep.Locked) != 1 || rep.Locked[0].Object != locked || !errors.Is(rep.Locked[0], backup.ErrLocked) || rep.Locked[0].Snapshot == "" || len(rep.Removed) != 1 {
 		t.Fatalf("%+v", rep)
 	}
 	s.whole()
 	s.bucket.BeforeDelete = nil
-	if rep = s.prune(policy); len(rep.Locked) != 0 || len(rep.Removed) != 1 || rep.Objects != 1 {
+	if rep = s.prune(keep); len(rep.Locked) != 0 || len(rep.Removed) != 1 || rep.Objects != 1 {
 		t.Fatalf("after the lock: %+v", rep)
 	}
 	s.whole()
@@ -306,7 +259,7 @@ func TestPruneRefuses(t *testing.T) {
 		s.now = s.now.Add(time.Hour)
 		s.backup()
 	}
-	s.prune(backup.Policy{Last: 1})
+	s.prune(policy.Retention{Last: 1})
 	s.now = s.now.Add(25 * time.Hour)
 	whole := s.bucket.Clone()
 	newest, err := s.r.Snapshots(ctx)
@@ -321,7 +274,7 @@ func TestPruneRefuses(t *testing.T) {
 	}
 	for name, c := range map[string]struct {
 		change func(*backuptest.Bucket)
-		policy backup.Policy
+		keep   policy.Retention
 		now    time.Duration
 		want   error
 	}{
@@ -331,20 +284,20 @@ func TestPruneRefuses(t *testing.T) {
 		"a list of another place":    {change: func(b *backuptest.Bucket) { b.Set("prunes/0000000000000002", read(t, b, "prunes/0000000000000001")) }, want: backup.ErrTampered},
 		"a kept one that is damaged": {change: func(b *backuptest.Bucket) { b.Delete(ctx, key) }, want: backup.ErrTampered},
 		"a clock that went back":     {now: -72 * time.Hour, want: backup.ErrClock},
-		"a hold of nothing":          {policy: backup.Policy{Last: 1, Hold: []string{"nothing"}}, want: backup.ErrNotFound},
-		"a policy of nothing":        {policy: backup.Policy{Hold: []string{newest[0].ID}}},
-		"a negative policy":          {policy: backup.Policy{Last: 1, Daily: -1}},
+		"a hold of nothing":          {keep: policy.Retention{Last: 1, Hold: []string{"nothing"}}, want: backup.ErrNotFound},
+		"a policy of nothing":        {keep: policy.Retention{Hold: []string{newest[0].ID}}},
+		"a negative policy":          {keep: policy.Retention{Last: 1, Daily: -1}},
 	} {
 		b := whole.Clone()
 		if c.change != nil {
 			c.change(b)
 		}
-		if c.policy.Hold == nil && c.policy.Daily == 0 {
-			c.policy.Last = 1
+		if c.keep.Hold == nil && c.keep.Daily == 0 {
+			c.keep.Last = 1
 		}
 		before := list(t, b)
 		r := open(t, b, func(o *backup.Options) { o.Now = func() time.Time { return s.now.Add(c.now) } })
-		_, err := r.Prune(ctx, c.policy)
+		_, err := r.Prune(ctx, c.keep)
 		if err == nil || c.want != nil && !errors.Is(err, c.want) {
 			t.Errorf("%s: got %v, want %v", name, err, c.want)
 		}
@@ -356,7 +309,7 @@ func TestPruneRefuses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := reader.Prune(ctx, backup.Policy{Last: 1}); !errors.Is(err, backup.ErrKey) {
+	if _, err := reader.Prune(ctx, policy.Retention{Last: 1}); !errors.Is(err, backup.ErrKey) {
 		t.Errorf("a reader: %v", err)
 	}
 	if err := reader.Accept(ctx, newest[0].ID); !errors.Is(err, backup.ErrKey) {
@@ -369,7 +322,7 @@ func TestPruneRefuses(t *testing.T) {
 	if rep := verify(t, r, nil); !errors.Is(rep.Err(), backup.ErrTampered) {
 		t.Errorf("verify: %v", rep.Err())
 	}
-	if snap, err := r.Backup(ctx, s.m, &backup.BackupOptions{Chain: &backup.Chain{}}); err != nil || snap.Depth != 0 {
+	if snap, err := r.Backup(ctx, s.m, &backup.BackupOptions{Chain: &policy.Chain{}}); err != nil || snap.Depth != 0 {
 		t.Errorf("the next backup: depth %d, %v", snap.Depth, err)
 	}
 }
@@ -377,7 +330,7 @@ func TestPruneRefuses(t *testing.T) {
 // TestPruneBesideABackup condemns the parent of a snapshot that is being written.
 func TestPruneBesideABackup(t *testing.T) {
 	s := newShop(t)
-	s.chain = backup.Chain{Length: 5, Age: 1000 * time.Hour}
+	s.chain = policy.Chain{Length: 5, Age: 1000 * time.Hour}
 	s.now = s.now.Add(time.Hour)
 	s.backup()
 	s.now = s.now.Add(time.Hour)
@@ -388,7 +341,7 @@ func TestPruneBesideABackup(t *testing.T) {
 			done = true
 			s.now = s.now.Add(time.Hour)
 			mustBackup(t, s.r, s.m, nil) // full, so that the chain is not needed
-			s.prune(backup.Policy{Last: 1})
+			s.prune(policy.Retention{Last: 1})
 		}
 		return nil
 	}
@@ -398,7 +351,7 @@ func TestPruneBesideABackup(t *testing.T) {
 		t.Fatalf("depth %d", snap.Depth)
 	}
 	s.now = s.now.Add(25 * time.Hour)
-	rep := s.prune(backup.Policy{Last: 1})
+	rep := s.prune(policy.Retention{Last: 1})
 	if len(rep.Removed) > 0 || len(rep.Spared) != 2 {
 		t.Fatalf("%+v", rep)
 	}
@@ -410,7 +363,7 @@ func TestPruneCancelled(t *testing.T) {
 	s.backup()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := s.r.Prune(ctx, backup.Policy{Last: 1}); !errors.Is(err, context.Canceled) {
+	if _, err := s.r.Prune(ctx, policy.Retention{Last: 1}); !errors.Is(err, context.Canceled) {
 		t.Fatalf("got %v", err)
 	}
 }

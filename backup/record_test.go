@@ -10,6 +10,7 @@ import (
 
 	"github.com/crmguard/crmguard/backup"
 	"github.com/crmguard/crmguard/backup/backuptest"
+	"github.com/crmguard/crmguard/backup/policy"
 )
 
 // customers is a store of n companies, 3n contacts and as many notes on contacts.
@@ -71,7 +72,7 @@ func TestRecord(t *testing.T) {
 	bucket := &counted{Bucket: &backuptest.Bucket{}}
 	r := open(t, bucket, nil)
 	m := customers(4000)
-	chain := &backup.BackupOptions{Chain: &backup.Chain{}}
+	chain := &backup.BackupOptions{Chain: &policy.Chain{}}
 	var ids []string
 	var size int64
 	step := func() {
@@ -161,7 +162,7 @@ func TestVersions(t *testing.T) {
 	ctx, key := t.Context(), backuptest.Key(t)
 	r := open(t, &backuptest.Bucket{}, nil)
 	m := customers(30)
-	chain := &backup.BackupOptions{Chain: &backup.Chain{Length: 3}}
+	chain := &backup.BackupOptions{Chain: &policy.Chain{Length: 3}}
 	row := m.Tables[0].Rows[7]
 	var ids []string
 	step := func(o *backup.BackupOptions) { ids = append(ids, mustBackup(t, r, m, o).ID) }
@@ -211,7 +212,7 @@ func TestRecordTampering(t *testing.T) {
 	b := &backuptest.Bucket{}
 	r := open(t, b, nil)
 	m := customers(20)
-	chain := &backup.BackupOptions{Chain: &backup.Chain{}}
+	chain := &backup.BackupOptions{Chain: &policy.Chain{}}
 	mustBackup(t, r, m, chain)
 	m.Tables[0].Rows[7][1] = "second"
 	mustBackup(t, r, m, chain)
@@ -248,7 +249,7 @@ func TestRecordTampering(t *testing.T) {
 func BenchmarkRecord(b *testing.B) {
 	m := customers(50_000)
 	r := open(b, folder(b, b.TempDir()), nil)
-	chain := &backup.BackupOptions{Chain: &backup.Chain{}}
+	chain := &backup.BackupOptions{Chain: &policy.Chain{}}
 	for i := range 5 {
 		m.Tables[0].Rows[i][1] = "changed"
 		mustBackup(b, r, m, chain)

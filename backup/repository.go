@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/crmguard/crmguard/backup/policy"
 )
 
 // Options of [Open]. A nil *Options opens for reading.
@@ -66,7 +68,7 @@ type Snapshot struct {
 	Parent   uint64           // Head.Number of the snapshot that this one builds on; 0 = it is full
 	Depth    int              // how many snapshots a restore needs beside it
 	// Anomalies are what BackupOptions.Gate found unusual.
-	Anomalies []Anomaly
+	Anomalies []policy.Anomaly
 	// Condemned is when Repository.Prune gave it up; it will be deleted. The zero time = it is kept.
 	Condemned time.Time
 }
@@ -130,9 +132,9 @@ type BackupOptions struct {
 	// Tombstones of the persons erased so far. The zero value = none are known.
 	Tombstones Tombstones
 	// Chain lets the snapshot hold only what changed since the one before of the same name. Nil = full.
-	Chain *Chain
+	Chain *policy.Chain
 	// Gate compares with the snapshot before and says what is unusual. Nil = nothing is.
-	Gate *Gate
+	Gate *policy.Gate
 }
 
 // Tombstones is the whole list of erased persons: opaque records that the caller signs and checks

@@ -12,6 +12,8 @@ import (
 	"sync"
 
 	"github.com/klauspost/compress/zstd"
+
+	"github.com/crmguard/crmguard/backup/policy"
 )
 
 // Writer takes what a [Source] dumps. It is not for concurrent use.
@@ -317,7 +319,7 @@ func (s *space) write(ctx context.Context, name string, source Source, base *bas
 	m := &manifest{
 		Repository: s.id, Kind: s.kind, Snapshot: newID(), Name: name, Created: s.opts.Now().UTC(), Versions: map[string]int64{},
 		Tables: []manifestTable{}, Cipher: cipherName, Compression: compressionName, Digest: digestName,
-		Index: []manifestObject{}, Anomalies: []Anomaly{},
+		Index: []manifestObject{}, Anomalies: []policy.Anomaly{},
 	}
 	if base != nil && base.delta {
 		p := base.levels[0].m
@@ -494,9 +496,9 @@ func (s *space) snapshot(ctx context.Context, source Source, o *BackupOptions, p
 	}
 	switch {
 	case base != nil:
-		m.Anomalies = append(m.Anomalies, o.Gate.check(m, base)...)
+		m.Anomalies = append(m.Anomalies, checkGate(o.Gate, m, base)...)
 	case before:
-		m.Anomalies = append(m.Anomalies, Anomaly{Kind: kindUncompared})
+		m.Anomalies = append(m.Anomalies, policy.Anomaly{Kind: kindUncompared})
 	}
 	return m, nil
 }
@@ -504,7 +506,7 @@ func (s *space) snapshot(ctx context.Context, source Source, o *BackupOptions, p
 // Backup writes a snapshot of source, full or as BackupOptions.Chain says, and returns it when it is committed: before that,
 // nothing shows. Person keys go to the shard bucket, in a set of their own, and sets that are too old are
 // deleted. A snapshot with anomalies is committed and returned with ErrAnomaly, in an error that holds
-// each [Anomaly]; the ones before stay, for nothing is pruned until it is accepted. Errors: ErrFull, ErrStale (a snapshot that was seen is gone), ErrKey (opened for
+// each [policy.Anomaly]; the ones before stay, for nothing is pruned until it is accepted. Errors: ErrFull, ErrStale (a snapshot that was seen is gone), ErrKey (opened for
 // reading), and the source's own.
 func (r *Repository) Backup(ctx context.Context, source Source, opts *BackupOptions) (Snapshot, error) {
 	var o BackupOptions

@@ -12,6 +12,7 @@ import (
 	"crypto/ed25519"
 
 	"github.com/crmguard/crmguard/backup"
+	"github.com/crmguard/crmguard/backup/policy"
 )
 
 // TestBucket checks that open makes a bucket as backup.Bucket promises, empty at first.
@@ -140,7 +141,7 @@ func TestStore(t *testing.T, filled, empty func(testing.TB) Store) {
 		from := filled(t)
 		_, repo, key := repository(t)
 		for i := range 2 {
-			snap, err := repo.Backup(t.Context(), from, &backup.BackupOptions{Chain: &backup.Chain{}})
+			snap, err := repo.Backup(t.Context(), from, &backup.BackupOptions{Chain: &policy.Chain{}})
 			if err != nil {
 				t.Fatal(err)
 			}

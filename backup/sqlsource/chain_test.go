@@ -11,6 +11,7 @@ import (
 
 	"github.com/crmguard/crmguard/backup"
 	"github.com/crmguard/crmguard/backup/backuptest"
+	"github.com/crmguard/crmguard/backup/policy"
 	"github.com/crmguard/crmguard/backup/sqlsource"
 	"github.com/crmguard/crmguard/internal/realtest"
 )
@@ -73,7 +74,7 @@ func testChain(t *testing.T, open func(testing.TB) *sql.DB, database func(*sql.D
 	for step := range 6 {
 		for name, opts := range names {
 			source := database(db, opts)
-			snap, err := repo.Backup(t.Context(), source, &backup.BackupOptions{Name: name, Chain: &backup.Chain{}})
+			snap, err := repo.Backup(t.Context(), source, &backup.BackupOptions{Name: name, Chain: &policy.Chain{}})
 			if err != nil {
 				t.Fatal(err)
 			}
