@@ -24,6 +24,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/crmguard/crmguard/backup"
+	"github.com/crmguard/crmguard/backup/policy"
 	"github.com/crmguard/crmguard/examples/crm/app"
 	"github.com/crmguard/crmguard/examples/crm/web"
 )
@@ -291,21 +292,53 @@ func backupProgress(out io.Writer) func(backup.Progress) {
 }
 
 func backupCommand(c *app.Config) *cobra.Command {
-	return &cobra.Command{
-		Use: "backup", Short: "Write a full backup; may run beside serve", Args: cobra.NoArgs,
+	var incremental bool
+	var keep string
+	cmd := &cobra.Command{
+		Use: "backup", Short: "Write a backup; may run beside serve", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			out := cmd.OutOrStdout()
 			start := time.Now()
-			s, err := app.Backup(cmd.Context(), *c, backupProgress(out))
+			var retention policy.Retention
+			if keep != "" {
+				var err error
+				if retention, err = app.ParseRetention(keep); err != nil {
+					return err
+				}
+			}
+			var chain *policy.Chain
+			if incremental {
+				chain = &policy.Chain{}
+			}
+			s, err := app.Backup(cmd.Context(), *c, chain, backupProgress(out))
 			if err != nil {
 				return err
 			}
+			kind := "full"
+			if s.Depth > 0 {
+				kind = fmt.Sprintf("on %d before", s.Depth)
+			}
 			fmt.Fprintf(out, "snapshot %s: %d rows, %s of rows in %s of objects, written and read back in %.1f s\n",
 				s.ID, s.Rows, size(s.Bytes), size(s.Stored), time.Since(start).Seconds())
+			if incremental {
+				fmt.Fprintln(out, "it is "+kind)
+			}
 			fmt.Fprintln(out, "opens with recovery.key, which belongs somewhere else than this host")
+			if keep == "" {
+				return nil
+			}
+			p, err := app.PruneBackups(cmd.Context(), *c, retention)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(out, "%d snapshots are kept, %d more will be deleted, %d were deleted (%s), %d objects are locked\n",
+				len(p.Kept), len(p.Condemned), len(p.Removed), size(p.Bytes), len(p.Locked))
 			return nil
 		},
 	}
+	cmd.Flags().BoolVar(&incremental, "incremental", false, "hold only what changed since the backup before; a full one each week")
+	cmd.Flags().StringVar(&keep, "keep", "", "then give up what is not kept, such as last=3,daily=7,weekly=4,monthly=12; it is deleted a day later")
+	return cmd
 }
 
 func restoreCommand(c *app.Config) *cobra.Command {

@@ -18,6 +18,7 @@ import (
 	"github.com/crmguard/crmguard/audit/filestore"
 	"github.com/crmguard/crmguard/backup"
 	"github.com/crmguard/crmguard/backup/blobstore"
+	"github.com/crmguard/crmguard/backup/policy"
 	"github.com/crmguard/crmguard/backup/sqlsource"
 	"github.com/crmguard/crmguard/crm/guard"
 	"github.com/crmguard/crmguard/encrypt"
@@ -239,9 +240,9 @@ func source(db databases) *sqlsource.Database {
 	return sqlsource.SQLite(db.r, opts)
 }
 
-// Backup writes a full snapshot. It reads the database in one consistent moment and may run beside a
+// Backup writes a snapshot, full when chain is nil. It reads the database in one consistent moment and may run beside a
 // serving process, which puts the snapshot into its log when it next looks.
-func Backup(ctx context.Context, c Config, observer func(backup.Progress)) (backup.Snapshot, error) {
+func Backup(ctx context.Context, c Config, chain *policy.Chain, observer func(backup.Progress)) (backup.Snapshot, error) {
 	if err := c.complete(); err != nil {
 		return backup.Snapshot{}, err
 	}
@@ -258,12 +259,12 @@ func Backup(ctx context.Context, c Config, observer func(backup.Progress)) (back
 		return backup.Snapshot{}, err
 	}
 	defer func() { _ = closeKEK() }()
-	return writeBackup(ctx, &c, db, kek, observer)
+	return writeBackup(ctx, &c, db, kek, chain, observer)
 }
 
 // Backup writes a full snapshot of the opened CRM.
 func (a *App) Backup(ctx context.Context, observer func(backup.Progress)) (backup.Snapshot, error) {
-	s, err := writeBackup(ctx, &a.Config, a.db, a.kek, observer)
+	s, err := writeBackup(ctx, &a.Config, a.db, a.kek, nil, observer)
 	if err != nil {
 		return s, err
 	}
@@ -291,7 +292,7 @@ func (a *App) VerifiedBackups(ctx context.Context) (map[string]time.Time, error)
 	return out, nil
 }
 
-func writeBackup(ctx context.Context, c *Config, db databases, kek keys.KEK, observer func(backup.Progress)) (backup.Snapshot, error) {
+func writeBackup(ctx context.Context, c *Config, db databases, kek keys.KEK, chain *policy.Chain, observer func(backup.Progress)) (backup.Snapshot, error) {
 	if err := c.backupKeys(); err != nil {
 		return backup.Snapshot{}, err
 	}
@@ -321,7 +322,7 @@ func writeBackup(ctx context.Context, c *Config, db databases, kek keys.KEK, obs
 	}
 	defer done()
 	snap, err := repo.Backup(ctx, source(db), &backup.BackupOptions{
-		Name: Tenant, Anchor: anchor, Keys: keyShards{keeper}, Tombstones: dead,
+		Name: Tenant, Anchor: anchor, Keys: keyShards{keeper}, Tombstones: dead, Chain: chain,
 	})
 	if err != nil {
 		return snap, err
@@ -336,6 +337,37 @@ func writeBackup(ctx context.Context, c *Config, db databases, kek keys.KEK, obs
 		return snap, err
 	}
 	return snap, report.Err()
+}
+
+// PruneBackups condemns the backups that retention does not keep, and deletes those that it condemned a day ago or earlier.
+func PruneBackups(ctx context.Context, c Config, retention policy.Retention) (*backup.Pruned, error) {
+	if err := c.complete(); err != nil {
+		return nil, err
+	}
+	repo, done, err := c.repository(ctx, true, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	return repo.Prune(ctx, retention)
+}
+
+// ParseRetention reads a retention such as "last=3,daily=7,weekly=4,monthly=12".
+func ParseRetention(text string) (r policy.Retention, err error) {
+	fields := map[string]*int{"last": &r.Last, "hourly": &r.Hourly, "daily": &r.Daily, "weekly": &r.Weekly,
+		"monthly": &r.Monthly, "yearly": &r.Yearly, "minimum": &r.Minimum}
+	for part := range strings.SplitSeq(text, ",") {
+		name, number, _ := strings.Cut(part, "=")
+		field := fields[name]
+		if field == nil {
+			return r, errors.New("crm: a retention is like last=3,daily=7,weekly=4,monthly=12,yearly=3,minimum=2, each at most once")
+		}
+		delete(fields, name)
+		if *field, err = strconv.Atoi(number); err != nil || *field < 1 {
+			return r, fmt.Errorf("crm: the retention %s is not a number above 0", name)
+		}
+	}
+	return r, r.Valid()
 }
 
 // Snapshots lists the backups, oldest first. There are none before the first backup.
