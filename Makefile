@@ -13,7 +13,7 @@ help: ## list the targets
 
 .PHONY: test
 test: ## all tests of the module; real servers where they are at hand
-	$(GO) test -p $(P) ./...
+	$(GO) test -p $(P) -timeout 30m ./...
 
 .PHONY: short
 short: ## the quick tests
