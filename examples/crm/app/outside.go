@@ -228,13 +228,13 @@ func (a *App) openSIEM() error {
 		return errors.Join(err, sink.Close())
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	done := make(chan error, 1)
+	done := make(chan struct{})
 	go func() {
+		defer close(done)
 		err := pump.Run(ctx)
 		if err != nil && ctx.Err() == nil {
 			slog.Error("the audit log is not sent any more", "err", err) // of the cursor or the log: names no one
 		}
-		done <- err
 	}()
 	a.close = append(a.close, func() error {
 		a.drain(pump)
