@@ -582,6 +582,9 @@ func (x *indexWriter) row(buf []byte, at int, frame uint32) (out []byte, keep bo
 			}
 		}
 	}
+	if len(x.entries) == cap(x.entries) {
+		x.entries = slices.Grow(x.entries, max(indexRows, cap(x.entries))) // twice as large
+	}
 	x.entries = append(x.entries, e)
 	for column := range x.shape.t.Parents {
 		i := slices.Index(x.shape.t.Columns, column)

@@ -11,6 +11,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash"
+	"slices"
 
 	"github.com/klauspost/compress/zstd"
 )
@@ -152,7 +153,11 @@ type segmentWriter struct {
 }
 
 func newSegmentWriter(k *dataKey, snapshot id16, number uint32, zenc *zstd.Encoder) *segmentWriter {
-	w := &segmentWriter{aead: k.segmentAEAD(snapshot, number), zenc: zenc, buf: make([]byte, 0, frameTarget)}
+	size := segmentTarget + 1<<20
+	if number == 0 { // of many snapshots the only one, and small
+		size = frameTarget
+	}
+	w := &segmentWriter{aead: k.segmentAEAD(snapshot, number), zenc: zenc, buf: make([]byte, 0, size)}
 	w.buf = appendSegmentHead(w.buf, snapshotVersion, snapshot, number)
 	return w
 }
@@ -177,6 +182,9 @@ func (w *segmentWriter) add(f frame) int {
 
 func (w *segmentWriter) seal(f frame, plain []byte) {
 	at := len(w.buf)
+	if need := frameHead + len(plain) + tagSize + trailerSize; cap(w.buf)-at < need {
+		w.buf = slices.Grow(w.buf, max(need, cap(w.buf))) // twice as large
+	}
 	w.buf = binary.BigEndian.AppendUint32(w.buf, uint32(len(plain)+tagSize))
 	w.buf = append(w.buf, f.kind, f.flags)
 	w.buf = binary.BigEndian.AppendUint32(w.buf, f.table)
