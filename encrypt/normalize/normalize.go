@@ -177,7 +177,21 @@ func clip(s string) string {
 func compat(s string) string { return norm.NFKC.String(clean(s)) }
 
 // foldCase is compat without letter case.
-func foldCase(s string) string { return cases.Fold().String(width.Fold.String(compat(s))) }
+func foldCase(s string) string {
+	return strings.Map(cherokee, cases.Fold().String(width.Fold.String(compat(s))))
+}
+
+// cherokee folds small letters to capital ones, as Unicode's CaseFolding does for this script alone. Package cases makes small
+// ones of capital ones and the other way round.
+func cherokee(r rune) rune {
+	switch {
+	case r >= 0xAB70 && r <= 0xABBF:
+		return r - 0xAB70 + 0x13A0
+	case r >= 0x13F8 && r <= 0x13FD:
+		return r - 8
+	}
+	return r
+}
 
 // digits keeps the ASCII digits.
 func digits(s string) string {

@@ -302,3 +302,17 @@ func Example() {
 	// [+8613800138000] [+8613800138000]
 	// 138****8000 H*** Callahan 张*
 }
+
+// In Cherokee the capital letters are the folded ones.
+func TestCherokee(t *testing.T) {
+	for _, s := range []string{"\u13c6\u13e9", "\uab96\uabb9", "\u13c6\uabb9"} {
+		if n := normalize.Name(s); n != "\u13c6\u13e9" || normalize.Name(n) != n {
+			t.Errorf("%+q: %+q", s, n)
+		}
+	}
+	for small, capital := range map[rune]rune{0xAB70: 0x13A0, 0xABBF: 0x13EF, 0x13F8: 0x13F0, 0x13FD: 0x13F5} {
+		if a, b := normalize.Name(string(small)), normalize.Name(string(capital)); a != b {
+			t.Errorf("%U and %U: %+q, %+q", small, capital, a, b)
+		}
+	}
+}
