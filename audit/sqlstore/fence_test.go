@@ -236,7 +236,7 @@ func TestPlainSQLite(t *testing.T) {
 					return
 				default:
 					db.Exec("INSERT INTO other VALUES (1)")
-					time.Sleep(time.Millisecond)
+					time.Sleep(time.Millisecond) // the writer under test wants the database too
 				}
 			}
 		})

@@ -402,7 +402,7 @@ func witnessArgs(pin string) []string {
 // each by package audit; TestVectors holds the script against that.
 func TestWriteVectors(t *testing.T) {
 	if !*update {
-		t.Skip("only with -update")
+		t.Skip("writes the vectors with -update; TestVectors reads them")
 	}
 	if err := os.RemoveAll("vectors"); err != nil {
 		t.Fatal(err)

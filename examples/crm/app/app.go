@@ -320,7 +320,8 @@ func (a *App) openLog(ctx context.Context) error {
 		return err
 	}
 	a.openings = a.Config.openings()
-	opened := make(chan struct{})
+	opened := make(chan struct{}) // a head that comes before all of this is set up waits
+	defer close(opened)
 	a.Log, err = audit.Open(ctx, store, signer, &audit.Options{
 		Sealer:     sealer{a.Keeper, a.openings},
 		PinnedHead: largest(append(copies, head)),
@@ -332,15 +333,12 @@ func (a *App) openLog(ctx context.Context) error {
 		},
 	})
 	if err != nil {
-		close(opened)
 		return err
 	}
-	err = a.outside.witnessedBy(ctx, a.Log)
-	close(opened)
 	a.close = append(a.close, a.openings.close, a.Log.Close, func() error {
 		return a.outside.last(context.WithoutCancel(ctx), a.Log, pins.keep)
 	})
-	if err != nil {
+	if err := a.outside.witnessedBy(ctx, a.Log); err != nil {
 		return err
 	}
 	return a.openSIEM()
