@@ -28,3 +28,24 @@ type Bucket interface {
 	// keeps the object.
 	Delete(ctx context.Context, name string) error
 }
+
+// Locker is a [Bucket] that keeps objects against deletion and change by anybody, whatever the credentials:
+// object lock in compliance mode. Others pass backuptest.TestLocker.
+type Locker interface {
+	Bucket
+	// Lock keeps an object until a time, at least to the second. It never shortens: an earlier time
+	// changes nothing and is no error. Error: ErrNotFound.
+	Lock(ctx context.Context, name string, until time.Time) error
+	// LockedUntil returns until when an object is kept, the zero time when it is not. Error: ErrNotFound.
+	LockedUntil(ctx context.Context, name string) (time.Time, error)
+}
+
+// Lingerer is a [Bucket] that knows how long what is deleted can still be read somewhere: in old versions that
+// Delete does not remove, by soft delete, in a replica. Buckets that are no Lingerer say that it is gone at once.
+type Lingerer interface {
+	// Linger returns the longest such time, Forever for a copy that nothing ends, and what causes it, in words.
+	Linger(ctx context.Context) (after time.Duration, cause string, err error)
+}
+
+// Forever is what [Lingerer] says of copies that nothing ends.
+const Forever = time.Duration(1<<63 - 1)
