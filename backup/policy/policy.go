@@ -79,18 +79,59 @@ type Snapshot struct {
 }
 
 // Retention says which snapshots are kept, of each name apart: those that any of its fields wants, what they build on, and always the
-// newest. Periods are of UTC, weeks begin on Monday. Of each period that has snapshots the last one is kept, for as many periods as
-// the field says, going back from the newest; so a snapshot goes by what came after it and never by the clock. Which is newer, the
-// numbers say.
+// newest. Periods are of UTC, weeks begin on Monday. Of each period that has snapshots the first one is kept, for as many periods as
+// the field says, going back from the newest; so a snapshot goes by what came after it and never by the clock, and what
+// it is kept for is known when it is made (see Until). Which is newer, the numbers say.
 type Retention struct {
-	Last    int      // the newest ones
-	Hourly  int      // the last of each hour, for so many hours that have one
-	Daily   int      // likewise of each day
-	Weekly  int      // and week
-	Monthly int      // and month
-	Yearly  int      // and year
-	Minimum int      // fewest full snapshots that remain, with all that builds on them, as long as there are so many
-	Hold    []string // ids of snapshots that are kept whatever happens
+	Last    int           `json:"last,omitempty"`    // the newest ones
+	Within  time.Duration `json:"within,omitempty"`  // those that are so much older than the newest, or less
+	Hourly  int           `json:"hourly,omitempty"`  // the first of each hour, for so many hours that have one
+	Daily   int           `json:"daily,omitempty"`   // likewise of each day
+	Weekly  int           `json:"weekly,omitempty"`  // and week
+	Monthly int           `json:"monthly,omitempty"` // and month
+	Yearly  int           `json:"yearly,omitempty"`  // and year
+	Minimum int           `json:"minimum,omitempty"` // fewest full snapshots that remain, with all that builds on them, as long as there are so many
+	Hold    []string      `json:"hold,omitempty"`    // ids of snapshots that are kept whatever happens
+}
+
+// tier is one kind of period of a retention.
+type tier struct {
+	n     int
+	start func(time.Time) time.Time // of the period that a time lies in
+	later func(start time.Time, n int) time.Time
+}
+
+func (p Retention) tiers() []tier {
+	day := func(t time.Time) time.Time { return time.Date(t.Year(), t.Month(), t.Day(), 0, 0, 0, 0, time.UTC) }
+	return []tier{
+		{p.Hourly, func(t time.Time) time.Time { return t.Truncate(time.Hour) },
+			func(t time.Time, n int) time.Time { return t.Add(time.Duration(n) * time.Hour) }},
+		{p.Daily, day, func(t time.Time, n int) time.Time { return t.AddDate(0, 0, n) }},
+		{p.Weekly, func(t time.Time) time.Time { return day(t).AddDate(0, 0, -(int(t.Weekday())+6)%7) },
+			func(t time.Time, n int) time.Time { return t.AddDate(0, 0, 7*n) }},
+		{p.Monthly, func(t time.Time) time.Time { return time.Date(t.Year(), t.Month(), 1, 0, 0, 0, 0, time.UTC) },
+			func(t time.Time, n int) time.Time { return t.AddDate(0, n, 0) }},
+		{p.Yearly, func(t time.Time) time.Time { return time.Date(t.Year(), 1, 1, 0, 0, 0, 0, time.UTC) },
+			func(t time.Time, n int) time.Time { return t.AddDate(n, 0, 0) }},
+	}
+}
+
+// Until returns how long a snapshot that is made of a name now will be kept at the least, when one is made in every period: until
+// then it may be locked. It is the end of the longest of the periods that it is the first of, and of Within; Last, Minimum and Hold
+// promise no time. The zero time = nothing is promised. all are the snapshots that are there.
+func (p Retention) Until(now time.Time, name string, all []Snapshot) (until time.Time) {
+	now = now.UTC()
+	if p.Within > 0 {
+		until = now.Add(p.Within)
+	}
+	for _, r := range p.tiers() {
+		start := r.start(now)
+		first := !slices.ContainsFunc(all, func(s Snapshot) bool { return s.Name == name && r.start(s.Created.UTC()).Equal(start) })
+		if end := r.later(start, r.n); r.n > 0 && first && end.After(until) {
+			until = end
+		}
+	}
+	return until
 }
 
 // Keep returns the ids of those of the snapshots that are kept, in the order in which they are given.
@@ -113,27 +154,25 @@ func (p Retention) Keep(all []Snapshot) []string {
 	}
 	for _, list := range names {
 		slices.SortStableFunc(list, func(a, b *Snapshot) int { return cmp.Compare(b.Number, a.Number) })
-		for _, rule := range []struct {
-			n      int
-			period func(time.Time) string
-		}{
-			{p.Hourly, func(t time.Time) string { return t.Format("2006-01-02 15") }},
-			{p.Daily, func(t time.Time) string { return t.Format("2006-01-02") }},
-			{p.Weekly, func(t time.Time) string { y, w := t.ISOWeek(); return fmt.Sprint(y, " ", w) }},
-			{p.Monthly, func(t time.Time) string { return t.Format("2006-01") }},
-			{p.Yearly, func(t time.Time) string { return t.Format("2006") }},
-		} {
-			periods := map[string]bool{}
+		for _, r := range p.tiers() {
+			var starts []time.Time
+			first := map[time.Time]string{}
 			for _, s := range list {
-				if at := rule.period(s.Created.UTC()); !periods[at] && len(periods) < rule.n {
-					periods[at] = true
-					keep[s.ID] = true
+				start := r.start(s.Created.UTC())
+				if _, ok := first[start]; !ok {
+					starts = append(starts, start)
+				}
+				first[start] = s.ID
+			}
+			for i, start := range starts {
+				if i < r.n {
+					keep[first[start]] = true
 				}
 			}
 		}
 		roots := map[uint64]bool{}
 		for i, s := range list {
-			if r := root(s); i < max(p.Last, 1) || roots[r] || len(roots) < p.Minimum {
+			if r := root(s); i < max(p.Last, 1) || roots[r] || len(roots) < p.Minimum || p.Within > 0 && list[0].Created.Sub(s.Created) <= p.Within {
 				keep[s.ID] = true
 				if len(roots) < p.Minimum {
 					roots[r] = true
@@ -160,6 +199,12 @@ func (p Retention) Keep(all []Snapshot) []string {
 // Valid refuses negative numbers, and a retention that would keep next to nothing by mistake: some number must be set.
 func (p Retention) Valid() error {
 	sum := 0
+	if p.Within < 0 {
+		return errors.New("policy: a retention keeps a negative time")
+	}
+	if p.Within > 0 {
+		sum = 1
+	}
 	for _, n := range []int{p.Last, p.Hourly, p.Daily, p.Weekly, p.Monthly, p.Yearly, p.Minimum} {
 		if n < 0 {
 			return errors.New("policy: a retention keeps a negative number of snapshots")
