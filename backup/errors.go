@@ -19,6 +19,8 @@ var (
 	ErrReplay   = errors.New("backup: tombstones exist and nothing was given to replay them") // see RestoreOptions.Tombstones
 	ErrChain    = errors.New("backup: what a snapshot builds on is missing or another")       // the object is that snapshot's parent
 	ErrLocked   = errors.New("backup: locked against deletion")                               // the bucket keeps the object until its time
+	ErrUnlocked = errors.New("backup: not locked as was asked for")                           // the bucket cannot, or somebody changed it
+	ErrLingers  = errors.New("backup: what is deleted can be read for too long")              // of a shard bucket, see Lingerer
 	ErrClock    = errors.New("backup: dated in the future or out of order")                   // nothing is pruned by such a clock
 	ErrAnomaly  = policy.ErrAnomaly                                                           // see BackupOptions.Gate and Repository.Accept
 	ErrInsecure = errors.New("backup: the key file must have mode 0600")

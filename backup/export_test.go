@@ -1,6 +1,7 @@
 package backup
 
 import (
+	"context"
 	"crypto/ed25519"
 
 	"github.com/klauspost/compress/zstd"
@@ -114,4 +115,22 @@ func ParsePrunes(b []byte) (int, error) {
 		return 0, err
 	}
 	return len(p.Condemned), nil
+}
+
+// ObjectsOf names the objects of a snapshot and of those that it builds on.
+func ObjectsOf(ctx context.Context, r *Repository, id string) (names []string) {
+	m, _, err := r.find(ctx, id)
+	if err != nil {
+		return nil
+	}
+	chain, err := r.data.below(ctx, m)
+	if err != nil {
+		return nil
+	}
+	for _, m := range chain {
+		for _, o := range m.objects() {
+			names = append(names, o.Name)
+		}
+	}
+	return names
 }

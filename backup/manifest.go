@@ -121,6 +121,7 @@ type manifest struct {
 	Repeats      uint64           `json:"repeats"` // number of the snapshot that this one has the content of
 	Index        []manifestObject `json:"index"`
 	IndexKey     []byte           `json:"index_key"`
+	Keep         time.Time        `json:"keep,omitzero"` // until when its objects are locked
 	Anomalies    []policy.Anomaly `json:"anomalies"`
 
 	digest  sum32  // of the whole object
@@ -167,7 +168,7 @@ func (m *manifest) snapshot() Snapshot {
 	s := Snapshot{
 		ID: m.Snapshot.String(), Head: Head{Number: m.Number, Digest: m.digest, Tombstones: m.Tombstones}, Name: m.Name,
 		Created: m.Created, Engine: m.Engine, Versions: m.Versions, Stored: m.stored(), Anchor: m.Anchor,
-		Parent: m.Parent, Depth: int(m.Depth), Anomalies: m.Anomalies,
+		Parent: m.Parent, Depth: int(m.Depth), Anomalies: m.Anomalies, Locked: m.Keep,
 	}
 	if len(s.Anomalies) == 0 {
 		s.Anomalies = nil
@@ -295,7 +296,7 @@ func parseManifest(b []byte, pin ed25519.PublicKey, number uint64) (*manifest, e
 	indexed := m.version > 1 && m.Kind == kindData
 	if (len(m.Index) > 0) != indexed || (len(m.IndexKey) > 0) != indexed || (m.Parent > 0) != (m.Depth > 0) ||
 		m.Parent >= m.Number || m.Parent == 0 && m.ParentDigest != (sum32{}) || m.Repeats >= m.Number || m.Parent > 0 && m.Repeats > 0 ||
-		!indexed && (m.Parent > 0 || m.Repeats > 0 || len(m.Anomalies) > 0) {
+		m.version == 1 && !m.Keep.IsZero() || !indexed && (m.Parent > 0 || m.Repeats > 0 || len(m.Anomalies) > 0) {
 		return nil, errMalformed
 	}
 	for i := range m.Tables {

@@ -24,6 +24,9 @@ type Options struct {
 	// KeepShards is the age at which a set of key shards that is not the newest is deleted, by the
 	// next backup or Sweep. 0 = 7 days.
 	KeepShards time.Duration
+	// LockShards locks each set of key shards for KeepShards, in a bucket that is a Locker: so nobody destroys
+	// the keys of all persons at once, and the erasure of one ends KeepShards later.
+	LockShards bool
 	// Grace is the age below which Sweep leaves unreferenced objects alone, and how long Prune leaves
 	// snapshots that are not kept. No backup may take longer. 0 = 24 hours.
 	Grace time.Duration
@@ -67,6 +70,8 @@ type Snapshot struct {
 	Anchor   []byte           // what BackupOptions.Anchor was
 	Parent   uint64           // Head.Number of the snapshot that this one builds on; 0 = it is full
 	Depth    int              // how many snapshots a restore needs beside it
+	// Locked is until when its objects were locked against deletion, when it was made. The zero time = they were not.
+	Locked time.Time
 	// Anomalies are what BackupOptions.Gate found unusual.
 	Anomalies []policy.Anomaly
 	// Condemned is when Repository.Prune gave it up; it will be deleted. The zero time = it is kept.
@@ -120,23 +125,6 @@ func Open(ctx context.Context, bucket Bucket, pin ed25519.PublicKey, opts *Optio
 	return r, nil
 }
 
-// BackupOptions of [Repository.Backup]. A nil *BackupOptions is the zero value.
-type BackupOptions struct {
-	// Name of the source. Empty = "default".
-	Name string
-	// Anchor is kept in the manifest: the newest checkpoint of the audit log. At most 64 KiB.
-	// Nil = none.
-	Anchor []byte
-	// Keys are the person keys that go into the shard bucket. Nil = none.
-	Keys KeySource
-	// Tombstones of the persons erased so far. The zero value = none are known.
-	Tombstones Tombstones
-	// Chain lets the snapshot hold only what changed since the one before of the same name. Nil = full.
-	Chain *policy.Chain
-	// Gate compares with the snapshot before and says what is unusual. Nil = nothing is.
-	Gate *policy.Gate
-}
-
 // Tombstones is the whole list of erased persons: opaque records that the caller signs and checks
 // itself, at most 1 MiB each.
 type Tombstones struct {
@@ -160,6 +148,8 @@ type Level int
 const (
 	// Quick checks every signature, the chain, and that each object is there in its size.
 	Quick Level = iota
+	// Sampled reads some objects too and compares their digests: see VerifyOptions.Share.
+	Sampled
 	// Full reads every object too and, given the key, opens it: the restore path into nothing.
 	Full
 )
@@ -171,6 +161,12 @@ type VerifyOptions struct {
 	Key *PrivateKey
 	// Snapshot is the only one whose objects are looked at. Empty = all.
 	Snapshot string
+	// Share is how much of all bytes Sampled reads, above 0 to 1: those objects first that Seen has not, then those seen longest
+	// ago. 0 = 0.05, so that twenty runs read everything.
+	Share float64
+	// Seen has for each object when its digest was last found right; Verify updates it. Keep it between runs, as JSON for
+	// instance, where whoever can write the bucket cannot. Nil = nothing is remembered.
+	Seen map[string]time.Time
 }
 
 // Report is the result of [Repository.Verify].
@@ -183,6 +179,8 @@ type Report struct {
 	Bytes     int64 // that were read
 	Loose     int   // objects that nothing refers to: an interrupted backup, or one under way
 	Faults    []*ObjectError
+
+	named map[string]bool // what VerifyOptions.Seen may name
 }
 
 // Err returns nil when nothing is wrong, else an error that holds each fault.

@@ -102,6 +102,10 @@ func (s *space) expire(ctx context.Context) (removed int, err error) {
 		modified[o.Name] = o.Modified
 	}
 	limit := s.opts.Now().Add(-s.opts.KeepShards)
+	if s.opts.LockShards {
+		limit = limit.Add(-2 * time.Second) // buckets lock to the second
+	}
+	var locked error
 	for _, n := range numbers[:len(numbers)-1] {
 		name := manifestName(n)
 		m, err := s.manifest(ctx, n)
@@ -127,17 +131,24 @@ func (s *space) expire(ctx context.Context) (removed int, err error) {
 					names = append(names, o.Name)
 				}
 			}
+			names = append(names, name)
 			for _, name := range names {
-				if err := s.bucket.Delete(ctx, name); err != nil {
+				err := s.bucket.Delete(ctx, name)
+				if errors.Is(err, ErrLocked) { // for some seconds more, or by somebody else: again next time
+					locked = object(name, err)
+					break
+				}
+				if err != nil {
 					return removed, object(name, err)
 				}
 				removed++
 			}
+			continue
 		}
 		if err := s.bucket.Delete(ctx, name); err != nil {
 			return removed, object(name, err)
 		}
 		removed++
 	}
-	return removed, nil
+	return removed, locked
 }

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Snapshots returns what is there, oldest first, by their signed manifests, without those that were pruned. An error says what is
@@ -50,7 +52,7 @@ func (r *Repository) Verify(ctx context.Context, opts *VerifyOptions) (*Report, 
 	if opts != nil {
 		o = *opts
 	}
-	rep := &Report{Level: o.Level, Opened: o.Level == Full && o.Key != nil}
+	rep := &Report{Level: o.Level, Opened: o.Level == Full && o.Key != nil, named: map[string]bool{}}
 	newest, err := r.data.verify(ctx, &o, rep, "")
 	if err != nil {
 		return nil, err
@@ -78,6 +80,11 @@ func (r *Repository) Verify(ctx context.Context, opts *VerifyOptions) (*Report, 
 	}
 	if o.Snapshot != "" && rep.Snapshots == 0 {
 		return nil, fmt.Errorf("%w: no such snapshot", ErrNotFound)
+	}
+	for name := range o.Seen {
+		if !rep.named[name] {
+			delete(o.Seen, name)
+		}
 	}
 	rep.Opened = rep.Opened && len(rep.Faults) == 0
 	return rep, nil
@@ -119,6 +126,10 @@ func (s *space) verify(ctx context.Context, o *VerifyOptions, rep *Report, prefi
 			list = &prunes{}
 		}
 	}
+	var pick map[string]bool
+	if o.Level == Sampled {
+		pick = s.sample(ctx, o, list, prefix)
+	}
 	for m, err := range s.chain(ctx) {
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
@@ -138,6 +149,9 @@ func (s *space) verify(ctx context.Context, o *VerifyOptions, rep *Report, prefi
 		objects := m.objects()
 		for _, obj := range objects {
 			used[obj.Name] = true
+			if o.Seen != nil {
+				rep.named[prefix+obj.Name] = true
+			}
 		}
 		if s.kind == kindData {
 			if _, condemned := list.since(m); o.Snapshot != id && (o.Snapshot != "" || condemned) {
@@ -175,9 +189,12 @@ func (s *space) verify(ctx context.Context, o *VerifyOptions, rep *Report, prefi
 				err = fmt.Errorf("%w: %w", ErrTampered, ErrNotFound)
 			case size != obj.Size:
 				err = ErrTampered
-			case o.Level == Full:
+			case o.Level == Full || pick[obj.Name]:
 				if _, err = s.fetch(ctx, obj); err == nil {
 					rep.Bytes += obj.Size
+					if o.Seen != nil {
+						o.Seen[prefix+obj.Name] = s.opts.Now().UTC()
+					}
 				}
 			default:
 				err = nil
@@ -189,6 +206,9 @@ func (s *space) verify(ctx context.Context, o *VerifyOptions, rep *Report, prefi
 				sound = false
 				rep.add(prefix, id, obj.Name, err)
 			}
+		}
+		if err := s.locked(ctx, m, o.Level, rep, prefix); err != nil {
+			return nil, err
 		}
 		if o.Level == Full && o.Key != nil && sound {
 			load := discard
@@ -293,10 +313,49 @@ func (s *space) sweep(ctx context.Context, list uint64) (removed int, err error)
 		if used[name] || isTomb && tomb >= list || isPrune && prune >= condemned || snapshots[keyOf(name)] {
 			continue
 		}
-		if err := s.bucket.Delete(ctx, name); err != nil {
+		if err := s.bucket.Delete(ctx, name); errors.Is(err, ErrLocked) {
+			continue
+		} else if err != nil {
 			return removed, object(name, err)
 		}
 		removed++
 	}
 	return removed, nil
+}
+
+// sample chooses what a sampled run reads.
+func (s *space) sample(ctx context.Context, o *VerifyOptions, list *prunes, prefix string) map[string]bool {
+	type candidate struct {
+		manifestObject
+		seen time.Time
+	}
+	var all []candidate
+	var total, sum int64
+	for m, err := range s.chain(ctx) {
+		if err != nil {
+			continue // the main run reports it
+		}
+		if _, condemned := list.since(m); condemned || o.Snapshot != "" && o.Snapshot != m.Snapshot.String() {
+			continue
+		}
+		for _, obj := range m.objects() {
+			all = append(all, candidate{obj, o.Seen[prefix+obj.Name]})
+			total += obj.Size
+		}
+	}
+	rand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+	slices.SortStableFunc(all, func(a, b candidate) int { return a.seen.Compare(b.seen) })
+	share := o.Share
+	if share <= 0 {
+		share = 0.05
+	}
+	pick := map[string]bool{}
+	for _, c := range all {
+		if float64(sum) >= share*float64(total) {
+			break
+		}
+		pick[c.Name] = true
+		sum += c.Size
+	}
+	return pick
 }

@@ -1,0 +1,173 @@
+package backup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/crmguard/crmguard/backup/policy"
+)
+
+// BackupOptions of [Repository.Backup]. A nil *BackupOptions is the zero value.
+type BackupOptions struct {
+	// Name of the source. Empty = "default".
+	Name string
+	// Anchor is kept in the manifest: the newest checkpoint of the audit log. At most 64 KiB.
+	// Nil = none.
+	Anchor []byte
+	// Keys are the person keys that go into the shard bucket. Nil = none.
+	Keys KeySource
+	// Tombstones of the persons erased so far. The zero value = none are known.
+	Tombstones Tombstones
+	// Chain lets the snapshot hold only what changed since the one before of the same name. Nil = full.
+	Chain *policy.Chain
+	// Gate compares with the snapshot before and says what is unusual. Nil = nothing is.
+	Gate *policy.Gate
+	// Lock keeps the snapshot's objects, and those that it builds on, against deletion by anybody until the time that
+	// Retention.Until promises. It takes a bucket that is a Locker. Nil = nothing is locked.
+	Lock *policy.Retention
+}
+
+// snapshot writes a snapshot, on the ones before where that is wanted and can be.
+func (s *space) snapshot(ctx context.Context, source Source, o *BackupOptions, p *progress) (*manifest, error) {
+	base, before, err := s.parent(ctx, o.Name, o.Chain, o.Gate != nil)
+	if err != nil {
+		return nil, err
+	}
+	m, err := s.write(ctx, o.Name, source, base, p)
+	if errors.Is(err, errFull) {
+		whole := *base
+		whole.delta = false
+		base = &whole
+		m, err = s.write(ctx, o.Name, source, base, p)
+	}
+	if err != nil || o.Gate == nil {
+		return m, err
+	}
+	switch {
+	case base != nil:
+		m.Anomalies = append(m.Anomalies, checkGate(o.Gate, m, base)...)
+	case before:
+		m.Anomalies = append(m.Anomalies, policy.Anomaly{Kind: kindUncompared})
+	}
+	return m, nil
+}
+
+// Backup writes a snapshot of source, full or as BackupOptions.Chain says, and returns it when it is committed: before that,
+// nothing shows. Person keys go to the shard bucket, in a set of their own, and sets that are too old are
+// deleted. A snapshot with anomalies is committed and returned with ErrAnomaly, in an error that holds
+// each [policy.Anomaly]; the ones before stay, for nothing is pruned until it is accepted. Errors: ErrFull, ErrStale (a snapshot that was seen is gone), ErrKey (opened for
+// reading), and the source's own.
+func (r *Repository) Backup(ctx context.Context, source Source, opts *BackupOptions) (Snapshot, error) {
+	var o BackupOptions
+	if opts != nil {
+		o = *opts
+	}
+	if o.Name == "" {
+		o.Name = "default"
+	}
+	if len(o.Anchor) > maxAnchor {
+		return Snapshot{}, errors.New("backup: the anchor is above 64 KiB")
+	}
+	if o.Keys != nil && r.shards == nil {
+		return Snapshot{}, errors.New("backup: person keys need a shard bucket")
+	}
+	if err := r.lockable(&o); err != nil {
+		return Snapshot{}, err
+	}
+	if o.Keys != nil {
+		if err := r.lingers(ctx); err != nil {
+			return Snapshot{}, err
+		}
+	}
+	newest, err := r.data.sound(ctx, anyNumber) // a damaged one is Verify's to report and must not end the backups
+	if err != nil {
+		return Snapshot{}, err
+	}
+	if o.Tombstones.Number > 0 {
+		if err := r.PutTombstones(ctx, o.Tombstones); err != nil {
+			return Snapshot{}, err
+		}
+	}
+	p := &progress{observe: r.opts.Observer}
+	m, err := r.data.snapshot(ctx, source, &o, p)
+	if err != nil {
+		return Snapshot{}, err
+	}
+	m.Anchor = o.Anchor
+	list, err := r.tombstones(ctx, newest)
+	if err != nil {
+		return Snapshot{}, err
+	}
+	m.Tombstones = list.Number
+	if newest != nil {
+		m.Shards = newest.Shards
+	}
+	if o.Keys != nil {
+		// After the rows: a key is stored before the first row that needs it.
+		set, err := r.shards.write(ctx, o.Name, keyDump{o.Keys}, nil, p)
+		if err != nil {
+			return Snapshot{}, err
+		}
+		set.Tombstones = m.Tombstones
+		if err := r.shards.commit(ctx, set); err != nil {
+			return Snapshot{}, err
+		}
+		if r.opts.LockShards {
+			if err := r.shards.lock(ctx, set.Created.Add(r.opts.KeepShards), append(names(set), repositoryName)...); err != nil {
+				return Snapshot{}, err
+			}
+		}
+		m.Shards = set.Number
+	}
+	chain, err := r.data.below(ctx, m)
+	if err != nil {
+		return Snapshot{}, err
+	}
+	if err := r.data.present(ctx, chain...); err != nil {
+		return Snapshot{}, err
+	}
+	if o.Lock != nil {
+		if err := r.lockBelow(ctx, o.Lock, newest, m, chain); err != nil {
+			return Snapshot{}, err
+		}
+	}
+	if err := r.data.commit(ctx, m); err != nil {
+		return Snapshot{}, err
+	}
+	if !m.Keep.IsZero() {
+		if err := r.data.lock(ctx, m.Keep, manifestName(m.Number)); err != nil {
+			return m.snapshot(), fmt.Errorf("backup: the snapshot is committed, its manifest is not locked yet: %w", err)
+		}
+	}
+	if r.shards != nil {
+		if _, err := r.shards.expire(ctx); err != nil {
+			return m.snapshot(), fmt.Errorf("backup: the snapshot is committed, old key shards remain: %w", err)
+		}
+	}
+	return m.snapshot(), anomalies(m.Anomalies)
+}
+
+// present looks that each object of snapshots still lies there before one is committed.
+func (s *space) present(ctx context.Context, all ...*manifest) error {
+	want := map[string]int64{}
+	for _, m := range all {
+		for _, o := range m.objects() {
+			want[o.Name] = o.Size
+		}
+	}
+	for _, prefix := range []string{keyPrefix, segmentPrefix} {
+		for o, err := range s.bucket.List(ctx, prefix) {
+			if err != nil {
+				return object(prefix, err)
+			}
+			if size, ok := want[o.Name]; ok && size == o.Size {
+				delete(want, o.Name)
+			}
+		}
+	}
+	for name := range want {
+		return object(name, ErrTampered)
+	}
+	return nil
+}
