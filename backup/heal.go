@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // Healed is what one [Heal] did.
@@ -19,7 +20,8 @@ type Healed struct {
 
 // Heal writes anew what is damaged or missing in a bucket, of data or of key shards, from another bucket with the same repository.
 // Everything is checked with pin, and against the signed manifests, before it is written; so the other bucket need not be
-// trusted, and what it lacks or has damaged itself is in Healed.Faults. It reads all objects of the bucket, and of the other one those that are
+// trusted, and what it lacks or has damaged itself is in Healed.Faults. Of key shards
+// older sets than this bucket has do not come back. It reads all objects of the bucket, and of the other one those that are
 // wanted. Manifests come last, so that an interrupted run leaves no snapshot that looks whole, and may be called again. An empty bucket
 // becomes a copy. In a bucket with versions a method Replace(ctx, name, data) puts an object over one that is locked;
 // without it such an object is a fault. Errors: ErrKey, ErrNotFound (no repository in from), ErrExists (two repositories, or a
@@ -187,6 +189,13 @@ func (h *healer) snapshots(ctx context.Context) error {
 	there, err := h.from.numbers(ctx)
 	if err != nil {
 		return err
+	}
+	if h.own.kind == kindShards && len(there) > 0 { // the oldest may be gone for good, and must not come back
+		least := there[len(there)-1]
+		if len(here) > 0 {
+			least = here[0]
+		}
+		there = slices.DeleteFunc(there, func(n uint64) bool { return n < least })
 	}
 	both := map[uint64]bool{}
 	for _, n := range there {
