@@ -69,6 +69,10 @@ bench-audit: ## package audit beside a bare hash chain and Tessera; a log of a m
 bench-authz: ## decisions beside cedar-go, Casbin, OPA and Go by hand; lists, who can, a million records
 	$(GO) run -C internal/bench ./authz
 
+.PHONY: bench-backup
+bench-backup: ## backups beside restic, tar|zstd|age and bare inserts; two million rows, long, 15 GB of disk
+	$(GO) run -C internal/bench ./backup
+
 .PHONY: vaultd
 vaultd: ## build the real Vault server for tests (minutes, once)
 	$(GO) run ./internal/realtest/build vault
