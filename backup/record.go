@@ -19,8 +19,9 @@ type Record struct {
 	Created  time.Time // of it
 	Table    string
 	Columns  []string
-	Key      []string // the columns that tell rows apart
-	Row      []any    // a value for each column; nil = the row is gone
+	Key      []string          // the columns that tell rows apart
+	Row      []any             // a value for each column; nil = the row is gone
+	Parents  map[string]string // as of its Table
 }
 
 // RecordOptions of [Repository.Record]. A nil *RecordOptions is the zero value: the record alone.
@@ -208,7 +209,7 @@ func (x *found) name() string { return fmt.Sprint(x.id, x.table) }
 func (f *finder) record(x *found) Record {
 	m := f.levels[0].m
 	return Record{Snapshot: m.Snapshot.String(), Created: m.Created, Table: x.table, Columns: x.shape.t.Columns, Key: x.shape.t.Key,
-		Row: x.values[:len(x.shape.t.Columns)]}
+		Row: x.values[:len(x.shape.t.Columns)], Parents: x.shape.t.Parents}
 }
 
 func (f *finder) shape(ctx context.Context, table string) (*shape, error) {
