@@ -77,10 +77,15 @@ bench-backup: ## backups beside restic, tar|zstd|age and bare inserts; two milli
 vaultd: ## build the real Vault server for tests (minutes, once)
 	$(GO) run ./internal/realtest/build vault
 
+.PHONY: s3d
+s3d: ## build the real S3 server for tests (a minute or two, once)
+	$(GO) run ./internal/realtest/build s3
+
 .PHONY: nested
 nested: ## vet and test the nested modules
 	cd internal/bench && $(GO) vet ./... && $(GO) test -p $(P) -count=1 ./...
 	cd internal/realtest/vaultd && $(GO) vet -p $(P) .
+	cd internal/realtest/s3d && $(GO) vet -p $(P) .
 	cd internal/realtest/oldtink && $(GO) vet .
 	cd internal/realtest/tesserafsck && $(GO) vet -p $(P) ./... && $(GO) test -p $(P) -count=1 ./...
 

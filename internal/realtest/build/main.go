@@ -1,5 +1,5 @@
 // Command build builds the real servers that tests start, into the user's cache folder, where the tests
-// look for them: go run ./internal/realtest/build vault.
+// look for them: go run ./internal/realtest/build vault, or s3.
 package main
 
 import (
@@ -10,11 +10,12 @@ import (
 )
 
 func main() {
-	if len(os.Args) != 2 || os.Args[1] != "vault" {
-		fmt.Fprintln(os.Stderr, "usage: build vault")
+	modules := map[string]string{"vault": "vaultd", "s3": "s3d"}
+	if len(os.Args) != 2 || modules[os.Args[1]] == "" {
+		fmt.Fprintln(os.Stderr, "usage: build vault | s3")
 		os.Exit(2)
 	}
-	path, err := realtest.Build("vaultd", true, "")
+	path, err := realtest.Build(modules[os.Args[1]], true, "")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "build:", err)
 		os.Exit(1)

@@ -1,0 +1,97 @@
+package realtest
+
+import (
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"testing"
+)
+
+// Proxy passes connections on to a server and can end them. It ends with the test.
+type Proxy struct {
+	Addr string // host:port
+
+	target string
+	left   atomic.Int64 // bytes towards the server until the connection is cut; negative = never
+	down   atomic.Bool
+	mu     sync.Mutex
+	conns  map[net.Conn]bool
+}
+
+// NewProxy starts one before a server at host:port.
+func NewProxy(t testing.TB, target string) *Proxy {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &Proxy{Addr: ln.Addr().String(), target: target, conns: map[net.Conn]bool{}}
+	p.left.Store(-1)
+	t.Cleanup(func() { ln.Close(); p.Cut() })
+	go func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			go p.serve(c)
+		}
+	}()
+	return p
+}
+
+// CutAfter cuts every connection once n more bytes have gone to the server.
+func (p *Proxy) CutAfter(n int64) { p.left.Store(n) }
+
+// Down refuses connections, or takes them again, and cuts those that are open.
+func (p *Proxy) Down(down bool) {
+	p.down.Store(down)
+	p.left.Store(-1)
+	p.Cut()
+}
+
+// Cut ends every open connection.
+func (p *Proxy) Cut() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for c := range p.conns {
+		c.Close()
+	}
+	clear(p.conns)
+}
+
+func (p *Proxy) serve(c net.Conn) {
+	defer c.Close()
+	if p.down.Load() {
+		return
+	}
+	s, err := net.Dial("tcp", p.target)
+	if err != nil {
+		return
+	}
+	defer s.Close()
+	p.mu.Lock()
+	p.conns[c], p.conns[s] = true, true
+	p.mu.Unlock()
+	go func() { io.Copy(c, s); c.Close() }()
+	buf := make([]byte, 16<<10)
+	for {
+		n, err := c.Read(buf)
+		if err != nil {
+			return
+		}
+		if left := p.left.Load(); left >= 0 {
+			if left < int64(n) {
+				s.Write(buf[:left])
+				p.left.Store(0)
+				p.Cut()
+				return
+			}
+			p.left.Add(-int64(n))
+		}
+		if _, err := s.Write(buf[:n]); err != nil {
+			return
+		}
+	}
+}
