@@ -18,9 +18,9 @@ import (
 	"github.com/crmguard/crmguard/backup"
 )
 
-// Bucket is a backup.Bucket in memory. Its zero value is empty and ready.
+// Bucket is a backup.Bucket in memory that locks objects, a backup.Locker. Its zero value is empty and ready.
 type Bucket struct {
-	// Now is the clock of modification times. Nil = time.Now.
+	// Now is the clock of modification times and locks. Nil = time.Now.
 	Now func() time.Time
 	// BeforePut is asked before each Put; its error is returned and nothing is written. Nil = none.
 	BeforePut func(name string, data []byte) error
@@ -34,9 +34,10 @@ type Bucket struct {
 type memoryObject struct {
 	data     []byte
 	modified time.Time
+	until    time.Time // locked until
 }
 
-var _ backup.Bucket = (*Bucket)(nil)
+var _ backup.Locker = (*Bucket)(nil)
 
 // Put implements backup.Bucket.
 func (b *Bucket) Put(ctx context.Context, name string, data []byte) error {
@@ -61,14 +62,17 @@ func (b *Bucket) set(name string, data []byte) {
 	if b.objects == nil {
 		b.objects = map[string]memoryObject{}
 	}
-	now := time.Now
-	if b.Now != nil {
-		now = b.Now
-	}
-	b.objects[name] = memoryObject{data, now()}
+	b.objects[name] = memoryObject{data: data, modified: b.now(), until: b.objects[name].until}
 }
 
-// Set writes or replaces an object, as nobody may.
+func (b *Bucket) now() time.Time {
+	if b.Now != nil {
+		return b.Now()
+	}
+	return time.Now()
+}
+
+// Set writes or replaces an object, locked or not, as nobody may. A lock stays.
 func (b *Bucket) Set(name string, data []byte) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -121,11 +125,49 @@ func (b *Bucket) Delete(ctx context.Context, name string) error {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if b.objects[name].until.After(b.now()) {
+		return backup.ErrLocked
+	}
 	delete(b.objects, name)
 	return nil
 }
 
-// Clone returns a bucket with the same objects and no faults.
+// Lock implements backup.Locker.
+func (b *Bucket) Lock(ctx context.Context, name string, until time.Time) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	o, ok := b.objects[name]
+	if !ok {
+		return backup.ErrNotFound
+	}
+	if until.After(o.until) {
+		o.until = until
+		b.objects[name] = o
+	}
+	return nil
+}
+
+// LockedUntil implements backup.Locker.
+func (b *Bucket) LockedUntil(ctx context.Context, name string) (time.Time, error) {
+	if err := ctx.Err(); err != nil {
+		return time.Time{}, err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	o, ok := b.objects[name]
+	if !ok {
+		return time.Time{}, backup.ErrNotFound
+	}
+	if !o.until.After(b.now()) {
+		return time.Time{}, nil
+	}
+	return o.until, nil
+}
+
+// Clone returns a bucket with the same objects and locks, and no faults.
 func (b *Bucket) Clone() *Bucket {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"sync"
 	"testing"
+	"time"
 
 	"crypto/ed25519"
 
@@ -110,6 +111,165 @@ func TestBucket(t *testing.T, open func(testing.TB) backup.Bucket) {
 		}
 		if _, err := b.Get(t.Context(), "a", 0, 1); !errors.Is(err, backup.ErrNotFound) {
 			t.Fatalf("a cancelled put left an object: %v", err)
+		}
+	})
+}
+
+// TestLocker checks that open makes a bucket whose locks are as backup.Locker promises, empty at first. It runs TestBucket too, and
+// waits some seconds until a lock is over.
+func TestLocker(t *testing.T, open func(testing.TB) backup.Locker) {
+	TestBucket(t, func(t testing.TB) backup.Bucket { return open(t) })
+	// locked makes an object that is locked for an hour.
+	locked := func(t *testing.T) (b backup.Locker, until time.Time) {
+		t.Helper()
+		b, until = open(t), time.Now().Add(time.Hour)
+		if err := b.Put(t.Context(), "segments/a", []byte("good")); err != nil {
+			t.Fatal(err)
+		}
+		if err := b.Lock(t.Context(), "segments/a", until); err != nil {
+			t.Fatal(err)
+		}
+		return b, until
+	}
+	// is fails unless the object is whole and locked until then, at least and to a second and a bit.
+	is := func(t *testing.T, b backup.Locker, until time.Time) {
+		t.Helper()
+		if d, err := b.Get(t.Context(), "segments/a", 0, 100); err != nil || string(d) != "good" {
+			t.Fatalf("get: %q, %v", d, err)
+		}
+		got, err := b.LockedUntil(t.Context(), "segments/a")
+		if err != nil || got.Before(until.Truncate(time.Second)) || got.After(until.Add(2*time.Second)) {
+			t.Fatalf("locked until %v, %v; want %v", got, err, until)
+		}
+	}
+	t.Run("lock", func(t *testing.T) {
+		b, until := locked(t)
+		is(t, b, until)
+		if err := b.Delete(t.Context(), "segments/a"); !errors.Is(err, backup.ErrLocked) {
+			t.Fatalf("delete: %v", err)
+		}
+		if err := b.Put(t.Context(), "segments/a", []byte("other")); !errors.Is(err, backup.ErrExists) {
+			t.Fatalf("put: %v", err)
+		}
+		is(t, b, until)
+		found := 0
+		for o, err := range b.List(t.Context(), "") {
+			if err != nil || o.Name != "segments/a" || o.Size != 4 {
+				t.Fatalf("list: %v, %v", o, err)
+			}
+			found++
+		}
+		if found != 1 {
+			t.Fatalf("%d objects are listed", found)
+		}
+	})
+	t.Run("never shorter", func(t *testing.T) {
+		b, until := locked(t)
+		for _, earlier := range []time.Time{until, until.Add(-time.Minute), time.Now().Add(-time.Hour), {}} {
+			if err := b.Lock(t.Context(), "segments/a", earlier); err != nil {
+				t.Fatalf("lock until %v: %v", earlier, err)
+			}
+			is(t, b, until)
+		}
+	})
+	t.Run("longer", func(t *testing.T) {
+		b, until := locked(t)
+		for range 2 {
+			until = until.Add(24 * time.Hour)
+			if err := b.Lock(t.Context(), "segments/a", until); err != nil {
+				t.Fatal(err)
+			}
+			is(t, b, until)
+		}
+	})
+	t.Run("not locked", func(t *testing.T) {
+		b := open(t)
+		if err := b.Put(t.Context(), "segments/a", []byte("good")); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			if got, err := b.LockedUntil(t.Context(), "segments/a"); err != nil || !got.IsZero() {
+				t.Fatalf("locked until %v, %v", got, err)
+			}
+			if err := b.Lock(t.Context(), "segments/a", time.Now().Add(-time.Hour)); err != nil {
+				t.Fatalf("a lock that is over: %v", err)
+			}
+		}
+		if err := b.Delete(t.Context(), "segments/a"); err != nil {
+			t.Fatal(err)
+		}
+	})
+	t.Run("unknown", func(t *testing.T) {
+		b, _ := locked(t)
+		for _, name := range []string{"segments/b", "segments", "segments/a-b"} {
+			if err := b.Lock(t.Context(), name, time.Now().Add(time.Hour)); !errors.Is(err, backup.ErrNotFound) {
+				t.Errorf("lock %s: %v", name, err)
+			}
+			if err := b.Lock(t.Context(), name, time.Now().Add(-time.Hour)); !errors.Is(err, backup.ErrNotFound) {
+				t.Errorf("lock %s in the past: %v", name, err)
+			}
+			if _, err := b.LockedUntil(t.Context(), name); !errors.Is(err, backup.ErrNotFound) {
+				t.Errorf("until when %s is locked: %v", name, err)
+			}
+			if err := b.Delete(t.Context(), name); err != nil {
+				t.Errorf("delete %s: %v", name, err)
+			}
+		}
+	})
+	t.Run("others", func(t *testing.T) { // a name that begins with the locked one's is not locked
+		b, until := locked(t)
+		for _, name := range []string{"segments/a2", "segments/a-b"} {
+			if err := b.Put(t.Context(), name, []byte("x")); err != nil {
+				t.Fatal(err)
+			}
+			if got, err := b.LockedUntil(t.Context(), name); err != nil || !got.IsZero() {
+				t.Fatalf("%s is locked until %v, %v", name, got, err)
+			}
+			if err := b.Delete(t.Context(), name); err != nil {
+				t.Fatal(err)
+			}
+		}
+		is(t, b, until)
+	})
+	t.Run("at once", func(t *testing.T) {
+		b, until := locked(t)
+		var wg sync.WaitGroup
+		for i := range 8 {
+			wg.Go(func() {
+				if err := b.Lock(t.Context(), "segments/a", until.Add(time.Duration(i)*time.Hour)); err != nil {
+					t.Errorf("lock %d: %v", i, err)
+				}
+			})
+		}
+		wg.Wait()
+		is(t, b, until.Add(7*time.Hour))
+	})
+	t.Run("over", func(t *testing.T) {
+		b := open(t)
+		if err := b.Put(t.Context(), "segments/a", []byte("good")); err != nil {
+			t.Fatal(err)
+		}
+		until := time.Now().Add(2 * time.Second)
+		if err := b.Lock(t.Context(), "segments/a", until); err != nil {
+			t.Fatal(err)
+		}
+		for {
+			err := b.Delete(t.Context(), "segments/a")
+			now := time.Now()
+			switch {
+			case err == nil && now.Before(until):
+				t.Fatalf("deleted %v before the lock was over", until.Sub(now))
+			case err == nil:
+				if _, err := b.Get(t.Context(), "segments/a", 0, 1); !errors.Is(err, backup.ErrNotFound) {
+					t.Fatalf("get what was deleted: %v", err)
+				}
+				return
+			case !errors.Is(err, backup.ErrLocked):
+				t.Fatal(err)
+			case now.After(until.Add(30 * time.Second)):
+				t.Fatal("locked still, long after its time")
+			}
+			time.Sleep(100 * time.Millisecond)
 		}
 	})
 }
