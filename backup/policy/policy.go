@@ -83,15 +83,15 @@ type Snapshot struct {
 // the field says, going back from the newest; so a snapshot goes by what came after it and never by the clock, and what
 // it is kept for is known when it is made (see Until). Which is newer, the numbers say.
 type Retention struct {
-	Last    int           `json:"last,omitempty"`    // the newest ones
-	Within  time.Duration `json:"within,omitempty"`  // those that are so much older than the newest, or less
-	Hourly  int           `json:"hourly,omitempty"`  // the first of each hour, for so many hours that have one
-	Daily   int           `json:"daily,omitempty"`   // likewise of each day
-	Weekly  int           `json:"weekly,omitempty"`  // and week
-	Monthly int           `json:"monthly,omitempty"` // and month
-	Yearly  int           `json:"yearly,omitempty"`  // and year
-	Minimum int           `json:"minimum,omitempty"` // fewest full snapshots that remain, with all that builds on them, as long as there are so many
-	Hold    []string      `json:"hold,omitempty"`    // ids of snapshots that are kept whatever happens
+	Last    int           // the newest ones
+	Within  time.Duration // those that are so much older than the newest, or less
+	Hourly  int           // the first of each hour, for so many hours that have one
+	Daily   int           // likewise of each day
+	Weekly  int           // and week
+	Monthly int           // and month
+	Yearly  int           // and year
+	Minimum int           // fewest full snapshots that remain, with all that builds on them, as long as there are so many
+	Hold    []string      // ids of snapshots that are kept whatever happens
 }
 
 // tier is one kind of period of a retention.
