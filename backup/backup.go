@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 
 	"github.com/crmguard/crmguard/backup/policy"
 )
@@ -59,6 +60,66 @@ func (s *space) snapshot(ctx context.Context, source Source, o *BackupOptions, p
 // each [policy.Anomaly]; the ones before stay, for nothing is pruned until it is accepted. Errors: ErrFull, ErrStale (a snapshot that was seen is gone), ErrKey (opened for
 // reading), and the source's own.
 func (r *Repository) Backup(ctx context.Context, source Source, opts *BackupOptions) (Snapshot, error) {
+	return r.backup(ctx, opts, func(o *BackupOptions, p *progress) (*manifest, error) { return r.data.snapshot(ctx, source, o, p) })
+}
+
+// Synthesize writes a full snapshot of what a snapshot on a chain, the newest for an empty id, has, without asking the source: on a host that holds the
+// private key, so that the one that backs up need not send everything anew. Later backups build on it, and the chain below can go. Of the options Name, Chain
+// and Gate are not used. Errors as of Backup and Restore.
+func (r *Repository) Synthesize(ctx context.Context, id string, private *PrivateKey, opts *BackupOptions) (Snapshot, error) {
+	of, _, err := r.find(ctx, id)
+	if err != nil {
+		return Snapshot{}, err
+	}
+	return r.backup(ctx, opts, func(_ *BackupOptions, p *progress) (*manifest, error) {
+		m, err := r.data.write(ctx, of.Name, repeated{r.data, of, private}, nil, p)
+		if err == nil {
+			m.Repeats = of.Number
+			if m.Anchor == nil {
+				m.Anchor = of.Anchor
+			}
+		}
+		return m, err
+	})
+}
+
+// repeated is a snapshot as a source.
+type repeated struct {
+	s       *space
+	m       *manifest
+	private *PrivateKey
+}
+
+func (d repeated) Dump(ctx context.Context, w *Writer) error {
+	return d.s.read(ctx, d.m, d.private, &progress{}, func(_ context.Context, r *Reader) error {
+		if err := w.Schema(r.Schema()); err != nil {
+			return err
+		}
+		for {
+			t, err := r.Next()
+			if errors.Is(err, io.EOF) {
+				return nil
+			}
+			if err == nil {
+				err = w.Table(t)
+			}
+			if err != nil {
+				return err
+			}
+			for row, err := range r.Rows() {
+				if err == nil {
+					err = w.Row(row...)
+				}
+				if err != nil {
+					return err
+				}
+			}
+		}
+	})
+}
+
+// backup commits what make writes, with all that belongs to it.
+func (r *Repository) backup(ctx context.Context, opts *BackupOptions, make func(*BackupOptions, *progress) (*manifest, error)) (Snapshot, error) {
 	var o BackupOptions
 	if opts != nil {
 		o = *opts
@@ -90,11 +151,13 @@ func (r *Repository) Backup(ctx context.Context, source Source, opts *BackupOpti
 		}
 	}
 	p := &progress{observe: r.opts.Observer}
-	m, err := r.data.snapshot(ctx, source, &o, p)
+	m, err := make(&o, p)
 	if err != nil {
 		return Snapshot{}, err
 	}
-	m.Anchor = o.Anchor
+	if o.Anchor != nil {
+		m.Anchor = o.Anchor
+	}
 	list, err := r.tombstones(ctx, newest)
 	if err != nil {
 		return Snapshot{}, err

@@ -168,7 +168,7 @@ func (m *manifest) snapshot() Snapshot {
 	s := Snapshot{
 		ID: m.Snapshot.String(), Head: Head{Number: m.Number, Digest: m.digest, Tombstones: m.Tombstones}, Name: m.Name,
 		Created: m.Created, Engine: m.Engine, Versions: m.Versions, Stored: m.stored(), Anchor: m.Anchor,
-		Parent: m.Parent, Depth: int(m.Depth), Anomalies: m.Anomalies, Locked: m.Keep,
+		Parent: m.Parent, Depth: int(m.Depth), Repeats: m.Repeats, Anomalies: m.Anomalies, Locked: m.Keep,
 	}
 	if len(s.Anomalies) == 0 {
 		s.Anomalies = nil

@@ -70,6 +70,7 @@ type Snapshot struct {
 	Anchor   []byte           // what BackupOptions.Anchor was
 	Parent   uint64           // Head.Number of the snapshot that this one builds on; 0 = it is full
 	Depth    int              // how many snapshots a restore needs beside it
+	Repeats  uint64           // Head.Number of the snapshot that this one has the content of; 0 = it is the source's own
 	// Locked is until when its objects were locked against deletion, when it was made. The zero time = they were not.
 	Locked time.Time
 	// Anomalies are what BackupOptions.Gate found unusual.
