@@ -179,6 +179,7 @@ type Report struct {
 	Objects   int   // that snapshots and shard sets need
 	Bytes     int64 // that were read
 	Loose     int   // objects that nothing refers to: an interrupted backup, or one under way
+	Overdue   int   // sets of key shards that are older than Options.KeepShards allows: locked, or no backup was made since
 	Faults    []*ObjectError
 
 	named map[string]bool // what VerifyOptions.Seen may name

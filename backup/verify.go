@@ -116,6 +116,12 @@ func (s *space) verify(ctx context.Context, o *VerifyOptions, rep *Report, prefi
 		rep.add(prefix, "", repositoryName, err)
 	}
 	snapshots := map[string]bool{}
+	last := uint64(0)
+	for name := range there {
+		if n, ok := parseNumber(snapshotPrefix, name); ok {
+			last = max(last, n)
+		}
+	}
 	list := &prunes{}
 	if s.kind == kindData {
 		if list, err = s.pruned(ctx); err != nil {
@@ -161,6 +167,9 @@ func (s *space) verify(ctx context.Context, o *VerifyOptions, rep *Report, prefi
 		}
 		rep.Objects += len(objects) + 1
 		sound := true
+		if s.kind == kindShards && m.Number < last && m.Created.Before(s.opts.Now().Add(-s.opts.KeepShards-s.opts.Grace)) {
+			rep.Overdue++
+		}
 		if chain, err := s.below(ctx, m); err != nil {
 			if ctx.Err() != nil {
 				return nil, ctx.Err()
