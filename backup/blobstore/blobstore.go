@@ -192,8 +192,12 @@ func (b *Bucket) Get(ctx context.Context, name string, offset, length int64) ([]
 		return nil, translate(err)
 	}
 	defer r.Close()
-	data, err := io.ReadAll(io.LimitReader(r, length))
-	return data, translate(err)
+	data := make([]byte, max(0, min(length, r.Size()-offset)))
+	n, err := io.ReadFull(r, data)
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		err = nil
+	}
+	return data[:n], translate(err)
 }
 
 // List implements [backup.Bucket].
