@@ -3,6 +3,7 @@ package sqlsource
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -206,30 +207,51 @@ func (e sqlite) dump(ctx context.Context, d *Database, conn *sql.Conn, w *backup
 	return nil
 }
 
-func (e sqlite) rows(ctx context.Context, conn *sql.Conn, t table, columns []string, where string, row func(...any) error) error {
+func (e sqlite) rows(ctx context.Context, conn *sql.Conn, t table, columns []string, where string, row func(...any) error) (err error) {
 	exprs := make([]string, len(columns))
 	for i, c := range columns {
 		exprs[i] = "+" + quote(c) // an expression has no declared type, by which the driver would convert values
 	}
-	rows, err := conn.QueryContext(ctx, "SELECT "+strings.Join(exprs, ", ")+" FROM "+t.quoted+where)
+	query := "SELECT " + strings.Join(exprs, ", ") + " FROM " + t.quoted + where
+	rerr := conn.Raw(func(c any) error { // below package sql, which copies each value once more
+		q, ok := c.(driver.QueryerContext)
+		if !ok {
+			err = errors.New(`sqlsource: the handle was not opened by the driver "sqlite"`)
+			return nil
+		}
+		err = readRows(ctx, q, t, query, row)
+		return nil
+	})
+	if err == nil {
+		err = failedOr("read table "+t.name, rerr)
+	}
+	return err
+}
+
+func readRows(ctx context.Context, conn driver.QueryerContext, t table, query string, row func(...any) error) error {
+	rows, err := conn.QueryContext(ctx, query, nil)
 	if err != nil {
 		return failed("read table "+t.name, err)
 	}
 	defer rows.Close()
-	values := make([]any, len(columns))
-	into := make([]any, len(columns))
-	for i := range values {
-		into[i] = &values[i]
-	}
-	for rows.Next() {
-		if err := rows.Scan(into...); err != nil {
+	read := make([]driver.Value, len(rows.Columns()))
+	values := make([]any, len(read))
+	for n := 0; ; n++ {
+		if n%1024 == 0 && ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err := rows.Next(read); errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
 			return failed("read table "+t.name, err)
+		}
+		for i, v := range read {
+			values[i] = v
 		}
 		if err := row(values...); err != nil {
 			return err
 		}
 	}
-	return failedOr("read table "+t.name, rows.Err())
 }
 
 func (sqlite) schema(ctx context.Context, d *Database, conn *sql.Conn) (*sqliteSchema, error) {
@@ -377,7 +399,10 @@ func (e sqlite) clear(ctx context.Context, d *Database, conn *sql.Conn) ([]sqlit
 	return triggers, nil
 }
 
-const insertValues = 1000 // most bound values of one statement
+const (
+	insertValues = 1000    // most bound values of one statement
+	insertBytes  = 1 << 20 // after so many a statement ends
+)
 
 func (sqlite) loadTable(ctx context.Context, conn *sql.Conn, t table, from backup.Table, r *backup.Reader) error {
 	quoted := make([]string, len(from.Columns))
@@ -386,35 +411,51 @@ func (sqlite) loadTable(ctx context.Context, conn *sql.Conn, t table, from backu
 	}
 	batch := max(1, min(200, insertValues/len(quoted)))
 	one := "(" + strings.TrimSuffix(strings.Repeat("?,", len(quoted)), ",") + ")"
-	insert := func(n int) (*sql.Stmt, error) {
-		return conn.PrepareContext(ctx, "INSERT INTO "+t.quoted+" ("+strings.Join(quoted, ", ")+") VALUES "+
-			strings.TrimSuffix(strings.Repeat(one+",", n), ","))
+	stmts := map[int]*sql.Stmt{} // by their rows
+	defer func() {
+		for _, s := range stmts {
+			s.Close()
+		}
+	}()
+	values, size := make([]any, 0, batch*len(quoted)), 0
+	flush := func() error {
+		n := len(values) / len(quoted)
+		stmt := stmts[n]
+		if stmt == nil {
+			var err error
+			stmt, err = conn.PrepareContext(ctx, "INSERT INTO "+t.quoted+" ("+strings.Join(quoted, ", ")+") VALUES "+
+				strings.TrimSuffix(strings.Repeat(one+",", n), ","))
+			if err != nil {
+				return failed("fill table "+t.name, err)
+			}
+			stmts[n] = stmt
+		}
+		_, err := stmt.ExecContext(ctx, values...)
+		clear(values)
+		values, size = values[:0], 0
+		return failedOr("fill table "+t.name, err)
 	}
-	stmt, err := insert(batch)
-	if err != nil {
-		return failed("fill table "+t.name, err)
-	}
-	defer stmt.Close()
-	values := make([]any, 0, batch*len(quoted))
 	for row, err := range r.Rows() {
 		if err != nil {
 			return err
 		}
-		if values = append(values, row...); len(values) == cap(values) {
-			if _, err := stmt.ExecContext(ctx, values...); err != nil {
-				return failed("fill table "+t.name, err)
+		values = append(values, row...)
+		for _, v := range row {
+			switch v := v.(type) {
+			case string:
+				size += len(v)
+			case []byte:
+				size += len(v)
 			}
-			values = values[:0]
+		}
+		if len(values) == cap(values) || size >= insertBytes {
+			if err := flush(); err != nil {
+				return err
+			}
 		}
 	}
 	if len(values) == 0 {
 		return nil
 	}
-	rest, err := insert(len(values) / len(quoted))
-	if err != nil {
-		return failed("fill table "+t.name, err)
-	}
-	defer rest.Close()
-	_, err = rest.ExecContext(ctx, values...)
-	return failedOr("fill table "+t.name, err)
+	return flush()
 }
