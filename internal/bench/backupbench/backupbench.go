@@ -342,7 +342,11 @@ func (b *bench) incremental(ctx context.Context, restics bool) error {
 		return err
 	}
 	if b.wants("incremental") {
-		b.bar("incremental by change numbers, wall", seconds(indexed, "wall"), "", median(indexed, "wall"), -0.5, " s")
+		for _, f := range indexed {
+			f["rest"] = f["wall"] - f["upload"]
+		}
+		b.bar("incremental by change numbers, wall but for the upload", fmt.Sprintf("%s, with it %s", seconds(indexed, "rest"), seconds(indexed, "wall")),
+			"", median(indexed, "rest"), -0.5, " s")
 		b.line("incremental by change numbers, CPU, written", seconds(indexed, "cpu")+", "+mib(wrote), "", "", "", "")
 		b.line("incremental by change numbers, peak memory", mib(most(indexed, "peak")), "", "", "", "")
 		f, err := b.step(ctx, params{Step: "ndjson", Repo: b.path("newest"), File: b.path("lines")})

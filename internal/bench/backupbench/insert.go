@@ -14,7 +14,11 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-const insertValues = 1000 // most values of one statement, as package sqlsource binds
+// The most of one statement, as package sqlsource binds.
+const (
+	insertValues = 1000
+	insertBytes  = 1 << 20
+)
 
 // fillSQLite creates a database and inserts rows, many in a statement, all in one transaction, and then the indexes.
 func fillSQLite(ctx context.Context, path string, give func(table string, row func([]any) error) error) error {
@@ -40,26 +44,44 @@ func fillSQLite(ctx context.Context, path string, give func(table string, row fu
 		insert := func(n int) string {
 			return "INSERT INTO " + t.name + " VALUES " + strings.TrimSuffix(strings.Repeat(one+",", n), ",")
 		}
-		stmt, err := tx.PrepareContext(ctx, insert(batch))
-		if err != nil {
+		stmts := map[int]*sql.Stmt{} // by their rows
+		values, size := make([]any, 0, batch*len(t.columns)), 0
+		flush := func() (err error) {
+			n := len(values) / len(t.columns)
+			if stmts[n] == nil {
+				if stmts[n], err = tx.PrepareContext(ctx, insert(n)); err != nil {
+					return err
+				}
+			}
+			_, err = stmts[n].ExecContext(ctx, values...)
+			clear(values)
+			values, size = values[:0], 0
 			return err
 		}
-		values := make([]any, 0, batch*len(t.columns))
-		err = give(t.name, func(row []any) error {
-			if values = append(values, row...); len(values) < cap(values) {
+		err := give(t.name, func(row []any) error {
+			values = append(values, row...)
+			for _, v := range row {
+				switch v := v.(type) {
+				case string:
+					size += len(v)
+				case []byte:
+					size += len(v)
+				}
+			}
+			if len(values) < cap(values) && size < insertBytes {
 				return nil
 			}
-			_, err := stmt.ExecContext(ctx, values...)
-			values = values[:0]
-			return err
+			return flush()
 		})
 		if err == nil && len(values) > 0 {
-			_, err = tx.ExecContext(ctx, insert(len(values)/len(t.columns)), values...)
+			err = flush()
+		}
+		for _, s := range stmts {
+			s.Close()
 		}
 		if err != nil {
 			return err
 		}
-		stmt.Close()
 	}
 	for _, s := range after {
 		if _, err := tx.ExecContext(ctx, s); err != nil {

@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 	"unicode/utf8"
 
@@ -139,6 +140,18 @@ func run(ctx context.Context, p params) (figures, error) {
 	return f, json.Unmarshal(out, &f)
 }
 
+// uploading is the time that went by in Put of any bucket, in nanoseconds.
+var uploading atomic.Int64
+
+// timed is a bucket that counts it.
+type timed struct{ backup.Bucket }
+
+func (t timed) Put(ctx context.Context, name string, data []byte) error {
+	start := time.Now()
+	defer func() { uploading.Add(int64(time.Since(start))) }()
+	return t.Bucket.Put(ctx, name, data)
+}
+
 // open opens our repository. Its keys are made with it.
 func open(ctx context.Context, p params) (*backup.Repository, *backup.PrivateKey, error) {
 	home := filepath.Dir(p.Repo)
@@ -162,7 +175,7 @@ func open(ctx context.Context, p params) (*backup.Repository, *backup.PrivateKey
 	if err != nil {
 		return nil, nil, err
 	}
-	r, err := backup.Open(ctx, bucket, signer.Public().(ed25519.PublicKey), &backup.Options{Signer: signer, Recipient: private.Public()})
+	r, err := backup.Open(ctx, timed{bucket}, signer.Public().(ed25519.PublicKey), &backup.Options{Signer: signer, Recipient: private.Public()})
 	return r, private, err
 }
 
@@ -200,7 +213,7 @@ func backUp(ctx context.Context, p params) (figures, error) {
 	if err == nil && p.Chain != (s.Parent > 0) {
 		err = errors.New("a full snapshot where another was wanted")
 	}
-	return figures{"rows": float64(s.Rows), "bytes": float64(s.Bytes), "stored": float64(s.Stored)}, err
+	return figures{"rows": float64(s.Rows), "bytes": float64(s.Bytes), "stored": float64(s.Stored), "upload": time.Duration(uploading.Load()).Seconds()}, err
 }
 
 func restore(ctx context.Context, p params, sink backup.Sink) (figures, error) {
