@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -527,9 +528,9 @@ func TestFullBucket(t *testing.T) {
 	for fail := 0; ; fail += step {
 		data, shards := &backuptest.Bucket{}, &backuptest.Bucket{}
 		r := open(t, data, func(o *backup.Options) { o.Shards = shards })
-		n := 0
+		var n atomic.Int64
 		refuse := func(string, []byte) error {
-			if n++; n-1 == fail {
+			if n.Add(1)-1 == int64(fail) {
 				return backup.ErrFull
 			}
 			return nil

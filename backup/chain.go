@@ -265,19 +265,9 @@ type viewEntry struct {
 
 // view calls each for the living rows of a table, ascending. It returns false when the index does not have them all.
 func (s *space) view(ctx context.Context, levels []*level, name string, zdec *zstd.Decoder, each func(viewEntry)) (bool, error) {
-	bottom := -1
-	for i, l := range levels {
-		t := l.table(name)
-		if t < 0 || l.dir.flags[t]&flagIndexed == 0 {
-			return false, nil
-		}
-		if l.m.Tables[t].Whole {
-			bottom = i
-			break
-		}
-	}
-	if bottom < 0 {
-		return false, object(manifestName(levels[len(levels)-1].m.Number), errMalformed)
+	bottom, ok, err := bottomOf(levels, name)
+	if err != nil || !ok {
+		return false, err
 	}
 	var above []viewEntry // by id, the newest first
 	for i := range bottom {
@@ -301,7 +291,7 @@ func (s *space) view(ctx context.Context, levels []*level, name string, zdec *zs
 			each(e)
 		}
 	}
-	err := s.entries(ctx, levels[bottom], levels[bottom].table(name), zdec, func(e entry) {
+	err = s.entries(ctx, levels[bottom], levels[bottom].table(name), zdec, func(e entry) {
 		for len(above) > 0 && above[0].id < e.id {
 			emit(above[0])
 			above = above[1:]
@@ -319,15 +309,88 @@ func (s *space) view(ctx context.Context, levels []*level, name string, zdec *zs
 	return err == nil, err
 }
 
-// oldTable loads a table as a chain leaves it, nil when it cannot be compared with one of that shape.
-func (s *space) oldTable(ctx context.Context, levels []*level, name string, shape uint64) (*oldTable, error) {
+// comparable returns what the newest manifest of a chain says of a table, nil when it cannot be compared with one of that shape.
+func comparable(levels []*level, name string, shape uint64) (*manifestTable, error) {
 	t := levels[0].table(name)
-	if t < 0 || levels[0].dir.shapes[t] != shape {
+	if t < 0 || levels[0].dir.shapes[t] != shape || levels[0].m.Tables[t].Rows >= noFrame {
 		return nil, nil
 	}
-	mt := &levels[0].m.Tables[t]
-	if mt.Rows >= noFrame {
-		return nil, nil
+	_, ok, err := bottomOf(levels, name)
+	if err != nil || !ok {
+		return nil, err
+	}
+	return &levels[0].m.Tables[t], nil
+}
+
+// bottomOf returns the place of the level that holds a table whole, and whether the index has all its rows.
+func bottomOf(levels []*level, name string) (bottom int, ok bool, err error) {
+	for i, l := range levels {
+		t := l.table(name)
+		if t < 0 || l.dir.flags[t]&flagIndexed == 0 {
+			return 0, false, nil
+		}
+		if l.m.Tables[t].Whole {
+			return i, true, nil
+		}
+	}
+	return 0, false, object(manifestName(levels[len(levels)-1].m.Number), errMalformed)
+}
+
+// lookup finds what a chain says of ids, which are distinct and ascending, and calls found for each that has a living row, with its
+// place in wanted. It reads the frames of the index that may have them.
+func (s *space) lookup(ctx context.Context, levels []*level, name string, wanted []entry, zdec *zstd.Decoder, found func(i int, was entry)) error {
+	bottom, ok, err := bottomOf(levels, name)
+	if err == nil && !ok {
+		err = object(manifestName(levels[0].m.Number), errMalformed)
+	}
+	if err != nil {
+		return err
+	}
+	done := make([]bool, len(wanted))
+	var all []entry
+	for _, l := range levels[:bottom+1] {
+		var frames []dataFrame
+		at := 0
+		list := l.frames(frameIndex, l.table(name))
+		for k, f := range list {
+			for at < len(wanted) && (done[at] || wanted[at].id < f.first) {
+				at++
+			}
+			if at < len(wanted) && (k+1 == len(list) || wanted[at].id < list[k+1].first) {
+				frames = append(frames, f.dataFrame)
+			}
+		}
+		at = 0
+		for _, r := range runs(frames) {
+			err := s.run(ctx, l.m.Index[r[0].segment], l.index, l.m, r, zdec, func(f frame) (err error) {
+				if all, err = parseEntries(f.plain, f.rows, all[:0]); err != nil {
+					return err
+				}
+				for _, e := range all {
+					for at < len(wanted) && wanted[at].id < e.id {
+						at++
+					}
+					if at < len(wanted) && wanted[at].id == e.id && !done[at] {
+						if done[at] = true; e.frame != noFrame {
+							found(at, e)
+						}
+					}
+				}
+				return nil
+			})
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// oldTable loads a table as a chain leaves it, nil when it cannot be compared with one of that shape.
+func (s *space) oldTable(ctx context.Context, levels []*level, name string, shape uint64) (*oldTable, error) {
+	mt, err := comparable(levels, name, shape)
+	if mt == nil {
+		return nil, err
 	}
 	zdec, err := newDecoder()
 	if err != nil {
@@ -346,7 +409,6 @@ func (s *space) oldTable(ctx context.Context, levels []*level, name string, shap
 	if int64(len(o.ids)) != mt.Rows || state != uint64(mt.State) {
 		return nil, object(manifestName(levels[0].m.Number), errMalformed)
 	}
-	o.rows, o.seq = mt.Rows, mt.Seq
 	o.ready()
 	return o, nil
 }

@@ -112,8 +112,9 @@ func (s *shape) id(mac *recordMAC, row []byte, ends []int, scratch *[]byte) uint
 }
 
 // link returns the MAC by which the rows are found that have value in a column.
-func (s *shape) link(mac *recordMAC, column string, value []byte) uint64 {
-	return mac.of(macLink, append(append([]byte{byte(len(column))}, column...), value...))
+func (s *shape) link(mac *recordMAC, column string, value []byte, scratch *[]byte) uint64 {
+	*scratch = append(append(append((*scratch)[:0], byte(len(column))), column...), value...)
+	return mac.of(macLink, *scratch)
 }
 
 // split finds the ends of the values of one row and returns what follows it.
@@ -432,8 +433,6 @@ type oldTable struct {
 	kept      []uint64 // bits: rows that are said to be unchanged
 	bucket    []uint32 // by the first bits of an id, where to begin
 	shift     int
-	rows      int64
-	seq       int64
 }
 
 func newOldTable(n int) *oldTable {
@@ -490,21 +489,30 @@ type indexWriter struct {
 	// Of the table at hand.
 	shape   *shape
 	mac     *recordMAC
-	old     *oldTable         // nil: nothing to compare with
+	below   *manifestTable    // of the snapshot below; nil: nothing to compare with
+	old     *oldTable         // below, row by row, once it is needed
 	delta   bool              // rows that are as they were are left out
 	counts  map[uint64]uint32 // of equal rows, in a table without a key
-	entries []entry
-	links   []link
+	parents []parentColumn
+	entries sorter
+	links   sorter // a link's MAC is the id, and the row's id the MAC
 	state   uint64
 	added   int64
 	changed int64
-	bySeq   bool  // only changed rows come
-	rest    bool  // all rows that did not come are unchanged
-	byKey   bool  // the keys of all rows come
-	total   int64 // rows that the source has, by its word
+	bySeq   bool   // only changed rows come
+	rest    bool   // all rows that did not come are unchanged
+	byKey   bool   // the keys of all rows come
+	total   int64  // rows that the source has, by its word
+	replace uint64 // with bySeq: the sum of the MACs that changed rows had before
 	keys    int64
 	ends    []int
 	scratch []byte
+}
+
+// parentColumn is a column that names a row of another table.
+type parentColumn struct {
+	name  string
+	place int
 }
 
 // base is what a snapshot is compared with, and perhaps built on.
@@ -529,9 +537,16 @@ func (x *indexWriter) table(t tableFrame, frame []byte, seq int64) (err error) {
 	x.mac = x.key.records(t.Name)
 	x.dir.shapes = append(x.dir.shapes, x.mac.of(macShape, frame))
 	x.dir.flags = append(x.dir.flags, flagIndexed)
-	x.old, x.delta, x.counts, x.entries, x.links = nil, false, nil, x.entries[:0], x.links[:0]
+	x.below, x.old, x.delta, x.counts, x.parents = nil, nil, false, nil, x.parents[:0]
+	x.entries.reset()
+	x.links.reset()
 	x.state, x.added, x.changed, x.bySeq, x.rest, x.byKey = 0, 0, 0, false, false, false
-	x.total, x.keys = 0, 0
+	x.total, x.keys, x.replace = 0, 0, 0
+	for i, c := range t.Columns {
+		if _, ok := t.Parents[c]; ok {
+			x.parents = append(x.parents, parentColumn{c, i})
+		}
+	}
 	x.ends = slices.Grow(x.ends[:0], x.shape.cols)[:x.shape.cols]
 	if t.Counted {
 		x.counts = map[uint64]uint32{}
@@ -539,15 +554,28 @@ func (x *indexWriter) table(t tableFrame, frame []byte, seq int64) (err error) {
 	if x.base == nil {
 		return nil
 	}
-	x.old, err = x.s.oldTable(x.ctx, x.base.levels, t.Name, x.dir.shapes[len(x.dir.shapes)-1])
-	if err != nil {
+	if x.below, err = comparable(x.base.levels, t.Name, x.dir.shapes[len(x.dir.shapes)-1]); err != nil {
 		return err
 	}
-	mt.compared = x.old != nil
-	x.delta = x.base.delta && x.old != nil
+	mt.compared = x.below != nil
+	x.delta = x.base.delta && x.below != nil
 	mt.Whole = !x.delta
 	return nil
 }
+
+// load reads the table below, where there is one.
+func (x *indexWriter) load() (err error) {
+	if x.below != nil && x.old == nil {
+		x.old, err = x.s.oldTable(x.ctx, x.base.levels, x.shape.t.Name, x.dir.shapes[len(x.dir.shapes)-1])
+		if err == nil && x.old == nil {
+			err = errMalformed // comparable said that there is one
+		}
+	}
+	return err
+}
+
+// begun says that rows of the table came.
+func (x *indexWriter) begun() bool { return x.old != nil || x.entries.all > 0 }
 
 // row takes the last row of buf, whose values end at x.ends, and says whether it is to be kept. A counted row gets its count.
 func (x *indexWriter) row(buf []byte, at int, frame uint32) (out []byte, keep bool, err error) {
@@ -561,7 +589,12 @@ func (x *indexWriter) row(buf []byte, at int, frame uint32) (out []byte, keep bo
 	row := buf[at:]
 	e := entry{id: x.shape.id(x.mac, row, x.ends, &x.scratch), mac: x.mac.of(macRow, row), frame: frame}
 	x.state += e.mac
-	if x.old != nil {
+	if x.below != nil && !x.bySeq {
+		if x.old == nil {
+			if err := x.load(); err != nil {
+				return buf, false, err
+			}
+		}
 		i := x.old.find(e.id)
 		if i >= 0 && bit(x.old.seen, i) {
 			if x.delta {
@@ -582,21 +615,68 @@ func (x *indexWriter) row(buf []byte, at int, frame uint32) (out []byte, keep bo
 			}
 		}
 	}
-	if len(x.entries) == cap(x.entries) {
-		x.entries = slices.Grow(x.entries, max(indexRows, cap(x.entries))) // twice as large
-	}
-	x.entries = append(x.entries, e)
-	for column := range x.shape.t.Parents {
-		i := slices.Index(x.shape.t.Columns, column)
+	x.entries.add(e)
+	for _, c := range x.parents {
 		from := 0
-		if i > 0 {
-			from = x.ends[i-1]
+		if c.place > 0 {
+			from = x.ends[c.place-1]
 		}
-		if v := row[from:x.ends[i]]; v[0] != tagNull {
-			x.links = append(x.links, link{x.shape.link(x.mac, column, v), e.id})
+		if v := row[from:x.ends[c.place]]; v[0] != tagNull {
+			x.links.add(entry{id: x.shape.link(x.mac, c.name, v, &x.scratch), mac: e.id})
 		}
 	}
 	return buf, true, nil
+}
+
+// settle compares the rows that came by change number with the table below.
+func (x *indexWriter) settle() error {
+	zdec, err := newDecoder()
+	if err != nil {
+		return err
+	}
+	defer zdec.Close()
+	x.added, x.changed, x.replace = int64(x.entries.all), 0, 0
+	batch := make([]entry, 0, min(x.entries.all, spillRows))
+	flush := func() error {
+		err := x.s.lookup(x.ctx, x.base.levels, x.shape.t.Name, batch, zdec, func(i int, was entry) {
+			x.added--
+			x.replace += was.mac
+			if was.mac != batch[i].mac {
+				x.changed++
+			}
+		})
+		batch = batch[:0]
+		return err
+	}
+	err = x.entries.each(func(e entry) error {
+		if len(batch) > 0 && batch[len(batch)-1].id == e.id {
+			return errFull
+		}
+		if len(batch) == cap(batch) {
+			if err := flush(); err != nil {
+				return err
+			}
+		}
+		batch = append(batch, e)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return flush()
+}
+
+// loadKeys reads the table below and marks the rows that came.
+func (x *indexWriter) loadKeys() error {
+	if err := x.load(); err != nil {
+		return err
+	}
+	return x.entries.each(func(e entry) error {
+		if i := x.old.find(e.id); i >= 0 {
+			mark(x.old.seen, i)
+		}
+		return nil
+	})
 }
 
 // endTable closes the table and returns the ids of rows that are gone.
@@ -606,13 +686,22 @@ func (x *indexWriter) endTable() (gone []uint64, err error) {
 	if x.bySeq && !x.rest && !x.byKey {
 		return nil, errors.New("backup: a dump by change number ends with Rest, and with Key where that says so")
 	}
-	if x.old != nil {
+	if x.below != nil && !x.bySeq { // also when no row came
+		if err := x.load(); err != nil {
+			return nil, err
+		}
+	}
+	switch {
+	case x.rest:
+		x.state += uint64(x.below.State) - x.replace
+		mt.Added, mt.Changed, mt.Rows = x.added, x.changed, x.total
+	case x.old != nil:
 		living := int64(0)
 		for i, id := range x.old.ids {
 			switch {
 			case bit(x.old.seen, i):
 				living++
-			case x.rest || bit(x.old.kept, i):
+			case bit(x.old.kept, i):
 				living++
 				x.state += x.old.macs[i]
 			default:
@@ -626,49 +715,88 @@ func (x *indexWriter) endTable() (gone []uint64, err error) {
 				return nil, errFull // what the source says of itself does not fit: it is read in full
 			}
 			for _, id := range gone {
-				x.entries = append(x.entries, entry{id: id, frame: noFrame})
+				x.entries.add(entry{id: id, frame: noFrame})
 			}
 		} else {
 			gone = nil
 		}
+		x.old = nil
 	}
 	mt.State = state64(x.state)
-	slices.SortFunc(x.entries, func(a, b entry) int {
-		switch {
-		case a.id < b.id:
-			return -1
-		case a.id > b.id:
-			return 1
+	last, some := uint64(0), false
+	err = x.entries.each(func(e entry) error {
+		if some && last == e.id {
+			return errTwice
 		}
-		return 0
+		last, some = e.id, true
+		return nil
 	})
-	for i := 1; i < len(x.entries); i++ {
-		if x.entries[i-1].id == x.entries[i].id {
-			if x.delta {
-				return nil, errFull
-			}
-			x.dir.flags[len(x.dir.flags)-1] &^= flagIndexed
-			x.entries = x.entries[:0]
-			x.links = x.links[:0]
-		}
+	switch {
+	case errors.Is(err, errTwice) && x.delta:
+		return nil, errFull
+	case errors.Is(err, errTwice):
+		x.dir.flags[len(x.dir.flags)-1] &^= flagIndexed
+		return gone, nil
+	case err != nil:
+		return nil, err
 	}
-	for part := range slices.Chunk(x.entries, indexRows) {
+	part := make([]entry, 0, min(indexRows, x.entries.all))
+	write := func() error {
+		if len(part) == 0 {
+			return nil
+		}
 		x.scratch = appendEntries(x.scratch[:0], part)
-		if err := x.add(frameIndex, len(part), part[0].id); err != nil {
-			return nil, err
-		}
+		err := x.add(frameIndex, len(part), part[0].id)
+		part = part[:0]
+		return err
 	}
-	slices.SortFunc(x.links, compareLinks)
-	for part := range slices.Chunk(slices.Compact(x.links), indexRows) {
-		x.scratch = x.scratch[:0]
-		for _, l := range part {
-			x.scratch = binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(x.scratch, l.mac), l.id)
+	err = x.entries.each(func(e entry) error {
+		if part = append(part, e); len(part) < indexRows {
+			return nil
 		}
-		if err := x.add(frameLinks, len(part), part[0].mac); err != nil {
-			return nil, err
-		}
+		return write()
+	})
+	if err == nil {
+		err = write()
 	}
-	return gone, nil
+	if err != nil {
+		return nil, err
+	}
+	return gone, x.writeLinks()
+}
+
+var errTwice = errors.New("backup: two rows have one id")
+
+func (x *indexWriter) writeLinks() error {
+	x.scratch = x.scratch[:0]
+	n, first, last := 0, uint64(0), link{}
+	write := func() error {
+		if n == 0 {
+			return nil
+		}
+		err := x.add(frameLinks, n, first)
+		x.scratch, n = x.scratch[:0], 0
+		return err
+	}
+	begun := false
+	err := x.links.each(func(e entry) error {
+		l := link{e.id, e.mac}
+		if begun && l == last {
+			return nil
+		}
+		if last, begun = l, true; n == 0 {
+			first = l.mac
+		}
+		x.scratch = binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(x.scratch, l.mac), l.id)
+		if n++; n < indexRows {
+			return nil
+		}
+		return write()
+	})
+	if err != nil {
+		return err
+	}
+	return write()
 }
 
 // add puts x.scratch into the index as a frame of the table at hand.
@@ -700,6 +828,12 @@ func (x *indexWriter) flush() error {
 	o, err := x.s.put(x.ctx, segmentPrefix+newID().String(), b)
 	x.m.Index = append(x.m.Index, o)
 	return err
+}
+
+// close gives back what the sorting took.
+func (x *indexWriter) close() {
+	x.entries.close()
+	x.links.close()
 }
 
 // finish writes the directory, which closes the index.

@@ -385,7 +385,7 @@ func (f *finder) children(ctx context.Context, x *found) (out []*found, err erro
 			if sh.t.Parents[column] != x.table {
 				continue
 			}
-			ids, err := f.links(ctx, table, sh.link(f.levels[0].index.records(table), column, value))
+			ids, err := f.links(ctx, table, sh.link(f.levels[0].index.records(table), column, value, new([]byte)))
 			if err != nil {
 				return nil, err
 			}

@@ -29,10 +29,10 @@ const (
 const flagLast = 1 // the last frame of its segment before the footer
 
 const (
-	frameTarget   = 256 << 10 // bytes of rows after which a frame is closed
-	segmentTarget = 8 << 20   // bytes after which a segment is closed
-	maxRow        = 64 << 20  // bytes of one encoded row
-	maxCount      = 11        // bytes of what tells equal rows apart
+	frameTarget   = 1 << 20  // bytes of rows after which a frame is closed
+	segmentTarget = 8 << 20  // bytes after which a segment is closed
+	maxRow        = 64 << 20 // bytes of one encoded row
+	maxCount      = 11       // bytes of what tells equal rows apart
 	maxFrame      = maxRow + frameTarget
 	maxSegment    = segmentTarget + maxFrame + 1<<20
 
@@ -153,11 +153,19 @@ type segmentWriter struct {
 }
 
 func newSegmentWriter(k *dataKey, snapshot id16, number uint32, zenc *zstd.Encoder) *segmentWriter {
-	size := segmentTarget + 1<<20
-	if number == 0 { // of many snapshots the only one, and small
-		size = frameTarget
+	return reuseSegmentWriter(nil, k, snapshot, number, zenc)
+}
+
+// reuseSegmentWriter does so in the memory of a segment that is no longer needed.
+func reuseSegmentWriter(buf []byte, k *dataKey, snapshot id16, number uint32, zenc *zstd.Encoder) *segmentWriter {
+	if buf == nil {
+		size := segmentTarget + 1<<20
+		if number == 0 { // of many snapshots the only one, and small
+			size = 256 << 10
+		}
+		buf = make([]byte, 0, size)
 	}
-	w := &segmentWriter{aead: k.segmentAEAD(snapshot, number), zenc: zenc, buf: make([]byte, 0, size)}
+	w := &segmentWriter{aead: k.segmentAEAD(snapshot, number), zenc: zenc, buf: buf[:0]}
 	w.buf = appendSegmentHead(w.buf, snapshotVersion, snapshot, number)
 	return w
 }
@@ -172,12 +180,17 @@ func appendSegmentHead(b []byte, version uint32, snapshot id16, number uint32) [
 // add compresses and seals one frame, and returns how many bytes the compression made.
 func (w *segmentWriter) add(f frame) int {
 	w.zbuf = w.zenc.EncodeAll(f.plain, w.zbuf[:0])
+	w.addPacked(f, w.zbuf)
+	return len(w.zbuf)
+}
+
+// addPacked seals a frame that was compressed already.
+func (w *segmentWriter) addPacked(f frame, packed []byte) {
 	w.footer = binary.BigEndian.AppendUint32(w.footer, uint32(len(w.buf)))
 	w.footer = append(w.footer, f.kind)
 	w.footer = binary.BigEndian.AppendUint32(w.footer, f.table)
 	w.footer = binary.BigEndian.AppendUint32(w.footer, f.rows)
-	w.seal(f, w.zbuf)
-	return len(w.zbuf)
+	w.seal(f, packed)
 }
 
 func (w *segmentWriter) seal(f frame, plain []byte) {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"hash"
 	"maps"
+	"runtime"
 	"slices"
 	"sync"
 
@@ -39,7 +40,31 @@ type Writer struct {
 	layout   []dataFrame   // the packer's, until done
 	ends     []uint32      // likewise
 	packed   []int64       // likewise, by table
+	spare    spares        // buffers of frames that were compressed
 	progress *progress
+}
+
+// spares keeps a few buffers for the next that needs one.
+type spares chan []byte
+
+// take returns an empty one, nil when there is none.
+func (s spares) take() []byte {
+	select {
+	case b := <-s:
+		return b[:0]
+	default:
+		return nil
+	}
+}
+
+// give keeps b, unless it is much above the size that most have.
+func (s spares) give(b []byte, size int) {
+	if cap(b) > 0 && cap(b) <= 2*size {
+		select {
+		case s <- b:
+		default:
+		}
+	}
 }
 
 // progress counts for an observer.
@@ -183,15 +208,15 @@ func (w *Writer) tell() {
 // false, all rows are wanted: the snapshot is full, the table has another form, the schema changed, or the numbers went back.
 func (w *Writer) Since() (seq int64, ok bool) {
 	x := w.index
-	if w.err != nil || x == nil || w.cols == 0 || !x.delta || x.base.scan || !x.same || w.rows > 0 || x.added+x.changed > 0 {
+	if w.err != nil || x == nil || w.cols == 0 || !x.delta || x.base.scan || !x.same || w.rows > 0 || x.begun() {
 		return 0, false
 	}
 	t := &w.m.Tables[w.table()]
-	if x.old.seq <= 0 || t.Seq < x.old.seq || !maps.Equal(w.m.Versions, x.base.levels[0].m.Versions) {
+	if x.below.Seq <= 0 || t.Seq < x.below.Seq || !maps.Equal(w.m.Versions, x.base.levels[0].m.Versions) {
 		return 0, false
 	}
 	x.bySeq = true
-	return x.old.seq, true
+	return x.below.Seq, true
 }
 
 // Rest says, after the rows above Since, how many rows the table has in all. When that fits the rows that were given, the others
@@ -205,8 +230,16 @@ func (w *Writer) Rest(rows int64) (all bool, err error) {
 	if x == nil || !x.bySeq || x.rest || x.byKey {
 		return false, w.fail(errors.New("backup: Rest is called once, after Since and the rows"))
 	}
-	x.rest = rows == x.old.rows+x.added
+	if err := x.settle(); err != nil {
+		return false, w.fail(err)
+	}
+	x.rest = rows == x.below.Rows+x.added
 	x.byKey, x.total = !x.rest, rows
+	if x.byKey {
+		if err := x.loadKeys(); err != nil {
+			return false, w.fail(err)
+		}
+	}
 	return x.rest, nil
 }
 
@@ -245,7 +278,7 @@ func (w *Writer) flush() error {
 	w.mac.Write(w.buf)
 	w.progress.add("", int64(w.rows), int64(len(w.buf)), 0)
 	f := frame{kind: frameRows, table: w.table(), rows: w.rows, plain: w.buf}
-	w.buf, w.rows = make([]byte, 0, frameTarget+frameTarget/4), 0
+	w.buf, w.rows = w.spare.take(), 0
 	return w.send(f)
 }
 
@@ -341,7 +374,7 @@ func (s *space) write(ctx context.Context, name string, source Source, base *bas
 
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	w := &Writer{ctx: ctx, s: s, m: m, key: key, frames: make(chan frame, 2), done: make(chan struct{}), progress: progress}
+	w := &Writer{ctx: ctx, s: s, m: m, key: key, frames: make(chan frame, 2), done: make(chan struct{}), spare: make(spares, maxPackers), progress: progress}
 	if s.kind == kindData {
 		index, _, err := s.indexKey()
 		if err != nil {
@@ -354,6 +387,7 @@ func (s *space) write(ctx context.Context, name string, source Source, base *bas
 		defer zenc.Close()
 		m.IndexKey = key.sealIndexKey(index, m.Snapshot)
 		w.index = &indexWriter{s: s, ctx: ctx, m: m, key: index, base: base, zenc: zenc}
+		defer w.index.close()
 	}
 	var segments []manifestObject
 	go func() {
@@ -402,77 +436,151 @@ func (s *space) write(ctx context.Context, name string, source Source, base *bas
 	return m, nil
 }
 
-func newEncoder() (*zstd.Encoder, error) {
-	e, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1), zstd.WithEncoderCRC(false))
+const (
+	maxPackers = 4 // frames that are compressed at once; each takes some megabytes
+	uploads    = 2 // segments that are stored at once
+)
+
+func newEncoder() (*zstd.Encoder, error) { return newEncoders(1) }
+
+// newEncoders makes one for so many callers at once.
+func newEncoders(n int) (*zstd.Encoder, error) {
+	e, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(n), zstd.WithEncoderCRC(false),
+		zstd.WithWindowSize(frameTarget), zstd.WithLowerEncoderMem(true))
 	if err != nil {
 		return nil, fmt.Errorf("backup: %w", err)
 	}
 	return e, nil
 }
 
-// pack turns frames into segments while the source reads on, and stores each while the next is built.
+// packedFrame is a frame that is being compressed.
+type packedFrame struct {
+	frame
+	size int         // of its plain
+	done chan []byte // gives its compressed bytes
+}
+
+// compress gives the frames in their order, several being compressed at once. Whoever takes them calls end.
+func (w *Writer) compress(ctx context.Context, spare spares) (frames <-chan *packedFrame, end func(), err error) {
+	n := max(1, min(runtime.GOMAXPROCS(0), maxPackers))
+	zenc, err := newEncoders(n)
+	if err != nil {
+		return nil, nil, err
+	}
+	work, order := make(chan *packedFrame), make(chan *packedFrame, n)
+	go func() {
+		defer close(order)
+		defer close(work)
+		for f := range w.frames {
+			p := &packedFrame{frame: f, size: len(f.plain), done: make(chan []byte, 1)}
+			order <- p
+			work <- p
+		}
+	}()
+	var workers sync.WaitGroup
+	for range n {
+		workers.Go(func() {
+			for p := range work {
+				var z []byte
+				if ctx.Err() == nil {
+					z = zenc.EncodeAll(p.plain, spare.take())
+				}
+				if p.kind == frameRows {
+					w.spare.give(p.plain, frameTarget)
+				}
+				p.plain = nil
+				p.done <- z
+			}
+		})
+	}
+	return order, func() {
+		go func() {
+			for range order { // what came after a failure
+			}
+			workers.Wait()
+			zenc.Close()
+		}()
+	}, nil
+}
+
+// stored is a segment in the bucket.
+type stored struct {
+	o   manifestObject
+	err error
+}
+
+// pack turns frames into segments while the source reads on, and stores some while the next are built.
 func (w *Writer) pack(ctx context.Context) ([]manifestObject, error) {
-	zenc, err := newEncoder()
+	spare, segments := make(spares, maxPackers), make(spares, uploads)
+	frames, end, err := w.compress(ctx, spare)
 	if err != nil {
 		return nil, err
 	}
-	defer zenc.Close()
-	type stored struct {
-		o   manifestObject
-		err error
-	}
+	defer end()
 	var all []manifestObject
-	var pending chan stored
-	wait := func() error {
-		if pending == nil {
-			return nil
+	var pending []chan stored
+	ctx, cancel := context.WithCancel(ctx)
+	defer func() { // after a failure nothing is stored any more
+		cancel()
+		for _, r := range pending {
+			<-r
 		}
-		r := <-pending
-		pending = nil
-		if r.err != nil {
-			return r.err
+	}()
+	wait := func(most int) error {
+		for len(pending) > most {
+			r := <-pending[0]
+			pending = pending[1:]
+			if r.err != nil {
+				return r.err
+			}
+			all = append(all, r.o)
+			w.progress.add("", 0, 0, r.o.Size)
 		}
-		all = append(all, r.o)
-		w.progress.add("", 0, 0, r.o.Size)
 		return nil
 	}
 	var seg *segmentWriter
 	number := uint32(0)
-	for f := range w.frames {
+	for f := range frames {
+		z := <-f.done
 		if ctx.Err() != nil {
 			break
 		}
 		if seg == nil {
-			seg = newSegmentWriter(w.key, w.m.Snapshot, number, zenc)
+			seg = reuseSegmentWriter(segments.take(), w.key, w.m.Snapshot, number, nil)
 			number++
 		}
-		if len(seg.buf)+len(f.plain) >= segmentTarget || f.kind == frameEnd {
+		if len(seg.buf)+f.size >= segmentTarget || f.kind == frameEnd {
 			f.flags |= flagLast
 		}
 		w.layout = append(w.layout, dataFrame{segment: number - 1, place: place{number: seg.count, offset: uint32(len(seg.buf))},
 			kind: f.kind, table: f.table, rows: f.rows})
-		n := seg.add(f)
+		seg.addPacked(f.frame, z)
 		if f.kind == frameRows {
 			for int(f.table) >= len(w.packed) {
 				w.packed = append(w.packed, 0)
 			}
-			w.packed[f.table] += int64(n)
+			w.packed[f.table] += int64(len(z))
 		}
+		spare.give(z, frameTarget)
 		if f.flags&flagLast != 0 {
 			w.ends = append(w.ends, uint32(len(seg.buf)))
 			b := seg.finish()
 			seg = nil
-			if err := wait(); err != nil {
+			if err := wait(uploads - 1); err != nil {
 				return nil, err
 			}
-			pending = make(chan stored, 1)
-			go func(ch chan stored) {
+			ch := make(chan stored, 1)
+			pending = append(pending, ch)
+			go func() {
 				o, err := w.s.put(ctx, segmentPrefix+newID().String(), b)
+				if err == nil {
+					segments.give(b, segmentTarget)
+				}
 				ch <- stored{o, err}
-			}(pending)
+			}()
 		}
 	}
-	if err := wait(); err != nil {
+	if err := wait(0); err != nil {
 		return nil, err
 	}
 	return all, ctx.Err()
