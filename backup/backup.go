@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"os"
 
 	"github.com/crmguard/crmguard/backup/policy"
 )
@@ -24,6 +26,10 @@ type BackupOptions struct {
 	Chain *policy.Chain
 	// Gate compares with the snapshot before and says what is unusual. Nil = nothing is.
 	Gate *policy.Gate
+	// Journal is the path of a file, of mode 0600, that notes what is uploaded, with the key of this snapshot. When the backup is interrupted, the next one of
+	// the same name commits what is there as something to build on and sends only the rest. The file is removed when the snapshot is committed. Empty = what
+	// an interrupted backup uploaded is uploaded again.
+	Journal string
 	// Lock keeps the snapshot's objects, and those that it builds on, against deletion by anybody until the time that
 	// Retention.Until promises. It takes a bucket that is a Locker. Nil = nothing is locked.
 	Lock *policy.Retention
@@ -35,23 +41,78 @@ func (s *space) snapshot(ctx context.Context, source Source, o *BackupOptions, p
 	if err != nil {
 		return nil, err
 	}
-	m, err := s.write(ctx, o.Name, source, base, p)
+	gate := base
+	if o.Journal != "" {
+		newest, err := s.sound(ctx, anyNumber)
+		if err != nil {
+			return nil, err
+		}
+		p, err := s.resume(ctx, o.Journal, o.Name, newest)
+		if err != nil {
+			return nil, err
+		}
+		if p != nil && int(p.Depth) < mostResumed {
+			levels, err := s.levels(ctx, p, nil)
+			if err != nil {
+				return nil, err
+			}
+			base = resumed(levels)
+		}
+	}
+	m, err := s.write(ctx, o.Name, source, base, o.Journal, p)
 	if errors.Is(err, errFull) {
 		whole := *base
 		whole.delta = false
+		if base == gate {
+			gate = &whole
+		}
 		base = &whole
-		m, err = s.write(ctx, o.Name, source, base, p)
+		m, err = s.write(ctx, o.Name, source, base, o.Journal, p)
 	}
 	if err != nil || o.Gate == nil {
 		return m, err
 	}
 	switch {
-	case base != nil:
-		m.Anomalies = append(m.Anomalies, checkGate(o.Gate, m, base)...)
+	case gate != nil && gate != base:
+		// What it was written against is the first part of itself.
+		if err := s.against(ctx, m, gate.levels); err != nil {
+			return nil, err
+		}
+		m.Anomalies = append(m.Anomalies, checkGate(o.Gate, m, gate)...)
+	case gate != nil:
+		m.Anomalies = append(m.Anomalies, checkGate(o.Gate, m, gate)...)
 	case before:
 		m.Anomalies = append(m.Anomalies, policy.Anomaly{Kind: kindUncompared})
 	}
 	return m, nil
+}
+
+// mostResumed is how often one backup is taken up again before it begins anew.
+const mostResumed = 40
+
+// against counts what a snapshot that is about to be committed changes against another.
+func (s *space) against(ctx context.Context, m *manifest, old []*level) error {
+	levels, err := s.levels(ctx, m, nil)
+	if err != nil {
+		return err
+	}
+	zdec, err := newDecoder()
+	if err != nil {
+		return err
+	}
+	defer zdec.Close()
+	for i := range m.Tables {
+		t := &m.Tables[i]
+		if old[0].table(t.Name) < 0 {
+			continue
+		}
+		c, err := s.compare(ctx, [2][]*level{old, levels}, t.Name, 0, zdec)
+		if err != nil {
+			return err
+		}
+		t.Added, t.Changed, t.Removed, t.compared = c.Added, c.Changed, c.Removed, !c.Reshaped
+	}
+	return nil
 }
 
 // Backup writes a snapshot of source, full or as BackupOptions.Chain says, and returns it when it is committed: before that,
@@ -72,7 +133,7 @@ func (r *Repository) Synthesize(ctx context.Context, id string, private *Private
 		return Snapshot{}, err
 	}
 	return r.backup(ctx, opts, func(_ *BackupOptions, p *progress) (*manifest, error) {
-		m, err := r.data.write(ctx, of.Name, repeated{r.data, of, private}, nil, p)
+		m, err := r.data.write(ctx, of.Name, repeated{r.data, of, private}, nil, "", p)
 		if err == nil {
 			m.Repeats = of.Number
 			if m.Anchor == nil {
@@ -168,7 +229,7 @@ func (r *Repository) backup(ctx context.Context, opts *BackupOptions, make func(
 	}
 	if o.Keys != nil {
 		// After the rows: a key is stored before the first row that needs it.
-		set, err := r.shards.write(ctx, o.Name, keyDump{o.Keys}, nil, p)
+		set, err := r.shards.write(ctx, o.Name, keyDump{o.Keys}, nil, "", p)
 		if err != nil {
 			return Snapshot{}, err
 		}
@@ -197,6 +258,11 @@ func (r *Repository) backup(ctx context.Context, opts *BackupOptions, make func(
 	}
 	if err := r.data.commit(ctx, m); err != nil {
 		return Snapshot{}, err
+	}
+	if o.Journal != "" {
+		if err := os.Remove(o.Journal); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return m.snapshot(), fmt.Errorf("backup: the snapshot is committed, its journal remains: %w", err)
+		}
 	}
 	if !m.Keep.IsZero() {
 		if err := r.data.lock(ctx, m.Keep, manifestName(m.Number)); err != nil {

@@ -665,7 +665,7 @@ func (s *space) parent(ctx context.Context, name string, c *policy.Chain, gate b
 			}
 			return nil, false, err
 		}
-		if _, condemned := list.since(m); m.Name != name || m.version == 1 || condemned {
+		if _, condemned := list.since(m); m.Name != name || m.version == 1 || condemned || m.Partial {
 			continue
 		}
 		if _, lasting, err := s.indexKey(); err != nil || !lasting {

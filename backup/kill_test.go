@@ -16,8 +16,8 @@ import (
 )
 
 // killed runs a test of this binary in another process, ends it at any moment, again and again, and returns the snapshots that it
-// reported.
-func killed(t *testing.T, test, dir string) (reported []string, rounds int) {
+// reported. Each is ended within most after it is ready.
+func killed(t *testing.T, test, dir string, most time.Duration) (reported []string, rounds int) {
 	rounds = 5
 	if os.Getenv("CRMGUARD_SOAK") != "" {
 		rounds = 50
@@ -37,7 +37,7 @@ func killed(t *testing.T, test, dir string) (reported []string, rounds int) {
 		lines := bufio.NewScanner(out)
 		for lines.Scan() {
 			if lines.Text() == "ready" {
-				time.AfterFunc(time.Duration(i*37%190)*time.Millisecond, func() { cmd.Process.Kill() })
+				time.AfterFunc(time.Duration(i*37%190)*most/190, func() { cmd.Process.Kill() })
 			}
 			if id, ok := strings.CutPrefix(lines.Text(), "committed "); ok && len(id) == 32 {
 				reported = append(reported, id)
@@ -76,7 +76,7 @@ func TestKillPrune(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := open(t, folder(t, dir), soon)
-	reported, _ := killed(t, "TestKillPrune", dir)
+	reported, _ := killed(t, "TestKillPrune", dir, 190*time.Millisecond)
 	for _, id := range reported[max(0, len(reported)-2):] {
 		if len(restore(t, r, id).Tables) == 0 {
 			t.Fatal("a snapshot that was reported and is kept does not restore")
@@ -111,7 +111,7 @@ func TestKill(t *testing.T) {
 	}
 	dir := t.TempDir()
 	r := open(t, folder(t, dir), nil)
-	reported, rounds := killed(t, "TestKill", dir)
+	reported, rounds := killed(t, "TestKill", dir, 190*time.Millisecond)
 	reported = append(reported, mustBackup(t, r, backuptest.Rows(5), nil).ID)
 	rep := verify(t, r, &backup.VerifyOptions{Level: backup.Full})
 	if rep.Err() != nil {
@@ -134,4 +134,53 @@ func TestKill(t *testing.T) {
 		t.Fatal(rep.Err())
 	}
 	t.Logf("%d kills, %d snapshots, %d loose objects", rounds, len(all), rep.Loose)
+}
+
+// TestKillResume ends a program that makes one large backup, again and again, while what it sent is taken up by the next: it gets done, and at most a segment is
+// sent twice for each end.
+func TestKillResume(t *testing.T) {
+	rows := func() *backuptest.Memory {
+		m := backuptest.Rows(300)
+		for i := range m.Tables[0].Rows {
+			m.Tables[0].Rows[i][4] = noise(i, 450_000)
+		}
+		return m
+	}
+	if dir := os.Getenv("CRMGUARD_KILL_DIR"); dir != "" {
+		r := open(t, folder(t, dir), nil)
+		m := rows()
+		fmt.Println("ready")
+		fmt.Println("committed", mustBackup(t, r, m, &backup.BackupOptions{Journal: filepath.Join(dir, "..", "journal")}).ID)
+		return
+	}
+	dir := filepath.Join(t.TempDir(), "bucket")
+	b := folder(t, dir)
+	r := open(t, b, nil)
+	reported, rounds := killed(t, "TestKillResume", dir, 1500*time.Millisecond)
+	m := rows()
+	snap := mustBackup(t, r, m, &backup.BackupOptions{Journal: filepath.Join(dir, "..", "journal")})
+	alike(t, m, restore(t, r, snap.ID))
+	if rep := verify(t, r, full(t)); rep.Err() != nil || rep.Snapshots != len(reported)+1 {
+		t.Fatalf("%d snapshots, %d were reported: %v", rep.Snapshots, len(reported), rep.Err())
+	}
+	needed := map[string]bool{}
+	for _, id := range append(reported, snap.ID) {
+		for _, n := range backup.ObjectsOf(t.Context(), r, id) {
+			needed[n] = true
+		}
+	}
+	sent, twice := int64(0), int64(0)
+	for o, err := range b.List(t.Context(), "segments/") {
+		if err != nil {
+			t.Fatal(err)
+		}
+		sent += o.Size
+		if !needed[o.Name] {
+			twice += o.Size
+		}
+	}
+	if twice > int64(rounds)*9<<20 {
+		t.Errorf("%d bytes were sent twice", twice)
+	}
+	t.Logf("%d kills, %d snapshots, depth %d: %.1f MiB sent, %.1f MiB of it twice", rounds, len(reported)+1, snap.Depth, float64(sent)/(1<<20), float64(twice)/(1<<20))
 }

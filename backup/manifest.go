@@ -121,7 +121,8 @@ type manifest struct {
 	Repeats      uint64           `json:"repeats"` // number of the snapshot that this one has the content of
 	Index        []manifestObject `json:"index"`
 	IndexKey     []byte           `json:"index_key"`
-	Keep         time.Time        `json:"keep,omitzero"` // until when its objects are locked
+	Partial      bool             `json:"partial,omitempty"` // it is only there to be built on
+	Keep         time.Time        `json:"keep,omitzero"`     // until when its objects are locked
 	Anomalies    []policy.Anomaly `json:"anomalies"`
 
 	digest  sum32  // of the whole object
@@ -163,6 +164,8 @@ func (m *manifest) stored() int64 {
 	}
 	return n
 }
+
+func noAnomalies() []policy.Anomaly { return []policy.Anomaly{} }
 
 func (m *manifest) snapshot() Snapshot {
 	s := Snapshot{
@@ -296,7 +299,7 @@ func parseManifest(b []byte, pin ed25519.PublicKey, number uint64) (*manifest, e
 	indexed := m.version > 1 && m.Kind == kindData
 	if (len(m.Index) > 0) != indexed || (len(m.IndexKey) > 0) != indexed || (m.Parent > 0) != (m.Depth > 0) ||
 		m.Parent >= m.Number || m.Parent == 0 && m.ParentDigest != (sum32{}) || m.Repeats >= m.Number || m.Parent > 0 && m.Repeats > 0 ||
-		m.version == 1 && !m.Keep.IsZero() || !indexed && (m.Parent > 0 || m.Repeats > 0 || len(m.Anomalies) > 0) {
+		m.version == 1 && (!m.Keep.IsZero() || m.Partial) || m.Partial && !indexed || !indexed && (m.Parent > 0 || m.Repeats > 0 || len(m.Anomalies) > 0) {
 		return nil, errMalformed
 	}
 	for i := range m.Tables {

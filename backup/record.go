@@ -135,7 +135,7 @@ func (r *Repository) Versions(ctx context.Context, name, table string, key []any
 		if err != nil {
 			return nil, err
 		}
-		if m.Name != name || m.version == 1 {
+		if m.Name != name || m.version == 1 || m.Partial {
 			continue
 		}
 		if err := r.data.whole(ctx, m); errors.Is(err, ErrNotFound) {

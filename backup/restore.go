@@ -229,7 +229,7 @@ func (s *space) read(ctx context.Context, m *manifest, key *PrivateKey, progress
 				return ctx.Err()
 			}
 		}
-		if len(levels) > 1 {
+		if len(levels) > 1 || m.Partial {
 			ferr = s.merge(ctx, levels, progress, give)
 		} else {
 			ferr = s.frames(ctx, m, k, progress, give)
@@ -319,13 +319,16 @@ func (r *Repository) find(ctx context.Context, id string) (m, newest *manifest, 
 	if newest == nil {
 		return nil, nil, fmt.Errorf("%w: no snapshot", ErrNotFound)
 	}
-	if id == "" || id == newest.Snapshot.String() {
+	if (id == "" || id == newest.Snapshot.String()) && !newest.Partial {
 		return newest, newest, r.data.whole(ctx, newest)
+	}
+	if id == "" {
+		return r.beforePartial(ctx, newest)
 	}
 	err = fmt.Errorf("%w: no such snapshot", ErrNotFound)
 	for m, cerr := range r.data.chain(ctx) {
 		switch {
-		case cerr == nil && m.Snapshot.String() == id:
+		case cerr == nil && m.Snapshot.String() == id && !m.Partial:
 			return m, newest, r.data.whole(ctx, m)
 		case errors.Is(cerr, ErrStale) || ctx.Err() != nil:
 			return nil, nil, cerr
@@ -334,6 +337,20 @@ func (r *Repository) find(ctx context.Context, id string) (m, newest *manifest, 
 		}
 	}
 	return nil, nil, err
+}
+
+// beforePartial finds the newest that is more than something to build on.
+func (r *Repository) beforePartial(ctx context.Context, newest *manifest) (*manifest, *manifest, error) {
+	for n := newest.Number; n > 0; n-- {
+		m, err := r.data.manifest(ctx, n)
+		if err != nil {
+			return nil, nil, err
+		}
+		if !m.Partial {
+			return m, newest, r.data.whole(ctx, m)
+		}
+	}
+	return nil, nil, fmt.Errorf("%w: no snapshot", ErrNotFound)
 }
 
 // whole returns ErrNotFound for a snapshot that was pruned, in part or as a whole.

@@ -34,6 +34,9 @@ func (r *Repository) Snapshots(ctx context.Context) ([]Snapshot, error) {
 			continue
 		}
 		r.data.saw(m)
+		if m.Partial {
+			continue
+		}
 		snap := m.snapshot()
 		var gone bool
 		if snap.Condemned, gone = list.since(m); gone && missing(m, there) != "" {
@@ -163,7 +166,9 @@ func (s *space) verify(ctx context.Context, o *VerifyOptions, rep *Report, prefi
 			if _, condemned := list.since(m); o.Snapshot != id && (o.Snapshot != "" || condemned) {
 				continue
 			}
-			rep.Snapshots++
+			if !m.Partial {
+				rep.Snapshots++
+			}
 		}
 		rep.Objects += len(objects) + 1
 		sound := true

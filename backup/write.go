@@ -344,13 +344,13 @@ type tableFrame struct {
 }
 
 // write dumps source into objects and returns the manifest that is to be committed. It is compared with base, and built on
-// it if base says so.
-func (s *space) write(ctx context.Context, name string, source Source, base *base, progress *progress) (*manifest, error) {
+// it if base says so. path is that of a journal, "" for none.
+func (s *space) write(ctx context.Context, name string, source Source, base *base, path string, progress *progress) (*manifest, error) {
 	if s.opts.Signer == nil || s.opts.Recipient == nil {
 		return nil, fmt.Errorf("%w: the repository was opened for reading", ErrKey)
 	}
 	m := &manifest{
-		Repository: s.id, Kind: s.kind, Snapshot: newID(), Name: name, Created: s.opts.Now().UTC(), Versions: map[string]int64{},
+		version: snapshotVersion, Repository: s.id, Kind: s.kind, Snapshot: newID(), Name: name, Created: s.opts.Now().UTC(), Versions: map[string]int64{},
 		Tables: []manifestTable{}, Cipher: cipherName, Compression: compressionName, Digest: digestName,
 		Index: []manifestObject{}, Anomalies: []policy.Anomaly{},
 	}
@@ -360,6 +360,15 @@ func (s *space) write(ctx context.Context, name string, source Source, base *bas
 	}
 	key := newDataKey()
 	defer clear(key[:])
+	if path != "" {
+		j, err := newJournal(path, journalHead{Version: 1, Repository: s.id, Snapshot: m.Snapshot, Name: name, Created: m.Created, Key: key[:],
+			Parent: m.Parent, ParentDigest: m.ParentDigest, Depth: m.Depth})
+		if err != nil {
+			return nil, err
+		}
+		defer j.f.Close()
+		s = &space{bucket: journaled{s.bucket, j}, kind: s.kind, id: s.id, pin: s.pin, opts: s.opts, seen: s.head(), index: s.index}
+	}
 	m.Commitment = key.commitment(s.id, m.Snapshot)
 	header, err := sealKey(key, s.opts.Recipient, s.id, m.Snapshot)
 	if err != nil {

@@ -76,6 +76,7 @@ type Snapshot struct {
 	Number  uint64
 	Parent  uint64 // the number of the one that it builds on; 0 = it is full
 	Created time.Time
+	Partial bool // it is only there to be built on, and kept for nothing else
 }
 
 // Retention says which snapshots are kept, of each name apart: those that any of its fields wants, what they build on, and always the
@@ -141,7 +142,9 @@ func (p Retention) Keep(all []Snapshot) []string {
 	names := map[string][]*Snapshot{} // newest first
 	for i := range all {
 		byNumber[all[i].Number] = &all[i]
-		names[all[i].Name] = append(names[all[i].Name], &all[i])
+		if !all[i].Partial {
+			names[all[i].Name] = append(names[all[i].Name], &all[i])
+		}
 		if slices.Contains(p.Hold, all[i].ID) {
 			keep[all[i].ID] = true
 		}
