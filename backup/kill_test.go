@@ -146,16 +146,26 @@ func TestKillResume(t *testing.T) {
 		}
 		return m
 	}
+	var key *backup.PrivateKey // of both processes
+	seal := func(o *backup.Options) { o.Recipient = key.Public() }
 	if dir := os.Getenv("CRMGUARD_KILL_DIR"); dir != "" {
-		r := open(t, folder(t, dir), nil)
+		var err error
+		if key, err = backup.ReadKey(filepath.Join(dir, "..", "key")); err != nil {
+			t.Fatal(err)
+		}
+		r := open(t, folder(t, dir), seal)
 		m := rows()
 		fmt.Println("ready")
 		fmt.Println("committed", mustBackup(t, r, m, &backup.BackupOptions{Journal: filepath.Join(dir, "..", "journal")}).ID)
 		return
 	}
+	key = backuptest.Key(t)
 	dir := filepath.Join(t.TempDir(), "bucket")
+	if err := key.WriteFile(filepath.Join(dir, "..", "key")); err != nil {
+		t.Fatal(err)
+	}
 	b := folder(t, dir)
-	r := open(t, b, nil)
+	r := open(t, b, seal)
 	reported, rounds := killed(t, "TestKillResume", dir, 1500*time.Millisecond)
 	m := rows()
 	snap := mustBackup(t, r, m, &backup.BackupOptions{Journal: filepath.Join(dir, "..", "journal")})

@@ -66,17 +66,31 @@ func (j *journal) note(v any) error {
 	return nil
 }
 
-// journaled notes what is put.
+// journaled notes segments before they are put, one after the other in the order of their numbers: so what is there has no gap.
 type journaled struct {
 	Bucket
-	j *journal
+	j      *journal
+	turn   *sync.Cond
+	next   uint32
+	failed error
 }
 
-func (b journaled) Put(ctx context.Context, name string, data []byte) error {
-	if err := b.j.note(manifestObject{Name: name, Size: int64(len(data)), SHA256: sha256.Sum256(data)}); err != nil {
-		return err
+func (b *journaled) Put(ctx context.Context, name string, data []byte) error {
+	number := binary.BigEndian.Uint32(data[segmentHead-4:])
+	b.turn.L.Lock()
+	defer b.turn.L.Unlock()
+	for b.next != number && b.failed == nil {
+		b.turn.Wait()
 	}
-	return b.Bucket.Put(ctx, name, data)
+	if b.failed == nil {
+		b.failed = b.j.note(manifestObject{Name: name, Size: int64(len(data)), SHA256: sha256.Sum256(data)})
+	}
+	if b.failed == nil {
+		b.failed = b.Bucket.Put(ctx, name, data)
+	}
+	b.next++
+	b.turn.Broadcast()
+	return b.failed
 }
 
 // readJournal returns nil when there is none that can be used.
@@ -174,6 +188,7 @@ func (s *space) uploaded(ctx context.Context, h *journalHead, objects []manifest
 	}
 	defer zenc.Close()
 	x := &indexWriter{s: s, ctx: ctx, m: m, key: index, zenc: zenc}
+	defer x.close()
 	again := &replay{s: s, m: m, key: &key, x: x, below: below}
 	zdec, err := newDecoder()
 	if err != nil {
@@ -190,7 +205,7 @@ func (s *space) uploaded(ctx context.Context, h *journalHead, objects []manifest
 		}
 		b, err := s.fetch(ctx, o)
 		if err != nil || readSegment(b, &key, snapshotVersion, m.Snapshot, uint32(len(m.Segments)), zdec, func(frame) error { return nil }) != nil {
-			break // not uploaded to its end; or the record index, which was written anew
+			break // not uploaded to its end
 		}
 		again.places = places(b)
 		if err := readSegment(b, &key, snapshotVersion, m.Snapshot, uint32(len(m.Segments)), zdec, again.frame); err != nil {
@@ -278,7 +293,7 @@ func (r *replay) frame(f frame) error {
 	case frameGone:
 		r.digest.Write(f.plain)
 		for b := range slices.Chunk(f.plain, 8) {
-			r.x.entries = append(r.x.entries, entry{id: binary.BigEndian.Uint64(b), frame: noFrame})
+			r.x.entries.add(entry{id: binary.BigEndian.Uint64(b), frame: noFrame})
 		}
 	}
 	return nil
@@ -298,7 +313,7 @@ func (r *replay) table(b []byte) error {
 	}
 	r.x.counts = nil // the rows have theirs
 	if len(r.below) > 0 {
-		old, err := r.s.oldTable(r.x.ctx, r.below, t.Name, r.x.dir.shapes[len(r.x.dir.shapes)-1])
+		old, err := comparable(r.below, t.Name, r.x.dir.shapes[len(r.x.dir.shapes)-1])
 		if err != nil {
 			return err
 		}

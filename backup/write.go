@@ -360,21 +360,27 @@ func (s *space) write(ctx context.Context, name string, source Source, base *bas
 	}
 	key := newDataKey()
 	defer clear(key[:])
+	plain := s
+	var j *journal
 	if path != "" {
-		j, err := newJournal(path, journalHead{Version: 1, Repository: s.id, Snapshot: m.Snapshot, Name: name, Created: m.Created, Key: key[:],
+		var err error
+		j, err = newJournal(path, journalHead{Version: 1, Repository: s.id, Snapshot: m.Snapshot, Name: name, Created: m.Created, Key: key[:],
 			Parent: m.Parent, ParentDigest: m.ParentDigest, Depth: m.Depth})
 		if err != nil {
 			return nil, err
 		}
 		defer j.f.Close()
-		s = &space{bucket: journaled{s.bucket, j}, kind: s.kind, id: s.id, pin: s.pin, opts: s.opts, seen: s.head(), index: s.index}
+		s = &space{bucket: &journaled{Bucket: s.bucket, j: j, turn: sync.NewCond(&sync.Mutex{})}, kind: s.kind, id: s.id, pin: s.pin, opts: s.opts, seen: s.head(), index: s.index}
 	}
 	m.Commitment = key.commitment(s.id, m.Snapshot)
 	header, err := sealKey(key, s.opts.Recipient, s.id, m.Snapshot)
 	if err != nil {
 		return nil, err
 	}
-	o, err := s.put(ctx, keyName(m.Snapshot, s.opts.Recipient.id), header)
+	o, err := plain.put(ctx, keyName(m.Snapshot, s.opts.Recipient.id), header)
+	if err == nil && j != nil {
+		err = j.note(o)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -395,7 +401,7 @@ func (s *space) write(ctx context.Context, name string, source Source, base *bas
 		}
 		defer zenc.Close()
 		m.IndexKey = key.sealIndexKey(index, m.Snapshot)
-		w.index = &indexWriter{s: s, ctx: ctx, m: m, key: index, base: base, zenc: zenc}
+		w.index = &indexWriter{s: plain, ctx: ctx, m: m, key: index, base: base, zenc: zenc}
 		defer w.index.close()
 	}
 	var segments []manifestObject
