@@ -11,7 +11,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash"
-	"slices"
 
 	"github.com/klauspost/compress/zstd"
 )
@@ -65,7 +64,11 @@ func (k *dataKey) commitment(repository, snapshot id16) (s sum32) {
 
 // rowDigest returns the keyed digest that the rows of a table are written to.
 func (k *dataKey) rowDigest(snapshot id16, table []byte) hash.Hash {
-	h := hmac.New(sha256.New, k.derive("digest", snapshot[:]))
+	return newRowDigest(k.derive("digest", snapshot[:]), table)
+}
+
+func newRowDigest(key, table []byte) hash.Hash {
+	h := hmac.New(sha256.New, key)
 	h.Write(binary.BigEndian.AppendUint32(nil, uint32(len(table))))
 	h.Write(table)
 	return h
@@ -196,7 +199,10 @@ func (w *segmentWriter) addPacked(f frame, packed []byte) {
 func (w *segmentWriter) seal(f frame, plain []byte) {
 	at := len(w.buf)
 	if need := frameHead + len(plain) + tagSize + trailerSize; cap(w.buf)-at < need {
-		w.buf = slices.Grow(w.buf, max(need, cap(w.buf))) // twice as large
+		if cap(w.buf) < segmentTarget {
+			need = max(need, cap(w.buf)) // twice as large
+		}
+		w.buf = append(make([]byte, 0, at+need), w.buf...) // slices.Grow would round up
 	}
 	w.buf = binary.BigEndian.AppendUint32(w.buf, uint32(len(plain)+tagSize))
 	w.buf = append(w.buf, f.kind, f.flags)

@@ -12,8 +12,8 @@ import (
 )
 
 const (
-	spillRows  = 1 << 17 // entries that a sorter keeps in memory
-	spillBlock = 512     // entries that are written and read at once
+	spillRows  = 1 << 16 // entries that a sorter keeps in memory
+	spillBlock = 256     // entries that are written and read at once
 	entrySize  = 8 + 8 + 4
 	spillSize  = spillBlock*entrySize + tagSize
 )

@@ -23,7 +23,6 @@ type Writer struct {
 	s     *space
 	m     *manifest
 	key   *dataKey
-	mac   hash.Hash
 	cols  int
 	begun bool
 	buf   []byte
@@ -40,6 +39,7 @@ type Writer struct {
 	layout   []dataFrame   // the packer's, until done
 	ends     []uint32      // likewise
 	packed   []int64       // likewise, by table
+	digests  []hash.Hash   // likewise
 	spare    spares        // buffers of frames that were compressed
 	progress *progress
 }
@@ -136,7 +136,6 @@ func (w *Writer) Table(t Table) error {
 	if len(b) > maxRow {
 		return w.fail(errors.New("backup: too many columns"))
 	}
-	w.mac = w.key.rowDigest(w.m.Snapshot, b)
 	w.cols = len(t.Columns)
 	w.m.Tables = append(w.m.Tables, manifestTable{Name: t.Name, Whole: true})
 	if w.index != nil {
@@ -275,10 +274,11 @@ func (w *Writer) flush() error {
 	t := &w.m.Tables[w.table()]
 	t.Held += int64(w.rows)
 	t.Bytes += int64(len(w.buf))
-	w.mac.Write(w.buf)
 	w.progress.add("", int64(w.rows), int64(len(w.buf)), 0)
 	f := frame{kind: frameRows, table: w.table(), rows: w.rows, plain: w.buf}
-	w.buf, w.rows = w.spare.take(), 0
+	if w.buf, w.rows = w.spare.take(), 0; w.buf == nil && len(f.plain) >= frameTarget { // more of them will come
+		w.buf = make([]byte, 0, frameTarget+frameTarget/16)
+	}
 	return w.send(f)
 }
 
@@ -301,13 +301,11 @@ func (w *Writer) endTable() error {
 			for _, id := range part {
 				b = binary.BigEndian.AppendUint64(b, id)
 			}
-			w.mac.Write(b)
 			if err := w.send(frame{kind: frameGone, table: w.table(), rows: uint32(len(part)), plain: b}); err != nil {
 				return err
 			}
 		}
 	}
-	copy(t.Digest[:], w.mac.Sum(nil))
 	w.cols = 0
 	return nil
 }
@@ -389,7 +387,7 @@ func (s *space) write(ctx context.Context, name string, source Source, base *bas
 
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	w := &Writer{ctx: ctx, s: s, m: m, key: key, frames: make(chan frame, 2), done: make(chan struct{}), spare: make(spares, maxPackers), progress: progress}
+	w := &Writer{ctx: ctx, s: s, m: m, key: key, frames: make(chan frame, 1), done: make(chan struct{}), spare: make(spares, 2), progress: progress}
 	if s.kind == kindData {
 		index, _, err := s.indexKey()
 		if err != nil {
@@ -437,6 +435,9 @@ func (s *space) write(ctx context.Context, name string, source Source, base *bas
 	for i, n := range w.packed {
 		m.Tables[i].Packed = n
 	}
+	for i, d := range w.digests {
+		copy(m.Tables[i].Digest[:], d.Sum(nil))
+	}
 	if w.index != nil {
 		if base != nil && base.delta && m.Engine != base.levels[0].m.Engine {
 			return nil, errFull
@@ -482,11 +483,18 @@ func (w *Writer) compress(ctx context.Context, spare spares) (frames <-chan *pac
 	if err != nil {
 		return nil, nil, err
 	}
-	work, order := make(chan *packedFrame), make(chan *packedFrame, n)
+	digest := w.key.derive("digest", w.m.Snapshot[:])
+	work, order := make(chan *packedFrame), make(chan *packedFrame, n-1)
 	go func() {
 		defer close(order)
 		defer close(work)
 		for f := range w.frames {
+			switch f.kind {
+			case frameTable:
+				w.digests = append(w.digests, newRowDigest(digest, f.plain))
+			case frameRows, frameGone:
+				w.digests[f.table].Write(f.plain)
+			}
 			p := &packedFrame{frame: f, size: len(f.plain), done: make(chan []byte, 1)}
 			order <- p
 			work <- p
@@ -498,7 +506,10 @@ func (w *Writer) compress(ctx context.Context, spare spares) (frames <-chan *pac
 			for p := range work {
 				var z []byte
 				if ctx.Err() == nil {
-					z = zenc.EncodeAll(p.plain, spare.take())
+					if z = spare.take(); cap(z) < p.size {
+						z = make([]byte, 0, p.size+frameTarget/16)
+					}
+					z = zenc.EncodeAll(p.plain, z)
 				}
 				if p.kind == frameRows {
 					w.spare.give(p.plain, frameTarget)
@@ -526,7 +537,7 @@ type stored struct {
 
 // pack turns frames into segments while the source reads on, and stores some while the next are built.
 func (w *Writer) pack(ctx context.Context) ([]manifestObject, error) {
-	spare, segments := make(spares, maxPackers), make(spares, uploads)
+	spare, segments := make(spares, 1), make(spares, uploads)
 	frames, end, err := w.compress(ctx, spare)
 	if err != nil {
 		return nil, err
