@@ -15,6 +15,7 @@ type Proxy struct {
 	target string
 	left   atomic.Int64 // bytes towards the server until the connection is cut; negative = never
 	down   atomic.Bool
+	hold   atomic.Bool
 	mu     sync.Mutex
 	conns  map[net.Conn]bool
 }
@@ -51,6 +52,9 @@ func (p *Proxy) Down(down bool) {
 	p.Cut()
 }
 
+// Hold passes nothing on any more, with connections open, or what comes from then on again.
+func (p *Proxy) Hold(hold bool) { p.hold.Store(hold) }
+
 // Cut ends every open connection.
 func (p *Proxy) Cut() {
 	p.mu.Lock()
@@ -80,6 +84,9 @@ func (p *Proxy) serve(c net.Conn) {
 		n, err := c.Read(buf)
 		if err != nil {
 			return
+		}
+		if p.hold.Load() {
+			continue
 		}
 		if left := p.left.Load(); left >= 0 {
 			if left < int64(n) {

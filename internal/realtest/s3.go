@@ -2,7 +2,6 @@ package realtest
 
 import (
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"os"
@@ -82,11 +81,7 @@ func (s *S3Server) start() error {
 	cmd.Env = []string{"PATH=/usr/bin:/bin", "HOME=" + s.dir}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	onSmallDisk(cmd, s.dir, s.disk)
-	var out io.Writer = io.Discard
-	if testing.Verbose() {
-		out = os.Stderr
-	}
-	ended, err := startWith(cmd, out)
+	ended, err := launch(cmd)
 	if err != nil {
 		return err
 	}
@@ -113,9 +108,11 @@ func (s *S3Server) start() error {
 	return nil
 }
 
-// startWith starts cmd, whose output goes to out, and returns what is closed when it has ended.
-func startWith(cmd *exec.Cmd, out io.Writer) (<-chan struct{}, error) {
-	cmd.Stdout, cmd.Stderr = out, out
+// launch starts cmd, whose output is shown with -v, and returns what is closed when it has ended.
+func launch(cmd *exec.Cmd) (<-chan struct{}, error) {
+	if testing.Verbose() {
+		cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
+	}
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
