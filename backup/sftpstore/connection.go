@@ -182,7 +182,7 @@ func (noKey) Verify([]byte, *ssh.Signature) error { return ErrHostKey }
 
 // dial connects and logs in.
 func (p *pool) dial(ctx context.Context) (*conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, hello)
+	ctx, cancel := context.WithTimeout(ctx, min(hello, p.stall))
 	defer cancel()
 	config := *p.config
 	if p.key != nil {
@@ -218,12 +218,15 @@ func (p *pool) dial(ctx context.Context) (*conn, error) {
 	}
 	client := ssh.NewClient(sc, channels, requests)
 	// Writes that are under way at once may leave holes when one fails: the file is thrown away then.
-	sc2, err := sftp.NewClient(client, sftp.UseConcurrentWrites(true))
+	files, err := sftp.NewClient(client, sftp.UseConcurrentWrites(true))
 	if err != nil {
 		client.Close()
+		if ctx.Err() != nil {
+			return nil, fmt.Errorf("sftpstore: connect: %w", ctx.Err())
+		}
 		return nil, fmt.Errorf("sftpstore: the host does not speak SFTP: %w", err)
 	}
-	return &conn{Client: sc2, ssh: client, net: w}, nil
+	return &conn{Client: files, ssh: client, net: w}, nil
 }
 
 // do runs f on a connection. It runs it again on a new one when one that was idle turns out to be lost, unless *done says
