@@ -23,12 +23,14 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"net/http"
 	"net/url"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
@@ -43,6 +45,7 @@ type Options struct {
 	PathStyle bool             // the bucket's name is in the path, not in the host's name
 	Prefix    string           // words of [0-9a-z-] with slashes between, before every name; "" = none
 	Create    bool             // makes a missing bucket, with object lock
+	Stall     time.Duration    // an answer that does not come for so long is given up, thrice; 0 = a minute
 	Now       func() time.Time // the clock that says whether a lock is over; nil = time.Now
 }
 
@@ -127,6 +130,14 @@ func New(ctx context.Context, bucket string, opts *Options) (*Bucket, error) {
 	if cfg.Region == "" {
 		return nil, errors.New("s3store: no region is given")
 	}
+	if o.Stall <= 0 {
+		o.Stall = time.Minute
+	}
+	web, ok := cfg.HTTPClient.(*awshttp.BuildableClient)
+	if !ok {
+		web = awshttp.NewBuildableClient()
+	}
+	cfg.HTTPClient = web.WithReadTimeout(5 * o.Stall).WithTransportOptions(func(t *http.Transport) { t.ResponseHeaderTimeout = o.Stall })
 	b.client = s3.NewFromConfig(cfg, func(so *s3.Options) {
 		so.UsePathStyle = o.PathStyle
 		so.DisableLogOutputChecksumValidationSkipped = true
@@ -168,13 +179,8 @@ func (b *Bucket) find(ctx context.Context, create bool) error {
 	return translate("ListObjectVersions", err)
 }
 
-// Close releases connections that are idle.
-func (b *Bucket) Close() error {
-	if c, ok := b.client.Options().HTTPClient.(interface{ CloseIdleConnections() }); ok {
-		c.CloseIdleConnections()
-	}
-	return nil
-}
+// Close does nothing; idle connections end by themselves.
+func (b *Bucket) Close() error { return nil }
 
 func checkName(name string) error {
 	ok := name != "" && !strings.HasPrefix(name, "/") && !strings.HasSuffix(name, "/") && !strings.Contains(name, "//")

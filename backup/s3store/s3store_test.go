@@ -493,7 +493,54 @@ func TestLostAnswer(t *testing.T) {
 	has(t, b, "b", "x")
 }
 
+// A store that takes requests and does not answer, or stops in the middle of an answer.
+func TestSilence(t *testing.T) {
+	s := server(t)
+	whole, bucket := create(t, s)
+	data := bytes.Repeat([]byte("x"), 1<<20)
+	put(t, whole, "a", string(data))
+	var silent, half atomic.Bool
+	endpoint := front(t, s, func(w http.ResponseWriter, r *http.Request, _ http.Handler) bool {
+		if half.Load() && r.Method == http.MethodGet {
+			w.Header().Set("Content-Length", fmt.Sprint(len(data)))
+			w.WriteHeader(http.StatusPartialContent)
+			w.Write(data[:1000])
+			w.(http.Flusher).Flush()
+		}
+		if silent.Load() || half.Load() {
+			<-r.Context().Done()
+			return true
+		}
+		return false
+	})
+	b, err := s3store.New(t.Context(), bucket, &s3store.Options{Endpoint: endpoint, PathStyle: true, Stall: time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	silent.Store(true)
+	if _, err := b.Get(t.Context(), "a", 0, 1); err == nil || errors.Is(err, backup.ErrNotFound) {
+		t.Fatalf("got %v", err)
+	} else {
+		t.Log(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	time.AfterFunc(50*time.Millisecond, cancel)
+	if _, err := b.Get(ctx, "a", 0, 1); !errors.Is(err, context.Canceled) {
+		t.Fatalf("got %v", err)
+	}
+	silent.Store(false)
+	half.Store(true)
+	if got, err := b.Get(t.Context(), "a", 0, int64(len(data))); err == nil {
+		t.Fatalf("%d bytes of an answer that stopped", len(got))
+	} else {
+		t.Log(err)
+	}
+}
+
 func TestManyVersions(t *testing.T) {
+	if testing.Short() {
+		t.Skip("thousands of requests")
+	}
 	s := server(t)
 	c := raw(t, s)
 	b, bucket := create(t, s)
