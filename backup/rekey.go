@@ -78,3 +78,28 @@ func (r *Repository) Opens(ctx context.Context, key string) ([]string, error) {
 	}
 	return slices.Clip(ids), err
 }
+
+// TryKey says whether a key opens a snapshot or, for an empty id, the newest set of key shards; it opens the key header and nothing else.
+// Errors: ErrKey, ErrNotFound, and those of Restore.
+func (r *Repository) TryKey(ctx context.Context, id string, private *PrivateKey) error {
+	s, m := r.data, (*manifest)(nil)
+	var err error
+	if id != "" {
+		m, _, err = r.find(ctx, id)
+	} else if newest, nerr := r.data.newest(ctx); nerr != nil {
+		err = nerr
+	} else if m, err = r.shardSet(ctx, newest); err == nil && m == nil {
+		err = fmt.Errorf("%w: no key shards", ErrNotFound)
+	}
+	if err != nil {
+		return err
+	}
+	if id == "" {
+		s = r.shards
+	}
+	key, err := s.key(ctx, m, private)
+	if err == nil {
+		clear(key[:])
+	}
+	return err
+}
