@@ -9,6 +9,7 @@ import (
 	"os"
 
 	"github.com/crmguard/crmguard/backup/policy"
+	"github.com/crmguard/crmguard/internal/filelock"
 )
 
 // BackupOptions of [Repository.Backup]. A nil *BackupOptions is the zero value.
@@ -26,7 +27,7 @@ type BackupOptions struct {
 	Chain *policy.Chain
 	// Gate compares with the snapshot before and says what is unusual. Nil = nothing is.
 	Gate *policy.Gate
-	// Journal is the path of a file, of mode 0600, that notes what is uploaded, with the key of this snapshot. When the backup is interrupted, the next one of
+	// Journal is the path of a file, of mode 0600, with one of the same name and .lock beside it, that notes what is uploaded, with the key of this snapshot. When the backup is interrupted, the next one of
 	// the same name commits what is there as something to build on and sends only the rest. The file is removed when the snapshot is committed. Empty = what
 	// an interrupted backup uploaded is uploaded again.
 	Journal string
@@ -201,6 +202,16 @@ func (r *Repository) backup(ctx context.Context, opts *BackupOptions, make func(
 		if err := r.lingers(ctx); err != nil {
 			return Snapshot{}, err
 		}
+	}
+	if o.Journal != "" {
+		unlock, err := filelock.Try(o.Journal + ".lock")
+		if errors.Is(err, filelock.ErrHeld) {
+			err = fmt.Errorf("%w: another backup is at work with this journal", ErrExists)
+		}
+		if err != nil {
+			return Snapshot{}, err
+		}
+		defer unlock()
 	}
 	newest, err := r.data.sound(ctx, anyNumber) // a damaged one is Verify's to report and must not end the backups
 	if err != nil {

@@ -164,8 +164,8 @@ func (s *space) directory(ctx context.Context, l *level, zdec *zstd.Decoder) (*d
 		return nil, err
 	}
 	count := (o.Size - trailerSize - footer - frameHead - tagSize) / 13
-	head := appendSegmentHead(nil, l.m.version, l.m.Snapshot, uint32(last))
-	aead := l.index.segmentAEAD(l.m.Snapshot, uint32(last))
+	head := appendSegmentHead(nil, l.m.version, l.m.indexID(), uint32(last))
+	aead := l.index.segmentAEAD(l.m.indexID(), uint32(last))
 	f, _, err := openFrame(at(footer), aead, head, uint32(count), zdec)
 	if err != nil || f.kind != frameFooter || count == 0 || int64(len(f.plain)) != 13*count {
 		return nil, damaged
@@ -186,14 +186,14 @@ func (s *space) directory(ctx context.Context, l *level, zdec *zstd.Decoder) (*d
 }
 
 // run reads frames that follow each other in one segment and gives them to emit, in order.
-func (s *space) run(ctx context.Context, o manifestObject, k *dataKey, m *manifest, frames []dataFrame, zdec *zstd.Decoder, emit func(frame) error) error {
+func (s *space) run(ctx context.Context, o manifestObject, k *dataKey, id id16, frames []dataFrame, zdec *zstd.Decoder, emit func(frame) error) error {
 	from, last := int64(frames[0].offset), frames[len(frames)-1]
 	b, err := s.part(ctx, o, from, int64(last.offset)+int64(last.size)-from)
 	if err != nil {
 		return err
 	}
-	head := appendSegmentHead(nil, m.version, m.Snapshot, last.segment)
-	aead := k.segmentAEAD(m.Snapshot, last.segment)
+	head := appendSegmentHead(nil, snapshotVersion, id, last.segment)
+	aead := k.segmentAEAD(id, last.segment)
 	for _, p := range frames {
 		f, n, err := openFrame(b, aead, head, p.number, zdec)
 		if err == nil && (n != int(p.size) || f.kind != p.kind || f.table != p.table || f.rows != p.rows) {
@@ -237,7 +237,7 @@ func (s *space) entries(ctx context.Context, l *level, table int, zdec *zstd.Dec
 	var all []entry
 	last, begun := uint64(0), false
 	for _, r := range runs(frames) {
-		err := s.run(ctx, l.m.Index[r[0].segment], l.index, l.m, r, zdec, func(f frame) (err error) {
+		err := s.run(ctx, l.m.Index[r[0].segment], l.index, l.m.indexID(), r, zdec, func(f frame) (err error) {
 			if all, err = parseEntries(f.plain, f.rows, all[:0]); err != nil {
 				return err
 			}
@@ -362,7 +362,7 @@ func (s *space) lookup(ctx context.Context, levels []*level, name string, wanted
 		}
 		at = 0
 		for _, r := range runs(frames) {
-			err := s.run(ctx, l.m.Index[r[0].segment], l.index, l.m, r, zdec, func(f frame) (err error) {
+			err := s.run(ctx, l.m.Index[r[0].segment], l.index, l.m.indexID(), r, zdec, func(f frame) (err error) {
 				if all, err = parseEntries(f.plain, f.rows, all[:0]); err != nil {
 					return err
 				}
@@ -428,7 +428,7 @@ func (s *space) merge(ctx context.Context, levels []*level, progress *progress, 
 	read := func(l *level, frames []dataFrame, emit func(frame) error) error {
 		for _, r := range runs(frames) {
 			progress.add("", 0, 0, int64(r[len(r)-1].offset+r[len(r)-1].size-r[0].offset))
-			if err := s.run(ctx, l.m.Segments[r[0].segment], l.data, l.m, r, zdec, emit); err != nil {
+			if err := s.run(ctx, l.m.Segments[r[0].segment], l.data, l.m.Snapshot, r, zdec, emit); err != nil {
 				return err
 			}
 		}
@@ -589,7 +589,7 @@ func (s *space) checkIndex(ctx context.Context, l *level) error {
 			return err
 		}
 		number := uint32(0)
-		err = readSegment(b, l.index, l.m.version, l.m.Snapshot, uint32(i), zdec, func(f frame) (err error) {
+		err = readSegment(b, l.index, l.m.version, l.m.indexID(), uint32(i), zdec, func(f frame) (err error) {
 			defer func() { number++ }()
 			if f.kind == frameDirectory {
 				if i != len(l.m.Index)-1 || f.flags != flagLast || len(listed) > 0 {
@@ -665,7 +665,7 @@ func (s *space) parent(ctx context.Context, name string, c *policy.Chain, gate b
 			}
 			return nil, false, err
 		}
-		if _, condemned := list.since(m); m.Name != name || m.version == 1 || condemned || m.Partial {
+		if _, condemned := list.since(m); m.Name != name || m.version == 1 || condemned || m.partial() {
 			continue
 		}
 		if _, lasting, err := s.indexKey(); err != nil || !lasting {

@@ -150,7 +150,7 @@ func (r row) key() (out []any) {
 func (s *space) shape(ctx context.Context, l *level, table int, zdec *zstd.Decoder) (sh *shape, err error) {
 	for _, f := range l.dir.frames {
 		if f.kind == frameTable && f.table == uint32(table) {
-			err = s.run(ctx, l.m.Segments[f.segment], l.data, l.m, []dataFrame{f}, zdec, func(f frame) error {
+			err = s.run(ctx, l.m.Segments[f.segment], l.data, l.m.Snapshot, []dataFrame{f}, zdec, func(f frame) error {
 				t, err := parseTable(f.plain)
 				if err == nil {
 					sh, err = newShape(t)
@@ -194,7 +194,7 @@ func (s *space) rows(ctx context.Context, levels []*level, name string, wanted [
 		if f.kind != frameRows || f.table != uint32(l.table(name)) {
 			return nil, object(manifestName(l.m.Number), errMalformed)
 		}
-		err := s.run(ctx, l.m.Segments[f.segment], l.data, l.m, []dataFrame{f}, zdec, func(f frame) error {
+		err := s.run(ctx, l.m.Segments[f.segment], l.data, l.m.Snapshot, []dataFrame{f}, zdec, func(f frame) error {
 			b := f.plain
 			for range f.rows {
 				rest, err := split(b, ends)

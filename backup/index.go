@@ -804,7 +804,7 @@ func (x *indexWriter) add(kind byte, rows int, first uint64) error {
 	f := indexFrame{first: first}
 	f.kind, f.table, f.rows = kind, uint32(len(x.dir.flags)-1), uint32(rows)
 	if x.seg == nil {
-		x.seg = newSegmentWriter(x.key, x.m.Snapshot, x.number, x.zenc)
+		x.seg = newSegmentWriter(x.key, x.m.indexID(), x.number, x.zenc)
 	}
 	f.segment, f.number, f.offset = x.number, x.seg.count, uint32(len(x.seg.buf))
 	full := len(x.seg.buf)+len(x.scratch) >= segmentTarget
@@ -840,7 +840,7 @@ func (x *indexWriter) close() {
 func (x *indexWriter) finish(frames []dataFrame, ends []uint32) error {
 	x.dir.frames, x.dir.ends = frames, ends
 	if x.seg == nil {
-		x.seg = newSegmentWriter(x.key, x.m.Snapshot, x.number, x.zenc)
+		x.seg = newSegmentWriter(x.key, x.m.indexID(), x.number, x.zenc)
 	}
 	b := x.dir.marshal()
 	if len(b) > maxRow {

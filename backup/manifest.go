@@ -121,8 +121,8 @@ type manifest struct {
 	Repeats      uint64           `json:"repeats"` // number of the snapshot that this one has the content of
 	Index        []manifestObject `json:"index"`
 	IndexKey     []byte           `json:"index_key"`
-	Partial      bool             `json:"partial,omitempty"` // it is only there to be built on
-	Keep         time.Time        `json:"keep,omitzero"`     // until when its objects are locked
+	Part         id16             `json:"part,omitzero"` // set: only there to be built on, and the id that its index segments are sealed for
+	Keep         time.Time        `json:"keep,omitzero"` // until when its objects are locked
 	Anomalies    []policy.Anomaly `json:"anomalies"`
 
 	digest  sum32  // of the whole object
@@ -166,6 +166,18 @@ func (m *manifest) stored() int64 {
 }
 
 func noAnomalies() []policy.Anomaly { return []policy.Anomaly{} }
+
+// partial says that a snapshot is the part of one that was interrupted.
+func (m *manifest) partial() bool { return m.Part != id16{} }
+
+// indexID is what the segments of the record index are sealed for. Those of a part have their own, for the snapshot that was interrupted may have
+// stored some under its id.
+func (m *manifest) indexID() id16 {
+	if m.partial() {
+		return m.Part
+	}
+	return m.Snapshot
+}
 
 func (m *manifest) snapshot() Snapshot {
 	s := Snapshot{
@@ -299,7 +311,7 @@ func parseManifest(b []byte, pin ed25519.PublicKey, number uint64) (*manifest, e
 	indexed := m.version > 1 && m.Kind == kindData
 	if (len(m.Index) > 0) != indexed || (len(m.IndexKey) > 0) != indexed || (m.Parent > 0) != (m.Depth > 0) ||
 		m.Parent >= m.Number || m.Parent == 0 && m.ParentDigest != (sum32{}) || m.Repeats >= m.Number || m.Parent > 0 && m.Repeats > 0 ||
-		m.version == 1 && (!m.Keep.IsZero() || m.Partial) || m.Partial && !indexed || !indexed && (m.Parent > 0 || m.Repeats > 0 || len(m.Anomalies) > 0) {
+		m.version == 1 && (!m.Keep.IsZero() || m.partial()) || m.partial() && !indexed || !indexed && (m.Parent > 0 || m.Repeats > 0 || len(m.Anomalies) > 0) {
 		return nil, errMalformed
 	}
 	for i := range m.Tables {

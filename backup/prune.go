@@ -207,7 +207,7 @@ func (r *Repository) Kept(ctx context.Context, retention policy.Retention) ([]st
 }
 
 func (m *manifest) point() policy.Snapshot {
-	return policy.Snapshot{ID: m.Snapshot.String(), Name: m.Name, Number: m.Number, Parent: m.Parent, Created: m.Created, Partial: m.Partial}
+	return policy.Snapshot{ID: m.Snapshot.String(), Name: m.Name, Number: m.Number, Parent: m.Parent, Created: m.Created, Partial: m.partial()}
 }
 
 // missing names an object of a snapshot that is not there, or "".

@@ -135,7 +135,7 @@ func (r *Repository) Versions(ctx context.Context, name, table string, key []any
 		if err != nil {
 			return nil, err
 		}
-		if m.Name != name || m.version == 1 || m.Partial {
+		if m.Name != name || m.version == 1 || m.partial() {
 			continue
 		}
 		if err := r.data.whole(ctx, m); errors.Is(err, ErrNotFound) {
@@ -303,7 +303,7 @@ func (f *finder) entry(ctx context.Context, table string, id uint64) (*viewEntry
 		k := sort.Search(len(frames), func(k int) bool { return frames[k].first > id }) - 1
 		if k >= 0 {
 			var hit *entry
-			err := f.s.run(ctx, l.m.Index[frames[k].segment], l.index, l.m, []dataFrame{frames[k].dataFrame}, f.zdec, func(fr frame) error {
+			err := f.s.run(ctx, l.m.Index[frames[k].segment], l.index, l.m.indexID(), []dataFrame{frames[k].dataFrame}, f.zdec, func(fr frame) error {
 				all, err := parseEntries(fr.plain, fr.rows, nil)
 				if err != nil {
 					return err
@@ -420,7 +420,7 @@ func (f *finder) links(ctx context.Context, table string, mac uint64) (ids []uin
 		frames := l.frames(frameLinks, t)
 		k := max(0, sort.Search(len(frames), func(k int) bool { return frames[k].first >= mac })-1)
 		for ; k < len(frames) && frames[k].first <= mac; k++ {
-			err := f.s.run(ctx, l.m.Index[frames[k].segment], l.index, l.m, []dataFrame{frames[k].dataFrame}, f.zdec, func(fr frame) error {
+			err := f.s.run(ctx, l.m.Index[frames[k].segment], l.index, l.m.indexID(), []dataFrame{frames[k].dataFrame}, f.zdec, func(fr frame) error {
 				all, err := parseLinks(fr.plain, fr.rows)
 				for _, x := range all {
 					if x.mac == mac {

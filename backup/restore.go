@@ -229,7 +229,7 @@ func (s *space) read(ctx context.Context, m *manifest, key *PrivateKey, progress
 				return ctx.Err()
 			}
 		}
-		if len(levels) > 1 || m.Partial {
+		if len(levels) > 1 || m.partial() {
 			ferr = s.merge(ctx, levels, progress, give)
 		} else {
 			ferr = s.frames(ctx, m, k, progress, give)
@@ -319,7 +319,7 @@ func (r *Repository) find(ctx context.Context, id string) (m, newest *manifest, 
 	if newest == nil {
 		return nil, nil, fmt.Errorf("%w: no snapshot", ErrNotFound)
 	}
-	if (id == "" || id == newest.Snapshot.String()) && !newest.Partial {
+	if (id == "" || id == newest.Snapshot.String()) && !newest.partial() {
 		return newest, newest, r.data.whole(ctx, newest)
 	}
 	if id == "" {
@@ -328,7 +328,7 @@ func (r *Repository) find(ctx context.Context, id string) (m, newest *manifest, 
 	err = fmt.Errorf("%w: no such snapshot", ErrNotFound)
 	for m, cerr := range r.data.chain(ctx) {
 		switch {
-		case cerr == nil && m.Snapshot.String() == id && !m.Partial:
+		case cerr == nil && m.Snapshot.String() == id && !m.partial():
 			return m, newest, r.data.whole(ctx, m)
 		case errors.Is(cerr, ErrStale) || ctx.Err() != nil:
 			return nil, nil, cerr
@@ -346,7 +346,7 @@ func (r *Repository) beforePartial(ctx context.Context, newest *manifest) (*mani
 		if err != nil {
 			return nil, nil, err
 		}
-		if !m.Partial {
+		if !m.partial() {
 			return m, newest, r.data.whole(ctx, m)
 		}
 	}

@@ -134,13 +134,13 @@ func (s *space) resume(ctx context.Context, path, name string, newest *manifest)
 		if err != nil { // not the moment for it
 			return nil, ctx.Err()
 		}
-		if m.Snapshot == h.Snapshot && m.Partial {
+		if m.Snapshot == h.Snapshot && m.partial() {
 			return m, nil
 		}
 		if m.Snapshot == h.Snapshot {
 			return nil, nil
 		}
-		if m.Number == h.Parent && m.digest == h.ParentDigest && m.Partial {
+		if m.Number == h.Parent && m.digest == h.ParentDigest && m.partial() {
 			before = m
 		}
 	}
@@ -156,7 +156,7 @@ func (s *space) uploaded(ctx context.Context, h *journalHead, objects []manifest
 	m := &manifest{
 		version: snapshotVersion, Repository: s.id, Kind: s.kind, Snapshot: h.Snapshot, Name: h.Name, Created: h.Created, Versions: map[string]int64{},
 		Tables: []manifestTable{}, Cipher: cipherName, Compression: compressionName, Digest: digestName,
-		Parent: h.Parent, ParentDigest: h.ParentDigest, Depth: h.Depth, Partial: true, Anomalies: noAnomalies(), Index: []manifestObject{},
+		Parent: h.Parent, ParentDigest: h.ParentDigest, Depth: h.Depth, Part: newID(), Anomalies: noAnomalies(), Index: []manifestObject{},
 	}
 	if newest != nil {
 		m.Tombstones, m.Shards = newest.Tombstones, newest.Shards

@@ -169,6 +169,15 @@ func TestJournals(t *testing.T) {
 	if _, err := r.Backup(t.Context(), m, &backup.BackupOptions{Journal: t.TempDir()}); err == nil {
 		t.Error("a folder as a journal")
 	}
+	// Two at once.
+	once := &backup.BackupOptions{Journal: path}
+	_, err = r.Backup(t.Context(), sourceFunc(func(w *backup.Writer) error {
+		_, err := r.Backup(t.Context(), m, once)
+		return err
+	}), once)
+	if !errors.Is(err, backup.ErrExists) {
+		t.Errorf("two backups with one journal: %v", err)
+	}
 }
 
 // The gate compares a backup that was taken up again with the snapshot before, not with its own first part.

@@ -34,7 +34,7 @@ func (r *Repository) Snapshots(ctx context.Context) ([]Snapshot, error) {
 			continue
 		}
 		r.data.saw(m)
-		if m.Partial {
+		if m.partial() {
 			continue
 		}
 		snap := m.snapshot()
@@ -166,7 +166,7 @@ func (s *space) verify(ctx context.Context, o *VerifyOptions, rep *Report, prefi
 			if _, condemned := list.since(m); o.Snapshot != id && (o.Snapshot != "" || condemned) {
 				continue
 			}
-			if !m.Partial {
+			if !m.partial() {
 				rep.Snapshots++
 			}
 		}
