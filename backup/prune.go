@@ -344,3 +344,16 @@ func (r *Repository) Accept(ctx context.Context, id string) error {
 	list.Accepted = append(list.Accepted, m.Snapshot)
 	return r.data.putPrunes(ctx, list)
 }
+
+// Accepted returns the ids of the snapshots whose anomalies somebody found right. Errors as of Snapshots.
+func (r *Repository) Accepted(ctx context.Context) ([]string, error) {
+	list, err := r.data.pruned(ctx)
+	if err != nil {
+		return nil, err
+	}
+	ids := make([]string, len(list.Accepted))
+	for i, id := range list.Accepted {
+		ids[i] = id.String()
+	}
+	return ids, nil
+}

@@ -95,5 +95,11 @@ func (s *Scratch) Integrity(ctx context.Context) error {
 	}
 }
 
+// Also does more when the database is closed, after that.
+func (s *Scratch) Also(do func() error) {
+	before := s.close
+	s.close = func() error { return errors.Join(before(), do()) }
+}
+
 // Close destroys the database.
 func (s *Scratch) Close() error { return s.close() }

@@ -23,8 +23,6 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
-	"github.com/crmguard/crmguard/backup"
-	"github.com/crmguard/crmguard/backup/policy"
 	"github.com/crmguard/crmguard/examples/crm/app"
 	"github.com/crmguard/crmguard/examples/crm/web"
 )
@@ -47,6 +45,9 @@ func env(name, fallback string) string {
 	return fallback
 }
 
+// list is env for a flag that may be given again: words with spaces between.
+func list(name string) []string { return strings.Fields(env(name, "")) }
+
 // command builds the command line; flags may stand before or after arguments.
 func command() *cobra.Command {
 	var c app.Config
@@ -63,8 +64,11 @@ func command() *cobra.Command {
 	f.StringVar(&c.Addr, "addr", env("ADDR", "localhost:8443"), "address to listen on")
 	f.StringVar(&c.DB, "db", env("DB", ""), "SQLite file or postgres:// URL (default DATA/crm.db)")
 	f.StringVar(&c.KEK, "kek", env("KEK", ""), "local:PATH, or vault:TRANSIT-KEY with the usual VAULT_ variables (default local:DATA/kek.local)")
-	f.StringVar(&c.Backup, "backup", env("BACKUP", ""), "bucket URL of backups (default DATA/backup)")
+	f.StringVar(&c.Backup, "backup", env("BACKUP", ""), "bucket URL of backups: file:///FOLDER, s3://BUCKET?..., sftp://USER@HOST/FOLDER (default DATA/backup)")
 	f.StringVar(&c.BackupKeys, "backup-keys", env("BACKUP_KEYS", ""), "bucket URL of the key shards, which must allow deletion (default DATA/backup-keys)")
+	f.StringArrayVar(&c.BackupCopies, "backup-copy", list("BACKUP_COPIES"), "bucket URL of a further place of backups; may be given again")
+	f.StringArrayVar(&c.BackupKeysCopies, "backup-keys-copy", list("BACKUP_KEYS_COPIES"), "likewise of the key shards")
+	f.StringVar(&c.BackupPlan, "backup-plan", env("BACKUP_PLAN", ""), "JSON file that says when and how backups are made, what is kept, and what they must live up to")
 	f.StringVar(&c.Instance, "instance", env("INSTANCE", "main"), "name of this process's log where several share a database")
 	f.StringVar(&c.TLSCert, "tls-cert", env("TLS_CERT", ""), "PEM file of the certificate (default: a self-signed one for localhost)")
 	f.StringVar(&c.TLSKey, "tls-key", env("TLS_KEY", ""), "PEM file of its key")
@@ -98,7 +102,7 @@ func command() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error { return runServe(cmd.Context(), c, cmd.OutOrStdout()) },
 	}
 	root.RunE = serve.RunE
-	root.AddCommand(serve, importCommand(&c), verifyCommand(&c), backupCommand(&c), restoreCommand(&c),
+	root.AddCommand(serve, importCommand(&c), verifyCommand(&c), backupCommand(&c), restoreCommand(&c), drillCommand(&c),
 		rotateCommand(&c), accountCommand(&c), policyCommand(&c))
 	return root
 }
@@ -149,6 +153,11 @@ func runServe(ctx context.Context, c app.Config, out io.Writer) (err error) {
 	watch, stop := context.WithCancel(ctx)
 	var watching sync.WaitGroup
 	watching.Go(func() { a.WatchPolicy(watch, hup) })
+	watching.Go(func() {
+		if err := a.ScheduleBackups(watch, func(line string) { fmt.Fprintln(os.Stderr, line) }); err != nil {
+			fmt.Fprintln(os.Stderr, "backup:", err)
+		}
+	})
 	defer func() { stop(); watching.Wait() }()
 	return web.Serve(ctx, a, out)
 }
@@ -278,90 +287,6 @@ func size(n int64) string {
 		return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20))
 	}
 	return fmt.Sprintf("%.1f KiB", float64(n)/(1<<10))
-}
-
-func backupProgress(out io.Writer) func(backup.Progress) {
-	show := liner(out)
-	var last time.Time
-	return func(p backup.Progress) {
-		if time.Since(last) > 500*time.Millisecond {
-			last = time.Now()
-			show(fmt.Sprintf("%d rows, %s, now %s", p.Rows, size(p.Bytes), p.Table))
-		}
-	}
-}
-
-func backupCommand(c *app.Config) *cobra.Command {
-	var incremental bool
-	var keep string
-	cmd := &cobra.Command{
-		Use: "backup", Short: "Write a backup; may run beside serve", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			out := cmd.OutOrStdout()
-			start := time.Now()
-			var retention policy.Retention
-			if keep != "" {
-				var err error
-				if retention, err = app.ParseRetention(keep); err != nil {
-					return err
-				}
-			}
-			var chain *policy.Chain
-			if incremental {
-				chain = &policy.Chain{}
-			}
-			s, err := app.Backup(cmd.Context(), *c, chain, backupProgress(out))
-			if err != nil {
-				return err
-			}
-			kind := "full"
-			if s.Depth > 0 {
-				kind = fmt.Sprintf("on %d before", s.Depth)
-			}
-			fmt.Fprintf(out, "snapshot %s: %d rows, %s of rows in %s of objects, written and read back in %.1f s\n",
-				s.ID, s.Rows, size(s.Bytes), size(s.Stored), time.Since(start).Seconds())
-			if incremental {
-				fmt.Fprintln(out, "it is "+kind)
-			}
-			fmt.Fprintln(out, "opens with recovery.key, which belongs somewhere else than this host")
-			if keep == "" {
-				return nil
-			}
-			p, err := app.PruneBackups(cmd.Context(), *c, retention)
-			if err != nil {
-				return err
-			}
-			fmt.Fprintf(out, "%d snapshots are kept, %d more will be deleted, %d were deleted (%s), %d objects are locked\n",
-				len(p.Kept), len(p.Condemned), len(p.Removed), size(p.Bytes), len(p.Locked))
-			return nil
-		},
-	}
-	cmd.Flags().BoolVar(&incremental, "incremental", false, "hold only what changed since the backup before; a full one each week")
-	cmd.Flags().StringVar(&keep, "keep", "", "then give up what is not kept, such as last=3,daily=7,weekly=4,monthly=12; it is deleted a day later")
-	return cmd
-}
-
-func restoreCommand(c *app.Config) *cobra.Command {
-	var recovery string
-	cmd := &cobra.Command{
-		Use: "restore [SNAPSHOT]", Short: "Restore a backup (the newest) into an empty database", Args: cobra.MaximumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			out := cmd.OutOrStdout()
-			id := ""
-			if len(args) == 1 {
-				id = args[0]
-			}
-			start := time.Now()
-			s, err := app.Restore(cmd.Context(), *c, id, recovery, backupProgress(out))
-			if err != nil {
-				return err
-			}
-			fmt.Fprintf(out, "restored snapshot %s of %s: %d rows, %.1f s\n", s.ID, s.Created.Format(time.RFC3339), s.Rows, time.Since(start).Seconds())
-			return nil
-		},
-	}
-	cmd.Flags().StringVar(&recovery, "recovery-key", "", "file of the key that opens backups (default DATA/recovery.key)")
-	return cmd
 }
 
 func rotateCommand(c *app.Config) *cobra.Command {

@@ -3,13 +3,15 @@ package app
 import (
 	"context"
 	"crypto/ed25519"
-	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
 	"iter"
+	"maps"
 	"os"
+	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -17,7 +19,7 @@ import (
 	"github.com/crmguard/crmguard/audit"
 	"github.com/crmguard/crmguard/audit/filestore"
 	"github.com/crmguard/crmguard/backup"
-	"github.com/crmguard/crmguard/backup/blobstore"
+	"github.com/crmguard/crmguard/backup/mirror"
 	"github.com/crmguard/crmguard/backup/policy"
 	"github.com/crmguard/crmguard/backup/sqlsource"
 	"github.com/crmguard/crmguard/crm/guard"
@@ -25,8 +27,6 @@ import (
 	"github.com/crmguard/crmguard/encrypt/keys"
 	keystore "github.com/crmguard/crmguard/encrypt/sqlstore"
 	"github.com/crmguard/crmguard/internal/dialect"
-
-	"database/sql"
 )
 
 // excluded are the tables that no backup holds: wrapped keys, which lie in the shard bucket, and the
@@ -69,57 +69,105 @@ func (c *Config) backupKeys() error {
 	return nil
 }
 
-// repository opens the backups; sign says that one is to be written. done closes it.
-func (c *Config) repository(ctx context.Context, sign bool, observer func(backup.Progress)) (r *backup.Repository, done func(), err error) {
-	text, err := os.ReadFile(c.path(manifestPin))
+// repository is the backups, opened.
+type repository struct {
+	*backup.Repository
+	data, shards *mirror.Bucket   // nil where there is one place
+	places       []place          // of the data
+	missing      map[string]error // copies that do not answer
+	close        func()
+}
+
+// pin reads the public key that manifests are checked with.
+func (c *Config) pin() (ed25519.PublicKey, error) {
+	if _, err := os.Stat(c.path(manifestPin)); err != nil {
+		return nil, fmt.Errorf("crm: there is no %s: no backup was made from this folder", manifestPin)
+	}
+	return readPin(c.path(manifestPin))
+}
+
+func readPin(path string) (ed25519.PublicKey, error) {
+	text, err := os.ReadFile(path)
 	if err != nil {
-		return nil, nil, fmt.Errorf("crm: there is no %s: no backup was made from this folder", manifestPin)
+		return nil, errors.New("crm: the file of the public key cannot be read")
 	}
 	pin, err := hex.DecodeString(strings.TrimSpace(string(text)))
 	if err != nil || len(pin) != ed25519.PublicKeySize {
-		return nil, nil, fmt.Errorf("crm: %s is damaged", manifestPin)
+		return nil, fmt.Errorf("crm: %s is damaged", filepath.Base(path))
 	}
-	bucket, err := blobstore.Open(ctx, c.Backup)
+	return pin, nil
+}
+
+// repository opens the backups; sign says that one is to be written. With copies, those that lag behind are brought up first.
+func (c *Config) repository(ctx context.Context, sign bool, observer func(backup.Progress)) (r *repository, err error) {
+	pin, err := c.pin()
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	shards, err := blobstore.Open(ctx, c.BackupKeys)
+	data, missing, err := openPlaces(ctx, c.Backup, c.BackupCopies)
 	if err != nil {
-		return nil, nil, errors.Join(err, bucket.Close())
+		return nil, err
 	}
-	done = func() { _ = errors.Join(bucket.Close(), shards.Close()) }
-	opts := &backup.Options{Shards: shards, Observer: observer, Head: c.knownHead(ctx)}
+	r = &repository{places: data, missing: missing, close: func() { _ = closePlaces(data) }}
+	keys, gone, err := openPlaces(ctx, c.BackupKeys, c.BackupKeysCopies)
+	if err != nil {
+		r.close()
+		return nil, err
+	}
+	maps.Copy(missing, gone)
+	r.close = func() { _ = errors.Join(closePlaces(data), closePlaces(keys)) }
+	opened := r
+	defer func() {
+		if err != nil {
+			opened.close()
+		}
+	}()
+	opts := &backup.Options{Observer: observer, Head: c.knownHead(ctx)}
+	var bucket backup.Bucket
+	if bucket, r.data, err = joined(data); err != nil {
+		return nil, err
+	}
+	if opts.Shards, r.shards, err = joined(keys); err != nil {
+		return nil, err
+	}
+	if _, ok := opts.Shards.(backup.Locker); ok && c.lockShards(keys) {
+		opts.LockShards = true
+	}
 	if sign {
 		if opts.Signer, err = backup.ReadSigner(c.path(manifestKey)); err != nil {
-			done()
-			return nil, nil, err
+			return nil, err
 		}
 		text, err := os.ReadFile(c.path(recoveryPub))
 		if err != nil {
-			done()
-			return nil, nil, fmt.Errorf("crm: reading %s: %w", recoveryPub, err)
+			return nil, fmt.Errorf("crm: reading %s: %w", recoveryPub, err)
 		}
 		if opts.Recipient, err = backup.ParsePublicKey(string(text)); err != nil {
-			done()
-			return nil, nil, err
+			return nil, err
+		}
+		for _, m := range []*mirror.Bucket{r.data, r.shards} {
+			if m != nil {
+				_, _ = m.Sync(ctx) // what stays behind is in its Status
+			}
 		}
 	}
-	if r, err = backup.Open(ctx, bucket, pin, opts); err != nil {
-		done()
-		return nil, nil, err
+	if r.Repository, err = backup.Open(ctx, bucket, pin, opts); err != nil {
+		return nil, err
 	}
-	return r, done, nil
+	return r, nil
+}
+
+// lockShards says whether the plan wants locks and each place of the key shards can set them.
+func (c *Config) lockShards(all []place) bool {
+	p, err := c.plan()
+	if err != nil || p == nil || !p.Lock {
+		return false
+	}
+	return !slices.ContainsFunc(all, func(p place) bool { _, ok := p.bucket.(backup.Locker); return !ok })
 }
 
 // headNote writes which snapshot of which bucket an event is about; knownHead reads it back.
 func (c *Config) headNote(s backup.Snapshot) string {
 	return fmt.Sprintf("%s %d %x %d %s", s.ID, s.Head.Number, s.Head.Digest, s.Head.Tombstones, c.targetID())
-}
-
-// targetID names the bucket in few characters.
-func (c *Config) targetID() string {
-	sum := sha256.Sum256([]byte(c.BackupTarget()))
-	return hex.EncodeToString(sum[:4])
 }
 
 // knownHead returns the newest snapshot that the log knows, so that a bucket that was rolled back is found
@@ -215,17 +263,7 @@ func tombstones(ctx context.Context, store keys.Store) (backup.Tombstones, error
 func dumper(db databases) *sqlsource.Database {
 	opts := &sqlsource.Options{Exclude: excluded}
 	if db.dialect == dialect.Postgres {
-		opts.Prepare = func(ctx context.Context, _ *sql.DB) error {
-			store, err := openStore(ctx, db)
-			if err != nil {
-				return err
-			}
-			ss, err := schemas()
-			if err != nil {
-				return err
-			}
-			return store.Declare(ctx, ss...)
-		}
+		opts.Prepare = prepareStore
 		return sqlsource.Postgres(db.w, opts)
 	}
 	return sqlsource.SQLite(db.w, opts)
@@ -240,8 +278,8 @@ func source(db databases) *sqlsource.Database {
 	return sqlsource.SQLite(db.r, opts)
 }
 
-// Backup writes a snapshot, full when chain is nil. It reads the database in one consistent moment and may run beside a
-// serving process, which puts the snapshot into its log when it next looks.
+// Backup writes a snapshot, as the plan says; without one it is full when chain is nil. It reads the database in one consistent moment and may run beside a
+// serving process, which puts the snapshot into its log when it next looks. An error that is backup.ErrAnomaly comes with the snapshot.
 func Backup(ctx context.Context, c Config, chain *policy.Chain, observer func(backup.Progress)) (backup.Snapshot, error) {
 	if err := c.complete(); err != nil {
 		return backup.Snapshot{}, err
@@ -265,11 +303,11 @@ func Backup(ctx context.Context, c Config, chain *policy.Chain, observer func(ba
 // Backup writes a full snapshot of the opened CRM.
 func (a *App) Backup(ctx context.Context, observer func(backup.Progress)) (backup.Snapshot, error) {
 	s, err := writeBackup(ctx, &a.Config, a.db, a.kek, nil, observer)
-	if err != nil {
+	if err != nil && !errors.Is(err, backup.ErrAnomaly) {
 		return s, err
 	}
-	if err := a.NoteBackups(ctx, []backup.Snapshot{s}); err != nil {
-		return s, err
+	if nerr := a.NoteBackups(ctx, []backup.Snapshot{s}); nerr != nil || err != nil {
+		return s, errors.Join(err, nerr)
 	}
 	_, err = a.Log.Append(ctx, audit.Event{
 		Action: actionVerified, Activity: audit.Backup, Outcome: audit.Allowed, Tenant: Tenant, Actor: "system", Note: s.ID,
@@ -316,16 +354,30 @@ func writeBackup(ctx context.Context, c *Config, db databases, kek keys.KEK, cha
 	if err != nil {
 		return backup.Snapshot{}, err
 	}
-	repo, done, err := c.repository(ctx, true, observer)
+	plan, err := c.plan()
 	if err != nil {
 		return backup.Snapshot{}, err
 	}
-	defer done()
-	snap, err := repo.Backup(ctx, source(db), &backup.BackupOptions{
-		Name: Tenant, Anchor: anchor, Keys: keyShards{keeper}, Tombstones: dead, Chain: chain,
-	})
+	repo, err := c.repository(ctx, true, observer)
 	if err != nil {
-		return snap, err
+		return backup.Snapshot{}, err
+	}
+	defer repo.close()
+	o := &backup.BackupOptions{
+		Name: Tenant, Anchor: anchor, Keys: keyShards{keeper}, Tombstones: dead, Chain: chain, Journal: c.path("backup.journal"),
+	}
+	if plan != nil {
+		if chain == nil {
+			o.Chain = plan.Chain
+		}
+		o.Gate = plan.Gate
+		if plan.Lock {
+			o.Lock = &plan.Retention
+		}
+	}
+	snap, unusual := repo.Backup(ctx, source(db), o)
+	if unusual != nil && !errors.Is(unusual, backup.ErrAnomaly) {
+		return snap, unusual
 	}
 	// What was written is read back: opened where the recovery key lies here, else compared with its digests.
 	opts := &backup.VerifyOptions{Level: backup.Full, Snapshot: snap.ID}
@@ -336,7 +388,7 @@ func writeBackup(ctx context.Context, c *Config, db databases, kek keys.KEK, cha
 	if err != nil {
 		return snap, err
 	}
-	return snap, report.Err()
+	return snap, errors.Join(unusual, report.Err())
 }
 
 // PruneBackups condemns the backups that retention does not keep, and deletes those that it condemned a day ago or earlier.
@@ -344,11 +396,11 @@ func PruneBackups(ctx context.Context, c Config, retention policy.Retention) (*b
 	if err := c.complete(); err != nil {
 		return nil, err
 	}
-	repo, done, err := c.repository(ctx, true, nil)
+	repo, err := c.repository(ctx, true, nil)
 	if err != nil {
 		return nil, err
 	}
-	defer done()
+	defer repo.close()
 	return repo.Prune(ctx, retention)
 }
 
@@ -378,14 +430,14 @@ func Snapshots(ctx context.Context, c Config) ([]backup.Snapshot, error) {
 	if _, err := os.Stat(c.path(manifestPin)); err != nil {
 		return nil, nil
 	}
-	repo, done, err := c.repository(ctx, false, nil)
+	repo, err := c.repository(ctx, false, nil)
 	if errors.Is(err, backup.ErrNotFound) && c.knownHead(ctx).Number == 0 {
 		return nil, nil // the first backup is just being made
 	}
 	if err != nil {
 		return nil, err
 	}
-	defer done()
+	defer repo.close()
 	return repo.Snapshots(ctx)
 }
 
@@ -394,11 +446,11 @@ func VerifyBackups(ctx context.Context, c Config, recovery string) (*backup.Repo
 	if err := c.complete(); err != nil {
 		return nil, err
 	}
-	repo, done, err := c.repository(ctx, false, nil)
+	repo, err := c.repository(ctx, false, nil)
 	if err != nil {
 		return nil, err
 	}
-	defer done()
+	defer repo.close()
 	opts := &backup.VerifyOptions{Level: backup.Full}
 	if recovery == "" {
 		recovery = c.path(recoveryKey)
@@ -441,11 +493,11 @@ func Restore(ctx context.Context, c Config, id, recovery string, observer func(b
 	if err != nil {
 		return snap, err
 	}
-	repo, done, err := c.repository(ctx, false, observer)
+	repo, err := c.repository(ctx, false, observer)
 	if err != nil {
 		return snap, err
 	}
-	defer done()
+	defer repo.close()
 	if a.db, err = openDatabase(ctx, &c); err != nil {
 		return snap, err
 	}

@@ -19,24 +19,28 @@ const Tenant = "default"
 
 // Config is what flags and environment say. The zero value with Data set runs on embedded defaults.
 type Config struct {
-	Data          string // folder of keys, log, certificates and the embedded database
-	Addr          string // to listen on
-	DB            string // path of an SQLite file or postgres:// URL; "": Data/crm.db
-	KEK           string // local:PATH or vault:TRANSIT-KEY; "": local:Data/kek.local
-	Backup        string // bucket URL of backups; "": Data/backup
-	BackupKeys    string // bucket URL of the key shards; "": Data/backup-keys
-	Instance      string // names this process's log where several share a database; "": "main"
-	Plain         bool   // plain HTTP: no TLS, no __Host- cookie
-	TLSCert       string // PEM files of a certificate and its key; "": a self-signed one for localhost
-	TLSKey        string
-	AllowLocalKEK bool   // serve beyond loopback although the KEK is a local file
-	Seed          bool   // demo data on the first start
-	Copies        string // folder of write-once copies of the log's heads, on another disk or host; "": none
-	Witnesses     string // file of a C2SP tlog-policy: who has to cosign the log's heads; "": nobody
-	SIEM          string // where events go: file:PATH, tls://HOST:PORT (syslog) or https://HOST/PATH; "": nowhere
-	SIEMFormat    string // ocsf, cef or ecs; "": cef for syslog, else ocsf
-	SIEMCA        string // PEM file of the authorities that a receiver's certificate must be of; "": the system's
-	PolicyKey     string // PEM file of the public key that signs policy bundles; "": the shipped policy only
+	Data       string // folder of keys, log, certificates and the embedded database
+	Addr       string // to listen on
+	DB         string // path of an SQLite file or postgres:// URL; "": Data/crm.db
+	KEK        string // local:PATH or vault:TRANSIT-KEY; "": local:Data/kek.local
+	Backup     string // bucket URL of backups; "": Data/backup
+	BackupKeys string // bucket URL of the key shards; "": Data/backup-keys
+	BackupPlan string // JSON file of a policy.Plan: when, how, and what is kept; "": backups when somebody asks, full, all kept
+	// BackupCopies and BackupKeysCopies are bucket URLs that get everything too.
+	BackupCopies     []string
+	BackupKeysCopies []string
+	Instance         string // names this process's log where several share a database; "": "main"
+	Plain            bool   // plain HTTP: no TLS, no __Host- cookie
+	TLSCert          string // PEM files of a certificate and its key; "": a self-signed one for localhost
+	TLSKey           string
+	AllowLocalKEK    bool   // serve beyond loopback although the KEK is a local file
+	Seed             bool   // demo data on the first start
+	Copies           string // folder of write-once copies of the log's heads, on another disk or host; "": none
+	Witnesses        string // file of a C2SP tlog-policy: who has to cosign the log's heads; "": nobody
+	SIEM             string // where events go: file:PATH, tls://HOST:PORT (syslog) or https://HOST/PATH; "": nowhere
+	SIEMFormat       string // ocsf, cef or ecs; "": cef for syslog, else ocsf
+	SIEMCA           string // PEM file of the authorities that a receiver's certificate must be of; "": the system's
+	PolicyKey        string // PEM file of the public key that signs policy bundles; "": the shipped policy only
 }
 
 var instanceName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,39}$`)

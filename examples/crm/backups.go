@@ -1,0 +1,314 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/crmguard/crmguard/backup"
+	"github.com/crmguard/crmguard/backup/drill"
+	"github.com/crmguard/crmguard/backup/policy"
+	"github.com/crmguard/crmguard/examples/crm/app"
+)
+
+func backupProgress(out io.Writer) func(backup.Progress) {
+	show := liner(out)
+	var last time.Time
+	return func(p backup.Progress) {
+		if time.Since(last) > 500*time.Millisecond {
+			last = time.Now()
+			show(fmt.Sprintf("%d rows, %s, now %s", p.Rows, size(p.Bytes), p.Table))
+		}
+	}
+}
+
+func backupCommand(c *app.Config) *cobra.Command {
+	var incremental bool
+	var keep string
+	cmd := &cobra.Command{
+		Use: "backup", Short: "Write a backup; may run beside serve. Its subcommands look after the backups", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			out := cmd.OutOrStdout()
+			start := time.Now()
+			var retention policy.Retention
+			if keep != "" {
+				var err error
+				if retention, err = app.ParseRetention(keep); err != nil {
+					return err
+				}
+			}
+			var chain *policy.Chain
+			if incremental {
+				chain = &policy.Chain{}
+			}
+			s, err := app.Backup(cmd.Context(), *c, chain, backupProgress(out))
+			if errors.Is(err, backup.ErrAnomaly) {
+				return fmt.Errorf("snapshot %s is written, and unusual; look at it, then crm backup accept %s: %w", s.ID, s.ID, err)
+			}
+			if err != nil {
+				return err
+			}
+			kind := "full"
+			if s.Depth > 0 {
+				kind = fmt.Sprintf("on %d before", s.Depth)
+			}
+			fmt.Fprintf(out, "snapshot %s: %d rows, %s of rows in %s of objects, written and read back in %.1f s\n",
+				s.ID, s.Rows, size(s.Bytes), size(s.Stored), time.Since(start).Seconds())
+			if incremental || s.Depth > 0 {
+				fmt.Fprintln(out, "it is "+kind)
+			}
+			if !s.Locked.IsZero() {
+				fmt.Fprintln(out, "it is locked until", s.Locked.Format(time.RFC3339))
+			}
+			fmt.Fprintln(out, "opens with recovery.key, which belongs somewhere else than this host")
+			if keep == "" {
+				return nil
+			}
+			p, err := app.PruneBackups(cmd.Context(), *c, retention)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(out, "%d snapshots are kept, %d more will be deleted, %d were deleted (%s), %d objects are locked\n",
+				len(p.Kept), len(p.Condemned), len(p.Removed), size(p.Bytes), len(p.Locked))
+			return nil
+		},
+	}
+	cmd.AddCommand(backupStatus(c), backupHeal(c), backupAccept(c), backupKey(c))
+	cmd.Flags().BoolVar(&incremental, "incremental", false, "hold only what changed since the backup before; a full one each week")
+	cmd.Flags().StringVar(&keep, "keep", "", "then give up what is not kept, such as last=3,daily=7,weekly=4,monthly=12; it is deleted a day later")
+	return cmd
+}
+
+func restoreCommand(c *app.Config) *cobra.Command {
+	var recovery, at string
+	cmd := &cobra.Command{
+		Use: "restore [SNAPSHOT]", Short: "Restore a backup (the newest) into an empty database", Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			out := cmd.OutOrStdout()
+			id := ""
+			if len(args) == 1 {
+				id = args[0]
+			}
+			if at != "" {
+				moment, err := time.Parse(time.RFC3339, at)
+				if err != nil || id != "" {
+					return errors.New("--at takes a time such as 2026-03-01T12:00:00Z, and no snapshot beside it")
+				}
+				if id, err = app.SnapshotAt(cmd.Context(), *c, moment); err != nil {
+					return err
+				}
+			}
+			start := time.Now()
+			s, err := app.Restore(cmd.Context(), *c, id, recovery, backupProgress(out))
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(out, "restored snapshot %s of %s: %d rows, %.1f s\n", s.ID, s.Created.Format(time.RFC3339), s.Rows, time.Since(start).Seconds())
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&recovery, "recovery-key", "", "file of the key that opens backups (default DATA/recovery.key)")
+	cmd.Flags().StringVar(&at, "at", "", "the newest backup that was made at this time or before, such as 2026-03-01T12:00:00Z")
+	return cmd
+}
+
+func drillCommand(c *app.Config) *cobra.Command {
+	var o app.DrillOptions
+	cmd := &cobra.Command{
+		Use: "drill", Short: "Restore a backup into a scratch database, check it, throw it away and keep a signed report", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			rep, path, err := app.Drill(cmd.Context(), *c, o)
+			if err != nil {
+				return err
+			}
+			out := cmd.OutOrStdout()
+			printDrill(out, rep)
+			fmt.Fprintln(out, "report:", path)
+			fmt.Fprintln(out, "check it anywhere with: crm drill check", path)
+			if !rep.Passed {
+				return errors.New("the drill failed")
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&o.Recovery, "recovery-key", "", "file of the key that opens backups (default DATA/recovery.key)")
+	cmd.Flags().StringVar(&o.Snapshot, "snapshot", "", "the one to restore (default the newest)")
+	cmd.Flags().BoolVar(&o.Random, "random", false, "any that is kept")
+	cmd.Flags().DurationVar(&o.Limit, "limit", 0, "longest time that the restore may take (default: the plan's recovery time objective)")
+	var pin string
+	check := &cobra.Command{
+		Use: "check REPORT", Short: "Verify the report of a drill with the public key of the backups", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			rep, err := app.CheckDrill(*c, args[0], pin)
+			if err != nil {
+				return err
+			}
+			printDrill(cmd.OutOrStdout(), rep)
+			if !rep.Passed {
+				return errors.New("the report is authentic, and the drill failed")
+			}
+			fmt.Fprintln(cmd.OutOrStdout(), "the report is authentic")
+			return nil
+		},
+	}
+	check.Flags().StringVar(&pin, "public-key", "", "file of that key (default DATA/backup-signing.pub)")
+	cmd.AddCommand(check)
+	return cmd
+}
+
+func printDrill(out io.Writer, r *drill.Report) {
+	word := "PASSED"
+	if !r.Passed {
+		word = "FAILED"
+	}
+	fmt.Fprintf(out, "drill of %s: %s: snapshot %s of %s, %d rows, restored in %.1f s\n", r.Started.Format(time.RFC3339), word, r.Snapshot,
+		r.Created.Format(time.RFC3339), r.Rows, r.Restored)
+	for _, s := range r.Steps {
+		state := "ok"
+		if !s.Passed {
+			state = "FAILED: " + s.Fault
+		}
+		fmt.Fprintf(out, "  %-10s %6.1f s  %s\n", s.Name, s.Seconds, state)
+	}
+}
+
+func backupStatus(c *app.Config) *cobra.Command {
+	return &cobra.Command{
+		Use: "status", Short: "Hold the backups against the plan: age, copies, drills", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			s, err := app.Status(cmd.Context(), *c, nil)
+			if err != nil {
+				return err
+			}
+			out := cmd.OutOrStdout()
+			if s.Facts.Newest.IsZero() {
+				fmt.Fprintln(out, "there is no backup")
+			} else {
+				fmt.Fprintln(out, "newest:", s.Facts.Newest.Format(time.RFC3339))
+			}
+			for _, p := range s.Facts.Places {
+				state := "has everything"
+				switch {
+				case p.Fault != "":
+					state = p.Fault
+				case !p.Behind.IsZero():
+					state = "lacks what is newer than " + p.Behind.Format(time.RFC3339)
+				}
+				fmt.Fprintf(out, "  %s: %s\n", p.Name, state)
+			}
+			for _, f := range s.Findings {
+				word := "met   "
+				if !f.Met {
+					word = "MISSED"
+				}
+				fmt.Fprintf(out, "%s %-9s want %s, have %s\n", word, f.Rule, f.Want, f.Have)
+			}
+			if !s.OK() {
+				return errors.New("the backups are not as they should be")
+			}
+			return nil
+		},
+	}
+}
+
+func backupHeal(c *app.Config) *cobra.Command {
+	return &cobra.Command{
+		Use: "heal", Short: "Write anew what is damaged or missing in one place of the backups, from the others", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			done, err := app.Heal(cmd.Context(), *c)
+			left := 0
+			for _, name := range slices.Sorted(maps.Keys(done)) {
+				h := done[name]
+				fmt.Fprintf(cmd.OutOrStdout(), "%s: %d objects written anew (%s)\n", name, len(h.Objects), size(h.Bytes))
+				for _, f := range h.Faults {
+					left++
+					fmt.Fprintln(cmd.OutOrStdout(), " ", f)
+				}
+			}
+			if err != nil {
+				return err
+			}
+			if len(done) == 0 {
+				return errors.New("there is one place only; give others with --backup-copy and --backup-keys-copy")
+			}
+			if left > 0 {
+				return fmt.Errorf("%d objects could not be healed", left)
+			}
+			return nil
+		},
+	}
+}
+
+func backupAccept(c *app.Config) *cobra.Command {
+	return &cobra.Command{
+		Use: "accept SNAPSHOT", Short: "Say that the unusual changes of a backup are right, so that pruning goes on", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error { return app.AcceptBackup(cmd.Context(), *c, args[0]) },
+	}
+}
+
+func backupKey(c *app.Config) *cobra.Command {
+	cmd := &cobra.Command{Use: "key", Short: "The key that opens backups"}
+	var recovery string
+	var needed, shares int
+	split := &cobra.Command{
+		Use: "split", Short: "Print shares of the key, for several persons to keep on paper", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			all, err := app.SplitKey(*c, recovery, needed, shares)
+			if err != nil {
+				return err
+			}
+			out := cmd.OutOrStdout()
+			fmt.Fprintf(out, "Any %d of these %d shares give the key back. They are printed now and kept nowhere.\n", needed, shares)
+			for i, s := range all {
+				fmt.Fprintf(out, "\nshare %d\n%s\n", i+1, s)
+			}
+			return nil
+		},
+	}
+	split.Flags().StringVar(&recovery, "recovery-key", "", "file of the key (default DATA/recovery.key)")
+	split.Flags().IntVar(&needed, "needed", 3, "how many shares give it back")
+	split.Flags().IntVar(&shares, "shares", 5, "how many there are")
+	join := &cobra.Command{
+		Use: "join FILE", Short: "Read shares from standard input, one a line, and write the key to a new file", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var all []string
+			for lines := bufio.NewScanner(cmd.InOrStdin()); lines.Scan(); {
+				if line := strings.TrimSpace(lines.Text()); strings.HasPrefix(line, "crmguard-") {
+					all = append(all, line)
+				}
+			}
+			key, err := backup.JoinKey(all)
+			if err != nil {
+				return err
+			}
+			if err := key.WriteFile(args[0]); err != nil {
+				return err
+			}
+			fmt.Fprintln(cmd.OutOrStdout(), "key", key.Public().ID(), "written to", args[0])
+			return nil
+		},
+	}
+	var old string
+	add := &cobra.Command{
+		Use: "replace", Short: "Make a new key; it opens all backups, and later ones are sealed to it only", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			r, err := app.ReplaceKey(cmd.Context(), *c, old)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "new key %s in %s: it opens %d snapshots and key sets\nthe old key %s goes on opening %d snapshots until they are pruned\n",
+				r.Key, r.File, r.Added, r.Old, r.Opens)
+			return nil
+		},
+	}
+	add.Flags().StringVar(&old, "recovery-key", "", "file of the old key (default DATA/recovery.key)")
+	cmd.AddCommand(split, join, add)
+	return cmd
+}
