@@ -537,6 +537,30 @@ func TestSilence(t *testing.T) {
 	}
 }
 
+// The condition of a write takes a delete marker for nothing, at AWS: the name is not asked for then.
+func TestHiddenName(t *testing.T) {
+	s := server(t)
+	whole, bucket := create(t, s)
+	put(t, whole, "a", "x")
+	if _, err := raw(t, s).DeleteObject(t.Context(), &s3.DeleteObjectInput{Bucket: &bucket, Key: aws.String("a")}); err != nil {
+		t.Fatal(err)
+	}
+	var puts atomic.Int32
+	b := open(t, front(t, s, func(_ http.ResponseWriter, r *http.Request, _ http.Handler) bool {
+		if r.Method == http.MethodPut {
+			puts.Add(1)
+		}
+		return false
+	}), bucket)
+	if err := b.Put(t.Context(), "a", []byte("y")); !errors.Is(err, backup.ErrExists) || puts.Load() != 0 {
+		t.Fatalf("%v, %d requests to write", err, puts.Load())
+	}
+	put(t, b, "b", "y")
+	if puts.Load() != 1 {
+		t.Fatalf("%d requests to write", puts.Load())
+	}
+}
+
 func TestManyVersions(t *testing.T) {
 	if testing.Short() {
 		t.Skip("thousands of requests")

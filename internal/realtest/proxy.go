@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 // Proxy passes connections on to a server and can end them. It ends with the test.
@@ -14,10 +15,13 @@ type Proxy struct {
 
 	target string
 	left   atomic.Int64 // bytes towards the server until the connection is cut; negative = never
+	once   atomic.Bool  // only one connection is
 	down   atomic.Bool
 	hold   atomic.Bool
 	mu     sync.Mutex
 	conns  map[net.Conn]bool
+	sent   int64
+	marks  []int64
 }
 
 // NewProxy starts one before a server at host:port.
@@ -43,7 +47,25 @@ func NewProxy(t testing.TB, target string) *Proxy {
 }
 
 // CutAfter cuts every connection once n more bytes have gone to the server.
-func (p *Proxy) CutAfter(n int64) { p.left.Store(n) }
+func (p *Proxy) CutAfter(n int64) {
+	p.once.Store(false)
+	p.left.Store(n)
+}
+
+// CutOnce cuts the connection once n more bytes have gone to the server, before the answer comes; later connections stay.
+func (p *Proxy) CutOnce(n int64) {
+	p.once.Store(true)
+	p.left.Store(n)
+}
+
+// Marks returns how many bytes had gone to the server after each piece of what was sent, since the last call.
+func (p *Proxy) Marks() []int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	marks := p.marks
+	p.sent, p.marks = 0, nil
+	return marks
+}
 
 // Down refuses connections, or takes them again, and cuts those that are open.
 func (p *Proxy) Down(down bool) {
@@ -78,7 +100,7 @@ func (p *Proxy) serve(c net.Conn) {
 	p.mu.Lock()
 	p.conns[c], p.conns[s] = true, true
 	p.mu.Unlock()
-	go func() { io.Copy(c, s); c.Close() }()
+	go func() { io.Copy(c, s); c.Close() }() // closed also when the server is gone
 	buf := make([]byte, 16<<10)
 	for {
 		n, err := c.Read(buf)
@@ -88,9 +110,19 @@ func (p *Proxy) serve(c net.Conn) {
 		if p.hold.Load() {
 			continue
 		}
+		p.mu.Lock()
+		p.sent += int64(n)
+		p.marks = append(p.marks, p.sent)
+		p.mu.Unlock()
 		if left := p.left.Load(); left >= 0 {
-			if left < int64(n) {
+			if left <= int64(n) {
 				s.Write(buf[:left])
+				if p.once.Load() {
+					p.left.Store(-1)
+					c.Close()
+					time.Sleep(50 * time.Millisecond) // the server does what it was told
+					return
+				}
 				p.left.Store(0)
 				p.Cut()
 				return
