@@ -298,16 +298,20 @@ func (s *Store) putTokens(ctx context.Context, tx *sql.Tx, writes map[space][]*p
 		if err := s.deleteTokens(ctx, tx, t.table, t.removed); err != nil {
 			return err
 		}
-		slices.SortFunc(t.added, compareTokens)
-		err := s.insert(ctx, tx, "INSERT INTO "+t.table+" (space, token, row_id) VALUES ", "", 3, len(t.added),
-			func(args []any, i int) []any {
-				return append(args, t.added[i].space, t.added[i].value, t.added[i].number)
-			})
-		if err != nil {
+		if _, err := s.insertTokens(ctx, tx, t.table, t.added, ""); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// insertTokens sorts tokens in the order of the tables' keys, inserts them, and returns how many tail let in.
+func (s *Store) insertTokens(ctx context.Context, tx *sql.Tx, table string, tokens []token, tail string) (int64, error) {
+	slices.SortFunc(tokens, compareTokens)
+	return s.insert(ctx, tx, "INSERT INTO "+table+" (space, token, row_id) VALUES ", tail, 3, len(tokens),
+		func(args []any, i int) []any {
+			return append(args, tokens[i].space, tokens[i].value, tokens[i].number)
+		})
 }
 
 // diff adds to list the tokens of a that are not in b; both are sorted.
@@ -347,7 +351,7 @@ func (s *Store) putRows(ctx context.Context, tx *sql.Tx, t *table, in int64, wri
 	}
 	head := "INSERT INTO " + t.name + " (space, " + t.columns + ") VALUES "
 	tail := " ON CONFLICT (row_id) DO UPDATE SET " + strings.Join(sets, ", ")
-	return s.insert(ctx, tx, head, tail, t.width+1, len(writes), func(args []any, i int) []any {
+	_, err := s.insert(ctx, tx, head, tail, t.width+1, len(writes), func(args []any, i int) []any {
 		p := writes[i]
 		deleted := int64(0)
 		if p.row.Deleted {
@@ -359,11 +363,13 @@ func (s *Store) putRows(ctx context.Context, tx *sql.Tx, t *table, in int64, wri
 		}
 		return args
 	})
+	return err
 }
 
 // insert runs a multi-row statement for n rows of width arguments each, in pieces of few different
-// sizes: as many rows as fit, then powers of two, then the last few at once.
-func (s *Store) insert(ctx context.Context, tx *sql.Tx, head, tail string, width, n int, row func(args []any, i int) []any) error {
+// sizes: as many rows as fit, then powers of two, then the last few at once. It returns how many rows the
+// database says it wrote.
+func (s *Store) insert(ctx context.Context, tx *sql.Tx, head, tail string, width, n int, row func(args []any, i int) []any) (written int64, err error) {
 	full := max(1, argsAtOnce/width)
 	args := make([]any, 0, min(n, full)*width)
 	var stmt *sql.Stmt
@@ -381,12 +387,11 @@ func (s *Store) insert(ctx context.Context, tx *sql.Tx, head, tail string, width
 		if next != size {
 			if stmt != nil {
 				if err := stmt.Close(); err != nil {
-					return err
+					return 0, err
 				}
 			}
-			var err error
 			if stmt, err = tx.PrepareContext(ctx, s.d.Rebind(head+dialect.Placeholders(next, width)+tail)); err != nil {
-				return err
+				return 0, err
 			}
 			size = next
 		}
@@ -394,9 +399,15 @@ func (s *Store) insert(ctx context.Context, tx *sql.Tx, head, tail string, width
 		for i := range size {
 			args = row(args, done+i)
 		}
-		if _, err := stmt.ExecContext(ctx, args...); err != nil {
-			return err
+		res, err := stmt.ExecContext(ctx, args...)
+		if err != nil {
+			return 0, err
 		}
+		some, err := res.RowsAffected()
+		if err != nil {
+			return 0, err
+		}
+		written += some
 	}
-	return nil
+	return written, nil
 }
