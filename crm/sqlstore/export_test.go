@@ -30,3 +30,10 @@ func (s *Store) Statements(ctx context.Context, q crm.Query) (texts []string, ar
 	}
 	return texts, args, nil
 }
+
+// SetReindexCost changes what one transaction of Reindex does; the returned function changes it back.
+func SetReindexCost(n int) (back func()) {
+	old := reindexCost
+	reindexCost = n
+	return func() { reindexCost = old }
+}

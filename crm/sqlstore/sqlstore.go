@@ -3,8 +3,9 @@
 //
 // Each declared type has a table of its own, with a typed column per clear field; sealed fields, persons
 // and the MAC lie together in one column (docs/formats/row.md). Index tokens are rows of one table,
-// clustered by token. One counter row is raised in every transaction that writes, so that change
-// numbers follow the order of commits and writers do not overtake each other.
+// clustered by token; backups leave it out, and Store.Reindex rebuilds it. One counter row is raised in
+// every transaction that writes, so that change numbers follow the order of commits and writers do not
+// overtake each other.
 //
 // On SQLite give it the two handles of a write-ahead log database, one connection for writing and
 // several for reading; on PostgreSQL the same pool twice.
@@ -79,10 +80,11 @@ func (s *Store) fail(doing string, err error) error {
 	var request *crm.RequestError
 	var write *crm.WriteError
 	var condition *conditionError
+	var row *RowError
 	switch {
 	case err == nil:
 		return nil
-	case errors.As(err, &request), errors.As(err, &write), errors.As(err, &condition), errors.Is(err, crm.ErrUnknown):
+	case errors.As(err, &request), errors.As(err, &write), errors.As(err, &condition), errors.As(err, &row), errors.Is(err, crm.ErrUnknown):
 		return err
 	case errors.Is(err, crm.ErrDamaged):
 		return fmt.Errorf("crm/sqlstore: %s: %w", doing, crm.ErrDamaged)
