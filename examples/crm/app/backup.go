@@ -381,7 +381,7 @@ func writeBackup(ctx context.Context, c *Config, db databases, kek keys.KEK, cha
 	}
 	// What was written is read back: opened where the recovery key lies here, else compared with its digests.
 	opts := &backup.VerifyOptions{Level: backup.Full, Snapshot: snap.ID}
-	if key, err := backup.ReadKey(c.path(recoveryKey)); err == nil {
+	if key, err := backup.ReadKey(c.path(recoveryKey)); err == nil && repo.TryKey(ctx, snap.ID, key) == nil {
 		opts.Key = key
 	}
 	report, err := repo.Verify(ctx, opts)

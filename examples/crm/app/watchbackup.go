@@ -306,5 +306,17 @@ func ReplaceKey(ctx context.Context, c Config, recovery string) (r Replaced, err
 	if err := os.WriteFile(next, []byte(key.Public().String()+"\n"), 0o600); err != nil {
 		return r, fmt.Errorf("crm: data folder: %w", err)
 	}
-	return r, os.Rename(next, c.path(recoveryPub))
+	if err := os.Rename(next, c.path(recoveryPub)); err != nil {
+		return r, fmt.Errorf("crm: data folder: %w", err)
+	}
+	if recovery != c.path(recoveryKey) {
+		return r, nil
+	}
+	// The key of this folder is the new one from now on; the old one stays beside it.
+	if err := os.Rename(recovery, c.path("recovery-"+r.Old[:8]+".key")); err != nil {
+		return r, fmt.Errorf("crm: data folder: %w", err)
+	}
+	err = os.Rename(r.File, recovery)
+	r.File = recovery
+	return r, err
 }
