@@ -3,30 +3,17 @@ package sqlstore_test
 import (
 	"bytes"
 	"context"
-	"crypto/aes"
-	"crypto/cipher"
-	"crypto/hkdf"
-	"crypto/hmac"
-	"crypto/sha256"
 	"database/sql"
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/maphash"
-	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/tink-crypto/tink-go/v2/aead"
-	"github.com/tink-crypto/tink-go/v2/insecurecleartextkeyset"
-	"github.com/tink-crypto/tink-go/v2/keyset"
-	"github.com/tink-crypto/tink-go/v2/tink"
 
 	"github.com/crmguard/crmguard/encrypt"
 	"github.com/crmguard/crmguard/encrypt/keys"
@@ -34,259 +21,9 @@ import (
 	"github.com/crmguard/crmguard/encrypt/sqlstore"
 	"github.com/crmguard/crmguard/encrypt/vault"
 	"github.com/crmguard/crmguard/internal/dialect"
+	"github.com/crmguard/crmguard/internal/openertest"
 	"github.com/crmguard/crmguard/internal/realtest"
 )
-
-// The opener is the attacker of the erasure's promise. It is given the live KEK, every sealed value, every
-// copy that was ever made of the database, its log, its archive and its exported keys, and the names (never the
-// keys) of all records that ever were. It knows the format from docs/formats/encrypt.md only: it finds wrapped
-// keys by their pattern in raw bytes and tries each with everything that still unwraps.
-type opener struct {
-	t      testing.TB
-	tenant string
-	kek    keys.KEK
-	files  []string      // all copies
-	known  []keys.Record // ids, persons, versions
-}
-
-// secretValue is one sealed value.
-type secretValue struct {
-	name          string
-	person        [16]byte
-	plain, sealed []byte
-}
-
-const openerLabel = "file"
-
-func parts(list ...[]byte) (out []byte) {
-	for _, p := range list {
-		out = binary.BigEndian.AppendUint32(out, uint32(len(p)))
-		out = append(out, p...)
-	}
-	return out
-}
-
-func expand(key []byte, list ...string) []byte {
-	var info []byte
-	for _, s := range list {
-		info = append(info, parts([]byte(s))...)
-	}
-	out, err := hkdf.Expand(sha256.New, key, string(info), 32)
-	if err != nil {
-		panic(err)
-	}
-	return out
-}
-
-func u32(n uint32) []byte { return binary.BigEndian.AppendUint32(nil, n) }
-
-// find lists the files, of those with the same bytes one.
-func (o *opener) find(dirs []string) {
-	o.t.Helper()
-	o.files = nil
-	seen, seed := make(map[uint64]bool), maphash.MakeSeed()
-	for _, dir := range dirs {
-		err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-			if errors.Is(err, fs.ErrNotExist) {
-				return nil // a running server removes files
-			}
-			if err != nil || !d.Type().IsRegular() {
-				return err
-			}
-			b, err := os.ReadFile(path)
-			if errors.Is(err, fs.ErrNotExist) {
-				return nil
-			}
-			if sum := maphash.Bytes(seed, b); err == nil && !seen[sum] {
-				seen[sum] = true
-				o.files = append(o.files, path)
-			}
-			return err
-		})
-		if err != nil {
-			o.t.Fatal(err)
-		}
-	}
-}
-
-// each hands over every file, those of a write-ahead log also without the page headers that cut through its
-// records.
-func (o *opener) each(f func(b []byte)) {
-	o.t.Helper()
-	for _, path := range o.files {
-		b, err := os.ReadFile(path)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			o.t.Fatal(err)
-		}
-		f(b)
-		if walSegment.MatchString(filepath.Base(path)) {
-			f(withoutPageHeaders(b))
-		}
-	}
-}
-
-var walSegment = regexp.MustCompile(`^[0-9A-F]{24}`)
-
-func withoutPageHeaders(b []byte) (out []byte) {
-	out = make([]byte, 0, len(b))
-	for n := 0; n < len(b); n += 8192 {
-		head := 24
-		if n == 0 {
-			head = 40
-		}
-		page := b[n:min(n+8192, len(b))]
-		out = append(out, page[min(head, len(page)):]...)
-	}
-	return out
-}
-
-// epoch is an epoch key that still unwraps.
-type epoch struct {
-	id     keys.ID
-	prefix []byte
-	aead   tink.AEAD
-}
-
-// epochs finds wrapped keysets and tries each with the live KEK.
-func (o *opener) epochs() (out []epoch, tried int) {
-	wrapped := make(map[string]bool)
-	o.each(func(b []byte) {
-		for i := 0; i < len(b); i++ {
-			n := bytes.IndexByte(b[i:], 0x12) // field 2 of an EncryptedKeyset: bytes
-			if n < 0 {
-				break
-			}
-			i += n
-			size, used := binary.Uvarint(b[i+1 : min(i+4, len(b))])
-			at := i + 1 + used
-			if used <= 0 || size < 40 || size > 1024 || at+int(size) > len(b) {
-				continue
-			}
-			blob := b[at : at+int(size)]
-			if bytes.HasPrefix(blob, []byte{1, 0, 0, 0}) || bytes.HasPrefix(blob, []byte("vault:v")) {
-				wrapped[string(b[i:at+int(size)])] = true
-			}
-		}
-	})
-	type name struct {
-		id      keys.ID
-		version uint32
-	}
-	names := make(map[name]bool)
-	for _, r := range o.known {
-		if r.Kind == keys.EpochKey {
-			names[name{r.ID, r.Version}] = true
-		}
-	}
-	seen := make(map[string]bool)
-	for w := range wrapped {
-		for n := range names {
-			through := &throughKEK{o.kek}
-			ad := parts([]byte("crmguard/epoch"), []byte(o.tenant), n.id[:], u32(n.version))
-			h, err := keyset.ReadWithContext(o.t.Context(), keyset.NewBinaryReader(strings.NewReader(w)), through, ad)
-			if err != nil {
-				continue
-			}
-			a, err := aead.New(h)
-			if err != nil {
-				o.t.Fatal(err)
-			}
-			prefix := append([]byte{1}, u32(insecurecleartextkeyset.KeysetMaterial(h).PrimaryKeyId)...)
-			if !seen[string(prefix)] {
-				seen[string(prefix)] = true
-				out = append(out, epoch{n.id, prefix, a})
-			}
-		}
-	}
-	return out, len(wrapped)
-}
-
-type throughKEK struct{ kek keys.KEK }
-
-func (a *throughKEK) EncryptWithContext(context.Context, []byte, []byte) ([]byte, error) {
-	return nil, errors.New("only opens")
-}
-
-func (a *throughKEK) DecryptWithContext(ctx context.Context, wrapped, ad []byte) ([]byte, error) {
-	return a.kek.Unwrap(ctx, wrapped, ad)
-}
-
-const wrappedSize = 5 + 24 + 32 + 16 // Tink's prefix, XAES-256-GCM's nonce, a key, the tag
-
-// keys finds wrapped person keys under epoch keys that unwrapped, and opens them.
-func (o *opener) keys(epochs []epoch) (out [][]byte, tried int) {
-	found := make([]map[string]bool, len(epochs))
-	for i := range found {
-		found[i] = make(map[string]bool)
-	}
-	o.each(func(b []byte) {
-		for e := range epochs {
-			for i := 0; ; i++ {
-				n := bytes.Index(b[i:], epochs[e].prefix)
-				if n < 0 {
-					break
-				}
-				i += n
-				if i+wrappedSize <= len(b) {
-					found[e][string(b[i:i+wrappedSize])] = true
-				}
-			}
-		}
-	})
-	ads := make(map[string]bool) // everything but the epoch's id, which comes last
-	for _, r := range o.known {
-		if r.Kind == keys.PersonKey {
-			ads[string(parts([]byte("crmguard/key"), []byte(o.tenant), r.ID[:], []byte(r.Kind), u32(r.Version), []byte(r.Purpose), r.Person[:], []byte(r.Retention)))] = true
-		}
-	}
-	opened := make(map[string]bool)
-	for e := range epochs {
-		for w := range found[e] {
-			tried++
-			for ad := range ads {
-				if key, err := epochs[e].aead.Decrypt([]byte(w), append([]byte(ad), parts(epochs[e].id[:])...)); err == nil {
-					opened[string(key)] = true
-					break
-				}
-			}
-		}
-	}
-	for key := range opened {
-		out = append(out, []byte(key))
-	}
-	return out, tried
-}
-
-// open returns the names of the values that any key opens.
-func (o *opener) open(values []secretValue) (names []string) {
-	o.t.Helper()
-	epochs, sets := o.epochs()
-	all, wraps := o.keys(epochs)
-	for _, v := range values {
-		for _, key := range all {
-			block, err := aes.NewCipher(expand(key, "crmguard/subkey", openerLabel))
-			if err != nil {
-				o.t.Fatal(err)
-			}
-			gcm, err := cipher.NewGCM(block)
-			if err != nil {
-				o.t.Fatal(err)
-			}
-			head, body := v.sealed[:10], v.sealed[10:]
-			ad := parts([]byte("crmguard/detail"), []byte(o.tenant), v.person[:], []byte(openerLabel), nil, head)
-			if plain, err := gcm.Open(nil, body[:12], body[12:], ad); err == nil && hmac.Equal(plain, v.plain) {
-				names = append(names, v.name)
-				break
-			}
-		}
-	}
-	o.t.Logf("the opener found %d wrapped keysets, of which %d unwrap; %d wrapped keys under those, %d opened; values: %d of %d",
-		sets, len(epochs), wraps, len(all), len(names), len(values))
-	return names
-}
 
 // world is a store whose every copy can be taken.
 type world struct {
@@ -312,16 +49,16 @@ func testOpener(t *testing.T, kek keys.KEK, w world) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var values []secretValue
+	var values []openertest.Value
 	seal := func(name string, person [16]byte) {
 		t.Helper()
-		v := secretValue{name: name, person: person, plain: []byte("secret of " + name)}
-		if v.sealed, err = keeper.SealFor(ctx, tenant, person, openerLabel, nil, v.plain); err != nil {
+		v := openertest.Value{Name: name, Person: person, Plain: []byte("secret of " + name)}
+		if v.Sealed, err = keeper.SealFor(ctx, tenant, person, openertest.Label, nil, v.Plain); err != nil {
 			t.Fatal(err)
 		}
 		values = append(values, v)
 	}
-	o := &opener{t: t, tenant: tenant, kek: kek}
+	o := &openertest.Opener{T: t, Tenant: tenant, KEK: kek}
 	exports := t.TempDir()
 	exported := make(map[string][][]byte)
 	save := func(name string) {
@@ -334,7 +71,7 @@ func testOpener(t *testing.T, kek keys.KEK, w world) {
 			}
 			all, exported[name] = append(all, b...), append(exported[name], b)
 			r.Wrapped, r.Commitment = nil, nil
-			o.known = append(o.known, r)
+			o.Known = append(o.Known, r)
 			return nil
 		}); err != nil {
 			t.Fatal(err)
@@ -346,8 +83,8 @@ func testOpener(t *testing.T, kek keys.KEK, w world) {
 	}
 	open := func(dirs []string, want ...string) {
 		t.Helper()
-		o.find(dirs)
-		got := o.open(values)
+		o.Find(dirs)
+		got := o.Open(values)
 		slices.Sort(got)
 		slices.Sort(want)
 		if !slices.Equal(got, want) {
@@ -366,7 +103,7 @@ func testOpener(t *testing.T, kek keys.KEK, w world) {
 		var gone [][16]byte
 		for i := from; i < from+30; i++ {
 			p := personOf(i)
-			if _, err := keeper.SealFor(ctx, tenant, p, openerLabel, nil, []byte("churn")); err != nil {
+			if _, err := keeper.SealFor(ctx, tenant, p, openertest.Label, nil, []byte("churn")); err != nil {
 				t.Fatal(err)
 			}
 			if i%3 == 0 {
@@ -400,7 +137,7 @@ func testOpener(t *testing.T, kek keys.KEK, w world) {
 	if r, err := keeper.Erase(ctx, tenant, a, nil); err != nil || len(r.Keys) != 2 {
 		t.Fatalf("erased %d keys, %v", len(r.Keys), err)
 	}
-	if _, err := keeper.OpenFor(ctx, tenant, a, openerLabel, nil, values[0].sealed); !errors.Is(err, encrypt.ErrErased) {
+	if _, err := keeper.OpenFor(ctx, tenant, a, openertest.Label, nil, values[0].Sealed); !errors.Is(err, encrypt.ErrErased) {
 		t.Fatalf("the keeper opens an erased person: %v", err)
 	}
 	churn(300)
@@ -419,13 +156,13 @@ func testOpener(t *testing.T, kek keys.KEK, w world) {
 		t.Fatal(err)
 	}
 	for _, v := range values {
-		got, err := keeper.OpenFor(ctx, tenant, v.person, openerLabel, nil, v.sealed)
-		if strings.HasPrefix(v.name, "B") {
-			if err != nil || !bytes.Equal(got, v.plain) {
-				t.Fatalf("%s no longer opens: %v", v.name, err)
+		got, err := keeper.OpenFor(ctx, tenant, v.Person, openertest.Label, nil, v.Sealed)
+		if strings.HasPrefix(v.Name, "B") {
+			if err != nil || !bytes.Equal(got, v.Plain) {
+				t.Fatalf("%s no longer opens: %v", v.Name, err)
 			}
 		} else if !errors.Is(err, encrypt.ErrErased) {
-			t.Fatalf("%s: %v", v.name, err)
+			t.Fatalf("%s: %v", v.Name, err)
 		}
 	}
 	if os.Getenv("CRMGUARD_SOAK") != "1" {

@@ -23,6 +23,7 @@ import (
 	"github.com/crmguard/crmguard/encrypt/localkek"
 	"github.com/crmguard/crmguard/encrypt/sqlstore"
 	"github.com/crmguard/crmguard/internal/dialect"
+	"github.com/crmguard/crmguard/internal/openertest"
 	"github.com/crmguard/crmguard/internal/realtest"
 )
 
@@ -163,7 +164,7 @@ func play(role string) error {
 				return err
 			}
 			before := store.finds.Load()
-			plain, err := k.OpenFor(ctx, "acme", person, openerLabel, nil, sealed)
+			plain, err := k.OpenFor(ctx, "acme", person, openertest.Label, nil, sealed)
 			fmt.Printf("%q %v, finds: %d\n", plain, err, store.finds.Load()-before)
 		case role == "two" && words[0] == "erase":
 			r, err := k.Erase(ctx, "acme", person, nil)
@@ -217,7 +218,7 @@ func TestTwoProcesses(t *testing.T) {
 		sealed := make(map[[16]byte][]byte)
 		for _, p := range [][16]byte{gone, stays} {
 			var err error
-			if sealed[p], err = k.SealFor(t.Context(), "acme", p, openerLabel, nil, []byte("secret")); err != nil {
+			if sealed[p], err = k.SealFor(t.Context(), "acme", p, openertest.Label, nil, []byte("secret")); err != nil {
 				t.Fatal(err)
 			}
 		}
