@@ -397,19 +397,29 @@ func (s *space) oldTable(ctx context.Context, levels []*level, name string, shap
 		return nil, err
 	}
 	defer zdec.Close()
-	o := newOldTable(int(min(mt.Rows, 1<<24)))
+	n := int(min(mt.Rows, oldRows))
+	o := &oldTable{ids: make([]uint64, 0, n), macs: make([]uint64, 0, n)}
 	state := uint64(0)
+	var werr error
 	ok, err := s.view(ctx, levels, name, zdec, func(e viewEntry) {
-		o.ids, o.macs = append(o.ids, e.id), append(o.macs, e.mac)
+		if werr == nil {
+			werr = o.add(e.id, e.mac)
+		}
 		state += e.mac
 	})
+	if err == nil {
+		err = werr
+	}
+	if err == nil && ok && (int64(o.rows) != mt.Rows || state != uint64(mt.State)) {
+		err = object(manifestName(levels[0].m.Number), errMalformed)
+	}
+	if err == nil && ok {
+		err = o.ready()
+	}
 	if err != nil || !ok {
+		o.close()
 		return nil, err
 	}
-	if int64(len(o.ids)) != mt.Rows || state != uint64(mt.State) {
-		return nil, object(manifestName(levels[0].m.Number), errMalformed)
-	}
-	o.ready()
 	return o, nil
 }
 

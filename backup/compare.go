@@ -21,8 +21,8 @@ type Change struct {
 }
 
 // Compare says which tables differ from one snapshot to another, by their record indexes, which private opens or, when it is nil, the
-// signer's index key. For each table and kind of change as many keys of rows are listed as keys says, which takes private. It
-// takes about 18 bytes of memory for each row of the largest table. Errors: ErrNotFound, ErrTampered, ErrChain, ErrKey, and one for
+// signer's index key. For each table and kind of change as many keys of rows are listed as keys says, which takes private. Large
+// tables take some bits of memory for each row, and a temporary file. Errors: ErrNotFound, ErrTampered, ErrChain, ErrKey, and one for
 // snapshots of version 1, which have no index.
 func (r *Repository) Compare(ctx context.Context, from, to string, private *PrivateKey, keys int) ([]Change, error) {
 	if keys > 0 && private == nil {
@@ -85,19 +85,27 @@ func (s *space) compare(ctx context.Context, levels [2][]*level, name string, ke
 			*list = append(*list, e)
 		}
 	}
+	defer old.close()
 	ok := old != nil
+	var ferr error
 	if ok {
 		ok, err = s.view(ctx, levels[1], name, zdec, func(e viewEntry) {
-			switch i := old.find(e.id); {
+			i, mac, err := old.find(e.id)
+			switch {
+			case err != nil:
+				ferr = err
 			case i < 0:
 				note(&added, &c.Added, e)
 			default:
 				mark(old.seen, i)
-				if old.macs[i] != e.mac {
+				if mac != e.mac {
 					note(&changed, &c.Changed, e)
 				}
 			}
 		})
+	}
+	if err == nil {
+		err = ferr
 	}
 	if err != nil {
 		return c, err
@@ -108,8 +116,9 @@ func (s *space) compare(ctx context.Context, levels [2][]*level, name string, ke
 		}
 		return Change{Table: name, Added: tables[1].Rows, Removed: tables[0].Rows, Reshaped: true}, nil
 	}
+	place := -1 // view gives what old has, in its order
 	if _, err := s.view(ctx, levels[0], name, zdec, func(e viewEntry) {
-		if !bit(old.seen, old.find(e.id)) {
+		if place++; !bit(old.seen, place) {
 			note(&removed, &c.Removed, e)
 		}
 	}); err != nil {

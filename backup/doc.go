@@ -19,8 +19,9 @@
 // With BackupOptions.Chain a snapshot holds only the rows that changed since the one before, and the
 // ids of those that are gone. They are found by comparing each row with the record index of the
 // snapshots below, or by change numbers where the source has them ([Writer.Since]). Restoring one reads
-// the whole chain; rows come in another order than they were dumped in. Comparing takes about 18
-// bytes of memory for each row of the largest table, and about 50 where tables have no key.
+// the whole chain; rows come in another order than they were dumped in. Large tables are
+// sorted and compared through a temporary file, sealed and without a name, and take some bits of memory for each row;
+// about 50 bytes where tables have no key, and 18 where there can be no file.
 //
 // # Retention
 //

@@ -14,7 +14,6 @@ import (
 	"fmt"
 	"hash"
 	"maps"
-	"math/bits"
 	"slices"
 
 	"github.com/klauspost/compress/zstd"
@@ -426,49 +425,6 @@ func parseDirectory(b []byte, m *manifest) (*directory, error) {
 	return d, nil
 }
 
-// oldTable is a table as the chain below leaves it, by the index. It takes about 18 bytes a row.
-type oldTable struct {
-	ids, macs []uint64 // of the living rows, ascending by id
-	seen      []uint64 // bits: rows that came again
-	kept      []uint64 // bits: rows that are said to be unchanged
-	bucket    []uint32 // by the first bits of an id, where to begin
-	shift     int
-}
-
-func newOldTable(n int) *oldTable {
-	return &oldTable{ids: make([]uint64, 0, n), macs: make([]uint64, 0, n)}
-}
-
-// ready makes the table fit for find.
-func (o *oldTable) ready() {
-	words := (len(o.ids) + 63) / 64
-	o.seen, o.kept = make([]uint64, words), make([]uint64, words)
-	width := max(1, bits.Len(uint(len(o.ids)))-3)
-	o.shift = 64 - width
-	o.bucket = make([]uint32, 1<<width+1)
-	at := 0
-	for b := range o.bucket {
-		for at < len(o.ids) && o.ids[at]>>o.shift < uint64(b) {
-			at++
-		}
-		o.bucket[b] = uint32(at)
-	}
-}
-
-// find returns the place of an id, -1 for none.
-func (o *oldTable) find(id uint64) int {
-	b := id >> o.shift
-	for i := o.bucket[b]; i < o.bucket[b+1]; i++ {
-		if o.ids[i] == id {
-			return int(i)
-		}
-	}
-	return -1
-}
-
-func bit(set []uint64, i int) bool { return set[i/64]&(1<<(i%64)) != 0 }
-func mark(set []uint64, i int)     { set[i/64] |= 1 << (i % 64) }
-
 // errFull says that what is dumped cannot build on the snapshot before: two rows of a table have one id, or it comes from
 // another engine.
 var errFull = errors.New("backup: a full snapshot is needed")
@@ -491,6 +447,8 @@ type indexWriter struct {
 	mac     *recordMAC
 	below   *manifestTable    // of the snapshot below; nil: nothing to compare with
 	old     *oldTable         // below, row by row, once it is needed
+	batch   batch             // rows that are not compared yet
+	present []uint64          // ids of keys that are not marked yet
 	delta   bool              // rows that are as they were are left out
 	counts  map[uint64]uint32 // of equal rows, in a table without a key
 	parents []parentColumn
@@ -537,7 +495,9 @@ func (x *indexWriter) table(t tableFrame, frame []byte, seq int64) (err error) {
 	x.mac = x.key.records(t.Name)
 	x.dir.shapes = append(x.dir.shapes, x.mac.of(macShape, frame))
 	x.dir.flags = append(x.dir.flags, flagIndexed)
-	x.below, x.old, x.delta, x.counts, x.parents = nil, nil, false, nil, x.parents[:0]
+	x.old.close()
+	x.batch.reset()
+	x.below, x.old, x.delta, x.counts, x.parents, x.present = nil, nil, false, nil, x.parents[:0], x.present[:0]
 	x.entries.reset()
 	x.links.reset()
 	x.state, x.added, x.changed, x.bySeq, x.rest, x.byKey = 0, 0, 0, false, false, false
@@ -575,10 +535,15 @@ func (x *indexWriter) load() (err error) {
 }
 
 // begun says that rows of the table came.
-func (x *indexWriter) begun() bool { return x.old != nil || x.entries.all > 0 }
+func (x *indexWriter) begun() bool {
+	return x.old != nil || x.entries.all > 0 || len(x.batch.items) > 0
+}
 
-// row takes the last row of buf, whose values end at x.ends, and says whether it is to be kept. A counted row gets its count.
-func (x *indexWriter) row(buf []byte, at int, frame uint32) (out []byte, keep bool, err error) {
+// comparing says that rows go through the batch.
+func (x *indexWriter) comparing() bool { return x.below != nil && !x.bySeq }
+
+// identify takes the last row of buf, whose values end at x.ends. A counted row gets its count.
+func (x *indexWriter) identify(buf []byte, at int) ([]byte, entry) {
 	if x.counts != nil {
 		h := x.mac.of(macRow, buf[at:])
 		n := x.counts[h]
@@ -587,34 +552,13 @@ func (x *indexWriter) row(buf []byte, at int, frame uint32) (out []byte, keep bo
 		x.ends[x.shape.cols-1] = len(buf) - at
 	}
 	row := buf[at:]
-	e := entry{id: x.shape.id(x.mac, row, x.ends, &x.scratch), mac: x.mac.of(macRow, row), frame: frame}
+	e := entry{id: x.shape.id(x.mac, row, x.ends, &x.scratch), mac: x.mac.of(macRow, row)}
 	x.state += e.mac
-	if x.below != nil && !x.bySeq {
-		if x.old == nil {
-			if err := x.load(); err != nil {
-				return buf, false, err
-			}
-		}
-		i := x.old.find(e.id)
-		if i >= 0 && bit(x.old.seen, i) {
-			if x.delta {
-				return buf, false, errFull
-			}
-			i = -1
-		}
-		switch {
-		case i < 0:
-			x.added++
-		case x.old.macs[i] != e.mac:
-			mark(x.old.seen, i)
-			x.changed++
-		default:
-			mark(x.old.seen, i)
-			if x.delta {
-				return buf, false, nil
-			}
-		}
-	}
+	return buf, e
+}
+
+// keep notes a row that the snapshot holds, whose values end at x.ends.
+func (x *indexWriter) keep(row []byte, e entry) {
 	x.entries.add(e)
 	for _, c := range x.parents {
 		from := 0
@@ -625,7 +569,63 @@ func (x *indexWriter) row(buf []byte, at int, frame uint32) (out []byte, keep bo
 			x.links.add(entry{id: x.shape.link(x.mac, c.name, v, &x.scratch), mac: e.id})
 		}
 	}
-	return buf, true, nil
+}
+
+// row takes the last row of buf, which is kept in a frame.
+func (x *indexWriter) row(buf []byte, at int, frame uint32) []byte {
+	buf, e := x.identify(buf, at)
+	e.frame = frame
+	x.keep(buf[at:], e)
+	return buf
+}
+
+// compare says of each row of the batch whether it is to be kept.
+func (x *indexWriter) compare() error {
+	if err := x.load(); err != nil {
+		return err
+	}
+	x.batch.sort()
+	for _, k := range x.batch.order {
+		r := &x.batch.items[k]
+		i, mac, err := x.old.find(r.id)
+		if err != nil {
+			return err
+		}
+		if i >= 0 && bit(x.old.seen, i) {
+			if x.delta {
+				return errFull
+			}
+			i = -1
+		}
+		r.keep = true
+		if i < 0 {
+			x.added++
+			continue
+		}
+		mark(x.old.seen, i)
+		if mac != r.mac {
+			x.changed++
+		} else {
+			r.keep = !x.delta
+		}
+	}
+	return nil
+}
+
+// markKeys marks the rows whose keys came.
+func (x *indexWriter) markKeys() error {
+	slices.Sort(x.present)
+	for _, id := range x.present {
+		i, _, err := x.old.find(id)
+		if err != nil {
+			return err
+		}
+		if i >= 0 {
+			mark(x.old.kept, i)
+		}
+	}
+	x.present = x.present[:0]
+	return nil
 }
 
 // settle compares the rows that came by change number with the table below.
@@ -672,10 +672,11 @@ func (x *indexWriter) loadKeys() error {
 		return err
 	}
 	return x.entries.each(func(e entry) error {
-		if i := x.old.find(e.id); i >= 0 {
+		i, _, err := x.old.find(e.id)
+		if i >= 0 {
 			mark(x.old.seen, i)
 		}
-		return nil
+		return err
 	})
 }
 
@@ -686,7 +687,7 @@ func (x *indexWriter) endTable() (gone []uint64, err error) {
 	if x.bySeq && !x.rest && !x.byKey {
 		return nil, errors.New("backup: a dump by change number ends with Rest, and with Key where that says so")
 	}
-	if x.below != nil && !x.bySeq { // also when no row came
+	if x.comparing() { // also when no row came
 		if err := x.load(); err != nil {
 			return nil, err
 		}
@@ -696,17 +697,22 @@ func (x *indexWriter) endTable() (gone []uint64, err error) {
 		x.state += uint64(x.below.State) - x.replace
 		mt.Added, mt.Changed, mt.Rows = x.added, x.changed, x.total
 	case x.old != nil:
+		if err := x.markKeys(); err != nil {
+			return nil, err
+		}
 		living := int64(0)
-		for i, id := range x.old.ids {
+		if err := x.old.each(func(i int, id, mac uint64) {
 			switch {
 			case bit(x.old.seen, i):
 				living++
 			case bit(x.old.kept, i):
 				living++
-				x.state += x.old.macs[i]
+				x.state += mac
 			default:
 				gone = append(gone, id)
 			}
+		}); err != nil {
+			return nil, err
 		}
 		mt.Added, mt.Changed, mt.Removed = x.added, x.changed, int64(len(gone))
 		if x.delta {
@@ -720,6 +726,7 @@ func (x *indexWriter) endTable() (gone []uint64, err error) {
 		} else {
 			gone = nil
 		}
+		x.old.close()
 		x.old = nil
 	}
 	mt.State = state64(x.state)
@@ -832,6 +839,7 @@ func (x *indexWriter) flush() error {
 
 // close gives back what the sorting took.
 func (x *indexWriter) close() {
+	x.old.close()
 	x.entries.close()
 	x.links.close()
 }

@@ -1,6 +1,7 @@
 package backup_test
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"fmt"
@@ -99,6 +100,15 @@ func TestManyRows(t *testing.T) {
 	if s.Parent != 1 || s.Rows != 2*(manyRows-28) {
 		t.Fatalf("parent %d, %d rows", s.Parent, s.Rows)
 	}
+	t.Setenv("TMPDIR", filepath.Join(t.TempDir(), "missing"))
+	again := mustBackup(t, r, many{change: 900, drop: 5000}, &backup.BackupOptions{Chain: &policy.Chain{}})
+	if again.Parent != 2 || again.Rows != s.Rows {
+		t.Fatalf("without a file: parent %d, %d rows", again.Parent, again.Rows)
+	}
+	changes, err := r.Compare(t.Context(), s.ID, again.ID, nil, 0)
+	if err != nil || len(changes) != 1 || changes[0].Changed != 264 || changes[0].Added+changes[0].Removed != 0 {
+		t.Fatalf("%+v, %v", changes, err)
+	}
 	if err := verify(t, r, full(t)).Err(); err != nil {
 		t.Fatal(err)
 	}
@@ -117,4 +127,52 @@ func TestManyRows(t *testing.T) {
 			t.Errorf("record %d: %d records, want %d", i, len(all), 1+children)
 		}
 	}
+}
+
+// sizes is a source of one table whose rows have these sizes.
+type sizes []int
+
+func (s sizes) Dump(_ context.Context, w *backup.Writer) error {
+	if err := w.Schema(backup.Schema{Engine: "sizes"}); err != nil {
+		return err
+	}
+	if err := w.Table(backup.Table{Name: "t", Columns: []string{"id", "v"}, Key: []string{"id"}}); err != nil {
+		return err
+	}
+	for i, n := range s {
+		if err := w.Row(int64(i), noise(i, n)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// TestLargeRows: rows that have frames of their own are found among small ones, also in a chain.
+func TestLargeRows(t *testing.T) {
+	s := sizes{10, 600_000, 10, 20, 1_200_000, 3_000_000, 400_000, 400_000, 700_000, 5}
+	r := open(t, &backuptest.Bucket{}, nil)
+	look := func() {
+		t.Helper()
+		if err := verify(t, r, full(t)).Err(); err != nil {
+			t.Fatal(err)
+		}
+		for i, n := range s {
+			all, err := r.Record(t.Context(), "", "t", []any{int64(i)}, backuptest.Key(t), nil)
+			if err != nil {
+				t.Fatalf("row %d: %v", i, err)
+			}
+			if got := all[0].Row[1].([]byte); !bytes.Equal(got, noise(i, n)) {
+				t.Errorf("row %d differs", i)
+			}
+		}
+	}
+	mustBackup(t, r, s, nil)
+	look()
+	for i := range s {
+		if i%2 == 1 {
+			s[i]++
+		}
+	}
+	mustBackup(t, r, s, &backup.BackupOptions{Chain: &policy.Chain{}})
+	look()
 }

@@ -172,25 +172,73 @@ func (w *Writer) Row(values ...any) error {
 	if len(w.buf)-at > maxRow-maxCount {
 		return w.fail(fmt.Errorf("backup: a row of table %s is above 64 MiB", w.m.Tables[w.table()].Name))
 	}
+	var e entry
 	if w.index != nil {
-		keep := false
-		if w.buf, keep, err = w.index.row(w.buf, at, w.sent); err != nil {
-			return w.fail(err)
-		}
-		if !keep {
-			w.skipped++
-			w.passed += int64(len(w.buf) - at)
+		w.buf, e = w.index.identify(w.buf, at)
+		if w.index.comparing() {
+			full := w.index.batch.add(w.buf[at:], e)
 			w.buf = w.buf[:at]
-			if w.skipped%1024 == 0 {
-				w.tell()
+			if full {
+				return w.compare()
 			}
 			return nil
 		}
+	}
+	return w.hold(at, e)
+}
+
+// hold keeps the row from at in buf, whose values end at index.ends, and sends what is enough for a frame. A large row does not
+// wait for others.
+func (w *Writer) hold(at int, e entry) error {
+	if at > 0 && len(w.buf)-at >= frameTarget/2 {
+		row := append(w.spare.take(), w.buf[at:]...)
+		w.buf = w.buf[:at]
+		if err := w.flush(); err != nil {
+			return err
+		}
+		w.spare.give(w.buf, frameTarget)
+		w.buf, at = row, 0
+	}
+	if w.index != nil {
+		e.frame = w.sent
+		w.index.keep(w.buf[at:], e)
 	}
 	w.rows++
 	if len(w.buf) >= frameTarget {
 		return w.flush()
 	}
+	return nil
+}
+
+// compare takes of the rows that wait for it those that are to be kept.
+func (w *Writer) compare() error {
+	x := w.index
+	if len(x.batch.items) == 0 {
+		return nil
+	}
+	if err := x.compare(); err != nil {
+		return w.fail(err)
+	}
+	begin := 0
+	for _, r := range x.batch.items {
+		row := x.batch.rows[begin:r.end]
+		begin = r.end
+		if !r.keep {
+			w.skipped++
+			w.passed += int64(len(row))
+			continue
+		}
+		if _, err := split(row, x.ends); err != nil {
+			return w.fail(err)
+		}
+		at := len(w.buf)
+		w.buf = append(w.buf, row...)
+		if err := w.hold(at, r.entry); err != nil {
+			return err
+		}
+	}
+	x.batch.reset()
+	w.tell()
 	return nil
 }
 
@@ -259,8 +307,11 @@ func (w *Writer) Key(values ...any) (err error) {
 	}
 	x.scratch = b
 	x.keys++
-	if i := x.old.find(x.mac.of(macID, b)); i >= 0 {
-		mark(x.old.kept, i)
+	if x.present = append(x.present, x.mac.of(macID, b)); len(x.present) < spillRows {
+		return nil
+	}
+	if err := x.markKeys(); err != nil {
+		return w.fail(err)
 	}
 	return nil
 }
@@ -285,6 +336,11 @@ func (w *Writer) flush() error {
 func (w *Writer) endTable() error {
 	if w.cols == 0 {
 		return nil
+	}
+	if w.index != nil {
+		if err := w.compare(); err != nil {
+			return err
+		}
 	}
 	if err := w.flush(); err != nil {
 		return err
@@ -387,7 +443,7 @@ func (s *space) write(ctx context.Context, name string, source Source, base *bas
 
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	w := &Writer{ctx: ctx, s: s, m: m, key: key, frames: make(chan frame, 1), done: make(chan struct{}), spare: make(spares, 2), progress: progress}
+	w := &Writer{ctx: ctx, s: s, m: m, key: key, frames: make(chan frame), done: make(chan struct{}), spare: make(spares, 2), progress: progress}
 	if s.kind == kindData {
 		index, _, err := s.indexKey()
 		if err != nil {
