@@ -219,6 +219,9 @@ func Open(ctx context.Context, c Config) (a *App, err error) {
 	if err = a.openPolicy(ctx); err != nil {
 		return a, err
 	}
+	if err = finishReindex(ctx, a.db); err != nil {
+		return a, err
+	}
 	if a.store, err = openStore(ctx, a.db); err != nil {
 		return a, err
 	}
@@ -241,6 +244,19 @@ func (a *App) Store() crm.Store { return a.store }
 // openStore opens the rows.
 func openStore(ctx context.Context, db databases) (crm.Store, error) {
 	return sqlstore.Open(ctx, db.w, db.r, db.dialect)
+}
+
+// finishReindex makes the index tokens where that was begun and not ended, or their tables are missing.
+func finishReindex(ctx context.Context, db databases) error {
+	store, err := sqlstore.Open(ctx, db.w, db.r, db.dialect)
+	if err != nil {
+		return err
+	}
+	unfinished, err := store.Reindexing(ctx)
+	if err != nil || !unfinished {
+		return err
+	}
+	return store.Reindex(ctx, nil)
 }
 
 func (a *App) openRecords(ctx context.Context) error {

@@ -23,15 +23,16 @@ import (
 	"github.com/crmguard/crmguard/backup/policy"
 	"github.com/crmguard/crmguard/backup/sqlsource"
 	"github.com/crmguard/crmguard/crm/guard"
+	"github.com/crmguard/crmguard/crm/sqlstore"
 	"github.com/crmguard/crmguard/encrypt"
 	"github.com/crmguard/crmguard/encrypt/keys"
 	keystore "github.com/crmguard/crmguard/encrypt/sqlstore"
 	"github.com/crmguard/crmguard/internal/dialect"
 )
 
-// excluded are the tables that no backup holds: wrapped keys, which lie in the shard bucket, and the
-// heads of the log, which belong to the running installation.
-var excluded = []string{"encrypt_", "app_"}
+// excluded are the tables that no backup holds: wrapped keys, which lie in the shard bucket, the
+// heads of the log, which belong to the running installation, and index tokens, which follow from the rows.
+var excluded = []string{"encrypt_", "app_", "crm_tokens", "crm_uniques", "crm_reindex"}
 
 // Files of the data folder that backups need.
 const (
@@ -520,6 +521,9 @@ func Restore(ctx context.Context, c Config, id, recovery string, observer func(b
 	if restoring(&c) == nil && a.db.holdsRows(ctx) {
 		return snap, backup.ErrNotEmpty // said before the mark, which would keep a healthy CRM from starting
 	}
+	if a.db.holdsRows(ctx) { // an earlier restore got as far as its rows
+		return a.finishRestore(ctx, repo, id)
+	}
 	if all, err := repo.Snapshots(ctx); err == nil && len(all) > 0 { // else Restore says what is wrong
 		wanted := all[len(all)-1]
 		for _, s := range all {
@@ -538,7 +542,12 @@ func Restore(ctx context.Context, c Config, id, recovery string, observer func(b
 		}
 	}
 	before := restoring(&c) != nil // an earlier restore was interrupted
-	if err := os.WriteFile(c.path(restoringMark), nil, 0o600); err != nil {
+	if id == "" {                  // the mark names it, and a later run goes on with that one
+		if all, err := repo.Snapshots(ctx); err == nil && len(all) > 0 {
+			id = all[len(all)-1].ID
+		}
+	}
+	if err := os.WriteFile(c.path(restoringMark), []byte(id), 0o600); err != nil {
 		return snap, fmt.Errorf("crm: data folder: %w", err)
 	}
 	snap, err = repo.Restore(ctx, id, dumper(a.db), key, &backup.RestoreOptions{
@@ -554,10 +563,52 @@ func Restore(ctx context.Context, c Config, id, recovery string, observer func(b
 		}
 		return snap, err
 	}
-	if err := guard.MarkRestored(ctx, a.Log, Tenant, "system", snap.ID, anchorSize(snap.Anchor)); err != nil {
+	return snap, a.endRestore(ctx, snap)
+}
+
+// finishRestore ends a restore that was interrupted behind its rows. The mark says which snapshot they are of.
+func (a *App) finishRestore(ctx context.Context, repo *repository, id string) (snap backup.Snapshot, err error) {
+	mark, err := os.ReadFile(a.Config.path(restoringMark))
+	if err != nil {
+		return snap, fmt.Errorf("crm: data folder: %w", err)
+	}
+	was := strings.TrimSpace(string(mark))
+	if id != "" && id != was {
+		return snap, fmt.Errorf("%w: the database has the rows of another snapshot, %s", backup.ErrNotEmpty, was)
+	}
+	all, err := repo.Snapshots(ctx)
+	if err != nil {
 		return snap, err
 	}
-	return snap, os.Remove(c.path(restoringMark))
+	for _, s := range all {
+		if s.ID == was {
+			return s, a.endRestore(ctx, s)
+		}
+	}
+	return snap, fmt.Errorf("%w: the snapshot that the rows are of", backup.ErrNotFound)
+}
+
+// endRestore makes the index tokens of restored rows, notes the restore in the log and takes the mark away.
+func (a *App) endRestore(ctx context.Context, snap backup.Snapshot) error {
+	if err := os.WriteFile(a.Config.path(restoringMark), []byte(snap.ID), 0o600); err != nil {
+		return fmt.Errorf("crm: data folder: %w", err)
+	}
+	if err := reindex(ctx, a.db); err != nil {
+		return err
+	}
+	if err := guard.MarkRestored(ctx, a.Log, Tenant, "system", snap.ID, anchorSize(snap.Anchor)); err != nil {
+		return err
+	}
+	return os.Remove(a.Config.path(restoringMark))
+}
+
+// reindex makes the index tokens of all rows.
+func reindex(ctx context.Context, db databases) error {
+	store, err := sqlstore.Open(ctx, db.w, db.r, db.dialect)
+	if err != nil {
+		return err
+	}
+	return store.Reindex(ctx, nil)
 }
 
 // holdsRows tells whether records were ever written to the database.

@@ -146,6 +146,9 @@ func (c *Config) scratch(ctx context.Context) (*sqlsource.Scratch, error) {
 
 // prepareStore makes the tables of records in an empty PostgreSQL database.
 func prepareStore(ctx context.Context, db *sql.DB) error {
+	if _, err := db.ExecContext(ctx, "DROP TABLE IF EXISTS crm_reindex"); err != nil { // of a restore that was interrupted
+		return fmt.Errorf("crm: preparing the database (%s)", code(err))
+	}
 	store, err := openStore(ctx, databases{w: db, r: db, dialect: dialect.Postgres})
 	if err != nil {
 		return err
