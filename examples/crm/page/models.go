@@ -430,6 +430,7 @@ type Backups struct {
 	Progress     *Progress
 	Snapshots    []Snapshot // newest first
 	Keys         []Fact     // where the keys lie
+	Objectives   []Fact     // what the plan asks of them, and whether it is so
 	Commands     []Command
 	RecoveryHere bool // the private recovery key still lies on this host
 	Failed       Text // the last run failed

@@ -223,6 +223,22 @@ func (s *Server) backups(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
+	if c.BackupPlan != "" {
+		status, err := app.Status(r.Context(), *c, verified)
+		if err != nil {
+			return err
+		}
+		for _, f := range status.Findings {
+			state := page.Cell{Kind: page.KindBadge, Key: "backup.objective.met", Tone: page.Accent}
+			if !f.Met {
+				state = page.Cell{Kind: page.KindBadge, Key: "backup.objective.missed", Tone: page.Danger}
+			}
+			p.Objectives = append(p.Objectives, page.Fact{Label: page.T("backup.objective." + f.Rule), Cell: state})
+		}
+	}
+	if err := s.app.NoteDrills(r.Context()); err != nil {
+		return err
+	}
 	slices.Reverse(snapshots)
 	for _, b := range snapshots {
 		p.Snapshots = append(p.Snapshots, page.Snapshot{ID: b.ID, Time: b.Created, Rows: b.Rows, Bytes: b.Stored, Verified: verified[b.ID]})
