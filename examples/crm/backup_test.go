@@ -2,8 +2,12 @@ package main_test
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -47,4 +51,96 @@ func TestParseRetention(t *testing.T) {
 	assert.Equal(t, 3+24+7+4+12+3+2, r.Last+r.Hourly+r.Daily+r.Weekly+r.Monthly+r.Yearly+r.Minimum)
 	_, err = app.ParseRetention("")
 	assert.Error(t, err)
+}
+
+const backupPlan = `{"schedule": {"every": "1h"}, "chain": {}, "gate": {"changed": 0.9, "removed": 0.9}, "retention": {"last": 3, "daily": 7},
+	"objectives": {"rpo": "2h", "rto": "10m", "drill": "1d", "lag": "1h", "copies": 3}}`
+
+// TestBackupPlaces: backups in two places, damaged in one and healed from the other; a drill that passes and one on broken backups that fails, each with a report that
+// verifies; shares of the recovery key that bring everything back as of a moment.
+func TestBackupPlaces(t *testing.T) {
+	data, _ := filled(t, 200, nil)
+	away := t.TempDir()
+	plan := filepath.Join(away, "plan.json")
+	require.NoError(t, os.WriteFile(plan, []byte(backupPlan), 0o600))
+	with := func(args ...string) []string {
+		return append(args, "--data", data, "--backup-plan", plan, "--backup-copy", "file://"+away+"/rows", "--backup-keys-copy", "file://"+away+"/keys")
+	}
+	mustFail := func(says string, args ...string) {
+		t.Helper()
+		out, code := run(t, nil, with(args...)...)
+		assert.Equal(t, 1, code, out)
+		assert.Contains(t, out, says)
+	}
+	first := snapshotLine.FindStringSubmatch(mustRun(t, nil, with("backup")...))[1]
+	before := green(t, nil, "--data", data)
+	moment := time.Now().UTC().Add(time.Second).Truncate(time.Second)
+	time.Sleep(time.Until(moment))
+	mustRun(t, nil, with("import", csvOf(t, people(worlds.Add(1), 10)))...)
+	assert.Contains(t, mustRun(t, nil, with("backup")...), "it is on 1 before")
+	mustFail("MISSED drill", "backup", "status")
+	out := mustRun(t, nil, with("drill")...)
+	assert.Contains(t, out, "PASSED")
+	report := regexp.MustCompile(`report: (\S+)`).FindStringSubmatch(out)[1]
+	assert.Contains(t, mustRun(t, nil, with("drill", "check", report)...), "the report is authentic")
+	assert.NotContains(t, mustRun(t, nil, with("backup", "status")...), "MISSED")
+
+	// A report that somebody changed.
+	b, err := os.ReadFile(report)
+	require.NoError(t, err)
+	forged := filepath.Join(away, "forged.txt")
+	require.NoError(t, os.WriteFile(forged, []byte(strings.Replace(string(b), `"rows": `, `"rows": 1`, 1)), 0o600))
+	mustFail("not a report that this key signed", "drill", "check", forged)
+
+	// Each segment of the rows in the first place is damaged: a drill there is red, and says so under its signature; the other place heals it.
+	segments, err := filepath.Glob(filepath.Join(data, "backup", "segments", "*"))
+	require.NoError(t, err)
+	require.NotEmpty(t, segments)
+	for _, name := range segments {
+		spoil(t, name)
+	}
+	out, code := run(t, nil, with("drill")...)
+	assert.Equal(t, 1, code, out)
+	assert.Contains(t, out, "FAILED")
+	red := regexp.MustCompile(`report: (\S+)`).FindStringSubmatch(out)[1]
+	mustFail("the report is authentic, and the drill failed", "drill", "check", red)
+	mustFail("it failed", "backup", "status")
+	mustFail("damaged, forged or missing", "verify", "--backups")
+	mustRun(t, nil, with("backup", "heal")...)
+	mustRun(t, nil, with("verify", "--backups")...)
+
+	// The disk burns: shares of the recovery key and the other place are enough, with the keys of the log and of backups.
+	shares := mustRun(t, nil, "backup", "key", "split", "--data", data, "--needed", "2", "--shares", "3")
+	var lines []string
+	for line := range strings.Lines(shares) {
+		if strings.HasPrefix(line, "crmguard-backup-share-1:") {
+			lines = append(lines, line)
+		}
+	}
+	require.Len(t, lines, 3)
+	for _, name := range []string{"crm.db", "crm.db-wal", "crm.db-shm", "recovery.key", "backup", "backup-keys"} {
+		require.NoError(t, os.RemoveAll(filepath.Join(data, name)))
+	}
+	key := filepath.Join(away, "joined.key")
+	path, err := binary()
+	require.NoError(t, err)
+	join := exec.Command(path, "backup", "key", "join", key, "--data", data)
+	join.Stdin = strings.NewReader(lines[2] + lines[0])
+	said, err := join.CombinedOutput()
+	require.NoError(t, err, string(said))
+	from := []string{"--data", data, "--backup", "file://" + away + "/rows", "--backup-keys", "file://" + away + "/keys"}
+	out, code = run(t, nil, append([]string{"restore", "--at", "2001-01-01T00:00:00Z", "--recovery-key", key}, from...)...)
+	assert.Equal(t, 1, code, out)
+	assert.Contains(t, mustRun(t, nil, append([]string{"restore", "--at", moment.Format(time.RFC3339), "--recovery-key", key}, from...)...), first)
+	after := green(t, nil, from...)
+	assert.Equal(t, before.Rows.Digest, after.Rows.Digest)
+}
+
+// spoil flips a bit in the middle of a file.
+func spoil(t testing.TB, name string) {
+	t.Helper()
+	b, err := os.ReadFile(name)
+	require.NoError(t, err)
+	b[len(b)/2] ^= 1
+	require.NoError(t, os.WriteFile(name, b, 0o600))
 }
