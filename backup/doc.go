@@ -12,7 +12,8 @@
 // Snapshots are sealed to a public key ([GenerateKey]) whose private half should lie elsewhere: a host
 // without it writes backups and cannot read them. An Ed25519 key ([CreateSigner]) signs every manifest, and
 // whoever restores pins its public half; nothing is opened before that signature is checked. The
-// recovery key cannot be replaced: without it a backup opens for nobody.
+// private key cannot be made again: without it a backup opens for nobody. [PrivateKey.Split] makes shares of it, and
+// [Repository.AddKey] lets another key open what this one opens.
 //
 // # Chains
 //
@@ -22,6 +23,16 @@
 // the whole chain; rows come in another order than they were dumped in. Large tables are
 // sorted and compared through a temporary file, sealed and without a name, and take some bits of memory for each row;
 // about 50 bytes where tables have no key, and 18 where there can be no file.
+//
+// # Interruptions
+//
+// With BackupOptions.Journal an interrupted backup is taken up by the next: what was sent is committed as a part to build on, which no
+// list shows.
+//
+// # Places
+//
+// Package mirror writes to several buckets in one pass. [Heal] mends one from another, and trusts neither. In buckets that are a [Locker]
+// BackupOptions.Lock keeps a snapshot as long as its retention promises, against anybody.
 //
 // # Retention
 //
@@ -38,7 +49,13 @@
 // # One record
 //
 // [Repository.Record] reads one row of a snapshot by its key, with the rows that it names and those that
-// name it, and [Repository.Versions] what it was over all snapshots; both read little else.
+// name it, and [Repository.Versions] what it was over all snapshots; both read little else. Package records writes it back.
+//
+// # Proof
+//
+// [Repository.Verify] is the restore path into nothing. Package drill restores for real and signs a report; [Repository.Differs]
+// compares a living store with a snapshot; packages policy and schedule say whether the backups are what was planned; package
+// recovery plans the bad day.
 //
 // # Persons
 //

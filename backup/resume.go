@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash"
 	"io/fs"
 	"os"
 	"slices"
@@ -250,14 +251,10 @@ type replay struct {
 	x      *indexWriter
 	below  []*level
 	places []place // of the segment at hand
-	at     int     // in places
 	layout []dataFrame
 	ends   []uint32
 	begun  bool // a table
-	digest interface {
-		Write(p []byte) (int, error)
-		Sum(b []byte) []byte
-	}
+	digest hash.Hash
 }
 
 // places lists the frames of an authentic segment, the footer last.

@@ -1,10 +1,12 @@
 package backup
 
 import (
+	"bytes"
+	"cmp"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"slices"
 	"strings"
 	"time"
@@ -341,7 +343,8 @@ func (s *space) sweep(ctx context.Context, list uint64) (removed int, err error)
 func (s *space) sample(ctx context.Context, o *VerifyOptions, list *prunes, prefix string) map[string]bool {
 	type candidate struct {
 		manifestObject
-		seen time.Time
+		seen  time.Time
+		order [32]byte
 	}
 	var all []candidate
 	var total, sum int64
@@ -353,12 +356,15 @@ func (s *space) sample(ctx context.Context, o *VerifyOptions, list *prunes, pref
 			continue
 		}
 		for _, obj := range m.objects() {
-			all = append(all, candidate{obj, o.Seen[prefix+obj.Name]})
+			all = append(all, candidate{manifestObject: obj, seen: o.Seen[prefix+obj.Name]})
 			total += obj.Size
 		}
 	}
-	rand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
-	slices.SortStableFunc(all, func(a, b candidate) int { return a.seen.Compare(b.seen) })
+	salt := newID()
+	for i := range all { // names are random; with a salt, so is their order each time
+		all[i].order = sha256.Sum256(append(salt[:], all[i].Name...))
+	}
+	slices.SortFunc(all, func(a, b candidate) int { return cmp.Or(a.seen.Compare(b.seen), bytes.Compare(a.order[:], b.order[:])) })
 	share := o.Share
 	if share <= 0 {
 		share = 0.05
