@@ -166,7 +166,8 @@ func (s *space) directory(ctx context.Context, l *level, zdec *zstd.Decoder) (*d
 	count := (o.Size - trailerSize - footer - frameHead - tagSize) / 13
 	head := appendSegmentHead(nil, l.m.version, l.m.indexID(), uint32(last))
 	aead := l.index.segmentAEAD(l.m.indexID(), uint32(last))
-	f, _, err := openFrame(at(footer), aead, head, uint32(count), zdec)
+	var scratch []byte
+	f, _, err := openFrame(at(footer), aead, head, uint32(count), zdec, &scratch)
 	if err != nil || f.kind != frameFooter || count == 0 || int64(len(f.plain)) != 13*count {
 		return nil, damaged
 	}
@@ -177,7 +178,7 @@ func (s *space) directory(ctx context.Context, l *level, zdec *zstd.Decoder) (*d
 	if err := want(offset); err != nil {
 		return nil, err
 	}
-	f, n, err := openFrame(at(offset), aead, head, uint32(count-1), zdec)
+	f, n, err := openFrame(at(offset), aead, head, uint32(count-1), zdec, &scratch)
 	if err != nil || f.kind != frameDirectory || f.flags != flagLast || offset+int64(n) != footer {
 		return nil, damaged
 	}
@@ -194,8 +195,9 @@ func (s *space) run(ctx context.Context, o manifestObject, k *dataKey, id id16, 
 	}
 	head := appendSegmentHead(nil, snapshotVersion, id, last.segment)
 	aead := k.segmentAEAD(id, last.segment)
+	var scratch []byte
 	for _, p := range frames {
-		f, n, err := openFrame(b, aead, head, p.number, zdec)
+		f, n, err := openFrame(b, aead, head, p.number, zdec, &scratch)
 		if err == nil && (n != int(p.size) || f.kind != p.kind || f.table != p.table || f.rows != p.rows) {
 			err = ErrTampered
 		}
@@ -436,13 +438,7 @@ func (s *space) merge(ctx context.Context, levels []*level, progress *progress, 
 		return object(manifestName(top.m.Number), errMalformed)
 	}
 	read := func(l *level, frames []dataFrame, emit func(frame) error) error {
-		for _, r := range runs(frames) {
-			progress.add("", 0, 0, int64(r[len(r)-1].offset+r[len(r)-1].size-r[0].offset))
-			if err := s.run(ctx, l.m.Segments[r[0].segment], l.data, l.m.Snapshot, r, zdec, emit); err != nil {
-				return err
-			}
-		}
-		return nil
+		return s.ahead(ctx, l, frames, zdec, progress, emit)
 	}
 	if err := read(top, top.dir.frames[:1], out); err != nil {
 		return err
@@ -453,6 +449,45 @@ func (s *space) merge(ctx context.Context, levels []*level, progress *progress, 
 		}
 	}
 	return out(frame{kind: frameEnd, table: noTable})
+}
+
+// ahead reads frames of a level and opens some while emit works on those before.
+func (s *space) ahead(ctx context.Context, l *level, frames []dataFrame, zdec *zstd.Decoder, progress *progress, emit func(frame) error) error {
+	type opened struct {
+		frame
+		segment uint32
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	next := make(chan opened, 1)
+	var rerr error
+	go func() {
+		defer close(next)
+		for _, r := range runs(frames) {
+			progress.add("", 0, 0, int64(r[len(r)-1].offset+r[len(r)-1].size-r[0].offset))
+			rerr = s.run(ctx, l.m.Segments[r[0].segment], l.data, l.m.Snapshot, r, zdec, func(f frame) error {
+				select {
+				case next <- opened{f, r[0].segment}:
+					return nil
+				case <-ctx.Done():
+					return ctx.Err()
+				}
+			})
+			if rerr != nil {
+				return
+			}
+		}
+	}()
+	defer func() {
+		cancel()
+		for range next { // until it has ended
+		}
+	}()
+	for f := range next {
+		if err := emit(f.frame); err != nil {
+			return object(l.m.Segments[f.segment].Name, err)
+		}
+	}
+	return rerr
 }
 
 func (s *space) mergeTable(levels []*level, number int, read func(*level, []dataFrame, func(frame) error) error, out func(frame) error) error {

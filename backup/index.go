@@ -814,7 +814,7 @@ func (x *indexWriter) add(kind byte, rows int, first uint64) error {
 		x.seg = newSegmentWriter(x.key, x.m.indexID(), x.number, x.zenc)
 	}
 	f.segment, f.number, f.offset = x.number, x.seg.count, uint32(len(x.seg.buf))
-	full := len(x.seg.buf)+len(x.scratch) >= segmentTarget
+	full := len(x.seg.buf)+len(x.scratch) >= indexTarget
 	flags := byte(0)
 	if full {
 		flags = flagLast

@@ -30,6 +30,7 @@ const flagLast = 1 // the last frame of its segment before the footer
 const (
 	frameTarget   = 1 << 20  // bytes of rows after which a frame is closed
 	segmentTarget = 8 << 20  // bytes after which a segment is closed
+	indexTarget   = 4 << 20  // likewise of a record index
 	maxRow        = 64 << 20 // bytes of one encoded row
 	maxCount      = 11       // bytes of what tells equal rows apart
 	maxFrame      = maxRow + frameTarget
@@ -162,11 +163,7 @@ func newSegmentWriter(k *dataKey, snapshot id16, number uint32, zenc *zstd.Encod
 // reuseSegmentWriter does so in the memory of a segment that is no longer needed.
 func reuseSegmentWriter(buf []byte, k *dataKey, snapshot id16, number uint32, zenc *zstd.Encoder) *segmentWriter {
 	if buf == nil {
-		size := segmentTarget + 1<<20
-		if number == 0 { // of many snapshots the only one, and small
-			size = 256 << 10
-		}
-		buf = make([]byte, 0, size)
+		buf = make([]byte, 0, 256<<10) // of many snapshots the only one, and small
 	}
 	w := &segmentWriter{aead: k.segmentAEAD(snapshot, number), zenc: zenc, buf: buf[:0]}
 	w.buf = appendSegmentHead(w.buf, snapshotVersion, snapshot, number)
@@ -199,7 +196,7 @@ func (w *segmentWriter) addPacked(f frame, packed []byte) {
 func (w *segmentWriter) seal(f frame, plain []byte) {
 	at := len(w.buf)
 	if need := frameHead + len(plain) + tagSize + trailerSize; cap(w.buf)-at < need {
-		if cap(w.buf) < segmentTarget {
+		if cap(w.buf) < indexTarget {
 			need = max(need, cap(w.buf)) // twice as large
 		}
 		w.buf = append(make([]byte, 0, at+need), w.buf...) // slices.Grow would round up
@@ -248,11 +245,11 @@ func readSegment(b []byte, k *dataKey, version uint32, snapshot id16, number uin
 		return ErrTampered
 	}
 	aead := k.segmentAEAD(snapshot, number)
-	var seen []byte // the footer as it must be
+	var seen, scratch []byte // the footer as it must be
 	last := false
 	at := segmentHead
 	for count := uint32(0); ; count++ {
-		f, size, err := openFrame(b[at:end], aead, head, count, zdec)
+		f, size, err := openFrame(b[at:end], aead, head, count, zdec, &scratch)
 		if err != nil {
 			return err
 		}
@@ -280,8 +277,8 @@ func readSegment(b []byte, k *dataKey, version uint32, snapshot id16, number uin
 }
 
 // openFrame opens the frame at the beginning of b, which is number in a segment of that head, and returns its size
-// there. Only a footer is not compressed.
-func openFrame(b []byte, aead cipher.AEAD, head []byte, number uint32, zdec *zstd.Decoder) (f frame, size int, err error) {
+// there. Only a footer is not compressed. scratch is used again for each frame.
+func openFrame(b []byte, aead cipher.AEAD, head []byte, number uint32, zdec *zstd.Decoder, scratch *[]byte) (f frame, size int, err error) {
 	if len(b) < frameHead+tagSize {
 		return f, 0, ErrTampered
 	}
@@ -292,12 +289,12 @@ func openFrame(b []byte, aead cipher.AEAD, head []byte, number uint32, zdec *zst
 	}
 	size = frameHead + int(sealed)
 	f = frame{kind: fh[4], flags: fh[5], table: binary.BigEndian.Uint32(fh[6:]), rows: binary.BigEndian.Uint32(fh[10:])}
-	plain, err := aead.Open(nil, nonce(number), b[frameHead:size], frameAAD(head, number, fh))
+	plain, err := aead.Open((*scratch)[:0], nonce(number), b[frameHead:size], frameAAD(head, number, fh))
 	if err != nil {
 		return f, 0, ErrTampered
 	}
-	if f.kind == frameFooter {
-		f.plain = plain
+	if *scratch = plain; f.kind == frameFooter {
+		f.plain = plain // until the next frame
 		return f, size, nil
 	}
 	if f.plain, err = zdec.DecodeAll(plain, nil); err != nil || len(f.plain) > maxFrame {

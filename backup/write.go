@@ -510,7 +510,7 @@ func (s *space) write(ctx context.Context, name string, source Source, base *bas
 
 const (
 	maxPackers = 4 // frames that are compressed at once; each takes some megabytes
-	uploads    = 2 // segments that are stored at once
+	uploads    = 2 // segments that are stored at once; one of them while the next is built
 )
 
 func newEncoder() (*zstd.Encoder, error) { return newEncoders(1) }
@@ -525,6 +525,36 @@ func newEncoders(n int) (*zstd.Encoder, error) {
 	return e, nil
 }
 
+// budget bounds the bytes that are under way.
+type budget struct {
+	mu         sync.Mutex
+	less       sync.Cond
+	used, most int
+}
+
+func newBudget(most int) *budget {
+	b := &budget{most: most}
+	b.less.L = &b.mu
+	return b
+}
+
+// take waits until there is room for n more, or nothing else is under way.
+func (b *budget) take(n int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for b.used > 0 && b.used+n > b.most {
+		b.less.Wait()
+	}
+	b.used += n
+}
+
+func (b *budget) give(n int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.used -= n
+	b.less.Signal()
+}
+
 // packedFrame is a frame that is being compressed.
 type packedFrame struct {
 	frame
@@ -532,13 +562,16 @@ type packedFrame struct {
 	done chan []byte // gives its compressed bytes
 }
 
-// compress gives the frames in their order, several being compressed at once. Whoever takes them calls end.
-func (w *Writer) compress(ctx context.Context, spare spares) (frames <-chan *packedFrame, end func(), err error) {
+// compress gives the frames in their order, several being compressed at once. Whoever takes them calls done for each that is
+// ready, and end.
+func (w *Writer) compress(ctx context.Context, spare spares) (frames <-chan *packedFrame, done func(*packedFrame), end func(), err error) {
 	n := max(1, min(runtime.GOMAXPROCS(0), maxPackers))
 	zenc, err := newEncoders(n)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
+	under := newBudget((n + 1) * (frameTarget + frameTarget/4))
+	done = func(p *packedFrame) { under.give(p.size) }
 	digest := w.key.derive("digest", w.m.Snapshot[:])
 	work, order := make(chan *packedFrame), make(chan *packedFrame, n-1)
 	go func() {
@@ -552,6 +585,7 @@ func (w *Writer) compress(ctx context.Context, spare spares) (frames <-chan *pac
 				w.digests[f.table].Write(f.plain)
 			}
 			p := &packedFrame{frame: f, size: len(f.plain), done: make(chan []byte, 1)}
+			under.take(p.size)
 			order <- p
 			work <- p
 		}
@@ -575,9 +609,10 @@ func (w *Writer) compress(ctx context.Context, spare spares) (frames <-chan *pac
 			}
 		})
 	}
-	return order, func() {
+	return order, done, func() {
 		go func() {
-			for range order { // what came after a failure
+			for p := range order { // what came after a failure
+				done(p)
 			}
 			workers.Wait()
 			zenc.Close()
@@ -594,7 +629,7 @@ type stored struct {
 // pack turns frames into segments while the source reads on, and stores some while the next are built.
 func (w *Writer) pack(ctx context.Context) ([]manifestObject, error) {
 	spare, segments := make(spares, 1), make(spares, uploads)
-	frames, end, err := w.compress(ctx, spare)
+	frames, done, end, err := w.compress(ctx, spare)
 	if err != nil {
 		return nil, err
 	}
@@ -624,11 +659,18 @@ func (w *Writer) pack(ctx context.Context) ([]manifestObject, error) {
 	number := uint32(0)
 	for f := range frames {
 		z := <-f.done
-		if ctx.Err() != nil {
+		if done(f); ctx.Err() != nil {
 			break
 		}
 		if seg == nil {
-			seg = reuseSegmentWriter(segments.take(), w.key, w.m.Snapshot, number, nil)
+			if err := wait(uploads - 1); err != nil { // which gives its memory back
+				return nil, err
+			}
+			b := segments.take()
+			if b == nil && number > 0 {
+				b = make([]byte, 0, segmentTarget+frameTarget)
+			}
+			seg = reuseSegmentWriter(b, w.key, w.m.Snapshot, number, nil)
 			number++
 		}
 		if len(seg.buf)+f.size >= segmentTarget || f.kind == frameEnd {
@@ -648,9 +690,6 @@ func (w *Writer) pack(ctx context.Context) ([]manifestObject, error) {
 			w.ends = append(w.ends, uint32(len(seg.buf)))
 			b := seg.finish()
 			seg = nil
-			if err := wait(uploads - 1); err != nil {
-				return nil, err
-			}
 			ch := make(chan stored, 1)
 			pending = append(pending, ch)
 			go func() {
