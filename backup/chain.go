@@ -751,6 +751,15 @@ func (s *space) baseOf(ctx context.Context, m *manifest, c *policy.Chain, list *
 	if err := s.present(ctx, all...); err != nil {
 		return nil, err
 	}
+	if b.delta && s.opts.Recipient != nil { // what the key of this snapshot would not open is nothing to build on
+		for _, m := range all {
+			if _, err := s.bucket.Get(ctx, keyName(m.Snapshot, s.opts.Recipient.id), 0, 1); errors.Is(err, ErrNotFound) {
+				b.delta = false
+			} else if err != nil {
+				return nil, object(keyPrefix, err)
+			}
+		}
+	}
 	b.levels, err = s.levels(ctx, m, nil)
 	return b, err
 }

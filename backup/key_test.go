@@ -131,6 +131,17 @@ func TestAddKey(t *testing.T) {
 	r = open(t, data, func(o *backup.Options) { o.Shards, o.Recipient = shards, fresh.Public() })
 	m.Tables[0].Rows[7][3] = "later"
 	newest := mustBackup(t, r, m, o)
+	if newest.Depth == 0 {
+		t.Error("it is not built on what the added key opens")
+	}
+	lost, err := backup.GenerateKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := open(t, data.Clone(), func(o *backup.Options) { o.Shards, o.Recipient = shards.Clone(), lost.Public() })
+	if snap := mustBackup(t, other, m, o); snap.Depth != 0 {
+		t.Error("a snapshot is built on what its key does not open")
+	}
 	for _, c := range []struct {
 		key  *backup.PrivateKey
 		want []string

@@ -479,6 +479,9 @@ func (e postgres) load(ctx context.Context, d *Database, conn *sql.Conn, r *back
 		if err != nil {
 			return err
 		}
+		if _, name, ok := strings.Cut(t.Name, "."); ok && d.excluded(name) { // of an older snapshot
+			continue
+		}
 		i := slices.IndexFunc(have, func(h table) bool { return h.name == t.Name })
 		if i < 0 {
 			return fmt.Errorf("sqlsource: table %s is in the snapshot and not in the schema", t.Name)

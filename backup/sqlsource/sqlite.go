@@ -307,6 +307,8 @@ func (e sqlite) load(ctx context.Context, d *Database, conn *sql.Conn, r *backup
 	if err := json.Unmarshal(r.Schema().Data, &s); err != nil {
 		return errors.New("sqlsource: the schema of the snapshot is not known")
 	}
+	// What is excluded by now may be in an older snapshot: it is passed over.
+	s.Objects = slices.DeleteFunc(s.Objects, func(o sqliteObject) bool { return d.excluded(o.Table) || d.excluded(o.Name) })
 	after := s.Objects // what is created after the rows
 	if prepared {
 		var err error
@@ -336,6 +338,9 @@ func (e sqlite) load(ctx context.Context, d *Database, conn *sql.Conn, r *backup
 		if err != nil {
 			return err
 		}
+		if d.excluded(t.Name) {
+			continue
+		}
 		i := slices.IndexFunc(have, func(h table) bool { return h.name == t.Name })
 		if i < 0 {
 			return fmt.Errorf("sqlsource: table %s is in the snapshot and not in the schema", t.Name)
@@ -350,6 +355,9 @@ func (e sqlite) load(ctx context.Context, d *Database, conn *sql.Conn, r *backup
 	}
 	if len(s.Sequences) > 0 {
 		for name, n := range s.Sequences {
+			if d.excluded(name) {
+				continue
+			}
 			_, err := conn.ExecContext(ctx, "DELETE FROM sqlite_sequence WHERE name = ?", name)
 			if err == nil {
 				_, err = conn.ExecContext(ctx, "INSERT INTO sqlite_sequence (name, seq) VALUES (?, ?)", name, n)

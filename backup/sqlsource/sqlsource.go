@@ -41,7 +41,7 @@ const marker = "crmguard_restore"
 // Options of a [Database]. A nil *Options is the zero value.
 type Options struct {
 	// Exclude names tables, by the beginnings of their names, that are neither read nor written nor
-	// looked at: all tables that hold keys. Nil = none.
+	// looked at: all tables that hold keys. What an older snapshot has of them is passed over. Nil = none.
 	Exclude []string
 	// Prepare creates the tables in a database that is restored into, and may put first rows into
 	// them, which the restore replaces. It must bring the schema that was backed up. Nil: SQLite

@@ -2,6 +2,8 @@ package main
 
 import (
 	"bufio"
+	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -68,6 +70,13 @@ func backupCommand(c *app.Config) *cobra.Command {
 				fmt.Fprintln(out, "it is locked until", s.Locked.Format(time.RFC3339))
 			}
 			fmt.Fprintln(out, "opens with recovery.key, which belongs somewhere else than this host")
+			if st, err := app.Status(cmd.Context(), *c, nil); err == nil && len(c.BackupCopies) > 0 {
+				for _, p := range st.Facts.Places {
+					if p.Fault != "" || !p.Behind.IsZero() {
+						fmt.Fprintf(out, "WARNING: %s lacks it: %s; the next backup tries again\n", p.Name, cmp.Or(p.Fault, "it is behind"))
+					}
+				}
+			}
 			if keep == "" {
 				return nil
 			}
@@ -80,7 +89,7 @@ func backupCommand(c *app.Config) *cobra.Command {
 			return nil
 		},
 	}
-	cmd.AddCommand(backupStatus(c), backupHeal(c), backupAccept(c), backupKey(c))
+	cmd.AddCommand(backupList(c), backupStatus(c), backupHeal(c), backupAccept(c), backupKey(c))
 	cmd.Flags().BoolVar(&incremental, "incremental", false, "hold only what changed since the backup before; a full one each week")
 	cmd.Flags().StringVar(&keep, "keep", "", "then give up what is not kept, such as last=3,daily=7,weekly=4,monthly=12; it is deleted a day later")
 	return cmd
@@ -88,6 +97,7 @@ func backupCommand(c *app.Config) *cobra.Command {
 
 func restoreCommand(c *app.Config) *cobra.Command {
 	var recovery, at string
+	var older, keysOnly bool
 	cmd := &cobra.Command{
 		Use: "restore [SNAPSHOT]", Short: "Restore a backup (the newest) into an empty database", Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -101,12 +111,22 @@ func restoreCommand(c *app.Config) *cobra.Command {
 				if err != nil || id != "" {
 					return errors.New("--at takes a time such as 2026-03-01T12:00:00Z, and no snapshot beside it")
 				}
-				if id, err = app.SnapshotAt(cmd.Context(), *c, moment); err != nil {
+				if id, err = app.SnapshotAt(cmd.Context(), *c, moment, older); err != nil {
 					return err
 				}
 			}
+			if keysOnly {
+				if id != "" || at != "" {
+					return errors.New("--keys takes the newest key shards, and no snapshot beside it")
+				}
+				if err := app.RestoreKeys(cmd.Context(), *c, recovery, older); err != nil {
+					return err
+				}
+				fmt.Fprintln(out, "the newest key shards are in the database; who was erased is erased here too")
+				return nil
+			}
 			start := time.Now()
-			s, err := app.Restore(cmd.Context(), *c, id, recovery, backupProgress(out))
+			s, err := app.Restore(cmd.Context(), *c, id, recovery, older, backupProgress(out))
 			if err != nil {
 				return err
 			}
@@ -115,8 +135,56 @@ func restoreCommand(c *app.Config) *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&recovery, "recovery-key", "", "file of the key that opens backups (default DATA/recovery.key)")
+	cmd.Flags().BoolVar(&older, "older", false, "take what is there although the log knows a newer backup")
+	cmd.Flags().BoolVar(&keysOnly, "keys", false, "put only the newest key shards into a database that has its rows")
 	cmd.Flags().StringVar(&at, "at", "", "the newest backup that was made at this time or before, such as 2026-03-01T12:00:00Z")
 	return cmd
+}
+
+func verifyBackups(ctx context.Context, c *app.Config, recovery string, out io.Writer) error {
+	rep, err := app.VerifyBackups(ctx, *c, recovery)
+	if err != nil {
+		return err
+	}
+	word := "compared with their digests"
+	switch {
+	case len(rep.Faults) > 0:
+		word = fmt.Sprintf("read, %d FAULTS", len(rep.Faults))
+	case rep.Opened:
+		word = "opened"
+	}
+	fmt.Fprintf(out, "backups: %d snapshots, %d objects, %s %s\n", rep.Snapshots, rep.Objects, size(rep.Bytes), word)
+	if rep.Overdue > 0 {
+		fmt.Fprintf(out, "%d sets of key shards should be deleted by now; the next backup tries\n", rep.Overdue)
+	}
+	return rep.Err()
+}
+
+func backupList(c *app.Config) *cobra.Command {
+	return &cobra.Command{
+		Use: "list", Short: "List the backups, oldest first", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			all, err := app.Snapshots(cmd.Context(), *c)
+			for _, s := range all {
+				var notes []string
+				if s.Depth > 0 {
+					notes = append(notes, fmt.Sprintf("on %d before", s.Depth))
+				}
+				if !s.Locked.IsZero() {
+					notes = append(notes, "locked until "+s.Locked.Format(time.RFC3339))
+				}
+				if len(s.Anomalies) > 0 {
+					notes = append(notes, fmt.Sprintf("%d anomalies", len(s.Anomalies)))
+				}
+				if !s.Condemned.IsZero() {
+					notes = append(notes, "will be deleted")
+				}
+				fmt.Fprintf(cmd.OutOrStdout(), "%s  %s  number %d  %d rows  %s  %s\n", s.ID, s.Created.Format(time.RFC3339), s.Head.Number, s.Rows,
+					size(s.Stored), strings.Join(notes, ", "))
+			}
+			return err
+		},
+	}
 }
 
 func drillCommand(c *app.Config) *cobra.Command {
@@ -168,8 +236,12 @@ func printDrill(out io.Writer, r *drill.Report) {
 	if !r.Passed {
 		word = "FAILED"
 	}
-	fmt.Fprintf(out, "drill of %s: %s: snapshot %s of %s, %d rows, restored in %.1f s\n", r.Started.Format(time.RFC3339), word, r.Snapshot,
-		r.Created.Format(time.RFC3339), r.Rows, r.Restored)
+	if r.Snapshot == "" {
+		fmt.Fprintf(out, "drill of %s: %s: there was nothing to restore\n", r.Started.Format(time.RFC3339), word)
+	} else {
+		fmt.Fprintf(out, "drill of %s: %s: snapshot %s of %s, %d rows, restored in %.1f s\n", r.Started.Format(time.RFC3339), word, r.Snapshot,
+			r.Created.Format(time.RFC3339), r.Rows, r.Restored)
+	}
 	for _, s := range r.Steps {
 		state := "ok"
 		if !s.Passed {
@@ -249,7 +321,13 @@ func backupHeal(c *app.Config) *cobra.Command {
 func backupAccept(c *app.Config) *cobra.Command {
 	return &cobra.Command{
 		Use: "accept SNAPSHOT", Short: "Say that the unusual changes of a backup are right, so that pruning goes on", Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error { return app.AcceptBackup(cmd.Context(), *c, args[0]) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := app.AcceptBackup(cmd.Context(), *c, args[0]); err != nil {
+				return err
+			}
+			fmt.Fprintln(cmd.OutOrStdout(), "accepted:", args[0])
+			return nil
+		},
 	}
 }
 

@@ -153,6 +153,7 @@ func runServe(ctx context.Context, c app.Config, out io.Writer) (err error) {
 	watch, stop := context.WithCancel(ctx)
 	var watching sync.WaitGroup
 	watching.Go(func() { a.WatchPolicy(watch, hup) })
+	watching.Go(func() { a.WatchBackups(watch, func(line string) { fmt.Fprintln(os.Stderr, line) }) })
 	watching.Go(func() {
 		if err := a.ScheduleBackups(watch, func(line string) { fmt.Fprintln(os.Stderr, line) }); err != nil {
 			fmt.Fprintln(os.Stderr, "backup:", err)
@@ -243,6 +244,9 @@ func verifyCommand(c *app.Config) *cobra.Command {
 			out := cmd.OutOrStdout()
 			v, err := app.Verify(cmd.Context(), *c)
 			if err != nil {
+				if backups { // on the bad day they are all there is
+					err = errors.Join(err, verifyBackups(cmd.Context(), c, recovery, out))
+				}
 				return err
 			}
 			if asJSON {
@@ -254,22 +258,14 @@ func verifyCommand(c *app.Config) *cobra.Command {
 			} else {
 				fmt.Fprintln(out, v.Summary())
 			}
+			var failed error
 			if !v.OK() {
-				return errors.New("the verification failed")
+				failed = errors.New("the verification failed")
 			}
 			if !backups {
-				return nil
+				return failed
 			}
-			rep, err := app.VerifyBackups(cmd.Context(), *c, recovery)
-			if err != nil {
-				return err
-			}
-			word := "compared with their digests (no recovery key here)"
-			if rep.Opened {
-				word = "opened"
-			}
-			fmt.Fprintf(out, "backups: %d snapshots, %d objects, %s %s\n", rep.Snapshots, rep.Objects, size(rep.Bytes), word)
-			return rep.Err()
+			return errors.Join(failed, verifyBackups(cmd.Context(), c, recovery, out))
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "for machines")

@@ -145,6 +145,16 @@ func openKEK(ctx context.Context, c *Config) (keys.KEK, func() error, error) {
 	return k, func() error { return nil }, err
 }
 
+// openOldKEK is openKEK where keys exist already, which a new one would not open.
+func openOldKEK(ctx context.Context, c *Config) (keys.KEK, func() error, error) {
+	if kind, name, _ := strings.Cut(c.KEK, ":"); kind == "local" {
+		if _, err := os.Stat(name); err != nil {
+			return nil, nil, errors.New("crm: there is no KEK here: bring the file of --kek back first, for without it no key of a person opens")
+		}
+	}
+	return openKEK(ctx, c)
+}
+
 // probe asks for the tenant's keys once: a KEK that does not open them is told apart from rows that do
 // not authenticate, before any row is looked at.
 func probe(ctx context.Context, keeper *encrypt.Keeper) error {
@@ -210,6 +220,7 @@ func Open(ctx context.Context, c Config) (a *App, err error) {
 	if err = a.openLog(ctx); err != nil {
 		return a, err
 	}
+	a.Config.head = a.knownHead
 	if err = a.checkNotLost(ctx); err != nil {
 		return a, err
 	}

@@ -101,6 +101,11 @@ func readPin(path string) (ed25519.PublicKey, error) {
 
 // repository opens the backups; sign says that one is to be written. With copies, those that lag behind are brought up first.
 func (c *Config) repository(ctx context.Context, sign bool, observer func(backup.Progress)) (r *repository, err error) {
+	return c.repositoryAt(ctx, sign, false, observer)
+}
+
+// repositoryAt does so; older passes over that the log knows a newer snapshot.
+func (c *Config) repositoryAt(ctx context.Context, sign, older bool, observer func(backup.Progress)) (r *repository, err error) {
 	pin, err := c.pin()
 	if err != nil {
 		return nil, err
@@ -123,7 +128,10 @@ func (c *Config) repository(ctx context.Context, sign bool, observer func(backup
 			opened.close()
 		}
 	}()
-	opts := &backup.Options{Observer: observer, Head: c.knownHead(ctx)}
+	opts := &backup.Options{Observer: observer}
+	if !older {
+		opts.Head = c.knownHead(ctx)
+	}
 	var bucket backup.Bucket
 	if bucket, r.data, err = joined(data); err != nil {
 		return nil, err
@@ -157,13 +165,13 @@ func (c *Config) repository(ctx context.Context, sign bool, observer func(backup
 	return r, nil
 }
 
-// lockShards says whether the plan wants locks and each place of the key shards can set them.
+// lockShards says whether the plan wants locks and some place of the key shards can set them.
 func (c *Config) lockShards(all []place) bool {
 	p, err := c.plan()
 	if err != nil || p == nil || !p.Lock {
 		return false
 	}
-	return !slices.ContainsFunc(all, func(p place) bool { _, ok := p.bucket.(backup.Locker); return !ok })
+	return slices.ContainsFunc(all, func(p place) bool { _, ok := p.bucket.(backup.Locker); return ok })
 }
 
 // headNote writes which snapshot of which bucket an event is about; knownHead reads it back.
@@ -171,35 +179,59 @@ func (c *Config) headNote(s backup.Snapshot) string {
 	return fmt.Sprintf("%s %d %x %d %s", s.ID, s.Head.Number, s.Head.Digest, s.Head.Tombstones, c.targetID())
 }
 
-// knownHead returns the newest snapshot that the log knows, so that a bucket that was rolled back is found
-// out. The log is read from its folder, for a backup may run beside the process that writes it.
-func (c *Config) knownHead(ctx context.Context) (h backup.Head) {
+// logged hands over the events of an action in the log, which is read from its folder, for a backup may run beside the process that writes it. False: there is no
+// log that could be believed.
+func (c *Config) logged(ctx context.Context, action string, each func(audit.Event)) bool {
 	store, err := filestore.Open(c.logFolder(), nil)
 	if err != nil {
-		return backup.Head{}
+		return false
 	}
 	signer, err := audit.OpenSigningKey(c.path("signing.key"), c.logName())
 	if err != nil {
-		return backup.Head{}
+		return false
 	}
 	_, err = audit.Verify(ctx, store, []string{signer.VerifierKey()}, &audit.VerifyOptions{OnEvent: func(e audit.Entry) {
-		if e.Event.Action != actionBackup {
-			return
-		}
-		var id, target string
-		var digest []byte
-		var n backup.Head
-		if _, err := fmt.Sscanf(e.Event.Note, "%s %d %x %d %s", &id, &n.Number, &digest, &n.Tombstones, &target); err != nil ||
-			len(digest) != len(n.Digest) || target != c.targetID() {
-			return
-		}
-		copy(n.Digest[:], digest)
-		if n.Number > h.Number {
-			h = n
+		if e.Event.Action == action {
+			each(e.Event)
 		}
 	}})
-	if err != nil {
+	return err == nil
+}
+
+// knownHead returns the newest snapshot that the log knows, so that a bucket that was rolled back is found out.
+func (c *Config) knownHead(ctx context.Context) (h backup.Head) {
+	if c.head != nil {
+		return c.head(ctx)
+	}
+	if !c.logged(ctx, actionBackup, func(e audit.Event) { c.newer(&h, e) }) {
 		return backup.Head{}
+	}
+	return h
+}
+
+// newer takes the snapshot of an event when it is newer.
+func (c *Config) newer(h *backup.Head, e audit.Event) {
+	var id, target string
+	var digest []byte
+	var n backup.Head
+	if _, err := fmt.Sscanf(e.Note, "%s %d %x %d %s", &id, &n.Number, &digest, &n.Tombstones, &target); err != nil ||
+		len(digest) != len(n.Digest) || target != c.targetID() {
+		return
+	}
+	copy(n.Digest[:], digest)
+	if n.Number > h.Number {
+		*h = n
+	}
+}
+
+// knownHead does so by the open log.
+func (a *App) knownHead(ctx context.Context) (h backup.Head) {
+	found, err := a.Log.Query(ctx, audit.Filter{Action: actionBackup}, a.Log.Size(), 10_000)
+	if err != nil {
+		return h
+	}
+	for _, e := range found {
+		a.Config.newer(&h, e.Event)
 	}
 	return h
 }
@@ -239,6 +271,17 @@ func (k keyShards) ImportKeys(ctx context.Context, records iter.Seq2[[]byte, err
 		all = append(all, r)
 	}
 	return k.keeper.ImportKeys(ctx, Tenant, all)
+}
+
+// probed takes key records and looks whether the KEK opens them, before any row comes.
+type probed struct{ keyShards }
+
+// ImportKeys takes key records back.
+func (p probed) ImportKeys(ctx context.Context, records iter.Seq2[[]byte, error]) error {
+	if err := p.keyShards.ImportKeys(ctx, records); err != nil {
+		return err
+	}
+	return probe(ctx, p.keeper)
 }
 
 // tombstones lists the erasures so far. Their number in a backup is their count: the store's erasure
@@ -298,7 +341,50 @@ func Backup(ctx context.Context, c Config, chain *policy.Chain, observer func(ba
 		return backup.Snapshot{}, err
 	}
 	defer func() { _ = closeKEK() }()
-	return writeBackup(ctx, &c, db, kek, chain, observer)
+	snap, err := writeBackup(ctx, &c, db, kek, chain, observer)
+	if err == nil || errors.Is(err, backup.ErrAnomaly) {
+		err = errors.Join(err, noteAlone(ctx, &c, db, snap, err == nil))
+	}
+	return snap, err
+}
+
+// noteAlone puts a snapshot into the log, where no process is at work that does.
+func noteAlone(ctx context.Context, c *Config, db databases, s backup.Snapshot, verified bool) (err error) {
+	lock, err := acquire(c)
+	if errors.Is(err, ErrInUse) {
+		return nil // a serving process looks every minute
+	}
+	if err != nil {
+		return err
+	}
+	a := &App{Config: *c, db: db, lock: lock}
+	defer func() { err = errors.Join(err, a.Close()) }()
+	kek, closeKEK, err := openKEK(ctx, c)
+	if err != nil {
+		return err
+	}
+	a.close = append(a.close, closeKEK)
+	keys, err := keystore.Open(ctx, db.w, string(db.dialect), &keystore.Options{Reads: db.r})
+	if err != nil {
+		return err
+	}
+	if a.Keeper, err = encrypt.NewKeeper(kek, keys, nil); err != nil {
+		return err
+	}
+	if err := a.openLog(ctx); err != nil {
+		return err
+	}
+	if err := a.NoteBackups(ctx, []backup.Snapshot{s}); err != nil || !verified {
+		return err
+	}
+	return a.noteVerified(ctx, s.ID)
+}
+
+func (a *App) noteVerified(ctx context.Context, id string) error {
+	_, err := a.Log.Append(ctx, audit.Event{
+		Action: actionVerified, Activity: audit.Backup, Outcome: audit.Allowed, Tenant: Tenant, Actor: "system", Note: id,
+	})
+	return err
 }
 
 // Backup writes a full snapshot of the opened CRM.
@@ -310,10 +396,7 @@ func (a *App) Backup(ctx context.Context, observer func(backup.Progress)) (backu
 	if nerr := a.NoteBackups(ctx, []backup.Snapshot{s}); nerr != nil || err != nil {
 		return s, errors.Join(err, nerr)
 	}
-	_, err = a.Log.Append(ctx, audit.Event{
-		Action: actionVerified, Activity: audit.Backup, Outcome: audit.Allowed, Tenant: Tenant, Actor: "system", Note: s.ID,
-	})
-	return s, err
+	return s, a.noteVerified(ctx, s.ID)
 }
 
 // VerifiedBackups returns when this installation's processes verified each snapshot, by id.
@@ -377,6 +460,9 @@ func writeBackup(ctx context.Context, c *Config, db databases, kek keys.KEK, cha
 		}
 	}
 	snap, unusual := repo.Backup(ctx, source(db), o)
+	if errors.Is(unusual, backup.ErrUnlocked) && len(repo.missing) > 0 {
+		unusual = fmt.Errorf("%w; %d copies do not answer, which may be those that can", unusual, len(repo.missing))
+	}
 	if unusual != nil && !errors.Is(unusual, backup.ErrAnomaly) {
 		return snap, unusual
 	}
@@ -473,9 +559,9 @@ func (c *Config) RecoveryKeyHere() bool {
 }
 
 // Restore puts a snapshot, the newest when id is "", into an empty database, with the newest key
-// shards. recovery is the path of the key that opens backups; "" is the data folder's. The log goes on
+// shards. older takes what is there although the log knows a newer snapshot. recovery is the path of the key that opens backups; "" is the data folder's. The log goes on
 // and says that it happened.
-func Restore(ctx context.Context, c Config, id, recovery string, observer func(backup.Progress)) (snap backup.Snapshot, err error) {
+func Restore(ctx context.Context, c Config, id, recovery string, older bool, observer func(backup.Progress)) (snap backup.Snapshot, err error) {
 	if err := c.complete(); err != nil {
 		return snap, err
 	}
@@ -494,7 +580,7 @@ func Restore(ctx context.Context, c Config, id, recovery string, observer func(b
 	if err != nil {
 		return snap, err
 	}
-	repo, err := c.repository(ctx, false, observer)
+	repo, err := c.repositoryAt(ctx, false, older, observer)
 	if err != nil {
 		return snap, err
 	}
@@ -503,7 +589,7 @@ func Restore(ctx context.Context, c Config, id, recovery string, observer func(b
 		return snap, err
 	}
 	a.close = append(a.close, a.db.close)
-	kek, closeKEK, err := openKEK(ctx, &c)
+	kek, closeKEK, err := openOldKEK(ctx, &c)
 	if err != nil {
 		return snap, err
 	}
@@ -551,7 +637,7 @@ func Restore(ctx context.Context, c Config, id, recovery string, observer func(b
 		return snap, fmt.Errorf("crm: data folder: %w", err)
 	}
 	snap, err = repo.Restore(ctx, id, dumper(a.db), key, &backup.RestoreOptions{
-		Keys: keyShards{a.Keeper},
+		Keys: probed{keyShards{a.Keeper}},
 		Tombstones: func(ctx context.Context, list backup.Tombstones) error {
 			return a.Keeper.ImportKeys(ctx, Tenant, list.Records)
 		},
@@ -667,4 +753,47 @@ func (a *App) NoteBackups(ctx context.Context, snapshots []backup.Snapshot) erro
 		}
 	}
 	return nil
+}
+
+// RestoreKeys puts the newest key shards into a database that has its rows: one that lost its keys, or an older physical copy, in which persons
+// who were erased since become erased again. recovery is as of Restore.
+func RestoreKeys(ctx context.Context, c Config, recovery string, older bool) (err error) {
+	if err := c.complete(); err != nil {
+		return err
+	}
+	lock, err := acquire(&c)
+	if err != nil {
+		return err
+	}
+	a := &App{Config: c, lock: lock}
+	defer func() { err = errors.Join(err, a.Close()) }()
+	if recovery == "" {
+		recovery = c.path(recoveryKey)
+	}
+	key, err := backup.ReadKey(recovery)
+	if err != nil {
+		return err
+	}
+	repo, err := c.repositoryAt(ctx, false, older, nil)
+	if err != nil {
+		return err
+	}
+	defer repo.close()
+	if a.db, err = openExisting(ctx, &c); err != nil {
+		return err
+	}
+	a.close = append(a.close, a.db.close)
+	kek, closeKEK, err := openOldKEK(ctx, &c)
+	if err != nil {
+		return err
+	}
+	a.close = append(a.close, closeKEK)
+	keys, err := keystore.Open(ctx, a.db.w, string(a.db.dialect), &keystore.Options{Reads: a.db.r})
+	if err != nil {
+		return err
+	}
+	if a.Keeper, err = encrypt.NewKeeper(kek, keys, nil); err != nil {
+		return err
+	}
+	return repo.RestoreKeys(ctx, probed{keyShards{a.Keeper}}, key)
 }

@@ -3,6 +3,7 @@
 package app
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -11,6 +12,7 @@ import (
 	"regexp"
 	"strings"
 
+	"github.com/crmguard/crmguard/backup"
 	"github.com/crmguard/crmguard/internal/dialect"
 )
 
@@ -29,18 +31,20 @@ type Config struct {
 	// BackupCopies and BackupKeysCopies are bucket URLs that get everything too.
 	BackupCopies     []string
 	BackupKeysCopies []string
-	Instance         string // names this process's log where several share a database; "": "main"
-	Plain            bool   // plain HTTP: no TLS, no __Host- cookie
-	TLSCert          string // PEM files of a certificate and its key; "": a self-signed one for localhost
-	TLSKey           string
-	AllowLocalKEK    bool   // serve beyond loopback although the KEK is a local file
-	Seed             bool   // demo data on the first start
-	Copies           string // folder of write-once copies of the log's heads, on another disk or host; "": none
-	Witnesses        string // file of a C2SP tlog-policy: who has to cosign the log's heads; "": nobody
-	SIEM             string // where events go: file:PATH, tls://HOST:PORT (syslog) or https://HOST/PATH; "": nowhere
-	SIEMFormat       string // ocsf, cef or ecs; "": cef for syslog, else ocsf
-	SIEMCA           string // PEM file of the authorities that a receiver's certificate must be of; "": the system's
-	PolicyKey        string // PEM file of the public key that signs policy bundles; "": the shipped policy only
+
+	head          func(context.Context) backup.Head // the newest backup that the open log knows; nil: the log's folder says
+	Instance      string                            // names this process's log where several share a database; "": "main"
+	Plain         bool                              // plain HTTP: no TLS, no __Host- cookie
+	TLSCert       string                            // PEM files of a certificate and its key; "": a self-signed one for localhost
+	TLSKey        string
+	AllowLocalKEK bool   // serve beyond loopback although the KEK is a local file
+	Seed          bool   // demo data on the first start
+	Copies        string // folder of write-once copies of the log's heads, on another disk or host; "": none
+	Witnesses     string // file of a C2SP tlog-policy: who has to cosign the log's heads; "": nobody
+	SIEM          string // where events go: file:PATH, tls://HOST:PORT (syslog) or https://HOST/PATH; "": nowhere
+	SIEMFormat    string // ocsf, cef or ecs; "": cef for syslog, else ocsf
+	SIEMCA        string // PEM file of the authorities that a receiver's certificate must be of; "": the system's
+	PolicyKey     string // PEM file of the public key that signs policy bundles; "": the shipped policy only
 }
 
 var instanceName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,39}$`)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"iter"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -59,7 +60,7 @@ func Drill(ctx context.Context, c Config, o DrillOptions) (rep *drill.Report, pa
 		return nil, "", err
 	}
 	defer repo.close()
-	kek, closeKEK, err := openKEK(ctx, &c)
+	kek, closeKEK, err := openOldKEK(ctx, &c)
 	if err != nil {
 		return nil, "", err
 	}
@@ -91,7 +92,7 @@ func Drill(ctx context.Context, c Config, o DrillOptions) (rep *drill.Report, pa
 			return s, nil
 		},
 		Restore: &backup.RestoreOptions{
-			Keys: &shards,
+			Keys: late{&shards},
 			Tombstones: func(ctx context.Context, list backup.Tombstones) error {
 				return shards.keeper.ImportKeys(ctx, Tenant, list.Records)
 			},
@@ -116,6 +117,14 @@ func Drill(ctx context.Context, c Config, o DrillOptions) (rep *drill.Report, pa
 		return rep, "", fmt.Errorf("crm: data folder: %w", err)
 	}
 	return rep, path, nil
+}
+
+// late takes key records into a keeper that is there only when they come.
+type late struct{ shards *keyShards }
+
+// ImportKeys takes key records.
+func (l late) ImportKeys(ctx context.Context, records iter.Seq2[[]byte, error]) error {
+	return probed{*l.shards}.ImportKeys(ctx, records)
 }
 
 // scratch makes the database of a drill: beside the living one on PostgreSQL, else a file of the data folder.

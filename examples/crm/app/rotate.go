@@ -63,7 +63,10 @@ func (a *App) Rotate(ctx context.Context, progress func(done, total int)) error 
 	}
 	snapshots, err := Snapshots(ctx, a.Config)
 	if err == nil && len(snapshots) > 0 {
-		_, err = a.Backup(ctx, nil)
+		var s backup.Snapshot
+		if s, err = a.Backup(ctx, nil); errors.Is(err, backup.ErrAnomaly) { // what is sealed anew has changed: that is why
+			err = AcceptBackup(ctx, a.Config, s.ID)
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("crm: the keys are rotated, but no backup opens until another one is made, and that went wrong now: %w", err)

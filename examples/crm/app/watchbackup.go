@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/crmguard/crmguard/audit"
@@ -27,12 +26,17 @@ type BackupStatus struct {
 	Findings []policy.Finding // by the plan; only anomalies and damage without one
 }
 
-// OK tells whether every objective is met.
+// OK tells whether every objective is met and every place answers.
 func (s BackupStatus) OK() bool {
+	for _, p := range s.Facts.Places {
+		if p.Fault != "" {
+			return false
+		}
+	}
 	return !slices.ContainsFunc(s.Findings, func(f policy.Finding) bool { return !f.Met })
 }
 
-// Status looks at every place of the backups and holds them against the plan. verified is when each snapshot was verified; nil = not known.
+// Status looks at every place of the backups and holds them against the plan. verified is when each snapshot was verified; nil = as the log's folder says.
 func Status(ctx context.Context, c Config, verified map[string]time.Time) (out BackupStatus, err error) {
 	if err := c.complete(); err != nil {
 		return out, err
@@ -51,12 +55,16 @@ func Status(ctx context.Context, c Config, verified map[string]time.Time) (out B
 	}()
 	repo, err := c.repository(ctx, false, nil)
 	if err != nil {
-		if errors.Is(err, backup.ErrNotFound) || strings.Contains(err.Error(), manifestPin) {
+		if _, serr := os.Stat(c.path(manifestPin)); (errors.Is(err, backup.ErrNotFound) || serr != nil) && c.knownHead(ctx).Number == 0 {
 			return out, nil // no backup was made yet
 		}
 		return out, err
 	}
 	defer repo.close()
+	if verified == nil {
+		verified = map[string]time.Time{}
+		c.logged(ctx, actionVerified, func(e audit.Event) { verified[e.Note] = e.Time })
+	}
 	all, serr := repo.Snapshots(ctx)
 	for _, s := range all {
 		if s.Created.After(f.Newest) && s.Repeats == 0 {
@@ -106,6 +114,27 @@ func Status(ctx context.Context, c Config, verified map[string]time.Time) (out B
 		f.Places = append(f.Places, policy.Place{Name: name, Medium: medium(name), OffSite: medium(name) != "disk", Fault: "it does not answer"})
 	}
 	return out, nil
+}
+
+// WatchBackups puts snapshots and drills of other processes into the log, each minute, until ctx ends.
+func (a *App) WatchBackups(ctx context.Context, tell func(string)) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(time.Minute):
+		}
+		all, err := Snapshots(ctx, a.Config)
+		if err == nil {
+			err = a.NoteBackups(ctx, all)
+		}
+		if err == nil {
+			err = a.NoteDrills(ctx)
+		}
+		if err != nil && ctx.Err() == nil {
+			tell("backup: " + err.Error())
+		}
+	}
 }
 
 // Heal mends every place of the backups from the others, and says what it did by place.
@@ -232,9 +261,17 @@ func AcceptBackup(ctx context.Context, c Config, id string) error {
 	return repo.Accept(ctx, id)
 }
 
-// SnapshotAt returns the id of the newest snapshot that was made at a moment or before.
-func SnapshotAt(ctx context.Context, c Config, moment time.Time) (string, error) {
-	all, err := Snapshots(ctx, c)
+// SnapshotAt returns the id of the newest snapshot that was made at a moment or before; older as of Restore.
+func SnapshotAt(ctx context.Context, c Config, moment time.Time, older bool) (string, error) {
+	if err := c.complete(); err != nil {
+		return "", err
+	}
+	repo, err := c.repositoryAt(ctx, false, older, nil)
+	if err != nil {
+		return "", err
+	}
+	defer repo.close()
+	all, err := repo.Snapshots(ctx)
 	if err != nil {
 		return "", err
 	}
@@ -295,6 +332,9 @@ func ReplaceKey(ctx context.Context, c Config, recovery string) (r Replaced, err
 		return r, err
 	}
 	if r.Added, err = repo.AddKey(ctx, old, key.Public()); err != nil {
+		if r.Added == 0 {
+			err = errors.Join(err, os.Remove(r.File))
+		}
 		return r, err
 	}
 	opens, err := repo.Opens(ctx, r.Old)
