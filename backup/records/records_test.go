@@ -52,7 +52,11 @@ func newShop(t testing.TB, db *sql.DB, d dialect.Dialect) *shop {
 		}
 		s.exec(t, q)
 	}
-	for i := range 1000 {
+	n := 1000
+	if testing.Short() {
+		n = 150
+	}
+	for i := range n {
 		s.exec(t, fmt.Sprintf(`INSERT INTO customers VALUES (%d, 'customer %d', NULL, 'Berlin', %d)`, i, i, i+1))
 		s.exec(t, fmt.Sprintf(`INSERT INTO contacts VALUES (%d, %d, 'contact %d', '2026-01-02 03:04:05+00', %d)`, 10*i, i, i, i+1))
 		s.exec(t, fmt.Sprintf(`INSERT INTO contracts VALUES (%d, %d, %d, 'a \ back%cslash', %d)`, i, i, 100*i, 9, i+1))
@@ -306,7 +310,7 @@ func TestRefused(t *testing.T) {
 			t.Error(err)
 		}
 		// A rule of the store: nothing of the plan is kept, and the values are not in the error.
-		s.exec(t, `UPDATE customers SET name = 'customer 8 of 1' WHERE id = 900`)
+		s.exec(t, `UPDATE customers SET name = 'customer 8 of 1' WHERE id = 100`)
 		p = s.plan(t, s.record(t, 0, 8), &records.Options{Conflict: records.Overwrite})
 		before = s.all(t)
 		if err := p.Apply(t.Context(), live); err == nil || strings.Contains(err.Error(), "customer 8") || !slices.Equal(before, s.all(t)) {
