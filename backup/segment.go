@@ -196,10 +196,14 @@ func (w *segmentWriter) addPacked(f frame, packed []byte) {
 func (w *segmentWriter) seal(f frame, plain []byte) {
 	at := len(w.buf)
 	if need := frameHead + len(plain) + tagSize + trailerSize; cap(w.buf)-at < need {
-		if cap(w.buf) < indexTarget {
-			need = max(need, cap(w.buf)) // twice as large
+		size := at + need
+		switch {
+		case size <= indexTarget:
+			size = min(2*size, indexTarget+frameTarget/8)
+		case size < segmentTarget+frameTarget:
+			size = segmentTarget + frameTarget
 		}
-		w.buf = append(make([]byte, 0, at+need), w.buf...) // slices.Grow would round up
+		w.buf = append(make([]byte, 0, size), w.buf...) // slices.Grow would round up
 	}
 	w.buf = binary.BigEndian.AppendUint32(w.buf, uint32(len(plain)+tagSize))
 	w.buf = append(w.buf, f.kind, f.flags)

@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	spillRows  = 1 << 16 // entries that a sorter keeps in memory
+	spillRows  = 1 << 15 // entries that a sorter keeps in memory
 	spillBlock = 256     // entries that are written and read at once
 	entrySize  = 8 + 8 + 4
 	oldSize    = 8 + 8

@@ -443,7 +443,7 @@ func (s *space) write(ctx context.Context, name string, source Source, base *bas
 
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	w := &Writer{ctx: ctx, s: s, m: m, key: key, frames: make(chan frame), done: make(chan struct{}), spare: make(spares, 2), progress: progress}
+	w := &Writer{ctx: ctx, s: s, m: m, key: key, frames: make(chan frame), done: make(chan struct{}), spare: make(spares, 1), progress: progress}
 	if s.kind == kindData {
 		index, _, err := s.indexKey()
 		if err != nil {
