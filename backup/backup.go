@@ -52,12 +52,14 @@ func (s *space) snapshot(ctx context.Context, source Source, o *BackupOptions, p
 		if err != nil {
 			return nil, err
 		}
-		if p != nil && int(p.Depth) < mostResumed {
-			levels, err := s.levels(ctx, p, nil)
+		if p != nil {
+			b, err := s.resumable(ctx, p, o.Chain == nil)
 			if err != nil {
 				return nil, err
 			}
-			base = resumed(levels)
+			if b != nil {
+				base = b
+			}
 		}
 	}
 	m, err := s.write(ctx, o.Name, source, base, o.Journal, p)

@@ -52,6 +52,9 @@ func Heal(ctx context.Context, bucket, from Bucket, pin ed25519.PublicKey) (*Hea
 			return nil, object(repositoryName, fmt.Errorf("%w: another repository", ErrExists))
 		}
 	}
+	if err := h.same(ctx); err != nil {
+		return nil, err
+	}
 	if err := h.lists(ctx); err != nil {
 		return nil, err
 	}
@@ -65,6 +68,27 @@ type healer struct {
 	to        Bucket
 	own, from *space
 	rep       *Healed
+}
+
+// same refuses a bucket whose manifests are soundly of another repository, whatever became of the object that says which.
+func (h *healer) same(ctx context.Context) error {
+	numbers, err := h.own.numbers(ctx)
+	if err != nil {
+		return err
+	}
+	for _, n := range numbers {
+		b, err := h.own.raw(ctx, n)
+		if err != nil {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			continue
+		}
+		if m, err := parseManifest(b, h.own.pin, n); err == nil && (m.Repository != h.own.id || m.Kind != h.own.kind) {
+			return object(manifestName(n), fmt.Errorf("%w: of another repository", ErrExists))
+		}
+	}
+	return nil
 }
 
 func (h *healer) fault(name, snapshot string, err error) {
@@ -247,6 +271,10 @@ func (h *healer) snapshot(ctx context.Context, n uint64, list *prunes) error {
 	case merr != nil:
 		// Ours is damaged or missing: theirs must be the one that its neighbours name.
 		if next, nerr := h.own.manifest(ctx, n+1); nerr == nil && next.Previous != m.digest {
+			h.fault(name, m.Snapshot.String(), ErrStale)
+			return nil
+		}
+		if last, lerr := h.own.manifest(ctx, n-1); n > 1 && lerr == nil && m.Previous != last.digest {
 			h.fault(name, m.Snapshot.String(), ErrStale)
 			return nil
 		}

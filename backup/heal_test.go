@@ -171,6 +171,24 @@ func TestHealRefuses(t *testing.T) {
 	if _, err := backup.Heal(t.Context(), data.Clone(), &backuptest.Bucket{}, pin); !errors.Is(err, backup.ErrNotFound) {
 		t.Errorf("no repository: %v", err)
 	}
+	// Also when the object that says which repository it is, is damaged or gone; the key shards are another one.
+	_, shards := chained(t)
+	for _, from := range []backup.Bucket{other, shards} {
+		for _, gone := range []bool{false, true} {
+			d := data.Clone()
+			if gone {
+				if err := d.Delete(t.Context(), "repository"); err != nil {
+					t.Fatal(err)
+				}
+			} else {
+				d.Set("repository", []byte("x"))
+			}
+			before := read(t, d, "snapshots/0000000000000001")
+			if _, err := backup.Heal(t.Context(), d, from, pin); !errors.Is(err, backup.ErrExists) || !bytes.Equal(before, read(t, d, "snapshots/0000000000000001")) {
+				t.Errorf("another repository over one whose head is bad: %v", err)
+			}
+		}
+	}
 	wrong := bytes.Clone(pin)
 	wrong[0] ^= 1
 	if _, err := backup.Heal(t.Context(), data.Clone(), data, wrong); !errors.Is(err, backup.ErrKey) {

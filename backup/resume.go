@@ -123,8 +123,11 @@ func readJournal(path string, repository id16) (*journalHead, []manifestObject, 
 // it; or one that an earlier call committed, and nil when there is nothing to be used. The rows are read back, so that it is whole.
 func (s *space) resume(ctx context.Context, path, name string, newest *manifest) (*manifest, error) {
 	h, objects, err := readJournal(path, s.id)
-	if err != nil || h == nil || h.Name != name {
+	if err != nil || h == nil || h.Name != name || s.opts.Recipient == nil {
 		return nil, err
+	}
+	if age := s.opts.Now().Sub(h.Created); age < 0 || age > s.opts.Grace/2 {
+		return nil, nil // what it sent may be swept by now, and its date would be behind others
 	}
 	index, lasting, err := s.indexKey()
 	if err != nil || !lasting {
@@ -217,7 +220,8 @@ func (s *space) uploaded(ctx context.Context, h *journalHead, objects []manifest
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
-	if len(m.Keys) == 0 || len(m.Segments) == 0 || len(m.Tables) == 0 {
+	now := keyName(m.Snapshot, s.opts.Recipient.id) // the key may be another by now
+	if len(m.Keys) != 1 || m.Keys[0].Name != now || len(m.Segments) == 0 || len(m.Tables) == 0 {
 		return nil, nil
 	}
 	if err := again.endTable(); err != nil {
@@ -383,5 +387,40 @@ func (r *replay) states(ctx context.Context, index *dataKey) error {
 	return nil
 }
 
-// resumed builds on what was resumed.
-func resumed(levels []*level) *base { return &base{levels: levels, delta: true, scan: true} }
+// resumable returns what builds on a part; nil when that must not be: a level is condemned, damaged or not for the key of now, there are too many, or a
+// full snapshot is wanted and something else lies below.
+func (s *space) resumable(ctx context.Context, part *manifest, full bool) (*base, error) {
+	passed := func(err error) error {
+		if errors.Is(err, ErrTampered) || errors.Is(err, ErrChain) || errors.Is(err, ErrNotFound) {
+			return nil // the next snapshot does without
+		}
+		return err
+	}
+	if int(part.Depth) >= mostResumed {
+		return nil, nil
+	}
+	list, err := s.pruned(ctx)
+	if err != nil {
+		return nil, passed(err)
+	}
+	chain, err := s.below(ctx, part)
+	if err != nil {
+		return nil, passed(err)
+	}
+	for _, m := range chain {
+		if _, condemned := list.since(m); condemned || full && !m.partial() {
+			return nil, nil
+		}
+		if _, err := s.bucket.Get(ctx, keyName(m.Snapshot, s.opts.Recipient.id), 0, 1); err != nil {
+			return nil, passed(err)
+		}
+	}
+	if err := s.present(ctx, chain...); err != nil {
+		return nil, passed(err)
+	}
+	levels, err := s.levels(ctx, part, nil)
+	if err != nil {
+		return nil, passed(err)
+	}
+	return &base{levels: levels, delta: true, scan: true}, nil
+}

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/crmguard/crmguard/backup"
 	"github.com/crmguard/crmguard/backup/backuptest"
@@ -205,5 +206,75 @@ func TestResumeGate(t *testing.T) {
 	snap, err := r.Backup(t.Context(), m, o)
 	if !errors.Is(err, backup.ErrAnomaly) || snap.Depth != 1 || len(snap.Anomalies) == 0 || snap.Anomalies[0].Kind != "changed" || snap.Anomalies[0].Share != 1 {
 		t.Fatalf("%+v, %v", snap, err)
+	}
+}
+
+// TestResumeRefused: what was sent is not built on when the key is another by now, when it is old, when a full snapshot is wanted and it lies on others,
+// or when it is damaged; the backup is made all the same, and opens.
+func TestResumeRefused(t *testing.T) {
+	fresh, err := backup.GenerateKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop := func(b *backuptest.Bucket, n int) {
+		b.BeforePut = func(string, []byte) error {
+			if n--; n < 0 {
+				return context.DeadlineExceeded
+			}
+			return nil
+		}
+	}
+	for name, c := range map[string]struct {
+		key    *backup.PrivateKey
+		later  time.Duration
+		before bool // a snapshot that the interrupted one builds on
+		harm   func(b *backuptest.Bucket)
+	}{
+		"another key": {key: fresh}, "old": {later: 25 * time.Hour}, "on others": {before: true},
+		"damaged": {harm: func(b *backuptest.Bucket) {
+			for _, n := range list(t, b) {
+				if strings.HasPrefix(n, "segments/") {
+					b.Set(n, []byte("x"))
+				}
+			}
+		}},
+	} {
+		bucket, now, m := &backuptest.Bucket{}, epoch, large()
+		key := backuptest.Key(t)
+		clock := func(o *backup.Options) { o.Now, o.Recipient = func() time.Time { return now }, key.Public() }
+		o := &backup.BackupOptions{Journal: filepath.Join(t.TempDir(), "journal"), Chain: &policy.Chain{}}
+		r := open(t, bucket, clock)
+		if c.before {
+			mustBackup(t, r, m, o)
+			for i := range m.Tables[0].Rows {
+				m.Tables[0].Rows[i][4] = noise(i+1000, 450_000)
+			}
+		}
+		for range 2 { // the second time there is a part
+			stop(bucket, 4)
+			if _, err := r.Backup(t.Context(), m, o); err == nil {
+				t.Fatal("not interrupted")
+			}
+		}
+		bucket.BeforePut = nil
+		if c.key != nil {
+			key = c.key
+		}
+		now = now.Add(c.later)
+		if c.harm != nil {
+			c.harm(bucket)
+		}
+		r = open(t, bucket, clock)
+		if c.before {
+			o.Chain = nil
+		}
+		snap := mustBackup(t, r, m, o)
+		if snap.Depth != 0 {
+			t.Errorf("%s: depth %d", name, snap.Depth)
+		}
+		var got backuptest.Memory
+		if _, err := r.Restore(t.Context(), snap.ID, &got, key, nil); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }

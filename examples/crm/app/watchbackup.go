@@ -160,14 +160,21 @@ func Heal(ctx context.Context, c Config) (map[string]*backup.Healed, error) {
 				if i == k {
 					continue
 				}
-				h, err := backup.Heal(ctx, p.bucket, from.bucket, pin)
-				if err != nil {
-					return out, errors.Join(fmt.Errorf("crm: healing %s from %s: %w", p.name, from.name, err), closePlaces(all))
-				}
 				if out[p.name] == nil {
 					out[p.name] = &backup.Healed{}
 				}
 				sum := out[p.name]
+				h, err := backup.Heal(ctx, p.bucket, from.bucket, pin)
+				if ctx.Err() != nil {
+					return out, errors.Join(ctx.Err(), closePlaces(all))
+				}
+				if errors.Is(err, backup.ErrNotFound) || errors.Is(err, backup.ErrTampered) {
+					continue // that one is empty or damaged itself, and is healed in its turn
+				}
+				if err != nil {
+					sum.Faults = append(sum.Faults, &backup.ObjectError{Object: "from " + from.name, Err: err})
+					continue
+				}
 				sum.Objects, sum.Bytes, sum.Faults = append(sum.Objects, h.Objects...), sum.Bytes+h.Bytes, h.Faults
 			}
 		}
