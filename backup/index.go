@@ -542,6 +542,23 @@ func (x *indexWriter) begun() bool {
 // comparing says that rows go through the batch.
 func (x *indexWriter) comparing() bool { return x.below != nil && !x.bySeq }
 
+// independent says that every row of the table is kept as it comes, whatever the others are.
+func (x *indexWriter) independent() bool { return x.below == nil && x.counts == nil }
+
+// rows takes the rows of a frame of such a table.
+func (x *indexWriter) rows(f frame, number uint32) error {
+	b := f.plain
+	for range f.rows {
+		rest, err := split(b, x.ends)
+		if err != nil {
+			return err
+		}
+		x.row(b[:len(b)-len(rest)], 0, number)
+		b = rest
+	}
+	return nil
+}
+
 // identify takes the last row of buf, whose values end at x.ends. A counted row gets its count.
 func (x *indexWriter) identify(buf []byte, at int) ([]byte, entry) {
 	if x.counts != nil {

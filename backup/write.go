@@ -41,6 +41,9 @@ type Writer struct {
 	packed   []int64       // likewise, by table
 	digests  []hash.Hash   // likewise
 	spare    spares        // buffers of frames that were compressed
+	apart    bool          // the rows of the table are indexed beside the dump, frame by frame
+	indexing sync.WaitGroup
+	indexErr error // of that
 	progress *progress
 }
 
@@ -142,6 +145,7 @@ func (w *Writer) Table(t Table) error {
 		if err := w.index.table(f, b, t.Seq); err != nil {
 			return w.fail(err)
 		}
+		w.apart = w.index.independent()
 	}
 	w.progress.add(t.Name, 0, 0, 0)
 	return w.send(frame{kind: frameTable, table: w.table(), plain: b})
@@ -165,7 +169,7 @@ func (w *Writer) Row(values ...any) error {
 		if w.buf, err = appendValue(w.buf, v); err != nil {
 			return w.fail(err)
 		}
-		if w.index != nil {
+		if w.index != nil && !w.apart {
 			w.index.ends[i] = len(w.buf) - at
 		}
 	}
@@ -173,7 +177,7 @@ func (w *Writer) Row(values ...any) error {
 		return w.fail(fmt.Errorf("backup: a row of table %s is above 64 MiB", w.m.Tables[w.table()].Name))
 	}
 	var e entry
-	if w.index != nil {
+	if w.index != nil && !w.apart {
 		w.buf, e = w.index.identify(w.buf, at)
 		if w.index.comparing() {
 			full := w.index.batch.add(w.buf[at:], e)
@@ -199,7 +203,7 @@ func (w *Writer) hold(at int, e entry) error {
 		w.spare.give(w.buf, frameTarget)
 		w.buf, at = row, 0
 	}
-	if w.index != nil {
+	if w.index != nil && !w.apart {
 		e.frame = w.sent
 		w.index.keep(w.buf[at:], e)
 	}
@@ -348,6 +352,9 @@ func (w *Writer) endTable() error {
 	t := &w.m.Tables[w.table()]
 	t.Rows = t.Held
 	if w.index != nil {
+		if w.indexing.Wait(); w.indexErr != nil {
+			return w.fail(w.indexErr)
+		}
 		gone, err := w.index.endTable()
 		if err != nil {
 			return w.fail(err)
@@ -368,10 +375,12 @@ func (w *Writer) endTable() error {
 
 func (w *Writer) send(f frame) error {
 	w.sent++
+	w.indexing.Add(1)
 	select {
 	case w.frames <- f:
 		return nil
 	case <-w.ctx.Done():
+		w.indexing.Done()
 		return w.fail(context.Cause(w.ctx))
 	}
 }
@@ -456,7 +465,10 @@ func (s *space) write(ctx context.Context, name string, source Source, base *bas
 		defer zenc.Close()
 		m.IndexKey = key.sealIndexKey(index, m.Snapshot)
 		w.index = &indexWriter{s: plain, ctx: ctx, m: m, key: index, base: base, zenc: zenc}
-		defer w.index.close()
+		defer func() {
+			w.indexing.Wait()
+			w.index.close()
+		}()
 	}
 	var segments []manifestObject
 	go func() {
@@ -577,7 +589,15 @@ func (w *Writer) compress(ctx context.Context, spare spares) (frames <-chan *pac
 	go func() {
 		defer close(order)
 		defer close(work)
+		number := uint32(0)
 		for f := range w.frames {
+			if f.kind == frameRows && w.apart && ctx.Err() == nil {
+				if err := w.index.rows(f, number); err != nil {
+					w.indexErr = err
+				}
+			}
+			w.indexing.Done()
+			number++
 			switch f.kind {
 			case frameTable:
 				w.digests = append(w.digests, newRowDigest(digest, f.plain))
