@@ -27,9 +27,12 @@ type BackupOptions struct {
 	Chain *policy.Chain
 	// Gate compares with the snapshot before and says what is unusual. Nil = nothing is.
 	Gate *policy.Gate
-	// Journal is the path of a file, of mode 0600, with one of the same name and .lock beside it, that notes what is uploaded, with the key of this snapshot. When the backup is interrupted, the next one of
-	// the same name commits what is there as something to build on and sends only the rest. The file is removed when the snapshot is committed. Empty = what
-	// an interrupted backup uploaded is uploaded again.
+	// Journal is the path of a file, of mode 0600, with one of the same name and .lock beside it, that notes what is uploaded, with the key of
+	// this snapshot: it is a secret while it is there, and is removed when the snapshot is committed. When the backup is interrupted, the next one
+	// of the same name commits what is there as a part to build on, which no list shows, and sends only the rest. What cannot be built on is sent
+	// again: after half of Options.Grace, under another Recipient, in a full backup when the interrupted one was on others, and where the file or an
+	// object is damaged. A second backup with the same journal is refused with ErrExists while the first is at work. Empty = what an interrupted
+	// backup uploaded is uploaded again, and the first is left to Sweep.
 	Journal string
 	// Lock keeps the snapshot's objects, and those that it builds on, against deletion by anybody until the time that
 	// Retention.Until promises. It takes a bucket that is a Locker. Nil = nothing is locked.
@@ -45,7 +48,7 @@ func (s *space) snapshot(ctx context.Context, source Source, o *BackupOptions, p
 	gate := base
 	if o.Journal != "" {
 		newest, err := s.sound(ctx, anyNumber)
-		if err != nil {
+		if err != nil && !errors.Is(err, ErrTampered) {
 			return nil, err
 		}
 		p, err := s.resume(ctx, o.Journal, o.Name, newest)
@@ -81,9 +84,16 @@ func (s *space) snapshot(ctx context.Context, source Source, o *BackupOptions, p
 		if err := s.against(ctx, m, gate.levels); err != nil {
 			return nil, err
 		}
-		m.Anomalies = append(m.Anomalies, checkGate(o.Gate, m, gate)...)
+		var parts []*manifest
+		for _, l := range base.levels {
+			if m.Parent == 0 || !l.m.partial() {
+				break
+			}
+			parts = append(parts, l.m)
+		}
+		m.Anomalies = append(m.Anomalies, checkGate(o.Gate, m, parts, gate)...)
 	case gate != nil:
-		m.Anomalies = append(m.Anomalies, checkGate(o.Gate, m, gate)...)
+		m.Anomalies = append(m.Anomalies, checkGate(o.Gate, m, nil, gate)...)
 	case before:
 		m.Anomalies = append(m.Anomalies, policy.Anomaly{Kind: kindUncompared})
 	}
@@ -216,7 +226,7 @@ func (r *Repository) backup(ctx context.Context, opts *BackupOptions, make func(
 		defer unlock()
 	}
 	newest, err := r.data.sound(ctx, anyNumber) // a damaged one is Verify's to report and must not end the backups
-	if err != nil {
+	if err != nil && !errors.Is(err, ErrTampered) {
 		return Snapshot{}, err
 	}
 	if o.Tombstones.Number > 0 {

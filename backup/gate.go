@@ -13,13 +13,14 @@ const (
 	kindRemoved    = "removed"
 	kindEntropy    = "entropy"
 	kindUncompared = "uncompared"
+	kindClock      = "clock" // never in a manifest
 )
 
 // enoughBytes are those of rows whose compression says something.
 const enoughBytes = 64 << 10
 
-// checkGate looks at a snapshot that was written, compared with base.
-func checkGate(g *policy.Gate, m *manifest, base *base) (found []policy.Anomaly) {
+// checkGate looks at a snapshot that was written, with the parts of it that were sent before an interruption, compared with base.
+func checkGate(g *policy.Gate, m *manifest, parts []*manifest, base *base) (found []policy.Anomaly) {
 	before := base.levels[0].m
 	enough := cmp.Or(max(g.Rows, 0), 100)
 	for i := range before.Tables {
@@ -47,16 +48,27 @@ func checkGate(g *policy.Gate, m *manifest, base *base) (found []policy.Anomaly)
 				found = append(found, policy.Anomaly{Table: old.Name, Kind: c.kind, Share: share})
 			}
 		}
-		if t == nil || t.Bytes < enoughBytes {
+		if t == nil {
 			continue
 		}
-		for _, l := range base.levels {
-			k := l.table(old.Name)
-			if k < 0 || l.m.Tables[k].Bytes < enoughBytes {
+		var own packing
+		own.add(m, old.Name)
+		for _, p := range parts {
+			own.add(p, old.Name)
+		}
+		if own.bytes < enoughBytes {
+			continue
+		}
+		for i := 0; i < len(base.levels); {
+			var was packing // of the newest one, with its own parts, that has enough of it
+			was.add(base.levels[i].m, old.Name)
+			for i++; i < len(base.levels) && base.levels[i].m.partial(); i++ {
+				was.add(base.levels[i].m, old.Name)
+			}
+			if was.bytes < enoughBytes {
 				continue
 			}
-			ratio := func(t *manifestTable) float64 { return float64(t.Packed) / float64(t.Bytes) }
-			if rise := ratio(t) - ratio(&l.m.Tables[k]); rise > cmp.Or(g.Entropy, 0.25) {
+			if rise := own.ratio() - was.ratio(); rise > cmp.Or(g.Entropy, 0.25) {
 				found = append(found, policy.Anomaly{Table: old.Name, Kind: kindEntropy, Share: rise})
 			}
 			break
@@ -64,6 +76,20 @@ func checkGate(g *policy.Gate, m *manifest, base *base) (found []policy.Anomaly)
 	}
 	return found
 }
+
+// packing is how much of a table snapshots hold, and what compression made of it.
+type packing struct{ bytes, packed int64 }
+
+func (p *packing) add(m *manifest, table string) {
+	for i := range m.Tables {
+		if t := &m.Tables[i]; t.Name == table {
+			p.bytes += t.Bytes
+			p.packed += t.Packed
+		}
+	}
+}
+
+func (p *packing) ratio() float64 { return float64(p.packed) / float64(p.bytes) }
 
 // anomalies joins them to one error, nil when there are none.
 func anomalies(all []policy.Anomaly) error {

@@ -18,7 +18,12 @@ import (
 func TestGolden(t *testing.T) {
 	chain := goldenChain()
 	if os.Getenv("CRMGUARD_WRITE_GOLDEN") != "" {
-		writeGolden(t, filepath.Join("testdata", "v2"), chain)
+		if dir := filepath.Join("testdata", "v2"); !exists(dir) {
+			writeGolden(t, dir, chain)
+		}
+		if dir := filepath.Join("testdata", "v2-parts"); !exists(dir) {
+			writeGoldenParts(t, dir)
+		}
 	}
 	first := backuptest.Rows(100)
 	first.Tables[0].Key = nil // version 1 knows no keys
@@ -150,4 +155,83 @@ func abs(t testing.TB, parts ...string) string {
 		t.Fatal(err)
 	}
 	return p
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+// writeGoldenParts writes a locked snapshot on a part, and one that found the manifest before it damaged.
+func writeGoldenParts(t *testing.T, dir string) {
+	key, err := backup.GenerateKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := key.WriteFile(filepath.Join(dir, "recovery-key")); err != nil {
+		t.Fatal(err)
+	}
+	var bucket backuptest.Bucket
+	repo := func() *backup.Repository {
+		return open(t, &bucket, func(o *backup.Options) {
+			o.Recipient = key.Public()
+			o.Now = func() time.Time { return time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC) }
+		})
+	}
+	mustBackup(t, repo(), backuptest.Rows(2), nil)
+	first := read(t, &bucket, "snapshots/0000000000000001")
+	bucket.Set("snapshots/0000000000000001", []byte("damaged"))
+	o := &backup.BackupOptions{Name: "golden", Journal: filepath.Join(t.TempDir(), "journal"), Lock: &policy.Retention{Monthly: 2}}
+	mustBackup(t, repo(), backuptest.Rows(50), o)
+	bucket.Set("snapshots/0000000000000001", first)
+	n := 0
+	bucket.BeforePut = func(string, []byte) error {
+		if n++; n > 2 {
+			return context.DeadlineExceeded
+		}
+		return nil
+	}
+	if _, err := repo().Backup(t.Context(), backuptest.Rows(100), o); err == nil {
+		t.Fatal("not interrupted")
+	}
+	bucket.BeforePut = nil
+	mustBackup(t, repo(), backuptest.Rows(101), o)
+	to := folder(t, abs(t, dir, "data"))
+	for _, name := range list(t, &bucket) {
+		if err := to.Put(t.Context(), name, read(t, &bucket, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestGoldenParts restores a snapshot that lies on a part, beside one whose manifest says that it could not read the one before.
+func TestGoldenParts(t *testing.T) {
+	key := goldenKey(t, "v2-parts")
+	r, err := backup.Open(t.Context(), folder(t, abs(t, "testdata", "v2-parts", "data")), pin, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if rep := verify(t, r, &backup.VerifyOptions{Level: backup.Full, Key: key}); rep.Err() != nil || !rep.Opened || rep.Loose != 0 || rep.Snapshots != 3 {
+		t.Fatalf("%+v", rep)
+	}
+	all, err := r.Snapshots(t.Context())
+	if err != nil || len(all) != 3 || all[2].Head.Number != 4 || all[2].Depth != 1 {
+		t.Fatalf("%+v, %v", all, err)
+	}
+	for i, rows := range []int{2, 50, 101} {
+		var got backuptest.Memory
+		if _, err := r.Restore(t.Context(), all[i].ID, &got, key, nil); err != nil {
+			t.Fatal(err)
+		}
+		alike(t, backuptest.Rows(rows), &got)
+		if want := time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC); i == 1 && !all[i].Locked.Equal(want) {
+			t.Errorf("locked until %v, want %v", all[i].Locked, want)
+		}
+	}
+	if got, err := r.Record(t.Context(), "", "all_types", []any{int64(7)}, key, nil); err != nil || len(got) != 1 {
+		t.Errorf("%d records, %v", len(got), err)
+	}
 }

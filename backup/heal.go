@@ -7,7 +7,9 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
+	"time"
 )
 
 // Healed is what one [Heal] did.
@@ -68,6 +70,7 @@ type healer struct {
 	to        Bucket
 	own, from *space
 	rep       *Healed
+	need      map[id16]time.Time // whose objects are to be whole
 }
 
 // same refuses a bucket whose manifests are soundly of another repository, whatever became of the object that says which.
@@ -206,6 +209,16 @@ func (h *healer) snapshots(ctx context.Context) error {
 			list = &prunes{}
 		}
 	}
+	h.need = map[id16]time.Time{}
+	var sound []*manifest // here
+	for _, s := range []*space{h.from, h.own} {
+		all, err := s.sequence(ctx)
+		if err != nil {
+			return err
+		}
+		maps.Copy(h.need, needed(all, list))
+		sound = all
+	}
 	here, err := h.own.numbers(ctx)
 	if err != nil {
 		return err
@@ -214,19 +227,17 @@ func (h *healer) snapshots(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if h.own.kind == kindShards && len(there) > 0 { // the oldest may be gone for good, and must not come back
-		least := there[len(there)-1]
-		if len(here) > 0 {
-			least = here[0]
+	if h.own.kind == kindShards {
+		if there, err = h.unexpired(ctx, there, here, sound); err != nil {
+			return err
 		}
-		there = slices.DeleteFunc(there, func(n uint64) bool { return n < least })
 	}
 	both := map[uint64]bool{}
 	for _, n := range there {
 		both[n] = true
 	}
 	for _, n := range there {
-		if err := h.snapshot(ctx, n, list); err != nil {
+		if err := h.snapshot(ctx, n); err != nil {
 			return err
 		}
 	}
@@ -237,7 +248,7 @@ func (h *healer) snapshots(ctx context.Context) error {
 				h.fault(manifestName(n), "", err)
 				continue
 			}
-			if err := h.objects(ctx, m, list); err != nil {
+			if err := h.objects(ctx, m); err != nil {
 				return err
 			}
 		}
@@ -245,7 +256,40 @@ func (h *healer) snapshots(ctx context.Context) error {
 	return nil
 }
 
-func (h *healer) snapshot(ctx context.Context, n uint64, list *prunes) error {
+// unexpired leaves out the sets of key shards that went for good and must not come back: those before the oldest sound one here, but for a damaged one, of which
+// other objects are here still. In an empty bucket only the newest is wanted.
+func (h *healer) unexpired(ctx context.Context, there, here []uint64, sound []*manifest) (kept []uint64, err error) {
+	if len(there) == 0 {
+		return nil, nil
+	}
+	least := there[len(there)-1]
+	if len(sound) > 0 {
+		least = sound[0].Number
+	}
+	have := map[string]bool{}
+	for o, err := range h.to.List(ctx, segmentPrefix) {
+		if err != nil {
+			return nil, object(segmentPrefix, err)
+		}
+		have[o.Name] = true
+	}
+	for _, n := range there {
+		if n < least && slices.Contains(here, n) {
+			m, err := h.from.manifest(ctx, n)
+			if ctx.Err() != nil {
+				return nil, ctx.Err()
+			}
+			if err == nil && slices.ContainsFunc(m.Segments, func(o manifestObject) bool { return have[o.Name] }) {
+				kept = append(kept, n)
+			}
+		} else if n >= least {
+			kept = append(kept, n)
+		}
+	}
+	return kept, nil
+}
+
+func (h *healer) snapshot(ctx context.Context, n uint64) error {
 	name := manifestName(n)
 	own, err := h.to.Get(ctx, name, 0, maxManifest+1)
 	if err != nil && !errors.Is(err, ErrNotFound) {
@@ -270,16 +314,16 @@ func (h *healer) snapshot(ctx context.Context, n uint64, list *prunes) error {
 		return object(name, fmt.Errorf("%w: another manifest, signed too", ErrExists))
 	case merr != nil:
 		// Ours is damaged or missing: theirs must be the one that its neighbours name.
-		if next, nerr := h.own.manifest(ctx, n+1); nerr == nil && next.Previous != m.digest {
+		if next, nerr := h.own.manifest(ctx, n+1); nerr == nil && next.Previous != m.digest && !next.Unread {
 			h.fault(name, m.Snapshot.String(), ErrStale)
 			return nil
 		}
-		if last, lerr := h.own.manifest(ctx, n-1); n > 1 && lerr == nil && m.Previous != last.digest {
+		if last, lerr := h.own.manifest(ctx, n-1); n > 1 && lerr == nil && m.Previous != last.digest && !m.Unread {
 			h.fault(name, m.Snapshot.String(), ErrStale)
 			return nil
 		}
 	}
-	if err := h.objects(ctx, m, list); err != nil {
+	if err := h.objects(ctx, m); err != nil {
 		return err
 	}
 	if merr != nil {
@@ -289,8 +333,8 @@ func (h *healer) snapshot(ctx context.Context, n uint64, list *prunes) error {
 }
 
 // objects heals those of one snapshot.
-func (h *healer) objects(ctx context.Context, m *manifest, list *prunes) error {
-	if _, condemned := list.since(m); condemned {
+func (h *healer) objects(ctx context.Context, m *manifest) error {
+	if _, ok := h.need[m.Snapshot]; !ok {
 		return nil
 	}
 	for _, o := range m.objects() {

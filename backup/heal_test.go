@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/crmguard/crmguard/backup"
 	"github.com/crmguard/crmguard/backup/backuptest"
@@ -247,5 +248,92 @@ func TestHealRefuses(t *testing.T) {
 	heal(t, &to, data)
 	if rep := verify(t, open(t, &to, nil), &backup.VerifyOptions{Level: backup.Full}); len(rep.Faults) != 1 { // the shards were not given
 		t.Error(rep.Faults)
+	}
+}
+
+// A damaged manifest does not end the backups, and can be healed after them.
+func TestHealBelowABackup(t *testing.T) {
+	for _, snapshots := range []int{1, 2} {
+		var bucket backuptest.Bucket
+		r := open(t, &bucket, nil)
+		for range snapshots {
+			mustBackup(t, r, backuptest.Rows(5), nil)
+		}
+		good := bucket.Clone()
+		name := fmt.Sprintf("snapshots/%016d", snapshots)
+		b := read(t, &bucket, name)
+		b[len(b)-3] ^= 1
+		bucket.Set(name, b)
+		r = open(t, &bucket, nil)
+		snap := mustBackup(t, r, backuptest.Rows(7), &backup.BackupOptions{Chain: &policy.Chain{}})
+		if rep := verify(t, r, full(t)); len(rep.Faults) != 1 || rep.Faults[0].Object != name || !errors.Is(rep.Faults[0], backup.ErrTampered) {
+			t.Fatal(rep.Err())
+		}
+		if _, err := r.Prune(t.Context(), policy.Retention{Last: 1}); !errors.Is(err, backup.ErrTampered) {
+			t.Fatal(err)
+		}
+		if h := heal(t, &bucket, good); len(h.Faults) > 0 || !slices.Equal(h.Objects, []string{name}) {
+			t.Fatalf("%+v", h)
+		}
+		if rep := verify(t, r, full(t)); rep.Err() != nil || rep.Snapshots != snapshots+1 {
+			t.Fatal(rep.Err())
+		}
+		if _, err := r.Prune(t.Context(), policy.Retention{Last: 1}); err != nil {
+			t.Fatal(err)
+		}
+		alike(t, backuptest.Rows(7), restore(t, r, snap.ID))
+		// Another history below it is refused still: of two snapshots, the second is not the first's successor any more.
+		if snapshots > 1 {
+			fork := good.Clone()
+			if err := fork.Delete(t.Context(), name); err != nil {
+				t.Fatal(err)
+			}
+			mustBackup(t, open(t, fork, nil), backuptest.Rows(2), nil)
+			if _, err := backup.Heal(t.Context(), bucket.Clone(), fork, pin); !errors.Is(err, backup.ErrExists) {
+				t.Errorf("another history: %v", err)
+			}
+		}
+	}
+}
+
+// Key shards that expired do not come back, whatever lies at a low number; a damaged set that did not is healed.
+func TestHealExpiredShards(t *testing.T) {
+	now := epoch
+	var data, shards backuptest.Bucket
+	r := open(t, &data, func(o *backup.Options) {
+		o.Shards, o.KeepShards, o.Now = &shards, 48*time.Hour, func() time.Time { return now }
+	})
+	var old *backuptest.Bucket
+	for i := range 8 {
+		now = now.Add(24 * time.Hour)
+		mustBackup(t, r, backuptest.Rows(3), &backup.BackupOptions{Keys: &backuptest.Keys{Records: [][]byte{{byte(i)}}}})
+		if i == 1 {
+			old = shards.Clone()
+		}
+	}
+	copied := shards.Clone()
+	for _, name := range list(t, old) {
+		if b := read(t, old, name); !slices.Contains(list(t, copied), name) {
+			copied.Set(name, b)
+		}
+	}
+	var left []string
+	for _, n := range list(t, &shards) {
+		if strings.HasPrefix(n, "snapshots/") {
+			left = append(left, n)
+		}
+	}
+	for _, garbage := range []string{"snapshots/0000000000000001", "snapshots/0000000000000002"} {
+		b := shards.Clone()
+		b.Set(garbage, []byte("x"))
+		before := len(list(t, b))
+		if h := heal(t, b, copied); len(h.Objects) > 0 || len(list(t, b)) != before {
+			t.Errorf("%s brings back %v", garbage, h.Objects)
+		}
+	}
+	b := shards.Clone()
+	b.Set(left[0], []byte("x"))
+	if h := heal(t, b, copied); !slices.Equal(h.Objects, []string{left[0]}) {
+		t.Errorf("%+v", h)
 	}
 }

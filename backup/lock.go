@@ -106,10 +106,13 @@ func (r *Repository) lockBelow(ctx context.Context, p *policy.Retention, newest,
 	return r.data.lock(ctx, m.Keep, todo...)
 }
 
-// locked looks whether what a manifest says of its locks is so; a bucket that cannot lock says nothing.
-func (s *space) locked(ctx context.Context, m *manifest, level Level, rep *Report, prefix string) error {
+// locked looks whether a snapshot is locked until a time that its manifest, or one that builds on it, promised; a bucket that cannot lock says nothing.
+func (s *space) locked(ctx context.Context, m *manifest, promised time.Time, level Level, rep *Report, prefix string) error {
+	if m.Keep.After(promised) { // also of one that is condemned
+		promised = m.Keep
+	}
 	l, ok := s.bucket.(Locker)
-	if !ok || !m.Keep.After(s.opts.Now()) {
+	if !ok || !promised.After(s.opts.Now()) {
 		return nil
 	}
 	todo := []string{manifestName(m.Number)}
@@ -122,7 +125,7 @@ func (s *space) locked(ctx context.Context, m *manifest, level Level, rep *Repor
 		case errors.Is(err, ErrNotFound): // a fault already
 		case err != nil:
 			return object(name, err)
-		case until.Before(m.Keep):
+		case until.Before(promised):
 			rep.add(prefix, m.Snapshot.String(), name, ErrUnlocked)
 		}
 	}

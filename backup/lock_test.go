@@ -79,3 +79,39 @@ func TestLinger(t *testing.T) {
 		}
 	}
 }
+
+// The lock of a snapshot holds for what it builds on too: verify finds where it does not.
+func TestLockBelow(t *testing.T) {
+	now := epoch
+	bucket := &backuptest.Bucket{Now: func() time.Time { return now }}
+	r := open(t, bucket, func(o *backup.Options) { o.Now = func() time.Time { return now } })
+	m := backuptest.Rows(20)
+	lock := &policy.Retention{Daily: 5}
+	first := mustBackup(t, r, m, &backup.BackupOptions{Lock: &policy.Retention{Last: 1, Within: time.Hour}})
+	now = now.Add(24 * time.Hour)
+	m.Tables[0].Rows[3][3] = "changed"
+	second := mustBackup(t, r, m, &backup.BackupOptions{Lock: lock, Chain: &policy.Chain{}})
+	if second.Depth != 1 || !second.Locked.After(first.Locked.Add(24*time.Hour)) {
+		t.Fatalf("%+v, %+v", first, second)
+	}
+	if rep := verify(t, r, full(t)); rep.Err() != nil {
+		t.Fatal(rep.Err())
+	}
+	for _, name := range backup.ObjectsOf(t.Context(), r, first.ID) {
+		b := &backuptest.Bucket{Now: bucket.Now}
+		for _, n := range list(t, bucket) {
+			b.Set(n, read(t, bucket, n))
+			until, err := bucket.LockedUntil(t.Context(), n)
+			if err == nil && n != name && !until.IsZero() {
+				err = b.Lock(t.Context(), n, until)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		r := open(t, b, func(o *backup.Options) { o.Now = func() time.Time { return now } })
+		if rep := verify(t, r, full(t)); !errors.Is(rep.Err(), backup.ErrUnlocked) || rep.Faults[0].Object != name {
+			t.Errorf("%s: %v", name, rep.Err())
+		}
+	}
+}

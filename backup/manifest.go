@@ -121,8 +121,9 @@ type manifest struct {
 	Repeats      uint64           `json:"repeats"` // number of the snapshot that this one has the content of
 	Index        []manifestObject `json:"index"`
 	IndexKey     []byte           `json:"index_key"`
-	Part         id16             `json:"part,omitzero"` // set: only there to be built on, and the id that its index segments are sealed for
-	Keep         time.Time        `json:"keep,omitzero"` // until when its objects are locked
+	Part         id16             `json:"part,omitzero"`   // set: only there to be built on, and the id that its index segments are sealed for
+	Keep         time.Time        `json:"keep,omitzero"`   // until when its objects are locked
+	Unread       bool             `json:"unread,omitzero"` // manifest Number-1 was damaged when this one was written: Previous is of what lay there
 	Anomalies    []policy.Anomaly `json:"anomalies"`
 
 	digest  sum32  // of the whole object
@@ -309,9 +310,9 @@ func parseManifest(b []byte, pin ed25519.PublicKey, number uint64) (*manifest, e
 		}
 	}
 	indexed := m.version > 1 && m.Kind == kindData
-	if (len(m.Index) > 0) != indexed || (len(m.IndexKey) > 0) != indexed || (m.Parent > 0) != (m.Depth > 0) ||
+	if (len(m.Index) > 0) != indexed || (len(m.IndexKey) > 0) != indexed || (m.Parent > 0) != (m.Depth > 0) || m.Unread && m.Number == 1 ||
 		m.Parent >= m.Number || m.Parent == 0 && m.ParentDigest != (sum32{}) || m.Repeats >= m.Number || m.Parent > 0 && m.Repeats > 0 ||
-		m.version == 1 && (!m.Keep.IsZero() || m.partial()) || m.partial() && !indexed || !indexed && (m.Parent > 0 || m.Repeats > 0 || len(m.Anomalies) > 0) {
+		m.version == 1 && (!m.Keep.IsZero() || m.Unread || m.partial()) || m.partial() && !indexed || !indexed && (m.Parent > 0 || m.Repeats > 0 || len(m.Anomalies) > 0) {
 		return nil, errMalformed
 	}
 	for i := range m.Tables {

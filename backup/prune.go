@@ -124,7 +124,7 @@ type Pruned struct {
 // Prune removes snapshots that retention does not keep, in two steps: it condemns them, and a later call deletes their objects once
 // they were condemned for Options.Grace, again only what no kept snapshot needs. Their manifests stay. It does nothing
 // while it cannot be sure: ErrTampered, ErrStale or ErrChain (a manifest, an object of a kept snapshot or the list is damaged or
-// missing), ErrClock, ErrAnomaly, ErrNotFound (Retention.Hold names no snapshot), ErrKey (opened for reading), ErrExists (another prune
+// missing), ErrClock (a snapshot is dated in the future, or long before the ones before: see Accept), ErrAnomaly, ErrNotFound (Retention.Hold names no snapshot), ErrKey (opened for reading), ErrExists (another prune
 // ran at once). It may be interrupted anywhere and called again.
 func (r *Repository) Prune(ctx context.Context, retention policy.Retention) (*Pruned, error) {
 	s := r.data
@@ -147,16 +147,13 @@ func (r *Repository) Prune(ctx context.Context, retention policy.Retention) (*Pr
 	}
 	now := s.opts.Now().UTC()
 	var all []*manifest // that could be restored
-	var latest time.Time
+	date := s.dates(list)
 	for m, err := range s.chain(ctx) {
 		if err != nil {
 			return nil, err
 		}
-		if m.Created.After(now.Add(time.Hour)) || m.Created.Before(latest.Add(-s.opts.Grace)) {
-			return nil, object(manifestName(m.Number), ErrClock)
-		}
-		if m.Created.After(latest) {
-			latest = m.Created
+		if err := date(m); err != nil {
+			return nil, err
 		}
 		if _, ok := list.since(m); ok && missing(m, there) != "" {
 			continue // being deleted, or gone
@@ -168,23 +165,34 @@ func (r *Repository) Prune(ctx context.Context, retention policy.Retention) (*Pr
 	if err != nil {
 		return nil, err
 	}
+	parts, spared := map[id16]bool{}, false
+	for _, m := range all {
+		parts[m.Snapshot] = m.partial()
+	}
 	next := &prunes{Number: list.Number, Accepted: list.Accepted}
 	for _, c := range list.Condemned {
 		if keep[c.Snapshot] {
-			rep.Spared = append(rep.Spared, c.Snapshot.String())
+			spared = true
+			if !parts[c.Snapshot] {
+				rep.Spared = append(rep.Spared, c.Snapshot.String())
+			}
 			continue
 		}
 		next.Condemned = append(next.Condemned, c)
 	}
 	for _, m := range all {
-		if keep[m.Snapshot] {
+		_, before := list.since(m)
+		switch {
+		case keep[m.Snapshot] && !m.partial():
 			rep.Kept = append(rep.Kept, m.Snapshot.String())
-		} else if _, ok := list.since(m); !ok {
+		case !keep[m.Snapshot] && !before:
 			next.Condemned = append(next.Condemned, condemned{m.Number, m.Snapshot, now})
-			rep.Condemned = append(rep.Condemned, m.Snapshot.String())
+			if !m.partial() {
+				rep.Condemned = append(rep.Condemned, m.Snapshot.String())
+			}
 		}
 	}
-	if len(rep.Spared)+len(rep.Condemned) > 0 {
+	if spared || len(next.Condemned) > len(list.Condemned) {
 		if err := s.putPrunes(ctx, next); err != nil {
 			return nil, err
 		}
@@ -208,6 +216,32 @@ func (r *Repository) Kept(ctx context.Context, retention policy.Retention) ([]st
 
 func (m *manifest) point() policy.Snapshot {
 	return policy.Snapshot{ID: m.Snapshot.String(), Name: m.Name, Number: m.Number, Parent: m.Parent, Created: m.Created, Partial: m.partial()}
+}
+
+// dates returns what goes through all manifests in order and tells those that are dated in the future, or long before one that came before: ErrClock. One that
+// somebody accepted counts as made when the one before was, or the repository; so does a part.
+func (s *space) dates(list *prunes) func(*manifest) error {
+	now := s.opts.Now()
+	latest := s.created
+	if latest.After(now) {
+		latest = time.Time{}
+	}
+	first := true
+	return func(m *manifest) error {
+		wrong := m.Created.After(now.Add(time.Hour)) || !first && m.Created.Before(latest.Add(-s.opts.Grace))
+		switch {
+		case !wrong:
+			if first || m.Created.After(latest) {
+				latest = m.Created
+			}
+		case m.partial() || slices.Contains(list.Accepted, m.Snapshot):
+			m.Created = latest
+		default:
+			return object(manifestName(m.Number), ErrClock)
+		}
+		first = false
+		return nil
+	}
 }
 
 // missing names an object of a snapshot that is not there, or "".
@@ -320,15 +354,15 @@ func (s *space) remove(ctx context.Context, list *prunes, now time.Time, there m
 				rep.Bytes += there[name]
 			}
 		}
-		if removed > 0 && locked == 0 {
+		if removed > 0 && locked == 0 && !m.partial() {
 			rep.Removed = append(rep.Removed, m.Snapshot.String())
 		}
 	}
 	return nil
 }
 
-// Accept says that somebody looked at the anomalies of a snapshot and found them right, so that pruning goes on. Errors:
-// ErrNotFound, ErrKey (opened for reading), ErrExists (a prune ran at once).
+// Accept says that somebody looked at the anomalies of a snapshot and found them right, so that pruning goes on. One whose date is wrong counts from then on as
+// made when the one before it was. Errors: ErrNotFound, ErrKey (opened for reading), ErrExists (a prune ran at once).
 func (r *Repository) Accept(ctx context.Context, id string) error {
 	if r.data.opts.Signer == nil {
 		return fmt.Errorf("%w: the repository was opened for reading", ErrKey)

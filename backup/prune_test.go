@@ -367,3 +367,110 @@ func TestPruneCancelled(t *testing.T) {
 		t.Fatalf("got %v", err)
 	}
 }
+
+// A snapshot that is dated years ahead, or long before, stops pruning and shows as an anomaly, until somebody accepts it; then it counts as made
+// when the one before was.
+func TestPruneWrongDate(t *testing.T) {
+	for name, wrong := range map[string]time.Duration{"ahead": 5 * 365 * 24 * time.Hour, "behind": -30 * 24 * time.Hour} {
+		for _, first := range []bool{false, true} {
+			if first && name == "behind" {
+				continue // nothing was before
+			}
+			s := newShop(t)
+			s.chain = policy.Chain{Length: 1}
+			var before backup.Snapshot
+			for range 3 {
+				if first {
+					break
+				}
+				s.now = s.now.Add(24 * time.Hour)
+				before = s.backup()
+			}
+			right := s.now
+			s.now = right.Add(wrong)
+			bad := s.backup()
+			s.now = right
+			for range 2 {
+				s.now = s.now.Add(24 * time.Hour)
+				s.backup()
+			}
+			s.reopen()
+			keep := policy.Retention{Within: 36 * time.Hour}
+			for range 2 {
+				if _, err := s.r.Prune(t.Context(), keep); !errors.Is(err, backup.ErrClock) {
+					t.Fatalf("%s: %v", name, err)
+				}
+				s.now = s.now.Add(time.Minute)
+			}
+			find := func() backup.Snapshot {
+				all, err := s.r.Snapshots(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				return all[slices.IndexFunc(all, func(b backup.Snapshot) bool { return b.ID == bad.ID })]
+			}
+			if got := find(); len(got.Anomalies) != 1 || got.Anomalies[0].Kind != "clock" || !got.Created.Equal(bad.Created) {
+				t.Errorf("%s: %+v", name, got)
+			}
+			all, err := s.r.Snapshots(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := s.r.Accept(t.Context(), all[len(all)-1].ID); err != nil { // another one
+				t.Fatal(err)
+			}
+			if _, err := s.r.Prune(t.Context(), keep); !errors.Is(err, backup.ErrClock) {
+				t.Fatalf("%s: %v", name, err)
+			}
+			if err := s.r.Accept(t.Context(), bad.ID); err != nil {
+				t.Fatal(err)
+			}
+			if got := find(); len(got.Anomalies) != 0 || !first && !got.Created.Equal(before.Created) || got.Created.After(s.now) {
+				t.Errorf("%s: %+v", name, got)
+			}
+			rep := s.prune(keep)
+			if len(rep.Kept) < 2 || !first && !slices.Contains(rep.Condemned, before.ID) || slices.Contains(rep.Condemned, all[len(all)-1].ID) {
+				t.Errorf("%s: %+v", name, rep)
+			}
+		}
+	}
+}
+
+// What a prune condemned while a snapshot was being written on it is looked at, and healed, like that which is kept.
+func TestCondemnedBelow(t *testing.T) {
+	s := newShop(t)
+	s.chain = policy.Chain{Length: 5, Age: 1000 * time.Hour}
+	s.now = s.now.Add(time.Hour)
+	first := s.backup()
+	done := false
+	s.bucket.BeforePut = func(name string, _ []byte) error {
+		if strings.HasPrefix(name, "segments/") && !done {
+			done = true
+			s.now = s.now.Add(time.Hour)
+			mustBackup(t, s.r, s.m, nil)
+			s.prune(policy.Retention{Last: 1})
+		}
+		return nil
+	}
+	snap := s.backup()
+	s.bucket.BeforePut = nil
+	if all, err := s.r.Snapshots(t.Context()); err != nil || snap.Depth != 1 || all[0].ID != first.ID || all[0].Condemned.IsZero() {
+		t.Fatalf("%+v, %v", all, err)
+	}
+	good := s.bucket.Clone()
+	for _, name := range backup.ObjectsOf(t.Context(), s.r, first.ID) {
+		b := read(t, s.bucket, name)
+		b[len(b)/2] ^= 1
+		s.bucket.Set(name, b)
+		rep := verify(t, s.r, full(t))
+		if !errors.Is(rep.Err(), backup.ErrTampered) || rep.Faults[0].Object != name {
+			t.Errorf("%s: %v", name, rep.Err())
+		}
+		if h := heal(t, s.bucket, good); len(h.Objects) != 1 || h.Objects[0] != name {
+			t.Errorf("%+v", h)
+		}
+		if rep = verify(t, s.r, full(t)); rep.Err() != nil || rep.Snapshots != 2 {
+			t.Errorf("%+v", rep)
+		}
+	}
+}

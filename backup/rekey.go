@@ -19,6 +19,11 @@ func (r *Repository) AddKey(ctx context.Context, private *PrivateKey, to *Public
 	if err != nil {
 		return 0, err
 	}
+	data, err := r.data.sequence(ctx)
+	if err != nil {
+		return 0, err
+	}
+	need := needed(data, list)
 	for _, s := range []*space{r.data, r.shards} {
 		if s == nil {
 			continue
@@ -27,7 +32,7 @@ func (r *Repository) AddKey(ctx context.Context, private *PrivateKey, to *Public
 			if err != nil {
 				return added, err
 			}
-			if _, condemned := list.since(m); condemned && s == r.data {
+			if _, ok := need[m.Snapshot]; !ok && s == r.data {
 				continue
 			}
 			name := keyName(m.Snapshot, to.id)
@@ -48,8 +53,8 @@ func (r *Repository) AddKey(ctx context.Context, private *PrivateKey, to *Public
 			if _, err := s.put(ctx, name, header); err != nil && !errors.Is(err, ErrExists) {
 				return added, err
 			}
-			if _, ok := s.bucket.(Locker); ok && m.Keep.After(s.opts.Now()) {
-				if err := s.lock(ctx, m.Keep, name); err != nil {
+			if until := need[m.Snapshot]; s == r.data && until.After(s.opts.Now()) {
+				if err := s.lock(ctx, until, name); err != nil {
 					return added, err
 				}
 			}
@@ -79,7 +84,8 @@ func (r *Repository) Opens(ctx context.Context, key string) ([]string, error) {
 	return slices.Clip(ids), err
 }
 
-// TryKey says whether a key opens a snapshot or, for an empty id, the newest set of key shards; it opens the key header and nothing else.
+// TryKey says whether a key opens a snapshot or, for an empty id, the newest set of key shards; it opens the key headers, of those too that the
+// snapshot builds on, and nothing else.
 // Errors: ErrKey, ErrNotFound, and those of Restore.
 func (r *Repository) TryKey(ctx context.Context, id string, private *PrivateKey) error {
 	s, m := r.data, (*manifest)(nil)
@@ -97,9 +103,16 @@ func (r *Repository) TryKey(ctx context.Context, id string, private *PrivateKey)
 	if id == "" {
 		s = r.shards
 	}
-	key, err := s.key(ctx, m, private)
-	if err == nil {
+	all, err := s.below(ctx, m)
+	if err != nil {
+		return err
+	}
+	for _, m := range all {
+		key, err := s.key(ctx, m, private)
+		if err != nil {
+			return err
+		}
 		clear(key[:])
 	}
-	return err
+	return nil
 }

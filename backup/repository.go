@@ -73,7 +73,8 @@ type Snapshot struct {
 	Repeats  uint64           // Head.Number of the snapshot that this one has the content of; 0 = it is the source's own
 	// Locked is until when its objects were locked against deletion, when it was made. The zero time = they were not.
 	Locked time.Time
-	// Anomalies are what BackupOptions.Gate found unusual.
+	// Anomalies are what BackupOptions.Gate found unusual, and one of the kind clock where Created is in the future, or long before the snapshots
+	// before; once that was accepted, Created is that of the one before.
 	Anomalies []policy.Anomaly
 	// Condemned is when Repository.Prune gave it up; it will be deleted. The zero time = it is kept.
 	Condemned time.Time

@@ -11,6 +11,7 @@ import (
 	"hash"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -37,17 +38,29 @@ type journal struct {
 	f  *os.File
 }
 
-// newJournal begins one, in place of an old one.
+// newJournal begins one, in place of an old one, which stays until the new one has its head. A link in its place is replaced and not followed.
 func newJournal(path string, h journalHead) (*journal, error) {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	fail := func(err error) (*journal, error) { return nil, fmt.Errorf("backup: journal: %w", err) }
+	line, err := json.Marshal(h)
 	if err != nil {
-		return nil, fmt.Errorf("backup: journal: %w", err)
+		return nil, err
 	}
-	j := &journal{f: f}
-	if err := errors.Join(f.Chmod(0o600), j.note(h)); err != nil {
-		return nil, errors.Join(err, f.Close())
+	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".new") // of mode 0600
+	if err != nil {
+		return fail(err)
 	}
-	return j, nil
+	defer os.Remove(f.Name())
+	_, err = f.Write(append(line, '\n'))
+	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return fail(err)
+	}
+	if err := os.Rename(f.Name(), path); err != nil {
+		return fail(err)
+	}
+	if f, err = os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0); err != nil {
+		return fail(err)
+	}
+	return &journal{f: f}, nil
 }
 
 // note writes a line, lasting.

@@ -1,11 +1,13 @@
 package backup_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -276,5 +278,122 @@ func TestResumeRefused(t *testing.T) {
 		if _, err := r.Restore(t.Context(), snap.ID, &got, key, nil); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+// What was sent before an interruption counts for the entropy of the whole.
+func TestResumeEntropy(t *testing.T) {
+	bucket := &backuptest.Bucket{}
+	r := open(t, bucket, nil)
+	m := backuptest.Rows(150)
+	for i := range m.Tables[0].Rows {
+		m.Tables[0].Rows[i][4] = bytes.Repeat([]byte(fmt.Sprint("plain ", i)), 50_000)
+	}
+	o := &backup.BackupOptions{Journal: filepath.Join(t.TempDir(), "journal"), Gate: &policy.Gate{Rows: 10}}
+	mustBackup(t, r, m, o)
+	for i := range 60 {
+		m.Tables[0].Rows[i][4] = noise(i, 450_000)
+	}
+	n := 0
+	bucket.BeforePut = func(string, []byte) error {
+		if n++; n > 4 {
+			return context.DeadlineExceeded
+		}
+		return nil
+	}
+	if _, err := r.Backup(t.Context(), m, o); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatal(err)
+	}
+	bucket.BeforePut = nil
+	snap, err := r.Backup(t.Context(), m, o)
+	if !errors.Is(err, backup.ErrAnomaly) || snap.Depth != 1 || len(snap.Anomalies) != 1 || snap.Anomalies[0].Kind != "entropy" {
+		t.Fatalf("depth %d, %+v, %v", snap.Depth, snap.Anomalies, err)
+	}
+	// And what is as it was stays unsuspected.
+	n = 0
+	bucket.BeforePut = func(string, []byte) error {
+		if n++; n > 4 {
+			return context.DeadlineExceeded
+		}
+		return nil
+	}
+	if _, err := r.Backup(t.Context(), m, o); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatal(err)
+	}
+	bucket.BeforePut = nil
+	if snap, err = r.Backup(t.Context(), m, o); err != nil || snap.Depth != 1 {
+		t.Fatalf("depth %d, %+v, %v", snap.Depth, snap.Anomalies, err)
+	}
+}
+
+// A link in the journal's place is replaced, and what it points to stays as it was.
+func TestJournalLink(t *testing.T) {
+	dir := t.TempDir()
+	victim, path := filepath.Join(dir, "victim"), filepath.Join(dir, "journal")
+	if err := os.WriteFile(victim, []byte("precious"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(victim, path); err != nil {
+		t.Skip(err)
+	}
+	r := open(t, &backuptest.Bucket{}, nil)
+	looked := false
+	mustBackup(t, r, sourceFunc(func(w *backup.Writer) error {
+		info, err := os.Lstat(path)
+		if err != nil || !info.Mode().IsRegular() || info.Mode().Perm() != 0o600 {
+			t.Errorf("%v, %v", info, err)
+		}
+		looked = true
+		return backuptest.Rows(3).Dump(t.Context(), w)
+	}), &backup.BackupOptions{Journal: path})
+	if b, err := os.ReadFile(victim); err != nil || string(b) != "precious" || !looked {
+		t.Errorf("%q, %v", b, err)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 2 { // and the lock
+		t.Errorf("%v, %v", left, err)
+	}
+}
+
+// Parts are in no report of a prune, and go with what was built on them.
+func TestPruneParts(t *testing.T) {
+	now := epoch
+	bucket := &backuptest.Bucket{Now: func() time.Time { return now }}
+	r := open(t, bucket, func(o *backup.Options) { o.Now = func() time.Time { return now } })
+	m := large()
+	o := &backup.BackupOptions{Journal: filepath.Join(t.TempDir(), "journal")}
+	n := 0
+	bucket.BeforePut = func(string, []byte) error {
+		if n++; n > 4 {
+			return context.DeadlineExceeded
+		}
+		return nil
+	}
+	if _, err := r.Backup(t.Context(), m, o); err == nil {
+		t.Fatal("not interrupted")
+	}
+	bucket.BeforePut = nil
+	whole := mustBackup(t, r, m, o)
+	if whole.Depth != 1 {
+		t.Fatalf("depth %d", whole.Depth)
+	}
+	now = now.Add(time.Hour)
+	last := mustBackup(t, r, backuptest.Rows(3), nil)
+	one := []string{whole.ID}
+	rep, err := r.Prune(t.Context(), policy.Retention{Last: 1})
+	if err != nil || !slices.Equal(rep.Condemned, one) || !slices.Equal(rep.Kept, []string{last.ID}) {
+		t.Fatalf("%+v, %v", rep, err)
+	}
+	if rep, err = r.Prune(t.Context(), policy.Retention{Last: 2}); err != nil || !slices.Equal(rep.Spared, one) || len(rep.Kept) != 2 {
+		t.Fatalf("%+v, %v", rep, err)
+	}
+	if rep, err = r.Prune(t.Context(), policy.Retention{Last: 1}); err != nil || !slices.Equal(rep.Condemned, one) {
+		t.Fatalf("%+v, %v", rep, err)
+	}
+	now = now.Add(25 * time.Hour)
+	if rep, err = r.Prune(t.Context(), policy.Retention{Last: 1}); err != nil || !slices.Equal(rep.Removed, one) || rep.Bytes < 60<<20 {
+		t.Fatalf("%+v, %v", rep, err)
+	}
+	if rep := verify(t, r, full(t)); rep.Err() != nil || rep.Snapshots != 1 {
+		t.Fatal(rep.Err())
 	}
 }

@@ -11,15 +11,17 @@ import (
 	"iter"
 	"slices"
 	"sync"
+	"time"
 )
 
 // space is one bucket with a chain of manifests: of data, or of key shards.
 type space struct {
-	bucket Bucket
-	kind   string
-	id     id16
-	pin    ed25519.PublicKey
-	opts   *Options
+	bucket  Bucket
+	kind    string
+	id      id16
+	created time.Time // of the repository
+	pin     ed25519.PublicKey
+	opts    *Options
 
 	mu    sync.Mutex
 	seen  Head     // the newest manifest that this process saw; Options.Head at first
@@ -49,7 +51,7 @@ func openSpace(ctx context.Context, bucket Bucket, kind string, pin ed25519.Publ
 	if head.Kind != kind {
 		return nil, object(repositoryName, fmt.Errorf("%w: a repository of another kind", ErrTampered))
 	}
-	s.id = head.Repository
+	s.id, s.created = head.Repository, head.Created
 	return s, nil
 }
 
@@ -203,7 +205,7 @@ func (s *space) chain(ctx context.Context) iter.Seq2[*manifest, error] {
 			if err == nil {
 				m, err = s.check(b, n)
 			}
-			if err == nil && previous != nil && m.Previous != *previous {
+			if err == nil && previous != nil && m.Previous != *previous && !m.Unread {
 				err = object(manifestName(n), fmt.Errorf("%w: not the successor of the one before", ErrTampered))
 			}
 			if ctx.Err() != nil {
@@ -226,6 +228,45 @@ func (s *space) chain(ctx context.Context) iter.Seq2[*manifest, error] {
 			yield(nil, object(manifestName(seen), ErrStale))
 		}
 	}
+}
+
+// sequence reads all manifests that are sound.
+func (s *space) sequence(ctx context.Context) (all []*manifest, err error) {
+	for m, err := range s.chain(ctx) {
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		if err == nil {
+			all = append(all, m)
+		}
+	}
+	return all, nil
+}
+
+// needed tells what is to stay whole: the snapshots, oldest first, that are not condemned, and those, condemned or not, that such a one builds on; and until
+// when each was promised to be locked, the zero time where it was not.
+func needed(all []*manifest, list *prunes) map[id16]time.Time {
+	byNumber := map[uint64]*manifest{}
+	for _, m := range all {
+		byNumber[m.Number] = m
+	}
+	need := map[id16]time.Time{}
+	for _, m := range slices.Backward(all) {
+		until, ok := need[m.Snapshot]
+		if _, condemned := list.since(m); condemned && !ok {
+			continue
+		}
+		if m.Keep.After(until) {
+			until = m.Keep
+		}
+		need[m.Snapshot] = until
+		if p := byNumber[m.Parent]; p != nil && p.digest == m.ParentDigest {
+			if have, ok := need[p.Snapshot]; !ok || have.Before(until) {
+				need[p.Snapshot] = until
+			}
+		}
+	}
+	return need
 }
 
 // fetch reads an object that a manifest names and compares it.
@@ -277,7 +318,7 @@ func (s *space) commit(ctx context.Context, m *manifest) error {
 		if seen := s.head().Number; seen > 0 && !slices.Contains(numbers, seen) {
 			return object(manifestName(seen), ErrStale)
 		}
-		m.Number, m.Previous = 1, sum32{}
+		m.Number, m.Previous, m.Unread = 1, sum32{}, false
 		if len(numbers) > 0 {
 			last := numbers[len(numbers)-1]
 			b, err := s.raw(ctx, last)
@@ -285,6 +326,11 @@ func (s *space) commit(ctx context.Context, m *manifest) error {
 				return err
 			}
 			m.Number, m.Previous = last+1, sha256.Sum256(b)
+			if _, err := s.check(b, last); errors.Is(err, ErrTampered) {
+				m.Unread = true
+			} else if err != nil {
+				return err
+			}
 		}
 		payload, err := json.Marshal(m)
 		if err != nil {

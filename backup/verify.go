@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/crmguard/crmguard/backup/policy"
 )
 
 // Snapshots returns what is there, oldest first, by their signed manifests, without those that were pruned. An error says what is
@@ -30,16 +32,21 @@ func (r *Repository) Snapshots(ctx context.Context) ([]Snapshot, error) {
 			there[o.Name] = o.Size
 		}
 	}
+	date := r.data.dates(list)
 	for m, err := range r.data.chain(ctx) {
 		if err != nil {
 			errs = append(errs, err)
 			continue
 		}
 		r.data.saw(m)
+		wrong := date(m)
 		if m.partial() {
 			continue
 		}
 		snap := m.snapshot()
+		if wrong != nil {
+			snap.Anomalies = append(slices.Clip(snap.Anomalies), policy.Anomaly{Kind: kindClock})
+		}
 		var gone bool
 		if snap.Condemned, gone = list.since(m); gone && missing(m, there) != "" {
 			continue
@@ -137,10 +144,7 @@ func (s *space) verify(ctx context.Context, o *VerifyOptions, rep *Report, prefi
 			list = &prunes{}
 		}
 	}
-	var pick map[string]bool
-	if o.Level == Sampled {
-		pick = s.sample(ctx, o, list, prefix)
-	}
+	var all []*manifest
 	for m, err := range s.chain(ctx) {
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
@@ -153,6 +157,14 @@ func (s *space) verify(ctx context.Context, o *VerifyOptions, rep *Report, prefi
 			}
 			continue
 		}
+		all = append(all, m)
+	}
+	need := needed(all, list)
+	var pick map[string]bool
+	if o.Level == Sampled {
+		pick = sample(all, o, need, prefix)
+	}
+	for _, m := range all {
 		newest = m
 		used[manifestName(m.Number)] = true
 		snapshots[m.Snapshot.String()] = true
@@ -165,10 +177,10 @@ func (s *space) verify(ctx context.Context, o *VerifyOptions, rep *Report, prefi
 			}
 		}
 		if s.kind == kindData {
-			if _, condemned := list.since(m); o.Snapshot != id && (o.Snapshot != "" || condemned) {
+			if _, ok := need[m.Snapshot]; o.Snapshot != id && (o.Snapshot != "" || !ok) {
 				continue
 			}
-			if !m.partial() {
+			if _, condemned := list.since(m); !m.partial() && (o.Snapshot == id || !condemned) {
 				rep.Snapshots++
 			}
 		}
@@ -223,7 +235,7 @@ func (s *space) verify(ctx context.Context, o *VerifyOptions, rep *Report, prefi
 				rep.add(prefix, id, obj.Name, err)
 			}
 		}
-		if err := s.locked(ctx, m, o.Level, rep, prefix); err != nil {
+		if err := s.locked(ctx, m, need[m.Snapshot], o.Level, rep, prefix); err != nil {
 			return nil, err
 		}
 		if o.Level == Full && o.Key != nil && sound {
@@ -340,7 +352,7 @@ func (s *space) sweep(ctx context.Context, list uint64) (removed int, err error)
 }
 
 // sample chooses what a sampled run reads.
-func (s *space) sample(ctx context.Context, o *VerifyOptions, list *prunes, prefix string) map[string]bool {
+func sample(manifests []*manifest, o *VerifyOptions, need map[id16]time.Time, prefix string) map[string]bool {
 	type candidate struct {
 		manifestObject
 		seen  time.Time
@@ -348,11 +360,8 @@ func (s *space) sample(ctx context.Context, o *VerifyOptions, list *prunes, pref
 	}
 	var all []candidate
 	var total, sum int64
-	for m, err := range s.chain(ctx) {
-		if err != nil {
-			continue // the main run reports it
-		}
-		if _, condemned := list.since(m); condemned || o.Snapshot != "" && o.Snapshot != m.Snapshot.String() {
+	for _, m := range manifests {
+		if _, ok := need[m.Snapshot]; !ok || o.Snapshot != "" && o.Snapshot != m.Snapshot.String() {
 			continue
 		}
 		for _, obj := range m.objects() {

@@ -380,5 +380,9 @@ func Equal(a, b any) bool {
 	if _, ok := b.([]byte); ok {
 		return false
 	}
+	if x, ok := a.(float64); ok {
+		y, ok := b.(float64)
+		return ok && (x == y || x != x && y != y) // a NaN is what it was
+	}
 	return a == b
 }
