@@ -108,6 +108,13 @@ func TestBackupPlaces(t *testing.T) {
 	mustFail("damaged, forged or missing", "verify", "--backups")
 	mustRun(t, nil, with("backup", "heal")...)
 	mustRun(t, nil, with("verify", "--backups")...)
+	// And so is one in the second place, which the first never shows.
+	copies, err := filepath.Glob(filepath.Join(away, "rows", "segments", "*"))
+	require.NoError(t, err)
+	spoil(t, copies[0])
+	mustFail("damaged, forged or missing", "verify", "--backups")
+	mustRun(t, nil, with("backup", "heal")...)
+	assert.Equal(t, 2, strings.Count(mustRun(t, nil, with("verify", "--backups")...), " opened\n"))
 
 	// The disk burns: shares of the recovery key and the other place are enough, with the keys of the log and of backups.
 	shares := mustRun(t, nil, "backup", "key", "split", "--data", data, "--needed", "2", "--shares", "3")

@@ -141,10 +141,29 @@ func restoreCommand(c *app.Config) *cobra.Command {
 	return cmd
 }
 
+// verifyBackups reads every place of the backups by itself.
 func verifyBackups(ctx context.Context, c *app.Config, recovery string, out io.Writer) error {
-	rep, err := app.VerifyBackups(ctx, *c, recovery)
+	places, err := c.BackupPlaces()
 	if err != nil {
 		return err
+	}
+	var failed error
+	for _, p := range places {
+		what := "backups"
+		if len(places) > 1 {
+			what += " in " + p.Name
+		}
+		if err := verifyPlace(ctx, &p.Config, recovery, what, out); err != nil {
+			failed = errors.Join(failed, err)
+		}
+	}
+	return failed
+}
+
+func verifyPlace(ctx context.Context, c *app.Config, recovery, what string, out io.Writer) error {
+	rep, err := app.VerifyBackups(ctx, *c, recovery)
+	if err != nil {
+		return fmt.Errorf("%s: %w", what, err)
 	}
 	word := "compared with their digests"
 	switch {
@@ -153,7 +172,7 @@ func verifyBackups(ctx context.Context, c *app.Config, recovery string, out io.W
 	case rep.Opened:
 		word = "opened"
 	}
-	fmt.Fprintf(out, "backups: %d snapshots, %d objects, %s %s\n", rep.Snapshots, rep.Objects, size(rep.Bytes), word)
+	fmt.Fprintf(out, "%s: %d snapshots, %d objects, %s %s\n", what, rep.Snapshots, rep.Objects, size(rep.Bytes), word)
 	if rep.Overdue > 0 {
 		fmt.Fprintf(out, "%d sets of key shards should be deleted by now; the next backup tries\n", rep.Overdue)
 	}

@@ -58,6 +58,28 @@ func openPlaces(ctx context.Context, first string, copies []string) (all []place
 	return all, missing, nil
 }
 
+// BackupPlace is one place of the backups, by itself.
+type BackupPlace struct {
+	Name   string // for people: no credentials
+	Config Config // with that place alone
+}
+
+// BackupPlaces are all places of the backups, each with one of the key shards.
+func (c Config) BackupPlaces() ([]BackupPlace, error) {
+	if err := c.complete(); err != nil {
+		return nil, err
+	}
+	data, keys := append([]string{c.Backup}, c.BackupCopies...), append([]string{c.BackupKeys}, c.BackupKeysCopies...)
+	var all []BackupPlace
+	for i := range max(len(data), len(keys)) {
+		one := c
+		one.Backup, one.BackupKeys = data[min(i, len(data)-1)], keys[min(i, len(keys)-1)]
+		one.BackupCopies, one.BackupKeysCopies = nil, nil
+		all = append(all, BackupPlace{redact(one.Backup) + " and " + redact(one.BackupKeys), one})
+	}
+	return all, nil
+}
+
 func closePlaces(all []place) error {
 	var errs []error
 	for _, p := range all {
