@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 
+	"github.com/crmguard/crmguard/backup/backupkey"
 	"github.com/crmguard/crmguard/backup/policy"
 	"github.com/crmguard/crmguard/internal/filelock"
 )
@@ -140,7 +141,7 @@ func (r *Repository) Backup(ctx context.Context, source Source, opts *BackupOpti
 // Synthesize writes a full snapshot of what a snapshot on a chain, the newest for an empty id, has, without asking the source: on a host that holds the
 // private key, so that the one that backs up need not send everything anew. Later backups build on it, and the chain below can go. Of the options Name, Chain
 // and Gate are not used. Errors as of Backup and Restore.
-func (r *Repository) Synthesize(ctx context.Context, id string, private *PrivateKey, opts *BackupOptions) (Snapshot, error) {
+func (r *Repository) Synthesize(ctx context.Context, id string, private *backupkey.Private, opts *BackupOptions) (Snapshot, error) {
 	of, _, err := r.find(ctx, id)
 	if err != nil {
 		return Snapshot{}, err
@@ -161,7 +162,7 @@ func (r *Repository) Synthesize(ctx context.Context, id string, private *Private
 type repeated struct {
 	s       *space
 	m       *manifest
-	private *PrivateKey
+	private *backupkey.Private
 }
 
 func (d repeated) Dump(ctx context.Context, w *Writer) error {

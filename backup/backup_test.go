@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/crmguard/crmguard/backup"
+	"github.com/crmguard/crmguard/backup/backupkey"
 	"github.com/crmguard/crmguard/backup/backuptest"
 	"github.com/crmguard/crmguard/backup/blobstore"
 )
@@ -439,13 +440,13 @@ func TestRollback(t *testing.T) {
 func TestKeys(t *testing.T) {
 	ctx := t.Context()
 	data, shards, _ := sample(t)
-	other, err := backup.GenerateKey()
+	other, err := backupkey.Generate()
 	if err != nil {
 		t.Fatal(err)
 	}
 	r := open(t, data, func(o *backup.Options) { o.Shards = shards })
 	replay := &backup.RestoreOptions{Tombstones: func(context.Context, backup.Tombstones) error { return nil }}
-	for name, key := range map[string]*backup.PrivateKey{"wrong": other, "missing": nil} {
+	for name, key := range map[string]*backupkey.Private{"wrong": other, "missing": nil} {
 		if _, err := r.Restore(ctx, "", &backuptest.Memory{}, key, replay); !errors.Is(err, backup.ErrKey) {
 			t.Errorf("%s key: %v", name, err)
 		}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/klauspost/compress/zstd"
 
+	"github.com/crmguard/crmguard/backup/backupkey"
 	"github.com/crmguard/crmguard/backup/policy"
 )
 
@@ -55,12 +56,12 @@ func bare(err error) error {
 }
 
 // levels opens a chain: with key all of it, without it what the signer's index key opens.
-func (s *space) levels(ctx context.Context, m *manifest, key *PrivateKey) ([]*level, error) {
+func (s *space) levels(ctx context.Context, m *manifest, key *backupkey.Private) ([]*level, error) {
 	return s.cachedLevels(ctx, m, key, map[uint64]*level{})
 }
 
 // cachedLevels does so and keeps each level in cache, by its number.
-func (s *space) cachedLevels(ctx context.Context, m *manifest, key *PrivateKey, cache map[uint64]*level) ([]*level, error) {
+func (s *space) cachedLevels(ctx context.Context, m *manifest, key *backupkey.Private, cache map[uint64]*level) ([]*level, error) {
 	all, err := s.below(ctx, m)
 	if err != nil {
 		return nil, err
@@ -609,7 +610,7 @@ func (s *space) mergeTable(levels []*level, number int, read func(*level, []data
 }
 
 // readIndex reads the whole index of a snapshot.
-func (s *space) readIndex(ctx context.Context, m *manifest, key *PrivateKey) error {
+func (s *space) readIndex(ctx context.Context, m *manifest, key *backupkey.Private) error {
 	levels, err := s.levels(ctx, m, key)
 	if err != nil {
 		return err
@@ -753,7 +754,7 @@ func (s *space) baseOf(ctx context.Context, m *manifest, c *policy.Chain, list *
 	}
 	if b.delta && s.opts.Recipient != nil { // what the key of this snapshot would not open is nothing to build on
 		for _, m := range all {
-			if _, err := s.bucket.Get(ctx, keyName(m.Snapshot, s.opts.Recipient.id), 0, 1); errors.Is(err, ErrNotFound) {
+			if _, err := s.bucket.Get(ctx, keyName(m.Snapshot, s.opts.Recipient.ID()), 0, 1); errors.Is(err, ErrNotFound) {
 				b.delta = false
 			} else if err != nil {
 				return nil, object(keyPrefix, err)

@@ -7,6 +7,8 @@ import (
 	"slices"
 
 	"github.com/klauspost/compress/zstd"
+
+	"github.com/crmguard/crmguard/backup/backupkey"
 )
 
 // Change says how a table differs between two snapshots.
@@ -24,7 +26,7 @@ type Change struct {
 // signer's index key. For each table and kind of change as many keys of rows are listed as keys says, which takes private. Large
 // tables take some bits of memory for each row, and a temporary file. Errors: ErrNotFound, ErrTampered, ErrChain, ErrKey, and one for
 // snapshots of version 1, which have no index.
-func (r *Repository) Compare(ctx context.Context, from, to string, private *PrivateKey, keys int) ([]Change, error) {
+func (r *Repository) Compare(ctx context.Context, from, to string, private *backupkey.Private, keys int) ([]Change, error) {
 	if keys > 0 && private == nil {
 		return nil, fmt.Errorf("%w: the keys of rows need the private key", ErrKey)
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/crmguard/crmguard/backup"
+	"github.com/crmguard/crmguard/backup/backupkey"
 	"github.com/crmguard/crmguard/backup/backuptest"
 	"github.com/crmguard/crmguard/backup/policy"
 )
@@ -60,7 +61,7 @@ func TestCompare(t *testing.T) {
 		{0, 3, 0, "all_types +1 ~1 -10; empty +2 ~0 -0; goes +0 ~0 -2; formed +2 ~0 -1 reshaped; comes +2 ~0 -0"},
 		{0, 3, 2, "all_types +1 ~1 -10 [[9000]] [[4]] %; empty +2 ~0 -0 [[5] [5]] [] []; goes +0 ~0 -2; formed +2 ~0 -1 reshaped; comes +2 ~0 -0"},
 	} {
-		for _, key := range []*backup.PrivateKey{nil, backuptest.Key(t)} {
+		for _, key := range []*backupkey.Private{nil, backuptest.Key(t)} {
 			if key == nil && c.keys > 0 {
 				continue
 			}

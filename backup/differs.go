@@ -5,12 +5,14 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"iter"
+
+	"github.com/crmguard/crmguard/backup/backupkey"
 )
 
 // Differs says in which tables a living source is other than a snapshot, the newest for an empty id: what happened since, or whether a restored
 // store is what was backed up. It reads every row of the source and the snapshot's record index, and writes nothing. The index is opened by private or,
 // when it is nil, the signer's index key. Memory and errors as of [Repository.Compare], and those of the source.
-func (r *Repository) Differs(ctx context.Context, id string, source Source, private *PrivateKey) ([]Change, error) {
+func (r *Repository) Differs(ctx context.Context, id string, source Source, private *backupkey.Private) ([]Change, error) {
 	m, _, err := r.find(ctx, id)
 	if err != nil {
 		return nil, err
@@ -21,7 +23,7 @@ func (r *Repository) Differs(ctx context.Context, id string, source Source, priv
 	}
 	defer clearLevels(levels)
 	index := *levels[0].index
-	nobody, err := GenerateKey()
+	nobody, err := backupkey.Generate()
 	if err != nil {
 		return nil, err
 	}

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/crmguard/crmguard/backup"
+	"github.com/crmguard/crmguard/backup/backupkey"
 	"github.com/crmguard/crmguard/backup/backuptest"
 	"github.com/crmguard/crmguard/backup/policy"
 )
@@ -21,7 +22,7 @@ func TestDiffers(t *testing.T) {
 		last = mustBackup(t, r, m, &backup.BackupOptions{Chain: &policy.Chain{}})
 	}
 	before := list(t, bucket)
-	differs := func(r *backup.Repository, id string, s backup.Source, key *backup.PrivateKey) []backup.Change {
+	differs := func(r *backup.Repository, id string, s backup.Source, key *backupkey.Private) []backup.Change {
 		t.Helper()
 		c, err := r.Differs(t.Context(), id, s, key)
 		if err != nil {
@@ -36,7 +37,7 @@ func TestDiffers(t *testing.T) {
 	restored := restore(t, r, last.ID)
 	for _, c := range []struct {
 		r   *backup.Repository
-		key *backup.PrivateKey
+		key *backupkey.Private
 	}{{r, nil}, {r, backuptest.Key(t)}, {reader, backuptest.Key(t)}} {
 		if d := differs(c.r, last.ID, restored, c.key); len(d) != 0 {
 			t.Errorf("a restored store differs: %+v", d)

@@ -9,10 +9,10 @@
 //
 // # Keys
 //
-// Snapshots are sealed to a public key ([GenerateKey]) whose private half should lie elsewhere: a host
-// without it writes backups and cannot read them. An Ed25519 key ([CreateSigner]) signs every manifest, and
+// Snapshots are sealed to a public key ([backupkey.Generate]) whose private half should lie elsewhere: a host
+// without it writes backups and cannot read them. An Ed25519 key ([backupkey.CreateSigner]) signs every manifest, and
 // whoever restores pins its public half; nothing is opened before that signature is checked. The
-// private key cannot be made again: without it a backup opens for nobody. [PrivateKey.Split] makes shares of it, and
+// private key cannot be made again: without it a backup opens for nobody. [backupkey.Private.Split] makes shares of it, and
 // [Repository.AddKey] lets another key open what this one opens.
 //
 // # Chains

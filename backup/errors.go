@@ -23,7 +23,6 @@ var (
 	ErrLingers  = errors.New("backup: what is deleted can be read for too long")              // of a shard bucket, see Lingerer
 	ErrClock    = errors.New("backup: dated in the future or out of order")                   // nothing is pruned by such a clock
 	ErrAnomaly  = policy.ErrAnomaly                                                           // see BackupOptions.Gate and Repository.Accept
-	ErrInsecure = errors.New("backup: the key file must have mode 0600")
 )
 
 // ObjectError says which object of a bucket an error is about.

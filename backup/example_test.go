@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 
 	"github.com/crmguard/crmguard/backup"
+	"github.com/crmguard/crmguard/backup/backupkey"
 	"github.com/crmguard/crmguard/backup/backuptest"
 	"github.com/crmguard/crmguard/backup/blobstore"
 )
@@ -24,11 +25,11 @@ func Example() {
 	defer os.RemoveAll(dir)
 
 	// Once: the recovery key where backups will be restored, the signer where they are made.
-	recovery, err := backup.GenerateKey()
+	recovery, err := backupkey.Generate()
 	if err != nil {
 		log.Fatal(err)
 	}
-	signer, err := backup.CreateSigner(filepath.Join(dir, "signer"))
+	signer, err := backupkey.CreateSigner(filepath.Join(dir, "signer"))
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -120,18 +120,3 @@ func BenchmarkVerify(b *testing.B) {
 		}
 	}
 }
-
-func FuzzJoinKey(f *testing.F) {
-	key := backuptest.Key(f)
-	shares, err := key.Split(2, 3)
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Add(shares[0], shares[1])
-	f.Add(shares[0], "crmguard-backup-share-1:")
-	f.Fuzz(func(t *testing.T, a, b string) {
-		if k, err := backup.JoinKey([]string{a, b}); err == nil && k.Public().ID() != key.Public().ID() {
-			t.Error("shares of another key were made")
-		}
-	})
-}

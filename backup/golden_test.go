@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/crmguard/crmguard/backup"
+	"github.com/crmguard/crmguard/backup/backupkey"
 	"github.com/crmguard/crmguard/backup/backuptest"
 	"github.com/crmguard/crmguard/backup/policy"
 )
@@ -47,7 +48,7 @@ func goldenChain() []*backuptest.Memory {
 }
 
 func writeGolden(t *testing.T, dir string, chain []*backuptest.Memory) {
-	key, err := backup.GenerateKey()
+	key, err := backupkey.Generate()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -102,7 +103,7 @@ func testGolden(t *testing.T, chain ...*backuptest.Memory) {
 
 // TestGoldenRecords reads single rows of the repository of version 2; that of version 1 has no index.
 func TestGoldenRecords(t *testing.T) {
-	golden := func(version string) (*backup.Repository, *backup.PrivateKey, []backup.Snapshot) {
+	golden := func(version string) (*backup.Repository, *backupkey.Private, []backup.Snapshot) {
 		r, err := backup.Open(t.Context(), folder(t, abs(t, "testdata", version, "data")), pin, nil)
 		if err != nil {
 			t.Fatal(err)
@@ -131,7 +132,7 @@ func TestGoldenRecords(t *testing.T) {
 }
 
 // goldenKey reads the private key of a repository; version control keeps no modes.
-func goldenKey(t *testing.T, version string) *backup.PrivateKey {
+func goldenKey(t *testing.T, version string) *backupkey.Private {
 	t.Helper()
 	private, err := os.ReadFile(filepath.Join("testdata", version, "recovery-key"))
 	if err != nil {
@@ -141,7 +142,7 @@ func goldenKey(t *testing.T, version string) *backup.PrivateKey {
 	if err := os.WriteFile(copied, private, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	key, err := backup.ReadKey(copied)
+	key, err := backupkey.Read(copied)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -164,7 +165,7 @@ func exists(path string) bool {
 
 // writeGoldenParts writes a locked snapshot on a part, and one that found the manifest before it damaged.
 func writeGoldenParts(t *testing.T, dir string) {
-	key, err := backup.GenerateKey()
+	key, err := backupkey.Generate()
 	if err != nil {
 		t.Fatal(err)
 	}

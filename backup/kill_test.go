@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/crmguard/crmguard/backup"
+	"github.com/crmguard/crmguard/backup/backupkey"
 	"github.com/crmguard/crmguard/backup/backuptest"
 	"github.com/crmguard/crmguard/backup/policy"
 )
@@ -51,11 +52,11 @@ func killed(t *testing.T, test, dir string, most time.Duration) (reported []stri
 // TestKillPrune ends a program that makes chains and prunes them, at any moment.
 func TestKillPrune(t *testing.T) {
 	keep := policy.Retention{Last: 2}
-	var key *backup.PrivateKey // of both processes
+	var key *backupkey.Private // of both processes
 	soon := func(o *backup.Options) { o.Grace, o.Recipient = time.Nanosecond, key.Public() }
 	if dir := os.Getenv("CRMGUARD_KILL_DIR"); dir != "" {
 		var err error
-		if key, err = backup.ReadKey(filepath.Join(dir, "..", "key")); err != nil {
+		if key, err = backupkey.Read(filepath.Join(dir, "..", "key")); err != nil {
 			t.Fatal(err)
 		}
 		r := open(t, folder(t, dir), soon)
@@ -146,11 +147,11 @@ func TestKillResume(t *testing.T) {
 		}
 		return m
 	}
-	var key *backup.PrivateKey // of both processes
+	var key *backupkey.Private // of both processes
 	seal := func(o *backup.Options) { o.Recipient = key.Public() }
 	if dir := os.Getenv("CRMGUARD_KILL_DIR"); dir != "" {
 		var err error
-		if key, err = backup.ReadKey(filepath.Join(dir, "..", "key")); err != nil {
+		if key, err = backupkey.Read(filepath.Join(dir, "..", "key")); err != nil {
 			t.Fatal(err)
 		}
 		r := open(t, folder(t, dir), seal)

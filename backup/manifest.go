@@ -219,8 +219,8 @@ func parseNumber(prefix, name string) (uint64, bool) {
 	return n, n > 0
 }
 
-func keyName(snapshot id16, recipient [16]byte) string {
-	return keyPrefix + snapshot.String() + "-" + hex.EncodeToString(recipient[:])
+func keyName(snapshot id16, recipient string) string {
+	return keyPrefix + snapshot.String() + "-" + recipient
 }
 
 // pinID names a signing key in the objects it signed.

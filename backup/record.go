@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/klauspost/compress/zstd"
+
+	"github.com/crmguard/crmguard/backup/backupkey"
 )
 
 // Record is one row as a snapshot has it.
@@ -39,7 +41,7 @@ type RecordOptions struct {
 // belongs with: itself first, then by distance. It reads the parts of the index and of the segments that hold them and
 // nothing else. No key of a person is imported: what was sealed for an erased one stays closed. Errors: ErrNotFound (no such snapshot, table or
 // row), ErrStale (the tombstone list is older than was seen), ErrKey, ErrTampered, ErrChain, and one for tables without a key and for snapshots of version 1.
-func (r *Repository) Record(ctx context.Context, id, table string, key []any, private *PrivateKey, opts *RecordOptions) ([]Record, error) {
+func (r *Repository) Record(ctx context.Context, id, table string, key []any, private *backupkey.Private, opts *RecordOptions) ([]Record, error) {
 	var o RecordOptions
 	if opts != nil {
 		o = *opts
@@ -109,7 +111,7 @@ func (r *Repository) Record(ctx context.Context, id, table string, key []any, pr
 // Versions reads one row of all snapshots of a name, "" for "default", oldest first: each of its contents once, from the first snapshot
 // that has it, and a Record without a Row where it was gone. Pruned snapshots and those of version 1 are passed over. Errors as of
 // Record.
-func (r *Repository) Versions(ctx context.Context, name, table string, key []any, private *PrivateKey) ([]Record, error) {
+func (r *Repository) Versions(ctx context.Context, name, table string, key []any, private *backupkey.Private) ([]Record, error) {
 	if name == "" {
 		name = "default"
 	}
@@ -175,7 +177,7 @@ type finder struct {
 	shapes map[string]*shape
 }
 
-func (s *space) finder(ctx context.Context, m *manifest, key *PrivateKey, cache map[uint64]*level) (*finder, error) {
+func (s *space) finder(ctx context.Context, m *manifest, key *backupkey.Private, cache map[uint64]*level) (*finder, error) {
 	if m.version == 1 {
 		return nil, object(manifestName(m.Number), errNoIndex)
 	}

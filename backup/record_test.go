@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/crmguard/crmguard/backup"
+	"github.com/crmguard/crmguard/backup/backupkey"
 	"github.com/crmguard/crmguard/backup/backuptest"
 	"github.com/crmguard/crmguard/backup/policy"
 )
@@ -134,7 +135,7 @@ func TestRecord(t *testing.T) {
 	for name, c := range map[string]struct {
 		snapshot, table string
 		key             []any
-		private         *backup.PrivateKey
+		private         *backupkey.Private
 		opts            *backup.RecordOptions
 		want            error
 	}{
@@ -198,7 +199,7 @@ func TestVersions(t *testing.T) {
 	}
 	for name, c := range map[string]struct {
 		name string
-		key  *backup.PrivateKey
+		key  *backupkey.Private
 		want error
 	}{"no such name": {"nothing", key, backup.ErrNotFound}, "no key": {"", nil, backup.ErrKey}} {
 		if _, err := r.Versions(ctx, c.name, "companies", []any{int64(7)}, c.key); !errors.Is(err, c.want) {

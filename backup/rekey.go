@@ -5,13 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+
+	"github.com/crmguard/crmguard/backup/backupkey"
 )
 
 // AddKey lets another key open every snapshot and set of key shards, which private opens, beside the keys that do so already; it returns how many
 // headers it wrote. Nothing else is written anew, and nothing is taken away: what an old key opens it goes on opening until the
 // snapshot is pruned, see Opens. Later backups are sealed to Options.Recipient. It may be interrupted and called again. Errors: ErrKey, and those
 // of Snapshots.
-func (r *Repository) AddKey(ctx context.Context, private *PrivateKey, to *PublicKey) (added int, err error) {
+func (r *Repository) AddKey(ctx context.Context, private *backupkey.Private, to *backupkey.Public) (added int, err error) {
 	if to == nil {
 		return 0, fmt.Errorf("%w: no key to add", ErrKey)
 	}
@@ -35,7 +37,7 @@ func (r *Repository) AddKey(ctx context.Context, private *PrivateKey, to *Public
 			if _, ok := need[m.Snapshot]; !ok && s == r.data {
 				continue
 			}
-			name := keyName(m.Snapshot, to.id)
+			name := keyName(m.Snapshot, to.ID())
 			if _, err := s.bucket.Get(ctx, name, 0, 1); err == nil {
 				continue
 			} else if !errors.Is(err, ErrNotFound) {
@@ -64,7 +66,7 @@ func (r *Repository) AddKey(ctx context.Context, private *PrivateKey, to *Public
 	return added, nil
 }
 
-// Opens returns the ids of the snapshots that a key opens, named by PublicKey.ID, oldest first, by the headers that lie in the bucket: what a thief of that
+// Opens returns the ids of the snapshots that a key opens, named by backupkey.Public.ID, oldest first, by the headers that lie in the bucket: what a thief of that
 // key can read. Errors as of Snapshots.
 func (r *Repository) Opens(ctx context.Context, key string) ([]string, error) {
 	has := map[string]bool{}
@@ -87,7 +89,7 @@ func (r *Repository) Opens(ctx context.Context, key string) ([]string, error) {
 // TryKey says whether a key opens a snapshot or, for an empty id, the newest set of key shards; it opens the key headers, of those too that the
 // snapshot builds on, and nothing else.
 // Errors: ErrKey, ErrNotFound, and those of Restore.
-func (r *Repository) TryKey(ctx context.Context, id string, private *PrivateKey) error {
+func (r *Repository) TryKey(ctx context.Context, id string, private *backupkey.Private) error {
 	s, m := r.data, (*manifest)(nil)
 	var err error
 	if id != "" {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/crmguard/crmguard/backup/backupkey"
 	"github.com/crmguard/crmguard/backup/policy"
 )
 
@@ -17,7 +18,7 @@ type Options struct {
 	Signer crypto.Signer
 	// Recipient is the public key that backups are sealed to. Its private half should lie elsewhere.
 	// Nil = reading only.
-	Recipient *PublicKey
+	Recipient *backupkey.Public
 	// Shards is the bucket of the key shards; it must allow deletion. Nil = no person keys are
 	// kept, and a BackupOptions.Keys is an error.
 	Shards Bucket
@@ -160,7 +161,7 @@ const (
 type VerifyOptions struct {
 	Level Level
 	// Key opens what is read. Nil = Full compares digests only, and Report.Opened is false.
-	Key *PrivateKey
+	Key *backupkey.Private
 	// Snapshot is the only one whose objects are looked at. Empty = all.
 	Snapshot string
 	// Share is how much of all bytes Sampled reads, above 0 to 1: those objects first that Seen has not, then those seen longest

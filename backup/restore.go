@@ -9,6 +9,8 @@ import (
 	"hash"
 	"io"
 	"iter"
+
+	"github.com/crmguard/crmguard/backup/backupkey"
 )
 
 func newDataKey() *dataKey {
@@ -199,7 +201,7 @@ func (r *Reader) Rows() iter.Seq2[[]any, error] {
 }
 
 // read gives the content of a snapshot to load. It returns nil only when everything was read and authentic.
-func (s *space) read(ctx context.Context, m *manifest, key *PrivateKey, progress *progress, load func(context.Context, *Reader) error) error {
+func (s *space) read(ctx context.Context, m *manifest, key *backupkey.Private, progress *progress, load func(context.Context, *Reader) error) error {
 	var levels []*level
 	var k *dataKey
 	var err error
@@ -379,7 +381,7 @@ func (s *space) whole(ctx context.Context, m *manifest) error {
 // rows may be repeated. Errors: ErrNotFound, ErrKey, ErrTampered, ErrVersion, ErrStale (the newest
 // tombstone list or shard set is older than the newest manifest says), ErrReplay, ErrNotEmpty, and
 // those of the sinks.
-func (r *Repository) Restore(ctx context.Context, id string, sink Sink, key *PrivateKey, opts *RestoreOptions) (Snapshot, error) {
+func (r *Repository) Restore(ctx context.Context, id string, sink Sink, key *backupkey.Private, opts *RestoreOptions) (Snapshot, error) {
 	var o RestoreOptions
 	if opts != nil {
 		o = *opts
@@ -414,7 +416,7 @@ func (r *Repository) Restore(ctx context.Context, id string, sink Sink, key *Pri
 // RestoreKeys gives the newest key shards to sink, as [Repository.Restore] does: for a database that
 // was restored by other means, or lost its keys only. The caller replays the tombstones that the
 // records themselves do not hold. Errors as of Restore.
-func (r *Repository) RestoreKeys(ctx context.Context, sink KeySink, key *PrivateKey) error {
+func (r *Repository) RestoreKeys(ctx context.Context, sink KeySink, key *backupkey.Private) error {
 	newest, err := r.data.newest(ctx)
 	if err != nil {
 		return err
@@ -422,7 +424,7 @@ func (r *Repository) RestoreKeys(ctx context.Context, sink KeySink, key *Private
 	return r.restoreKeys(ctx, newest, sink, key)
 }
 
-func (r *Repository) restoreKeys(ctx context.Context, newest *manifest, sink KeySink, key *PrivateKey) error {
+func (r *Repository) restoreKeys(ctx context.Context, newest *manifest, sink KeySink, key *backupkey.Private) error {
 	set, err := r.shardSet(ctx, newest)
 	if err != nil || set == nil {
 		return err

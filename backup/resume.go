@@ -233,7 +233,7 @@ func (s *space) uploaded(ctx context.Context, h *journalHead, objects []manifest
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
-	now := keyName(m.Snapshot, s.opts.Recipient.id) // the key may be another by now
+	now := keyName(m.Snapshot, s.opts.Recipient.ID()) // the key may be another by now
 	if len(m.Keys) != 1 || m.Keys[0].Name != now || len(m.Segments) == 0 || len(m.Tables) == 0 {
 		return nil, nil
 	}
@@ -424,7 +424,7 @@ func (s *space) resumable(ctx context.Context, part *manifest, full bool) (*base
 		if _, condemned := list.since(m); condemned || full && !m.partial() {
 			return nil, nil
 		}
-		if _, err := s.bucket.Get(ctx, keyName(m.Snapshot, s.opts.Recipient.id), 0, 1); err != nil {
+		if _, err := s.bucket.Get(ctx, keyName(m.Snapshot, s.opts.Recipient.ID()), 0, 1); err != nil {
 			return nil, passed(err)
 		}
 	}

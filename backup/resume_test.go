@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/crmguard/crmguard/backup"
+	"github.com/crmguard/crmguard/backup/backupkey"
 	"github.com/crmguard/crmguard/backup/backuptest"
 	"github.com/crmguard/crmguard/backup/policy"
 )
@@ -214,7 +215,7 @@ func TestResumeGate(t *testing.T) {
 // TestResumeRefused: what was sent is not built on when the key is another by now, when it is old, when a full snapshot is wanted and it lies on others,
 // or when it is damaged; the backup is made all the same, and opens.
 func TestResumeRefused(t *testing.T) {
-	fresh, err := backup.GenerateKey()
+	fresh, err := backupkey.Generate()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -227,7 +228,7 @@ func TestResumeRefused(t *testing.T) {
 		}
 	}
 	for name, c := range map[string]struct {
-		key    *backup.PrivateKey
+		key    *backupkey.Private
 		later  time.Duration
 		before bool // a snapshot that the interrupted one builds on
 		harm   func(b *backuptest.Bucket)

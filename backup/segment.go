@@ -9,10 +9,13 @@ import (
 	"crypto/hpke"
 	"crypto/sha256"
 	"encoding/binary"
+	"encoding/hex"
 	"fmt"
 	"hash"
 
 	"github.com/klauspost/compress/zstd"
+
+	"github.com/crmguard/crmguard/backup/backupkey"
 )
 
 // Kinds of frames.
@@ -89,9 +92,9 @@ func (k *dataKey) segmentAEAD(snapshot id16, number uint32) cipher.AEAD {
 }
 
 // sealKey makes a key header.
-func sealKey(k *dataKey, to *PublicKey, repository, snapshot id16) ([]byte, error) {
-	head := keyHead(to.id, snapshot)
-	sealed, err := hpke.Seal(to.key, hpke.HKDFSHA256(), hpke.AES256GCM(), keyInfo(head, repository), k[:])
+func sealKey(k *dataKey, to *backupkey.Public, repository, snapshot id16) ([]byte, error) {
+	head := keyHead(to, snapshot)
+	sealed, err := to.Seal(keyInfo(head, repository), k[:])
 	if err != nil {
 		return nil, fmt.Errorf("backup: seal key: %w", err)
 	}
@@ -100,12 +103,13 @@ func sealKey(k *dataKey, to *PublicKey, repository, snapshot id16) ([]byte, erro
 
 const keyHeadSize = magicSize + 4 + 6 + 16 + 16
 
-func keyHead(recipient [16]byte, snapshot id16) []byte {
+func keyHead(recipient *backupkey.Public, snapshot id16) []byte {
 	b := binary.BigEndian.AppendUint32([]byte(magicKeyHeader), formatVersion)
 	b = binary.BigEndian.AppendUint16(b, hpke.MLKEM768X25519().ID())
 	b = binary.BigEndian.AppendUint16(b, hpke.HKDFSHA256().ID())
 	b = binary.BigEndian.AppendUint16(b, hpke.AES256GCM().ID())
-	b = append(b, recipient[:]...)
+	id, _ := hex.DecodeString(recipient.ID())
+	b = append(b, id...)
 	return append(b, snapshot[:]...)
 }
 
@@ -115,18 +119,18 @@ func keyInfo(head []byte, repository id16) []byte {
 }
 
 // openKey opens a key header and holds the key against its commitment, which is signed.
-func openKey(b []byte, key *PrivateKey, m *manifest) (*dataKey, error) {
+func openKey(b []byte, key *backupkey.Private, m *manifest) (*dataKey, error) {
 	if len(b) < keyHeadSize || string(b[:magicSize]) != magicKeyHeader {
 		return nil, ErrTampered
 	}
 	if v := binary.BigEndian.Uint32(b[magicSize:]); v != formatVersion {
 		return nil, versionError(v, formatVersion)
 	}
-	head := keyHead(key.pub.id, m.Snapshot)
+	head := keyHead(key.Public(), m.Snapshot)
 	if string(head) != string(b[:keyHeadSize]) {
 		return nil, ErrTampered
 	}
-	plain, err := hpke.Open(key.key, hpke.HKDFSHA256(), hpke.AES256GCM(), keyInfo(head, m.Repository), b[keyHeadSize:])
+	plain, err := key.Open(keyInfo(head, m.Repository), b[keyHeadSize:])
 	if err != nil || len(plain) != len(dataKey{}) {
 		return nil, ErrTampered
 	}

@@ -12,6 +12,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/crmguard/crmguard/backup/backupkey"
 )
 
 // space is one bucket with a chain of manifests: of data, or of key shards.
@@ -282,11 +284,11 @@ func (s *space) fetch(ctx context.Context, o manifestObject) ([]byte, error) {
 }
 
 // key opens the data key of a snapshot.
-func (s *space) key(ctx context.Context, m *manifest, key *PrivateKey) (*dataKey, error) {
+func (s *space) key(ctx context.Context, m *manifest, key *backupkey.Private) (*dataKey, error) {
 	if key == nil {
 		return nil, fmt.Errorf("%w: no private key was given", ErrKey)
 	}
-	name := keyName(m.Snapshot, key.pub.id)
+	name := keyName(m.Snapshot, key.Public().ID())
 	i := slices.IndexFunc(m.Keys, func(o manifestObject) bool { return o.Name == name })
 	var b []byte
 	var err error

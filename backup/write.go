@@ -440,7 +440,7 @@ func (s *space) write(ctx context.Context, name string, source Source, base *bas
 	if err != nil {
 		return nil, err
 	}
-	o, err := plain.put(ctx, keyName(m.Snapshot, s.opts.Recipient.id), header)
+	o, err := plain.put(ctx, keyName(m.Snapshot, s.opts.Recipient.ID()), header)
 	if err == nil && j != nil {
 		err = j.note(o)
 	}

@@ -13,6 +13,7 @@ import (
 	"crypto/ed25519"
 
 	"github.com/crmguard/crmguard/backup"
+	"github.com/crmguard/crmguard/backup/backupkey"
 	"github.com/crmguard/crmguard/backup/policy"
 )
 
@@ -436,10 +437,10 @@ func Signer() ed25519.PrivateKey {
 	return ed25519.NewKeyFromSeed(bytes.Repeat([]byte("test"), 8))
 }
 
-var privateKey = sync.OnceValues(backup.GenerateKey)
+var privateKey = sync.OnceValues(backupkey.Generate)
 
 // Key is one private key for the whole test binary.
-func Key(t testing.TB) *backup.PrivateKey {
+func Key(t testing.TB) *backupkey.Private {
 	t.Helper()
 	k, err := privateKey()
 	if err != nil {
@@ -448,7 +449,7 @@ func Key(t testing.TB) *backup.PrivateKey {
 	return k
 }
 
-func repository(t testing.TB) (*Bucket, *backup.Repository, *backup.PrivateKey) {
+func repository(t testing.TB) (*Bucket, *backup.Repository, *backupkey.Private) {
 	t.Helper()
 	b := &Bucket{}
 	return b, reopen(t, b), Key(t)

@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/crmguard/crmguard/backup"
+	"github.com/crmguard/crmguard/backup/backupkey"
 )
 
 // Scratch is a store that exists for one drill. Package sqlsource makes them.
@@ -39,7 +40,7 @@ type Options struct {
 	// Open makes the scratch store, empty. Needed.
 	Open func(ctx context.Context) (Scratch, error)
 	// Key opens the backups. Needed.
-	Key *backup.PrivateKey
+	Key *backupkey.Private
 	// Signer signs the report: an Ed25519 key, such as that of the manifests. Needed.
 	Signer crypto.Signer
 	// Snapshot is what is restored. Empty = the newest.

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/crmguard/crmguard/backup"
+	"github.com/crmguard/crmguard/backup/backupkey"
 	"github.com/crmguard/crmguard/backup/backuptest"
 	"github.com/crmguard/crmguard/backup/drill"
 	"github.com/crmguard/crmguard/backup/policy"
@@ -182,7 +183,7 @@ func TestBroken(t *testing.T) {
 		names = append(names, o.Name)
 	}
 	whole := s.bucket.Clone()
-	other, err := backup.GenerateKey()
+	other, err := backupkey.Generate()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/crmguard/crmguard/backup"
+	"github.com/crmguard/crmguard/backup/backupkey"
 )
 
 // Place is one place where a repository lies.
@@ -27,7 +28,7 @@ type Options struct {
 	// Pin is the Ed25519 public key that manifests are checked with. Needed.
 	Pin ed25519.PublicKey
 	// Key opens backups. Nil = whether they open is not known.
-	Key *backup.PrivateKey
+	Key *backupkey.Private
 	// Head is the newest snapshot that is known from elsewhere, such as the audit log: a place without it is behind. The zero Head = unknown.
 	Head backup.Head
 	// KeepShards is for how long deleted sets of key shards may be read somewhere. 0 = 7 days.
@@ -139,7 +140,7 @@ type Plan struct {
 	Warnings []string      // what to know before: no personal data
 
 	repo *backup.Repository
-	key  *backup.PrivateKey
+	key  *backupkey.Private
 }
 
 // Plan chooses: the newest snapshot that was made at a moment or before, the zero time for the newest of all, from the first place that has it with nothing

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/crmguard/crmguard/backup"
+	"github.com/crmguard/crmguard/backup/backupkey"
 	"github.com/crmguard/crmguard/backup/backuptest"
 	"github.com/crmguard/crmguard/backup/policy"
 	"github.com/crmguard/crmguard/backup/recovery"
@@ -140,7 +141,7 @@ func TestRecoveryFromDamage(t *testing.T) {
 		t.Fatalf("%+v", a.States)
 	}
 	// Another key opens nothing.
-	other, err := backup.GenerateKey()
+	other, err := backupkey.Generate()
 	if err != nil {
 		t.Fatal(err)
 	}

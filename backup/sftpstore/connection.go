@@ -19,6 +19,7 @@ import (
 	"golang.org/x/crypto/ssh/knownhosts"
 
 	"github.com/crmguard/crmguard/backup"
+	"github.com/crmguard/crmguard/backup/backupkey"
 )
 
 const (
@@ -100,7 +101,7 @@ func newPool(addr, user string, o *Options) (*pool, error) {
 			return nil, fmt.Errorf("sftpstore: key file: %w", err)
 		}
 		if info.Mode().Perm()&0o077 != 0 && os.PathSeparator == '/' {
-			return nil, fmt.Errorf("sftpstore: %w", backup.ErrInsecure)
+			return nil, fmt.Errorf("sftpstore: %w", backupkey.ErrInsecure)
 		}
 		pem, err := os.ReadFile(o.KeyFile)
 		if err != nil {

@@ -97,7 +97,7 @@ func Open(ctx context.Context, bucketURL string) (*Bucket, error) {
 }
 
 // New opens a folder, by its absolute path, of a user at a host:port. It connects and looks for the folder. Errors: ErrHostKey, ErrDenied,
-// ErrNoFolder, backup.ErrInsecure when others may read the key file.
+// ErrNoFolder, backupkey.ErrInsecure when others may read the key file.
 func New(ctx context.Context, addr, user, folder string, opts *Options) (*Bucket, error) {
 	o := Options{}
 	if opts != nil {

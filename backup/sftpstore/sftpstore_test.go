@@ -23,6 +23,7 @@ import (
 	"golang.org/x/crypto/ssh/agent"
 
 	"github.com/crmguard/crmguard/backup"
+	"github.com/crmguard/crmguard/backup/backupkey"
 	"github.com/crmguard/crmguard/backup/backuptest"
 	"github.com/crmguard/crmguard/backup/sftpstore"
 	"github.com/crmguard/crmguard/internal/realtest"
@@ -197,7 +198,7 @@ func TestCredentials(t *testing.T) {
 		}
 	}
 	t.Setenv("SSH_AUTH_SOCK", "")
-	for name, want := range map[string]error{"other": sftpstore.ErrDenied, "open": backup.ErrInsecure, "locked": nil, "none": nil, "missing": fs.ErrNotExist, "": nil} {
+	for name, want := range map[string]error{"other": sftpstore.ErrDenied, "open": backupkey.ErrInsecure, "locked": nil, "none": nil, "missing": fs.ErrNotExist, "": nil} {
 		file := ""
 		if name != "" {
 			file = filepath.Join(dir, name)

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/crmguard/crmguard/backup"
+	"github.com/crmguard/crmguard/backup/backupkey"
 	"github.com/crmguard/crmguard/backup/backuptest"
 	"github.com/crmguard/crmguard/backup/blobstore"
 	"github.com/crmguard/crmguard/backup/sqlsource"
@@ -49,7 +50,7 @@ func TestKillRestore(t *testing.T) {
 		return db, sqlsource.Postgres(db, options)
 	}
 	signer := backuptest.Signer()
-	open := func(t testing.TB, dir string, key *backup.PrivateKey) *backup.Repository {
+	open := func(t testing.TB, dir string, key *backupkey.Private) *backup.Repository {
 		b, err := blobstore.Open(t.Context(), "file://"+filepath.ToSlash(dir))
 		if err != nil {
 			t.Fatal(err)
@@ -62,7 +63,7 @@ func TestKillRestore(t *testing.T) {
 		return r
 	}
 	if dir := os.Getenv("CRMGUARD_KILL_DIR"); dir != "" {
-		key, err := backup.ReadKey(filepath.Join(dir, "key"))
+		key, err := backupkey.Read(filepath.Join(dir, "key"))
 		if err != nil {
 			t.Fatal(err)
 		}

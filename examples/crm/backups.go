@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/crmguard/crmguard/backup"
+	"github.com/crmguard/crmguard/backup/backupkey"
 	"github.com/crmguard/crmguard/backup/drill"
 	"github.com/crmguard/crmguard/backup/policy"
 	"github.com/crmguard/crmguard/examples/crm/app"
@@ -381,7 +382,7 @@ func backupKey(c *app.Config) *cobra.Command {
 					all = append(all, line)
 				}
 			}
-			key, err := backup.JoinKey(all)
+			key, err := backupkey.Join(all)
 			if err != nil {
 				return err
 			}

@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/crmguard/crmguard/backup"
+	"github.com/crmguard/crmguard/backup/backupkey"
 	"github.com/crmguard/crmguard/backup/policy"
 	"github.com/crmguard/crmguard/backup/s3store"
 	"github.com/crmguard/crmguard/backup/sqlsource"
@@ -167,7 +168,7 @@ func testErased(t *testing.T, kek keys.KEK) {
 	// The repository: rows locked for months, key shards for R.
 	_, signer, err := ed25519.GenerateKey(rand.Reader)
 	require.NoError(t, err)
-	private, err := backup.GenerateKey()
+	private, err := backupkey.Generate()
 	require.NoError(t, err)
 	pin := signer.Public().(ed25519.PublicKey)
 	at := time.Duration(0) // how far the clock is off
@@ -281,9 +282,9 @@ func testErased(t *testing.T, kek keys.KEK) {
 	require.NotErrorIs(t, err, encrypt.ErrErased)
 	shares, err := private.Split(3, 5)
 	require.NoError(t, err)
-	_, err = backup.JoinKey(shares[:2])
+	_, err = backupkey.Join(shares[:2])
 	require.ErrorIs(t, err, backup.ErrKey)
-	joined, err := backup.JoinKey([]string{shares[4], shares[0], shares[2]})
+	joined, err := backupkey.Join([]string{shares[4], shares[0], shares[2]})
 	require.NoError(t, err)
 	require.NoError(t, r.RestoreKeys(ctx, personKeys{keeper: fresh}, joined))
 	again, err := encrypt.NewKeeper(kek, store, nil)

@@ -19,7 +19,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/crmguard/crmguard/backup"
+	"github.com/crmguard/crmguard/backup/backupkey"
 	"github.com/crmguard/crmguard/crm"
 	"github.com/crmguard/crmguard/examples/crm/app"
 	"github.com/crmguard/crmguard/internal/realtest"
@@ -158,7 +158,7 @@ func backupRestore(t *testing.T, where func(testing.TB) (data string, env, flags
 	}
 	refused("no such snapshot", "restore", "nosuch")
 	nothing()
-	other, err := backup.GenerateKey()
+	other, err := backupkey.Generate()
 	require.NoError(t, err)
 	wrong := filepath.Join(t.TempDir(), "recovery.key")
 	require.NoError(t, other.WriteFile(wrong))

@@ -28,6 +28,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/crmguard/crmguard/backup"
+	"github.com/crmguard/crmguard/backup/backupkey"
 	"github.com/crmguard/crmguard/backup/blobstore"
 	"github.com/crmguard/crmguard/internal/realtest"
 )
@@ -152,7 +153,7 @@ func (n *needles) backups(t testing.TB, data string) (rows int) {
 	require.NoError(t, err)
 	pin, err := hex.DecodeString(strings.TrimSpace(string(text)))
 	require.NoError(t, err)
-	key, err := backup.ReadKey(filepath.Join(data, "recovery.key"))
+	key, err := backupkey.Read(filepath.Join(data, "recovery.key"))
 	require.NoError(t, err)
 	bucket, err := blobstore.Open(ctx, "file://"+filepath.Join(data, "backup"))
 	require.NoError(t, err)

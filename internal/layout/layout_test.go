@@ -42,7 +42,7 @@ var heavy = map[string][]string{
 	"github.com/aws/aws-sdk-go-v2":      {"backup/s3store"},
 	"github.com/aws/smithy-go":          {"backup/s3store"},
 	"github.com/pkg/sftp":               {"backup/sftpstore"},
-	"github.com/cloudflare/circl":       {"backup"},
+	"github.com/cloudflare/circl":       {"backup/backupkey"},
 	"modernc.org/sqlite":                {"backup/sqlsource", "internal/dialect"},
 	"github.com/jackc/pgx/v5":           {"backup/sqlsource"},
 	"github.com/spf13/cobra":            {"examples/crm"},

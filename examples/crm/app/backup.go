@@ -19,6 +19,7 @@ import (
 	"github.com/crmguard/crmguard/audit"
 	"github.com/crmguard/crmguard/audit/filestore"
 	"github.com/crmguard/crmguard/backup"
+	"github.com/crmguard/crmguard/backup/backupkey"
 	"github.com/crmguard/crmguard/backup/mirror"
 	"github.com/crmguard/crmguard/backup/policy"
 	"github.com/crmguard/crmguard/backup/sqlsource"
@@ -46,7 +47,7 @@ const (
 // backupKeys makes the keys of backups on first use.
 func (c *Config) backupKeys() error {
 	if _, err := os.Stat(c.path(recoveryPub)); errors.Is(err, fs.ErrNotExist) {
-		key, err := backup.GenerateKey()
+		key, err := backupkey.Generate()
 		if err != nil {
 			return err
 		}
@@ -58,7 +59,7 @@ func (c *Config) backupKeys() error {
 		}
 	}
 	if _, err := os.Stat(c.path(manifestPin)); errors.Is(err, fs.ErrNotExist) {
-		key, err := backup.CreateSigner(c.path(manifestKey))
+		key, err := backupkey.CreateSigner(c.path(manifestKey))
 		if err != nil {
 			return err
 		}
@@ -143,14 +144,14 @@ func (c *Config) repositoryAt(ctx context.Context, sign, older bool, observer fu
 		opts.LockShards = true
 	}
 	if sign {
-		if opts.Signer, err = backup.ReadSigner(c.path(manifestKey)); err != nil {
+		if opts.Signer, err = backupkey.ReadSigner(c.path(manifestKey)); err != nil {
 			return nil, err
 		}
 		text, err := os.ReadFile(c.path(recoveryPub))
 		if err != nil {
 			return nil, fmt.Errorf("crm: reading %s: %w", recoveryPub, err)
 		}
-		if opts.Recipient, err = backup.ParsePublicKey(string(text)); err != nil {
+		if opts.Recipient, err = backupkey.ParsePublic(string(text)); err != nil {
 			return nil, err
 		}
 		for _, m := range []*mirror.Bucket{r.data, r.shards} {
@@ -468,7 +469,7 @@ func writeBackup(ctx context.Context, c *Config, db databases, kek keys.KEK, cha
 	}
 	// What was written is read back: opened where the recovery key lies here, else compared with its digests.
 	opts := &backup.VerifyOptions{Level: backup.Full, Snapshot: snap.ID}
-	if key, err := backup.ReadKey(c.path(recoveryKey)); err == nil && repo.TryKey(ctx, snap.ID, key) == nil {
+	if key, err := backupkey.Read(c.path(recoveryKey)); err == nil && repo.TryKey(ctx, snap.ID, key) == nil {
 		opts.Key = key
 	}
 	report, err := repo.Verify(ctx, opts)
@@ -542,7 +543,7 @@ func VerifyBackups(ctx context.Context, c Config, recovery string) (*backup.Repo
 	if recovery == "" {
 		recovery = c.path(recoveryKey)
 	}
-	key, err := backup.ReadKey(recovery)
+	key, err := backupkey.Read(recovery)
 	switch {
 	case err == nil:
 		opts.Key = key
@@ -576,7 +577,7 @@ func Restore(ctx context.Context, c Config, id, recovery string, older bool, obs
 	if recovery == "" {
 		recovery = c.path(recoveryKey)
 	}
-	key, err := backup.ReadKey(recovery)
+	key, err := backupkey.Read(recovery)
 	if err != nil {
 		return snap, err
 	}
@@ -770,7 +771,7 @@ func RestoreKeys(ctx context.Context, c Config, recovery string, older bool) (er
 	if recovery == "" {
 		recovery = c.path(recoveryKey)
 	}
-	key, err := backup.ReadKey(recovery)
+	key, err := backupkey.Read(recovery)
 	if err != nil {
 		return err
 	}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/crmguard/crmguard/audit"
 	"github.com/crmguard/crmguard/backup"
+	"github.com/crmguard/crmguard/backup/backupkey"
 	"github.com/crmguard/crmguard/backup/drill"
 	"github.com/crmguard/crmguard/backup/sqlsource"
 	"github.com/crmguard/crmguard/crm"
@@ -47,11 +48,11 @@ func Drill(ctx context.Context, c Config, o DrillOptions) (rep *drill.Report, pa
 	if o.Recovery == "" {
 		o.Recovery = c.path(recoveryKey)
 	}
-	key, err := backup.ReadKey(o.Recovery)
+	key, err := backupkey.Read(o.Recovery)
 	if err != nil {
 		return nil, "", err
 	}
-	signer, err := backup.ReadSigner(c.path(manifestKey))
+	signer, err := backupkey.ReadSigner(c.path(manifestKey))
 	if err != nil {
 		return nil, "", err
 	}

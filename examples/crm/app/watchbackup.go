@@ -10,6 +10,7 @@ import (
 
 	"github.com/crmguard/crmguard/audit"
 	"github.com/crmguard/crmguard/backup"
+	"github.com/crmguard/crmguard/backup/backupkey"
 	"github.com/crmguard/crmguard/backup/policy"
 	"github.com/crmguard/crmguard/backup/schedule"
 )
@@ -298,7 +299,7 @@ func SplitKey(c Config, recovery string, needed, n int) ([]string, error) {
 	if recovery == "" {
 		recovery = c.path(recoveryKey)
 	}
-	key, err := backup.ReadKey(recovery)
+	key, err := backupkey.Read(recovery)
 	if err != nil {
 		return nil, err
 	}
@@ -321,7 +322,7 @@ func ReplaceKey(ctx context.Context, c Config, recovery string) (r Replaced, err
 	if recovery == "" {
 		recovery = c.path(recoveryKey)
 	}
-	old, err := backup.ReadKey(recovery)
+	old, err := backupkey.Read(recovery)
 	if err != nil {
 		return r, err
 	}
@@ -330,7 +331,7 @@ func ReplaceKey(ctx context.Context, c Config, recovery string) (r Replaced, err
 		return r, err
 	}
 	defer repo.close()
-	key, err := backup.GenerateKey()
+	key, err := backupkey.Generate()
 	if err != nil {
 		return r, err
 	}

@@ -22,6 +22,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/crmguard/crmguard/backup"
+	"github.com/crmguard/crmguard/backup/backupkey"
 	"github.com/crmguard/crmguard/backup/blobstore"
 	"github.com/crmguard/crmguard/backup/policy"
 	"github.com/crmguard/crmguard/backup/sqlsource"
@@ -153,20 +154,20 @@ func (t timed) Put(ctx context.Context, name string, data []byte) error {
 }
 
 // open opens our repository. Its keys are made with it.
-func open(ctx context.Context, p params) (*backup.Repository, *backup.PrivateKey, error) {
+func open(ctx context.Context, p params) (*backup.Repository, *backupkey.Private, error) {
 	home := filepath.Dir(p.Repo)
-	private, err := backup.ReadKey(filepath.Join(home, "recovery"))
+	private, err := backupkey.Read(filepath.Join(home, "recovery"))
 	if errors.Is(err, os.ErrNotExist) {
-		if private, err = backup.GenerateKey(); err == nil {
+		if private, err = backupkey.Generate(); err == nil {
 			err = private.WriteFile(filepath.Join(home, "recovery"))
 		}
 	}
 	if err != nil {
 		return nil, nil, err
 	}
-	signer, err := backup.ReadSigner(filepath.Join(home, "signer"))
+	signer, err := backupkey.ReadSigner(filepath.Join(home, "signer"))
 	if errors.Is(err, os.ErrNotExist) {
-		signer, err = backup.CreateSigner(filepath.Join(home, "signer"))
+		signer, err = backupkey.CreateSigner(filepath.Join(home, "signer"))
 	}
 	if err != nil {
 		return nil, nil, err

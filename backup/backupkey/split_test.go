@@ -1,4 +1,4 @@
-package backup_test
+package backupkey_test
 
 import (
 	"encoding/base64"
@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/crmguard/crmguard/backup"
+	"github.com/crmguard/crmguard/backup/backupkey"
 	"github.com/crmguard/crmguard/backup/backuptest"
 )
 
@@ -26,12 +26,12 @@ func TestSplit(t *testing.T) {
 					some = append(some, " "+shares[len(shares)-1-i]+"\n")
 				}
 			}
-			got, err := backup.JoinKey(some)
+			got, err := backupkey.Join(some)
 			if len(some) >= c[0] {
 				if err != nil || got.Public().String() != key.Public().String() {
 					t.Fatalf("%d of %v: %v", len(some), c, err)
 				}
-			} else if !errors.Is(err, backup.ErrKey) {
+			} else if !errors.Is(err, backupkey.ErrKey) {
 				t.Fatalf("%d of %v: %v", len(some), c, err)
 			}
 		}
@@ -61,11 +61,11 @@ func TestJoinRefuses(t *testing.T) {
 	}
 	for i := range raw {
 		raw[i] ^= 1
-		if k, err := backup.JoinKey([]string{shares[0], prefix + base64.StdEncoding.EncodeToString(raw)}); k != nil || err == nil || !strings.Contains(err.Error(), "share 2") {
+		if k, err := backupkey.Join([]string{shares[0], prefix + base64.StdEncoding.EncodeToString(raw)}); k != nil || err == nil || !strings.Contains(err.Error(), "share 2") {
 			t.Fatalf("flip byte %d: %v", i, err)
 		}
 		raw[i] ^= 1
-		if _, err := backup.JoinKey([]string{prefix + base64.StdEncoding.EncodeToString(raw[:i]), shares[0]}); err == nil || !strings.Contains(err.Error(), "share 1") {
+		if _, err := backupkey.Join([]string{prefix + base64.StdEncoding.EncodeToString(raw[:i]), shares[0]}); err == nil || !strings.Contains(err.Error(), "share 1") {
 			t.Fatalf("cut to %d: %v", i, err)
 		}
 	}
@@ -79,14 +79,14 @@ func TestJoinRefuses(t *testing.T) {
 		"another kind": {[]string{shares[0], key.Public().String()}, "share 2"},
 		"no text":      {[]string{""}, "share 1"},
 	} {
-		if _, err := backup.JoinKey(c.shares); err == nil || !strings.Contains(err.Error(), c.want) {
+		if _, err := backupkey.Join(c.shares); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 }
 
-func ExamplePrivateKey_Split() {
-	key, err := backup.GenerateKey()
+func ExamplePrivate_Split() {
+	key, err := backupkey.Generate()
 	if err != nil {
 		fmt.Println(err)
 		return
@@ -96,11 +96,11 @@ func ExamplePrivateKey_Split() {
 		fmt.Println(err)
 		return
 	}
-	_, err = backup.JoinKey(shares[:2])
+	_, err = backupkey.Join(shares[:2])
 	fmt.Println(err)
-	again, err := backup.JoinKey(shares[2:])
+	again, err := backupkey.Join(shares[2:])
 	fmt.Println(again.Public().ID() == key.Public().ID(), err)
 	// Output:
-	// backup: the key does not fit: too few shares
+	// backupkey: the key does not fit: too few shares
 	// true <nil>
 }
