@@ -337,6 +337,12 @@ func (s *space) remove(ctx context.Context, list *prunes, now time.Time, there m
 				names = append(names, o.Name)
 			}
 		}
+		// A list that came meanwhile may spare it: whoever was held up stops here.
+		if newest, err := s.highest(ctx, prunesPrefix); err != nil {
+			return err
+		} else if newest != list.Number {
+			return object(prunesName(newest), ErrExists)
+		}
 		removed, locked := 0, 0
 		for _, name := range names {
 			if needed[name] {

@@ -474,3 +474,38 @@ func TestCondemnedBelow(t *testing.T) {
 		}
 	}
 }
+
+// A prune that is held up in the middle of its deletions goes no further when another one spared something meanwhile.
+func TestPruneFenced(t *testing.T) {
+	s := newShop(t)
+	s.chain = policy.Chain{Length: 1} // each is full
+	for range 4 {
+		s.now = s.now.Add(time.Hour)
+		s.backup()
+	}
+	s.prune(policy.Retention{Last: 1})
+	s.now = s.now.Add(25 * time.Hour)
+	var spared *backup.Pruned
+	deletes := 0
+	s.bucket.BeforeDelete = func(string) error {
+		if deletes++; deletes == 2 { // the first object of the first snapshot is gone
+			other := open(t, s.bucket, func(o *backup.Options) { o.Now = s.clock })
+			var err error
+			if spared, err = other.Prune(t.Context(), policy.Retention{Last: 3}); err != nil {
+				t.Error(err)
+			}
+		}
+		return nil
+	}
+	_, err := s.r.Prune(t.Context(), policy.Retention{Last: 1})
+	if !errors.Is(err, backup.ErrExists) {
+		t.Fatalf("got %v", err)
+	}
+	if spared == nil || len(spared.Spared) == 0 {
+		t.Fatalf("%+v", spared)
+	}
+	s.bucket.BeforeDelete = nil
+	if left := s.whole(); len(spared.Kept) != 3 || !slices.Equal(left, spared.Kept) {
+		t.Errorf("%v of %v are left", left, spared.Kept)
+	}
+}
