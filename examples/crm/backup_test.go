@@ -85,6 +85,35 @@ func TestBackupPlaces(t *testing.T) {
 	assert.Contains(t, mustRun(t, nil, with("drill", "check", report)...), "the report is authentic")
 	assert.NotContains(t, mustRun(t, nil, with("backup", "status")...), "MISSED")
 
+	// Drills that go on until they are stopped; the last one was just now.
+	count := func() int {
+		all, err := filepath.Glob(filepath.Join(data, "drills", "*.txt"))
+		require.NoError(t, err)
+		return len(all)
+	}
+	program, err := binary()
+	require.NoError(t, err)
+	for every, more := range map[string]int{"2s": 2, "24h": 0} {
+		had := count()
+		var said strings.Builder
+		loop := exec.Command(program, with("drill", "--every", every)...)
+		loop.Stdout, loop.Stderr = &said, &said
+		require.NoError(t, loop.Start())
+		end := time.Now().Add(30 * time.Second)
+		if more == 0 {
+			end = time.Now().Add(2 * time.Second)
+		}
+		for time.Now().Before(end) && (more == 0 || count() < had+more) {
+			time.Sleep(50 * time.Millisecond)
+		}
+		require.NoError(t, loop.Process.Signal(os.Interrupt))
+		require.NoError(t, loop.Wait(), said.String())
+		assert.GreaterOrEqual(t, count(), had+more, said.String())
+		if more == 0 {
+			assert.Equal(t, had, count(), said.String())
+		}
+	}
+
 	// A report that somebody changed.
 	b, err := os.ReadFile(report)
 	require.NoError(t, err)

@@ -18,6 +18,7 @@ import (
 	"github.com/crmguard/crmguard/backup/backupkey"
 	"github.com/crmguard/crmguard/backup/drill"
 	"github.com/crmguard/crmguard/backup/policy"
+	"github.com/crmguard/crmguard/backup/schedule"
 	"github.com/crmguard/crmguard/examples/crm/app"
 )
 
@@ -207,25 +208,57 @@ func backupList(c *app.Config) *cobra.Command {
 	}
 }
 
+var errDrill = errors.New("the drill failed")
+
 func drillCommand(c *app.Config) *cobra.Command {
 	var o app.DrillOptions
+	var every time.Duration
 	cmd := &cobra.Command{
 		Use: "drill", Short: "Restore a backup into a scratch database, check it, throw it away and keep a signed report", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			rep, path, err := app.Drill(cmd.Context(), *c, o)
-			if err != nil {
-				return err
-			}
 			out := cmd.OutOrStdout()
-			printDrill(out, rep)
-			fmt.Fprintln(out, "report:", path)
-			fmt.Fprintln(out, "check it anywhere with: crm drill check", path)
-			if !rep.Passed {
-				return errors.New("the drill failed")
+			once := func(ctx context.Context) error {
+				rep, path, err := app.Drill(ctx, *c, o)
+				if err != nil {
+					return err
+				}
+				printDrill(out, rep)
+				fmt.Fprintln(out, "report:", path)
+				fmt.Fprintln(out, "check it anywhere with: crm drill check", path)
+				if !rep.Passed {
+					return errDrill
+				}
+				return nil
+			}
+			if every == 0 {
+				return once(cmd.Context())
+			}
+			job := &schedule.Job{
+				Name: "drill", Schedule: policy.Schedule{Every: every},
+				Last: func(context.Context) (time.Time, error) { return app.LastDrill(*c) },
+				Run: func(ctx context.Context) error {
+					if err := once(ctx); !errors.Is(err, errDrill) {
+						return err
+					}
+					fmt.Fprintln(out, "crm:", errDrill) // its report says so, and so does crm backup status; the next one comes in its time
+					return nil
+				},
+				Told: func(missed int, err error) {
+					if missed > 0 {
+						fmt.Fprintf(out, "%d drills were missed\n", missed)
+					}
+					if err != nil {
+						fmt.Fprintln(out, "crm:", err)
+					}
+				},
+			}
+			if err := job.Loop(cmd.Context()); !errors.Is(err, context.Canceled) {
+				return err
 			}
 			return nil
 		},
 	}
+	cmd.Flags().DurationVar(&every, "every", 0, "go on until stopped, one as often as this, such as 168h (default: one, now)")
 	cmd.Flags().StringVar(&o.Recovery, "recovery-key", "", "file of the key that opens backups (default DATA/recovery.key)")
 	cmd.Flags().StringVar(&o.Snapshot, "snapshot", "", "the one to restore (default the newest)")
 	cmd.Flags().BoolVar(&o.Random, "random", false, "any that is kept")

@@ -239,6 +239,18 @@ func CheckDrill(c Config, path, pinFile string) (*drill.Report, error) {
 }
 
 // lastDrill returns the newest report that is authentic, nil when there is none.
+// LastDrill is when the newest drill began whose report is here and authentic, passed or not; the zero time = there is none.
+func LastDrill(c Config) (time.Time, error) {
+	if err := c.complete(); err != nil {
+		return time.Time{}, err
+	}
+	last, err := c.lastDrill()
+	if err != nil || last == nil {
+		return time.Time{}, err
+	}
+	return last.Started, nil
+}
+
 func (c *Config) lastDrill() (*drill.Report, error) {
 	all, err := c.drillReports()
 	if err != nil || len(all) == 0 {
