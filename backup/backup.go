@@ -166,7 +166,7 @@ type repeated struct {
 }
 
 func (d repeated) Dump(ctx context.Context, w *Writer) error {
-	return d.s.read(ctx, d.m, d.private, &progress{}, func(_ context.Context, r *Reader) error {
+	return d.s.read(ctx, d.m, d.private, newProgress(nil, 0), func(_ context.Context, r *Reader) error {
 		if err := w.Schema(r.Schema()); err != nil {
 			return err
 		}
@@ -235,7 +235,11 @@ func (r *Repository) backup(ctx context.Context, opts *BackupOptions, make func(
 			return Snapshot{}, err
 		}
 	}
-	p := &progress{observe: r.opts.Observer}
+	expected := int64(0)
+	if newest != nil && newest.Name == o.Name {
+		expected = newest.rows()
+	}
+	p := newProgress(r.opts.Observer, expected)
 	m, err := make(&o, p)
 	if err != nil {
 		return Snapshot{}, err

@@ -133,6 +133,9 @@ func TestRepository(t *testing.T) {
 				second.Engine != "memory" || second.Versions["crm_schema"] != 3 || len(second.Tables) != 3 || second.Head.Tombstones != 2 {
 				t.Fatalf("snapshot: %+v", second)
 			}
+			if last.Total != 0 || last.Began.IsZero() { // the one before was of another name
+				t.Errorf("%+v", last)
+			}
 			if last.Rows < second.Rows || last.Stored < second.Stored {
 				t.Fatalf("progress: %+v", last)
 			}

@@ -31,10 +31,10 @@ func (r *Repository) Differs(ctx context.Context, id string, source Source, priv
 	o := Options{Signer: ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize)), Recipient: nobody.Public(), Now: r.opts.Now}
 	s := &space{bucket: readOnly{r.data.bucket}, kind: kindData, id: r.data.id, pin: r.data.pin, opts: &o, index: &index}
 	b := &base{levels: levels, delta: true, scan: true}
-	now, err := s.write(ctx, m.Name, source, b, "", &progress{observe: r.opts.Observer})
+	now, err := s.write(ctx, m.Name, source, b, "", newProgress(r.opts.Observer, 0))
 	if errors.Is(err, errFull) {
 		b.delta = false
-		now, err = s.write(ctx, m.Name, source, b, "", &progress{observe: r.opts.Observer})
+		now, err = s.write(ctx, m.Name, source, b, "", newProgress(r.opts.Observer, 0))
 	}
 	if err != nil {
 		return nil, err

@@ -166,6 +166,15 @@ func (m *manifest) stored() int64 {
 	return n
 }
 
+// rows counts those of all tables, after a restore.
+func (m *manifest) rows() int64 {
+	var n int64
+	for i := range m.Tables {
+		n += m.Tables[i].Rows
+	}
+	return n
+}
+
 func noAnomalies() []policy.Anomaly { return []policy.Anomaly{} }
 
 // partial says that a snapshot is the part of one that was interrupted.

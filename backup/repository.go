@@ -48,12 +48,22 @@ type Head struct {
 	Tombstones uint64   // number of the tombstone list; 0 = none
 }
 
-// Progress is what was done so far by one call.
+// Progress is what was done so far by one call, or by Verify with one snapshot.
 type Progress struct {
+	Began  time.Time
 	Table  string // the table at hand
 	Rows   int64
+	Total  int64 // rows that are expected: of a backup, what the one before looked at; 0 = unknown
 	Bytes  int64 // of rows, before compression
 	Stored int64 // of objects written or read
+}
+
+// Left says how long the rest takes at the pace so far; false when that is not known.
+func (p Progress) Left(now time.Time) (time.Duration, bool) {
+	if p.Rows <= 0 || p.Total <= 0 || p.Began.IsZero() || now.Before(p.Began) {
+		return 0, false
+	}
+	return time.Duration(float64(now.Sub(p.Began)) * float64(max(0, p.Total-p.Rows)) / float64(p.Rows)), true
 }
 
 // Snapshot is one backup, as its signed manifest tells.

@@ -407,7 +407,7 @@ func (r *Repository) Restore(ctx context.Context, id string, sink Sink, key *bac
 			return Snapshot{}, err
 		}
 	}
-	if err := r.data.read(ctx, m, key, &progress{observe: r.opts.Observer}, sink.Load); err != nil {
+	if err := r.data.read(ctx, m, key, newProgress(r.opts.Observer, m.rows()), sink.Load); err != nil {
 		return Snapshot{}, err
 	}
 	return m.snapshot(), nil
@@ -429,7 +429,7 @@ func (r *Repository) restoreKeys(ctx context.Context, newest *manifest, sink Key
 	if err != nil || set == nil {
 		return err
 	}
-	p := &progress{observe: r.opts.Observer}
+	p := newProgress(r.opts.Observer, 0)
 	// Once into nothing: nothing is imported from a set that does not open to its end.
 	if err := r.shards.read(ctx, set, key, p, keyLoad(nil)); err != nil {
 		return err

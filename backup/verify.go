@@ -243,7 +243,7 @@ func (s *space) verify(ctx context.Context, o *VerifyOptions, rep *Report, prefi
 			if s.kind == kindShards {
 				load = keyLoad(nil)
 			}
-			err := s.read(ctx, m, o.Key, &progress{observe: s.opts.Observer}, load)
+			err := s.read(ctx, m, o.Key, newProgress(s.opts.Observer, m.rows()), load)
 			if err == nil && len(m.Index) > 0 {
 				err = s.readIndex(ctx, m, o.Key)
 			}

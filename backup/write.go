@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/klauspost/compress/zstd"
 
@@ -75,6 +76,17 @@ type progress struct {
 	mu      sync.Mutex
 	p       Progress
 	observe func(Progress)
+}
+
+func newProgress(observe func(Progress), total int64) *progress {
+	return &progress{observe: observe, p: Progress{Began: time.Now(), Total: max(0, total)}}
+}
+
+// expect changes how many rows are expected.
+func (p *progress) expect(rows int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.p.Total = max(0, p.p.Total+rows)
 }
 
 func (p *progress) add(table string, rows, bytes, stored int64) {
@@ -267,6 +279,7 @@ func (w *Writer) Since() (seq int64, ok bool) {
 		return 0, false
 	}
 	x.bySeq = true
+	w.progress.expect(-x.below.Rows)
 	return x.below.Seq, true
 }
 

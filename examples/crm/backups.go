@@ -28,7 +28,14 @@ func backupProgress(out io.Writer) func(backup.Progress) {
 	return func(p backup.Progress) {
 		if time.Since(last) > 500*time.Millisecond {
 			last = time.Now()
-			show(fmt.Sprintf("%d rows, %s, now %s", p.Rows, size(p.Bytes), p.Table))
+			line := fmt.Sprintf("%d rows, %s", p.Rows, size(p.Bytes))
+			if took := time.Since(p.Began).Seconds(); took > 0 {
+				line += fmt.Sprintf(", %s a second", size(int64(float64(p.Bytes)/took)))
+			}
+			if left, ok := p.Left(time.Now()); ok {
+				line += fmt.Sprintf(", %d %%, about %s left", min(99, 100*p.Rows/p.Total), left.Round(time.Second))
+			}
+			show(line + ", now " + p.Table)
 		}
 	}
 }
