@@ -1,0 +1,93 @@
+package guard_test
+
+import (
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// mutants each leave out one check of the package.
+var mutants = []struct{ name, file, old, new string }{
+	{"masked fields are shown whole", "read.go", "case access == authz.Masked:\n\t\t\terr =", "case false:\n\t\t\terr ="},
+	{"hidden fields are shown", "read.go", "case access == authz.Hidden:\n\t\t\terr =", "case false:\n\t\t\terr ="},
+	{"any field can be filtered and sorted by", "read.go", "case sample.Fields.Access(f.Name, string(f.Class)) != authz.Open:\n\t\t\t\tdenial", "case false:\n\t\t\t\tdenial"},
+	{"sealed fields are filtered by", "read.go", "case !ok || !f.Clear:", "case !ok:"},
+	{"a refused list goes on", "read.go", "if denial != nil {\n\t\treturn crm.Query{}", "if false {\n\t\treturn crm.Query{}"},
+	{"a list is not limited to what the policy admits", "read.go", "Where: r.where(filter),", "Where: crm.Everything{},"},
+	{"rows of a list are not decided", "read.go", "if ds[i].Proceed(c.met()...) != nil {\n\t\t\t// The filter", "if false {\n\t\t\t// The filter"},
+	{"rows of a list are not authentic", "read.go", "if err := r.authentic(ctx, c.Subject.Tenant, p.Rows); err != nil {\n\t\treturn Page", "if err := error(nil); err != nil {\n\t\treturn Page"},
+	{"a single row is not authentic", "read.go", "if err := r.authentic(ctx, c.Subject.Tenant, rows); err != nil {\n\t\treturn nil, err\n\t}\n\treturn &rows[0], nil", "return &rows[0], nil"},
+	{"rows of several are not authentic", "read.go", "if err := r.authentic(ctx, c.Subject.Tenant, rows); err != nil {\n\t\treturn nil, err\n\t}\n\td :=", "d :="},
+	{"another row than was asked for", "read.go", "if rows[0].ID != id {", "if false {"},
+	{"a record that may not be read is", "read.go", "if d.Proceed(c.met()...) != nil {\n\t\tif err := r.deny(ctx, c, authz.Read", "if false {\n\t\tif err := r.deny(ctx, c, authz.Read"},
+	{"records that may not be listed are got", "read.go", "if dec.Proceed(c.met()...) == nil {", "if true {"},
+	{"a reveal is not decided", "read.go", "denial := d.Proceed(c.met()...)\n\tif denial == nil && d.Fields", "denial := error(nil)\n\tif denial == nil && d.Fields"},
+	{"a reveal shows what is not open", "read.go", "if denial == nil && d.Fields.Access(f.Name, string(f.Class)) != authz.Open {", "if false {"},
+	{"hidden fields are searched", "read.go", "if access == authz.Hidden {\n\t\t\tcontinue\n\t\t}", ""},
+	{"a hidden field of one record is found", "read.go", "case access[p.field] == authz.Hidden:\n\t\t\t\treturn false", "case false:\n\t\t\t\treturn false"},
+	{"masked fields are found by a part", "read.go", "case access[p.field] == authz.Masked && !p.full:", "case false:"},
+	{"candidates are not compared", "read.go", "case !r.codec.Match(p.query, &values[i]):\n\t\t\t\treturn false", "case false:\n\t\t\t\treturn false"},
+	{"searches of masked fields are not counted", "read.go", "if masked && !r.g.quota.take(", "if false && !r.g.quota.take("},
+	{"reasons are shown to everybody", "read.go", "if len(entries[i].Event.Details) == 0 || reasons.Proceed(c.met()...) != nil {", "if len(entries[i].Event.Details) == 0 {"},
+	{"a reading that is not logged", "read.go", "receipt, err := r.g.log.Append(ctx, e)\n\tif err != nil {\n\t\treturn nil, 0,", "receipt, err := r.g.log.Append(ctx, e)\n\tif false {\n\t\treturn nil, 0,"},
+	{"a count that is not logged", "read.go", "e.Action = r.typ + \".count\"\n\tif _, err := r.g.log.Append(ctx, e); err != nil {", "e.Action = r.typ + \".count\"\n\tif _, err := r.g.log.Append(ctx, e); false {"},
+	{"an export is not counted", "export.go", "c.Environment.Rows, c.counted = int(n), true", "c.counted = true"},
+	{"hidden fields are written", "write.go", "if touched {", "if false {"},
+	{"an old version is written over", "write.go", "if row.Version != h.Version {", "if false {"},
+	{"an old version is deleted", "write.go", "if row.Version != version {", "if false {"},
+	{"a change is not decided", "write.go", "if denial := d.Proceed(c.met()...); denial != nil {\n\t\treturn nil, d,", "if denial := d.Proceed(c.met()...); false {\n\t\treturn nil, d,"},
+	{"a record is given to anybody", "write.go", "return there, there.Proceed(c.met()...), nil", "return there, nil, nil"},
+	{"a level is lowered", "write.go", "if will.Level < was.Level {", "if false {"},
+	{"holds are lifted by an update", "write.go", "if will.Held != was.Held ||", "if false && will.Held != was.Held ||"},
+	{"a create is not decided", "write.go", "denial := dec.Proceed(c.met()...)", "denial := error(nil)"},
+	{"an action on an old version", "act.go", "if row.Version != version {", "if false {"},
+	{"an action writes hidden fields", "act.go", "if denial := r.writable(&v, &prev, d); denial != nil {", "if denial := r.writable(&v, &prev, d); false {"},
+}
+
+// TestMutants leaves out one check at a time and runs the tests of the package: they must fail each time. It takes minutes, and runs with
+// CRMGUARD_SOAK=1; that each mutant can be made is looked at always.
+func TestMutants(t *testing.T) {
+	soak := os.Getenv("CRMGUARD_SOAK") != "" && os.Getenv("CRMGUARD_MUTANT") == ""
+	caught := 0
+	for _, m := range mutants {
+		source, err := os.ReadFile(m.file)
+		require.NoError(t, err)
+		if os.Getenv("CRMGUARD_MUTANT") == "" {
+			require.Equal(t, 1, strings.Count(string(source), m.old), "the check has another form: %s", m.name)
+		}
+		if !soak {
+			continue
+		}
+		dir := t.TempDir()
+		changed, overlay := filepath.Join(dir, m.file), filepath.Join(dir, "overlay.json")
+		require.NoError(t, os.WriteFile(changed, []byte(strings.Replace(string(source), m.old, m.new, 1)), 0o600))
+		original, err := filepath.Abs(m.file)
+		require.NoError(t, err)
+		b, err := json.Marshal(map[string]map[string]string{"Replace": {original: changed}})
+		require.NoError(t, err)
+		require.NoError(t, os.WriteFile(overlay, b, 0o600))
+		cmd := exec.CommandContext(t.Context(), "go", "test", "-count=1", "-short", "-vet=off", "-overlay", overlay, ".")
+		cmd.Env = append(os.Environ(), "CRMGUARD_MUTANT=1", "CRMGUARD_SOAK=")
+		out, err := cmd.CombinedOutput()
+		switch {
+		case err == nil:
+			t.Errorf("not caught: %s", m.name)
+		case strings.Contains(string(out), "[build failed]"):
+			t.Errorf("does not build: %s\n%s", m.name, out)
+		case !strings.Contains(string(out), "--- FAIL"):
+			t.Errorf("ended otherwise: %s\n%s", m.name, out)
+		default:
+			caught++
+			first, _, _ := strings.Cut(string(out)[strings.Index(string(out), "--- FAIL"):], "\n")
+			t.Logf("caught: %s: %s", m.name, first)
+		}
+	}
+	if soak {
+		t.Logf("%d mutants of %d caught", caught, len(mutants))
+	}
+}
