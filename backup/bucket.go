@@ -18,7 +18,8 @@ type Object struct {
 // for concurrent use.
 type Bucket interface {
 	// Put writes a whole object, durable when it returns, or nothing. Errors: ErrExists when the
-	// name is taken, whose object then stays as it is; ErrFull.
+	// name is taken, whose object then stays as it is; ErrFull. data is not kept: the caller writes over it
+	// once Put has returned, also with an error.
 	Put(ctx context.Context, name string, data []byte) error
 	// Get reads at most length bytes from offset; fewer when the object ends before. Error: ErrNotFound.
 	Get(ctx context.Context, name string, offset, length int64) ([]byte, error)

@@ -41,9 +41,11 @@ func TestBucket(t *testing.T, open func(testing.TB) backup.Bucket) {
 			t.Fatalf("not empty at first: %v", got)
 		}
 		for name, data := range map[string]string{"segments/b1": "hello", "segments/a-2": "", "head": "x", "segments2/z": "zz"} {
-			if err := b.Put(ctx, name, []byte(data)); err != nil {
+			mine := []byte(data)
+			if err := b.Put(ctx, name, mine); err != nil {
 				t.Fatal(err)
 			}
+			clear(mine) // it is the caller's again
 		}
 		if got := names(t, b, "segments/"); !reflect.DeepEqual(got, []string{"segments/a-2 0", "segments/b1 5"}) {
 			t.Fatalf("list: %v", got)
