@@ -438,6 +438,7 @@ type indexWriter struct {
 	base   *base // nil: nothing to compare with
 	zenc   *zstd.Encoder
 	seg    *segmentWriter
+	spare  []byte // the memory of a segment that was stored
 	number uint32
 	dir    directory
 	same   bool // the schema is that of the snapshot below
@@ -828,7 +829,8 @@ func (x *indexWriter) add(kind byte, rows int, first uint64) error {
 	f := indexFrame{first: first}
 	f.kind, f.table, f.rows = kind, uint32(len(x.dir.flags)-1), uint32(rows)
 	if x.seg == nil {
-		x.seg = newSegmentWriter(x.key, x.m.indexID(), x.number, x.zenc)
+		x.seg = reuseSegmentWriter(x.spare, x.key, x.m.indexID(), x.number, x.zenc)
+		x.spare = nil
 	}
 	f.segment, f.number, f.offset = x.number, x.seg.count, uint32(len(x.seg.buf))
 	full := len(x.seg.buf)+len(x.scratch) >= indexTarget
@@ -851,6 +853,9 @@ func (x *indexWriter) flush() error {
 	x.number++
 	o, err := x.s.put(x.ctx, segmentPrefix+newID().String(), b)
 	x.m.Index = append(x.m.Index, o)
+	if err == nil {
+		x.spare = b
+	}
 	return err
 }
 
@@ -865,7 +870,8 @@ func (x *indexWriter) close() {
 func (x *indexWriter) finish(frames []dataFrame, ends []uint32) error {
 	x.dir.frames, x.dir.ends = frames, ends
 	if x.seg == nil {
-		x.seg = newSegmentWriter(x.key, x.m.indexID(), x.number, x.zenc)
+		x.seg = reuseSegmentWriter(x.spare, x.key, x.m.indexID(), x.number, x.zenc)
+		x.spare = nil
 	}
 	b := x.dir.marshal()
 	if len(b) > maxRow {
