@@ -189,13 +189,24 @@ func (s *space) directory(ctx context.Context, l *level, zdec *zstd.Decoder) (*d
 
 // run reads frames that follow each other in one segment and gives them to emit, in order.
 func (s *space) run(ctx context.Context, o manifestObject, k *dataKey, id id16, frames []dataFrame, zdec *zstd.Decoder, emit func(frame) error) error {
-	from, last := int64(frames[0].offset), frames[len(frames)-1]
-	b, err := s.part(ctx, o, from, int64(last.offset)+int64(last.size)-from)
+	b, err := s.sealedRun(ctx, o, frames)
 	if err != nil {
 		return err
 	}
-	head := appendSegmentHead(nil, snapshotVersion, id, last.segment)
-	aead := k.segmentAEAD(id, last.segment)
+	return openRun(b, o, k, id, frames, zdec, emit)
+}
+
+// sealedRun reads them and opens none.
+func (s *space) sealedRun(ctx context.Context, o manifestObject, frames []dataFrame) ([]byte, error) {
+	from, last := int64(frames[0].offset), frames[len(frames)-1]
+	return s.part(ctx, o, from, int64(last.offset)+int64(last.size)-from)
+}
+
+// openRun opens what sealedRun read.
+func openRun(b []byte, o manifestObject, k *dataKey, id id16, frames []dataFrame, zdec *zstd.Decoder, emit func(frame) error) error {
+	number := frames[0].segment
+	head := appendSegmentHead(nil, snapshotVersion, id, number)
+	aead := k.segmentAEAD(id, number)
 	var scratch []byte
 	for _, p := range frames {
 		f, n, err := openFrame(b, aead, head, p.number, zdec, &scratch)
@@ -209,6 +220,48 @@ func (s *space) run(ctx context.Context, o manifestObject, k *dataKey, id id16, 
 			return object(o.Name, err)
 		}
 		b = b[n:]
+	}
+	return nil
+}
+
+// indexed gives frames of a level's index to emit, in order. Each run is read while the one before is worked on.
+func (s *space) indexed(ctx context.Context, l *level, frames []dataFrame, zdec *zstd.Decoder, emit func(frame) error) error {
+	type sealed struct {
+		b   []byte
+		err error
+	}
+	all := runs(frames)
+	ctx, cancel := context.WithCancel(ctx)
+	next := make(chan sealed)
+	go func() {
+		defer close(next)
+		for _, r := range all {
+			b, err := s.sealedRun(ctx, l.m.Index[r[0].segment], r)
+			select {
+			case next <- sealed{b, err}:
+			case <-ctx.Done():
+			}
+			if err != nil || ctx.Err() != nil {
+				return
+			}
+		}
+	}()
+	defer func() {
+		cancel()
+		for range next { // until it has ended
+		}
+	}()
+	for _, r := range all {
+		run, ok := <-next
+		if !ok {
+			return ctx.Err()
+		}
+		if run.err != nil {
+			return run.err
+		}
+		if err := openRun(run.b, l.m.Index[r[0].segment], l.index, l.m.indexID(), r, zdec, emit); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -239,25 +292,19 @@ func (s *space) entries(ctx context.Context, l *level, table int, zdec *zstd.Dec
 	}
 	var all []entry
 	last, begun := uint64(0), false
-	for _, r := range runs(frames) {
-		err := s.run(ctx, l.m.Index[r[0].segment], l.index, l.m.indexID(), r, zdec, func(f frame) (err error) {
-			if all, err = parseEntries(f.plain, f.rows, all[:0]); err != nil {
-				return err
-			}
-			for _, e := range all {
-				if begun && e.id <= last || e.frame != noFrame && int(e.frame) >= len(l.dir.frames) {
-					return errMalformed
-				}
-				last, begun = e.id, true
-				each(e)
-			}
-			return nil
-		})
-		if err != nil {
+	return s.indexed(ctx, l, frames, zdec, func(f frame) (err error) {
+		if all, err = parseEntries(f.plain, f.rows, all[:0]); err != nil {
 			return err
 		}
-	}
-	return nil
+		for _, e := range all {
+			if begun && e.id <= last || e.frame != noFrame && int(e.frame) >= len(l.dir.frames) {
+				return errMalformed
+			}
+			last, begun = e.id, true
+			each(e)
+		}
+		return nil
+	})
 }
 
 // view is what a chain says of the rows of one table: each living id once, ascending, with the level that holds its row.
@@ -364,26 +411,24 @@ func (s *space) lookup(ctx context.Context, levels []*level, name string, wanted
 			}
 		}
 		at = 0
-		for _, r := range runs(frames) {
-			err := s.run(ctx, l.m.Index[r[0].segment], l.index, l.m.indexID(), r, zdec, func(f frame) (err error) {
-				if all, err = parseEntries(f.plain, f.rows, all[:0]); err != nil {
-					return err
-				}
-				for _, e := range all {
-					for at < len(wanted) && wanted[at].id < e.id {
-						at++
-					}
-					if at < len(wanted) && wanted[at].id == e.id && !done[at] {
-						if done[at] = true; e.frame != noFrame {
-							found(at, e)
-						}
-					}
-				}
-				return nil
-			})
-			if err != nil {
+		err := s.indexed(ctx, l, frames, zdec, func(f frame) (err error) {
+			if all, err = parseEntries(f.plain, f.rows, all[:0]); err != nil {
 				return err
 			}
+			for _, e := range all {
+				for at < len(wanted) && wanted[at].id < e.id {
+					at++
+				}
+				if at < len(wanted) && wanted[at].id == e.id && !done[at] {
+					if done[at] = true; e.frame != noFrame {
+						found(at, e)
+					}
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return err
 		}
 	}
 	return nil
