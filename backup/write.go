@@ -491,6 +491,18 @@ func (s *space) write(ctx context.Context, name string, source Source, base *bas
 			cancel(err)
 		}
 	}()
+	ended := false
+	end := func() {
+		if !ended {
+			ended = true
+			close(w.frames)
+			<-w.done
+		}
+	}
+	defer func() { // also when the source panics
+		cancel(nil)
+		end()
+	}()
 	err = source.Dump(ctx, w)
 	if w.err != nil {
 		err = w.err // a source that swallowed it
@@ -507,8 +519,7 @@ func (s *space) write(ctx context.Context, name string, source Source, base *bas
 	if err != nil {
 		cancel(err)
 	}
-	close(w.frames)
-	<-w.done
+	end()
 	if cause := context.Cause(ctx); cause != nil {
 		return nil, cause // the first error of all
 	}
