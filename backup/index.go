@@ -544,7 +544,7 @@ func (x *indexWriter) begun() bool {
 func (x *indexWriter) comparing() bool { return x.below != nil && !x.bySeq }
 
 // independent says that every row of the table is kept as it comes, whatever the others are.
-func (x *indexWriter) independent() bool { return x.below == nil && x.counts == nil }
+func (x *indexWriter) independent() bool { return !x.comparing() && x.counts == nil }
 
 // rows takes the rows of a frame of such a table.
 func (x *indexWriter) rows(f frame, number uint32) error {

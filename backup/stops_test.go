@@ -135,3 +135,19 @@ func TestBackupsThatStop(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// TestRowsAfterRest: the index is closed by then, and a row that came late would be missing in it.
+func TestRowsAfterRest(t *testing.T) {
+	r := open(t, &backuptest.Bucket{}, nil)
+	mustBackup(t, r, stopping{after: -1, seq: 1}, nil)
+	late := sourceFunc(func(w *backup.Writer) error {
+		if err := (stopping{after: -1, seq: 2}).Dump(t.Context(), w); err != nil {
+			return err
+		}
+		_ = w.Row(int64(stoppingRows), []byte("late"))
+		return nil
+	})
+	if _, err := r.Backup(t.Context(), late, &backup.BackupOptions{Chain: &policy.Chain{}}); err == nil {
+		t.Fatal("it was taken")
+	}
+}

@@ -175,6 +175,9 @@ func (w *Writer) Row(values ...any) error {
 	if w.cols == 0 || len(values) != w.cols {
 		return w.fail(errors.New("backup: a row has a value for each column of its table"))
 	}
+	if w.index != nil && (w.index.rest || w.index.byKey) {
+		return w.fail(errors.New("backup: no row comes after Rest"))
+	}
 	at := len(w.buf)
 	var err error
 	for i, v := range values {
@@ -271,6 +274,7 @@ func (w *Writer) tell() {
 // false, all rows are wanted: the snapshot is full, the table has another form, the schema changed, or the numbers went back.
 func (w *Writer) Since() (seq int64, ok bool) {
 	x := w.index
+	w.indexing.Wait()
 	if w.err != nil || x == nil || w.cols == 0 || !x.delta || x.base.scan || !x.same || w.rows > 0 || x.begun() {
 		return 0, false
 	}
@@ -279,6 +283,7 @@ func (w *Writer) Since() (seq int64, ok bool) {
 		return 0, false
 	}
 	x.bySeq = true
+	w.apart = x.independent()
 	w.progress.expect(-x.below.Rows)
 	return x.below.Seq, true
 }
@@ -293,6 +298,9 @@ func (w *Writer) Rest(rows int64) (all bool, err error) {
 	}
 	if x == nil || !x.bySeq || x.rest || x.byKey {
 		return false, w.fail(errors.New("backup: Rest is called once, after Since and the rows"))
+	}
+	if err := w.indexed(); err != nil {
+		return false, err
 	}
 	if err := x.settle(); err != nil {
 		return false, w.fail(err)
@@ -350,6 +358,17 @@ func (w *Writer) flush() error {
 	return w.send(f)
 }
 
+// indexed sends the rows at hand and waits until the index has all that came.
+func (w *Writer) indexed() error {
+	if err := w.flush(); err != nil {
+		return err
+	}
+	if w.indexing.Wait(); w.indexErr != nil {
+		return w.fail(w.indexErr)
+	}
+	return nil
+}
+
 func (w *Writer) endTable() error {
 	if w.cols == 0 {
 		return nil
@@ -359,15 +378,12 @@ func (w *Writer) endTable() error {
 			return err
 		}
 	}
-	if err := w.flush(); err != nil {
+	if err := w.indexed(); err != nil {
 		return err
 	}
 	t := &w.m.Tables[w.table()]
 	t.Rows = t.Held
 	if w.index != nil {
-		if w.indexing.Wait(); w.indexErr != nil {
-			return w.fail(w.indexErr)
-		}
 		gone, err := w.index.endTable()
 		if err != nil {
 			return w.fail(err)
@@ -615,10 +631,8 @@ func (w *Writer) compress(ctx context.Context, spare spares) (frames <-chan *pac
 		defer close(work)
 		number := uint32(0)
 		for f := range w.frames {
-			if f.kind == frameRows && w.apart && ctx.Err() == nil {
-				if err := w.index.rows(f, number); err != nil {
-					w.indexErr = err
-				}
+			if f.kind == frameRows && w.apart && ctx.Err() == nil && w.indexErr == nil {
+				w.indexErr = w.index.rows(f, number)
 			}
 			w.indexing.Done()
 			number++
