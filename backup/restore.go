@@ -39,6 +39,9 @@ type Reader struct {
 	err    error
 	atEnd  bool
 	listed bool // the rows of the table were all given
+
+	rewrite func(Table) (func([]any) error, error)
+	change  func([]any) error // of the rows of this table
 }
 
 // Schema returns what the source said first.
@@ -46,6 +49,13 @@ func (r *Reader) Schema() Schema { return r.schema }
 
 // Snapshot returns what the manifest says, such as the number of rows to expect.
 func (r *Reader) Snapshot() Snapshot { return r.m.snapshot() }
+
+// Rewrite gives change each table that Next moves to from now on, and each of its rows to the function that change returned for
+// it, which sets the row's values anew in their places; nil leaves the table's rows out, and they are still checked. An error of
+// either ends the reading and is what the restore returns. It is for a [Sink] in front of another: package sandbox.
+func (r *Reader) Rewrite(change func(Table) (row func(values []any) error, err error)) {
+	r.rewrite = change
+}
 
 func (r *Reader) fail(err error) error {
 	if r.err == nil {
@@ -121,7 +131,13 @@ func (r *Reader) Next() (Table, error) {
 		r.mac = r.key.rowDigest(r.m.Snapshot, f.plain)
 		r.progress.add(t.Name, 0, 0, 0)
 		m := &r.m.Tables[r.at-1]
-		return Table{Name: t.Name, Columns: t.Columns, Key: t.Key, Parents: t.Parents, Seq: m.Seq, Rows: m.Rows, Bytes: m.Bytes}, nil
+		out := Table{Name: t.Name, Columns: t.Columns, Key: t.Key, Parents: t.Parents, Seq: m.Seq, Rows: m.Rows, Bytes: m.Bytes}
+		if r.rewrite != nil {
+			if r.change, err = r.rewrite(out); err != nil {
+				return Table{}, r.fail(err)
+			}
+		}
+		return out, nil
 	case frameEnd:
 		if f.table != noTable || f.rows != 0 || len(f.plain) != 0 || r.at != len(r.m.Tables) {
 			return Table{}, r.wrong()
@@ -171,6 +187,9 @@ func (r *Reader) Rows() iter.Seq2[[]any, error] {
 			yield(nil, r.err)
 			return
 		}
+		if r.rewrite != nil && r.change == nil {
+			return // Next reads past them
+		}
 		row := make([]any, r.cols)
 		for r.cols > 0 && !r.listed {
 			f, err := r.rowsFrame()
@@ -186,6 +205,12 @@ func (r *Reader) Rows() iter.Seq2[[]any, error] {
 				if b, err = parseRow(b, row); err != nil {
 					yield(nil, r.wrong())
 					return
+				}
+				if r.rewrite != nil {
+					if err := r.change(row[:r.shown]); err != nil {
+						yield(nil, r.fail(err))
+						return
+					}
 				}
 				if !yield(row[:r.shown], nil) {
 					// The rest of the frame is passed over, and so is no longer checked for its form.
