@@ -49,9 +49,21 @@ type Records[T any] struct {
 // clear is refused. When *T has Validate() error or CheckUpdate(prev *T) error, they are asked before a
 // write; prev has only its clear fields.
 func For[T any, P record[T]](ctx context.Context, g *Guard, opts *TypeOptions) (*Records[T], error) {
-	codec, schema, err := compile[T](g.region, opts)
+	r, schema, err := door[T, P](g, opts)
 	if err != nil {
 		return nil, err
+	}
+	if err := g.store.Declare(ctx, schema); err != nil {
+		return nil, fmt.Errorf("guard: type %s: %w", r.typ, err)
+	}
+	return r, nil
+}
+
+// door is For without the store.
+func door[T any, P record[T]](g *Guard, opts *TypeOptions) (*Records[T], crm.Schema, error) {
+	codec, schema, err := compile[T](g.region, opts)
+	if err != nil {
+		return nil, crm.Schema{}, err
 	}
 	r := &Records[T]{
 		g: g, typ: codec.Type(), codec: codec, fields: codec.Fields(), columns: schema.Columns, column: map[string]int{},
@@ -68,7 +80,7 @@ func For[T any, P record[T]](ctx context.Context, g *Guard, opts *TypeOptions) (
 	}
 	for _, name := range []string{"owner", "team"} {
 		if i, ok := r.column[name]; !ok || r.columns[i].Kind != crm.KindString {
-			return nil, fmt.Errorf("guard: type %s has no clear field %s; embed crm.Meta", r.typ, name)
+			return nil, crm.Schema{}, fmt.Errorf("guard: type %s has no clear field %s; embed crm.Meta", r.typ, name)
 		}
 	}
 	for _, name := range []string{"state", "stage"} {
@@ -77,10 +89,7 @@ func For[T any, P record[T]](ctx context.Context, g *Guard, opts *TypeOptions) (
 			break
 		}
 	}
-	if err := g.store.Declare(ctx, schema); err != nil {
-		return nil, fmt.Errorf("guard: type %s: %w", r.typ, err)
-	}
-	return r, nil
+	return r, schema, nil
 }
 
 // Schema returns how records of T are stored, for tools that look at rows from outside: see Check.
