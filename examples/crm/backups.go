@@ -105,7 +105,7 @@ func backupCommand(c *app.Config) *cobra.Command {
 }
 
 func restoreCommand(c *app.Config) *cobra.Command {
-	var recovery, at string
+	var recovery, at, folder, database string
 	var older, keysOnly bool
 	cmd := &cobra.Command{
 		Use: "restore [SNAPSHOT]", Short: "Restore a backup (the newest) into an empty database", Args: cobra.MaximumNArgs(1),
@@ -123,6 +123,21 @@ func restoreCommand(c *app.Config) *cobra.Command {
 				if id, err = app.SnapshotAt(cmd.Context(), *c, moment, older); err != nil {
 					return err
 				}
+			}
+			if folder == "" && database != "" || folder != "" && keysOnly {
+				return errors.New("--sandbox takes a folder, --sandbox-db goes with it and --keys does not")
+			}
+			if folder != "" {
+				start := time.Now()
+				s, logins, err := app.Sandbox(cmd.Context(), *c, app.SandboxOptions{
+					Into: folder, DB: database, Snapshot: id, Recovery: recovery, Older: older,
+				}, backupProgress(out))
+				if err != nil {
+					return err
+				}
+				fmt.Fprintf(out, "sandbox of snapshot %s of %s: %d rows read, %.1f s; persons and texts in it are invented\n", s.ID, s.Created.Format(time.RFC3339), s.Rows, time.Since(start).Seconds())
+				printLogins(out, logins)
+				return nil
 			}
 			if keysOnly {
 				if id != "" || at != "" {
@@ -146,6 +161,8 @@ func restoreCommand(c *app.Config) *cobra.Command {
 	cmd.Flags().StringVar(&recovery, "recovery-key", "", "file of the key that opens backups (default DATA/recovery.key)")
 	cmd.Flags().BoolVar(&older, "older", false, "take what is there although the log knows a newer backup")
 	cmd.Flags().BoolVar(&keysOnly, "keys", false, "put only the newest key shards into a database that has its rows")
+	cmd.Flags().StringVar(&folder, "sandbox", "", "make a new data folder with a CRM that has no real person in it instead; the one here is left alone")
+	cmd.Flags().StringVar(&database, "sandbox-db", "", "postgres:// URL of an empty database for it, where the backup is of PostgreSQL")
 	cmd.Flags().StringVar(&at, "at", "", "the newest backup that was made at this time or before, such as 2026-03-01T12:00:00Z")
 	return cmd
 }

@@ -128,11 +128,15 @@ func populate(ctx context.Context, a *app.App, out io.Writer) error {
 	if err != nil {
 		return err
 	}
+	printLogins(out, logins)
+	return nil
+}
+
+func printLogins(out io.Writer, logins []app.OneTime) {
 	fmt.Fprintln(out, "One-time passwords, printed now and kept nowhere:")
 	for _, l := range logins {
 		fmt.Fprintf(out, "  %-10s %-24s %s\n", l.Role, l.Login, l.Password)
 	}
-	return nil
 }
 
 func runServe(ctx context.Context, c app.Config, out io.Writer) (err error) {

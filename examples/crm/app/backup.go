@@ -350,7 +350,17 @@ func Backup(ctx context.Context, c Config, chain *policy.Chain, observer func(ba
 }
 
 // noteAlone puts a snapshot into the log, where no process is at work that does.
-func noteAlone(ctx context.Context, c *Config, db databases, s backup.Snapshot, verified bool) (err error) {
+func noteAlone(ctx context.Context, c *Config, db databases, s backup.Snapshot, verified bool) error {
+	return alone(ctx, c, db, func(a *App) error {
+		if err := a.NoteBackups(ctx, []backup.Snapshot{s}); err != nil || !verified {
+			return err
+		}
+		return a.noteVerified(ctx, s.ID)
+	})
+}
+
+// alone opens the log for do, where no process is at work that would do it.
+func alone(ctx context.Context, c *Config, db databases, do func(*App) error) (err error) {
 	lock, err := acquire(c)
 	if errors.Is(err, ErrInUse) {
 		return nil // a serving process looks every minute
@@ -375,10 +385,7 @@ func noteAlone(ctx context.Context, c *Config, db databases, s backup.Snapshot, 
 	if err := a.openLog(ctx); err != nil {
 		return err
 	}
-	if err := a.NoteBackups(ctx, []backup.Snapshot{s}); err != nil || !verified {
-		return err
-	}
-	return a.noteVerified(ctx, s.ID)
+	return do(a)
 }
 
 func (a *App) noteVerified(ctx context.Context, id string) error {

@@ -117,7 +117,7 @@ func Status(ctx context.Context, c Config, verified map[string]time.Time) (out B
 	return out, nil
 }
 
-// WatchBackups puts snapshots and drills of other processes into the log, each minute, until ctx ends.
+// WatchBackups puts snapshots, drills and sandboxes of other processes into the log, each minute, until ctx ends.
 func (a *App) WatchBackups(ctx context.Context, tell func(string)) {
 	for {
 		select {
@@ -131,6 +131,9 @@ func (a *App) WatchBackups(ctx context.Context, tell func(string)) {
 		}
 		if err == nil {
 			err = a.NoteDrills(ctx)
+		}
+		if err == nil {
+			err = a.NoteSandboxes(ctx)
 		}
 		if err != nil && ctx.Err() == nil {
 			tell("backup: " + err.Error())

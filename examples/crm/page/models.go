@@ -112,6 +112,7 @@ type Frame struct {
 	Verdict *Verdict // of the log; nil: not shown
 	Flash   *Flash   // what the last act did; nil: nothing to say
 	DevKey  bool     // the keys are wrapped by a development key
+	Sandbox bool     // nobody in this installation is real
 	Plain   bool     // served without TLS
 	Query   string   // what the search box holds
 }

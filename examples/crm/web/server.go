@@ -35,6 +35,7 @@ type Server struct {
 	kinds    []kind // in the order of the navigation
 	names    directory
 	jobs     jobs
+	sandbox  bool
 }
 
 // directory is who works here: names beside records, and what a subject may be at each request.
@@ -55,7 +56,7 @@ func New(ctx context.Context, a *app.App) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{app: a, pages: pages, sessions: newSessions(), attempts: newAttempts()}
+	s := &Server{app: a, pages: pages, sessions: newSessions(), attempts: newAttempts(), sandbox: a.Config.IsSandbox()}
 	s.kinds = s.allKinds()
 	if err := s.reloadNames(ctx); err != nil {
 		return nil, err
@@ -261,7 +262,7 @@ func local(path string) string {
 // show writes a page.
 func (s *Server) show(w http.ResponseWriter, r *request, status int, title page.Text, content any) error {
 	f := page.Frame{
-		Lang: r.lang, Title: title, Path: r.URL.Path, DevKey: s.app.Config.LocalKEK(), Plain: s.app.Config.Plain,
+		Lang: r.lang, Title: title, Path: r.URL.Path, DevKey: s.app.Config.LocalKEK(), Plain: s.app.Config.Plain, Sandbox: s.sandbox,
 		User: &page.User{Name: r.self.Name.Expose(), Href: "/password"},
 	}
 	for _, role := range r.subject.Roles {
@@ -402,7 +403,7 @@ func (s *Server) problem(w http.ResponseWriter, r *http.Request, status int, p *
 	if req, _, _ := s.signedIn(r); req != nil {
 		err = s.show(w, req, status, title, p)
 	} else {
-		err = s.write(w, status, page.Frame{Lang: lang(r), Title: title, Path: r.URL.Path, Plain: s.app.Config.Plain}, p)
+		err = s.write(w, status, page.Frame{Lang: lang(r), Title: title, Path: r.URL.Path, Plain: s.app.Config.Plain, Sandbox: s.sandbox}, p)
 	}
 	if err != nil {
 		http.Error(w, http.StatusText(status), status)
@@ -437,7 +438,7 @@ func (s *Server) showSignIn(w http.ResponseWriter, r *http.Request) {
 
 func (s *Server) signInPage(w http.ResponseWriter, r *http.Request, status int, p *page.SignIn) {
 	err := s.write(w, status, page.Frame{
-		Lang: lang(r), Title: page.T("signin.title"), Path: "/sign-in", DevKey: s.app.Config.LocalKEK(), Plain: s.app.Config.Plain,
+		Lang: lang(r), Title: page.T("signin.title"), Path: "/sign-in", DevKey: s.app.Config.LocalKEK(), Plain: s.app.Config.Plain, Sandbox: s.sandbox,
 	}, p)
 	if err != nil {
 		s.fail(w, r, err)

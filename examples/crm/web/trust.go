@@ -28,7 +28,7 @@ import (
 var logActions = []string{
 	"customer.read", "customer.list", "customer.search", "customer.reveal", "customer.create", "customer.import", "customer.update",
 	"customer.delete", "customer.restore", "session.sign_in", "session.sign_out", "account.password", "backup.created",
-	"backup.restored", "keys.rotate", "keys.renew", "keys.retire", "guard.aborted", "guard.forged", "log.read",
+	"backup.restored", "backup.sandbox", "keys.rotate", "keys.renew", "keys.retire", "guard.aborted", "guard.forged", "log.read",
 	"customer.export", "customer.share", "export.create", "export.approve", "emergency.create", "emergency.approve", "emergency.certify",
 	"delegation.create", "delegation.delete", "sharing.create", "sharing.delete", "certification.certify", "campaign.create", "campaign.update",
 	"account.certified", "session.step_up", "policy.loaded", "policy.refused",
@@ -237,6 +237,9 @@ func (s *Server) backups(w http.ResponseWriter, r *request) error {
 		}
 	}
 	if err := s.app.NoteDrills(r.Context()); err != nil {
+		return err
+	}
+	if err := s.app.NoteSandboxes(r.Context()); err != nil {
 		return err
 	}
 	slices.Reverse(snapshots)
