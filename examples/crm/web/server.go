@@ -76,6 +76,7 @@ func New(ctx context.Context, a *app.App) (*Server, error) {
 	s.handle(mux, "GET /log/{index}", s.logEvent)
 	s.handle(mux, "GET /backups", s.backups)
 	s.handle(mux, "POST /backups", s.runBackup)
+	s.handle(mux, "POST /backups/cancel", s.cancelBackup)
 	s.governance(mux)
 	for _, k := range s.kinds {
 		k.routes(s, mux)
@@ -321,6 +322,8 @@ func (s *Server) flash(w http.ResponseWriter, r *request) *page.Flash {
 	switch c.Value {
 	case "created", "saved", "deleted", "restored", "shared", "approved", "refused", "reviewed", "closed":
 		return &page.Flash{Text: page.T("flash." + c.Value), Tone: page.Accent}
+	case "backup_cancelled":
+		return &page.Flash{Text: page.T("flash.backup_cancelled")}
 	case "backup":
 		return &page.Flash{Text: page.T("backup.done"), Tone: page.Accent}
 	}

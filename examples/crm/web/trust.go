@@ -27,7 +27,7 @@ import (
 // logActions are those that the log can be narrowed to.
 var logActions = []string{
 	"customer.read", "customer.list", "customer.search", "customer.reveal", "customer.create", "customer.import", "customer.update",
-	"customer.delete", "customer.restore", "session.sign_in", "session.sign_out", "account.password", "backup.created",
+	"customer.delete", "customer.restore", "session.sign_in", "session.sign_out", "account.password", "backup.created", "backup.cancelled",
 	"backup.restored", "backup.sandbox", "keys.rotate", "keys.renew", "keys.retire", "guard.aborted", "guard.forged", "log.read",
 	"customer.export", "customer.share", "export.create", "export.approve", "emergency.create", "emergency.approve", "emergency.certify",
 	"delegation.create", "delegation.delete", "sharing.create", "sharing.delete", "certification.certify", "campaign.create", "campaign.update",
@@ -200,6 +200,8 @@ type jobs struct {
 	progress page.Progress
 	started  time.Time
 	failed   error
+	cancel   context.CancelFunc // of the one that runs
+	stopping bool               // somebody cancelled it
 }
 
 // backups is the page of backups.
@@ -250,6 +252,11 @@ func (s *Server) backups(w http.ResponseWriter, r *request) error {
 	if s.jobs.running {
 		progress := s.jobs.progress
 		progress.Label = page.T("backup.running")
+		if s.jobs.stopping {
+			progress.Label = page.T("backup.stopping")
+		} else if p.Run != nil { // who may start one may cancel it
+			progress.Cancel = &page.Action{Label: page.T("act.cancel"), Href: "/backups/cancel", Post: true}
+		}
 		p.Progress, p.Run = &progress, nil
 	}
 	failed := s.jobs.failed
@@ -318,11 +325,14 @@ func (s *Server) runBackup(w http.ResponseWriter, r *request) error {
 	s.jobs.mu.Lock()
 	defer s.jobs.mu.Unlock()
 	if !s.jobs.running {
-		s.jobs.running, s.jobs.failed, s.jobs.started = true, nil, time.Now()
+		s.jobs.running, s.jobs.failed, s.jobs.started, s.jobs.stopping = true, nil, time.Now(), false
 		s.jobs.progress = page.Progress{}
 		ctx := context.WithoutCancel(r.Context())
+		until, cancel := context.WithCancel(ctx)
+		s.jobs.cancel = cancel
 		go func() {
-			_, err := s.app.Backup(ctx, func(p backup.Progress) {
+			defer cancel()
+			_, err := s.app.Backup(until, func(p backup.Progress) {
 				s.jobs.mu.Lock()
 				defer s.jobs.mu.Unlock()
 				s.jobs.progress.Done = p.Rows
@@ -330,6 +340,9 @@ func (s *Server) runBackup(w http.ResponseWriter, r *request) error {
 					s.jobs.progress.Rate = int64(float64(p.Rows) / took)
 				}
 			})
+			if errors.Is(err, context.Canceled) {
+				err = nil // the log has who wanted it
+			}
 			if err != nil {
 				slog.Error("backup failed", "err", err) // names objects and tables, never values
 				_, _ = s.app.Log.Append(ctx, audit.Event{
@@ -340,6 +353,29 @@ func (s *Server) runBackup(w http.ResponseWriter, r *request) error {
 			defer s.jobs.mu.Unlock()
 			s.jobs.running, s.jobs.failed = false, err
 		}()
+	}
+	http.Redirect(w, r.Request, "/backups", http.StatusSeeOther)
+	return nil
+}
+
+// cancelBackup ends the backup that runs, or its verification. What was sent stays, and the next one goes on from it; a snapshot that is whole
+// already stays too.
+func (s *Server) cancelBackup(w http.ResponseWriter, r *request) error {
+	if err := s.app.Guard.Authorize(r.Context(), r.caller(), authz.Manage, "backup"); err != nil {
+		return err
+	}
+	s.jobs.mu.Lock()
+	defer s.jobs.mu.Unlock()
+	if s.jobs.running && !s.jobs.stopping {
+		if _, err := s.app.Guard.Record(r.Context(), audit.Event{
+			Action: "backup.cancelled", Activity: audit.Backup, Outcome: audit.Allowed, Tenant: app.Tenant,
+			Actor: r.subject.ID, Session: r.subject.Session, Count: s.jobs.progress.Done,
+		}); err != nil {
+			return err
+		}
+		s.jobs.stopping = true
+		s.jobs.cancel()
+		s.setFlash(w, "backup_cancelled")
 	}
 	http.Redirect(w, r.Request, "/backups", http.StatusSeeOther)
 	return nil
