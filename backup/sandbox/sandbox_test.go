@@ -300,7 +300,7 @@ func TestAsOtherRestores(t *testing.T) {
 	assert.ErrorIs(t, err, failing)
 	o = options(rules())
 	o.Person = func(sandbox.Row) ([]byte, error) { return nil, failing }
-	db, folder, err := s.restore(t, sandbox.NewInventor(), o, nil)
+	db, _, err := s.restore(t, sandbox.NewInventor(), o, nil)
 	assert.ErrorIs(t, err, failing)
 	assert.Empty(t, column[string](t, db, `SELECT name FROM sqlite_master`))
 
@@ -310,7 +310,6 @@ func TestAsOtherRestores(t *testing.T) {
 	require.NoError(t, err)
 	_, err = s.repo.Restore(t.Context(), "", to, s.key, nil)
 	assert.ErrorIs(t, err, backup.ErrNotEmpty)
-	_ = folder
 }
 
 func TestInventor(t *testing.T) {

@@ -98,7 +98,6 @@ func TestDoubles(t *testing.T) {
 	bad.Value = func(encrypt.Field, crm.UUID, []byte) (string, error) { return "", failing }
 	_, err = d.Body(ctx, row, body, bad)
 	assert.ErrorIs(t, err, failing)
-	bad.Value = with.Value
 	ended, end := context.WithCancel(ctx)
 	end()
 	fresh, err := encrypt.NewKeeper(doublesKEK(t), keys.NewMemory(), nil)
