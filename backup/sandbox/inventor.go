@@ -8,7 +8,6 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
-	mathrand "math/rand/v2"
 	"strings"
 	"time"
 )
@@ -52,14 +51,16 @@ func (v *Inventor) Value(rule Rule, of ...string) string {
 	if len(of) > 0 {
 		who = of[0]
 	}
-	d := draw{rnd: mathrand.New(mathrand.NewChaCha8(v.derive("value "+string(rule), of...))), chinese: v.derive("language", who)[0]&1 == 0}
+	d := draw{seed: v.derive("value "+string(rule), of...)}
+	language := v.derive("language", who)
+	d.chinese = language[0]&1 == 0
 	switch rule {
 	case Name:
 		return d.name()
 	case Company:
 		return d.company()
 	case Phone:
-		return fmt.Sprintf("+1 %d 555 01%02d", 201+d.rnd.IntN(790), d.rnd.IntN(100))
+		return fmt.Sprintf("+1 %d 555 01%02d", 201+d.below(790), d.below(100))
 	case Email:
 		return d.pick(latin) + "." + d.code(12) + "@sandbox.invalid"
 	case Address:

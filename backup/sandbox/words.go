@@ -1,8 +1,9 @@
 package sandbox
 
 import (
+	"crypto/sha256"
+	"encoding/binary"
 	"fmt"
-	mathrand "math/rand/v2"
 	"strings"
 )
 
@@ -26,18 +27,26 @@ var (
 
 // draw invents from one stream.
 type draw struct {
-	rnd     *mathrand.Rand
+	seed    [sha256.Size]byte // of the inventor's key
+	n       uint64
 	chinese bool
 }
 
-func (d *draw) pick(from []string) string { return from[d.rnd.IntN(len(from))] }
+// below returns the next number of the stream, from 0 to n-1.
+func (d *draw) below(n int) int {
+	d.n++
+	sum := sha256.Sum256(binary.BigEndian.AppendUint64(d.seed[:], d.n))
+	return int(binary.BigEndian.Uint64(sum[:]) % uint64(n))
+}
+
+func (d *draw) pick(from []string) string { return from[d.below(len(from))] }
 
 func (d *draw) name() string {
 	if !d.chinese {
 		return d.pick(first) + " " + d.pick(last)
 	}
 	n := d.pick(surnames) + d.pick(given)
-	if d.rnd.IntN(3) > 0 {
+	if d.below(3) > 0 {
 		n += d.pick(given)
 	}
 	return n
@@ -52,9 +61,9 @@ func (d *draw) company() string {
 
 func (d *draw) address() string {
 	if d.chinese {
-		return d.pick(places) + "市" + d.pick(roads) + fmt.Sprint(1+d.rnd.IntN(400)) + "号"
+		return d.pick(places) + "市" + d.pick(roads) + fmt.Sprint(1+d.below(400)) + "号"
 	}
-	return fmt.Sprint(1+d.rnd.IntN(900)) + " " + d.pick(streets) + ", " + d.pick(towns)
+	return fmt.Sprint(1+d.below(900)) + " " + d.pick(streets) + ", " + d.pick(towns)
 }
 
 // code returns n letters and digits.
@@ -62,7 +71,7 @@ func (d *draw) code(n int) string {
 	const alphabet = "abcdefghijkmnpqrstuvwxyz23456789"
 	b := make([]byte, n)
 	for i := range b {
-		b[i] = alphabet[d.rnd.IntN(len(alphabet))]
+		b[i] = alphabet[d.below(len(alphabet))]
 	}
 	return string(b)
 }
@@ -70,7 +79,7 @@ func (d *draw) code(n int) string {
 // text is one to three sentences, with a code by which equal ones are known.
 func (d *draw) text() string {
 	var b strings.Builder
-	for range 1 + d.rnd.IntN(3) {
+	for range 1 + d.below(3) {
 		b.WriteString(d.pick(phrases))
 		b.WriteByte(' ')
 	}
@@ -79,7 +88,7 @@ func (d *draw) text() string {
 
 // idNumber is a resident number of GB 11643 with a right check digit, in a region that is not given out.
 func (d *draw) idNumber() string {
-	s := fmt.Sprintf("999901%d%02d%02d%03d", 1950+d.rnd.IntN(55), 1+d.rnd.IntN(12), 1+d.rnd.IntN(28), d.rnd.IntN(1000))
+	s := fmt.Sprintf("999901%d%02d%02d%03d", 1950+d.below(55), 1+d.below(12), 1+d.below(28), d.below(1000))
 	weights := [17]int{7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2}
 	sum := 0
 	for i, w := range weights {
