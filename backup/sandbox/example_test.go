@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 
 	"github.com/crmguard/crmguard/backup"
+	"github.com/crmguard/crmguard/backup/backupkey"
 	"github.com/crmguard/crmguard/backup/backuptest"
 	"github.com/crmguard/crmguard/backup/sandbox"
 	"github.com/crmguard/crmguard/backup/sqlsource"
@@ -62,7 +63,7 @@ func ExampleSink() {
 }
 
 // backedUp is a database and its backup.
-func backedUp(ctx context.Context, folder string) (*sql.DB, *backup.Repository, *backup.PrivateKey) {
+func backedUp(ctx context.Context, folder string) (*sql.DB, *backup.Repository, *backupkey.Private) {
 	live, err := sql.Open("sqlite", filepath.Join(folder, "live.db"))
 	if err != nil {
 		log.Fatal(err)
@@ -73,11 +74,11 @@ func backedUp(ctx context.Context, folder string) (*sql.DB, *backup.Repository, 
 	if err != nil {
 		log.Fatal(err)
 	}
-	key, err := backup.GenerateKey()
+	key, err := backupkey.Generate()
 	if err != nil {
 		log.Fatal(err)
 	}
-	signer, err := backup.CreateSigner(filepath.Join(folder, "signing.key"))
+	signer, err := backupkey.CreateSigner(filepath.Join(folder, "signing.key"))
 	if err != nil {
 		log.Fatal(err)
 	}

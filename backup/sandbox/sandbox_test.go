@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/crmguard/crmguard/backup"
+	"github.com/crmguard/crmguard/backup/backupkey"
 	"github.com/crmguard/crmguard/backup/backuptest"
 	"github.com/crmguard/crmguard/backup/sandbox"
 	"github.com/crmguard/crmguard/backup/sqlsource"
@@ -27,7 +28,7 @@ import (
 type shop struct {
 	db   *sql.DB
 	repo *backup.Repository
-	key  *backup.PrivateKey
+	key  *backupkey.Private
 	snap backup.Snapshot
 	dead backup.Tombstones
 }
@@ -63,9 +64,9 @@ func newShop(t testing.TB, dead backup.Tombstones, more ...string) *shop {
 		require.NoError(t, err, q)
 	}
 	var err error
-	s.key, err = backup.GenerateKey()
+	s.key, err = backupkey.Generate()
 	require.NoError(t, err)
-	signer, err := backup.CreateSigner(filepath.Join(t.TempDir(), "signer"))
+	signer, err := backupkey.CreateSigner(filepath.Join(t.TempDir(), "signer"))
 	require.NoError(t, err)
 	s.repo, err = backup.Open(t.Context(), &backuptest.Bucket{}, signer.Public().(ed25519.PublicKey), &backup.Options{Signer: signer, Recipient: s.key.Public()})
 	require.NoError(t, err)
@@ -283,7 +284,7 @@ func TestAsOtherRestores(t *testing.T) {
 	assert.NoError(t, err)
 
 	s = newShop(t, backup.Tombstones{})
-	other, err := backup.GenerateKey()
+	other, err := backupkey.Generate()
 	require.NoError(t, err)
 	right := s.key
 	s.key = other

@@ -20,7 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/crmguard/crmguard/audit"
-	"github.com/crmguard/crmguard/backup"
+	"github.com/crmguard/crmguard/backup/backupkey"
 	"github.com/crmguard/crmguard/crm"
 	"github.com/crmguard/crmguard/crm/guard"
 	"github.com/crmguard/crmguard/encrypt"
@@ -432,7 +432,7 @@ func TestSandboxRefused(t *testing.T) {
 		require.NoError(t, err)
 		assert.Empty(t, left, want)
 	}
-	other, err := backup.GenerateKey()
+	other, err := backupkey.Generate()
 	require.NoError(t, err)
 	wrong := filepath.Join(t.TempDir(), "other.key")
 	require.NoError(t, other.WriteFile(wrong))

@@ -15,6 +15,7 @@ import (
 
 	"github.com/crmguard/crmguard/audit"
 	"github.com/crmguard/crmguard/backup"
+	"github.com/crmguard/crmguard/backup/backupkey"
 	"github.com/crmguard/crmguard/backup/sandbox"
 	"github.com/crmguard/crmguard/crm"
 	"github.com/crmguard/crmguard/crm/guard"
@@ -53,7 +54,7 @@ func Sandbox(ctx context.Context, c Config, o SandboxOptions, observer func(back
 	if o.Recovery == "" {
 		o.Recovery = c.path(recoveryKey)
 	}
-	key, err := backup.ReadKey(o.Recovery)
+	key, err := backupkey.Read(o.Recovery)
 	if err != nil {
 		return snap, nil, err
 	}
@@ -112,7 +113,7 @@ func newFolder(path string) (string, error) {
 }
 
 // imitate fills the database, the keys and the log of a sandbox.
-func (c *Config) imitate(ctx context.Context, repo *repository, key *backup.PrivateKey, id string) (snap backup.Snapshot, err error) {
+func (c *Config) imitate(ctx context.Context, repo *repository, key *backupkey.Private, id string) (snap backup.Snapshot, err error) {
 	a := &App{Config: *c}
 	if a.lock, err = acquire(c); err != nil {
 		return snap, err
