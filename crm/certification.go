@@ -22,24 +22,24 @@ func (c *Certification) Live(at time.Time) bool { return !c.Deleted && at.Before
 
 // Validate returns an *InvalidError that lists every broken rule, or nil. It sets Actors.
 func (c *Certification) Validate() error {
-	v := checks{typ: TypeCertification}
+	v := Checks{Type: TypeCertification}
 	c.Actors = addWord("", c.Owner.String())
-	v.team(c.Team)
-	v.reference("owner", c.Owner.IsZero())
-	v.str("role", c.Role, true, 40)
-	v.reference("until", c.Until.IsZero())
+	v.Team(c.Team)
+	v.Required("owner", c.Owner.IsZero())
+	v.Str("role", c.Role, true, 40)
+	v.Required("until", c.Until.IsZero())
 	if c.By == c.Owner || c.Reviewer == c.Owner || c.Decider == c.Owner {
-		v.add("by", "bad_reference")
+		v.Add("by", "bad_reference")
 	}
-	return v.err()
+	return v.Err()
 }
 
 // CheckUpdate tells whether the stored record prev may become c.
 func (c *Certification) CheckUpdate(prev *Certification) error {
-	v := checks{typ: TypeCertification}
-	v.unchanged("owner", c.Owner == prev.Owner)
-	v.unchanged("role", c.Role == prev.Role)
-	return v.err()
+	v := Checks{Type: TypeCertification}
+	v.Unchanged("owner", c.Owner == prev.Owner)
+	v.Unchanged("role", c.Role == prev.Role)
+	return v.Err()
 }
 
 // Campaign is a round in which reviewers decide, for each Certification that names it, whether it is renewed.
@@ -54,20 +54,20 @@ type Campaign struct {
 
 // Validate returns an *InvalidError that lists every broken rule, or nil.
 func (c *Campaign) Validate() error {
-	v := checks{typ: TypeCampaign}
-	v.team(c.Team)
-	v.reference("opened", c.Opened.IsZero())
+	v := Checks{Type: TypeCampaign}
+	v.Team(c.Team)
+	v.Required("opened", c.Opened.IsZero())
 	v.span("due", c.Opened, c.Due, 92*24*time.Hour)
 	if c.Days < 1 || c.Days > 400 {
-		v.add("days", "out_of_range")
+		v.Add("days", "out_of_range")
 	}
-	return v.err()
+	return v.Err()
 }
 
 // CheckUpdate tells whether the stored record prev may become c.
 func (c *Campaign) CheckUpdate(prev *Campaign) error {
-	v := checks{typ: TypeCampaign}
-	v.unchanged("opened", sameTime(c.Opened, prev.Opened))
-	v.unchanged("closed", prev.Closed.IsZero() || sameTime(c.Closed, prev.Closed))
-	return v.err()
+	v := Checks{Type: TypeCampaign}
+	v.SameTime("opened", c.Opened, prev.Opened)
+	v.Unchanged("closed", prev.Closed.IsZero() || sameTime(c.Closed, prev.Closed))
+	return v.Err()
 }

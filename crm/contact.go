@@ -14,13 +14,13 @@ type Contact struct {
 
 // Validate returns an *InvalidError that lists every broken rule, or nil.
 func (c *Contact) Validate() error {
-	v := checks{typ: TypeContact}
-	v.team(c.Team)
-	v.reference("customer", c.Customer.IsZero())
-	v.text("name", c.Name, true, maxName)
-	v.str("title", c.Title, false, maxName)
-	v.text("phone", c.Phone, false, maxName)
-	v.email("email", c.Email, false)
-	v.text("note", c.Note, false, maxText)
-	return v.err()
+	v := Checks{Type: TypeContact}
+	v.Team(c.Team)
+	v.Required("customer", c.Customer.IsZero())
+	v.Text("name", c.Name, true, MaxName)
+	v.Str("title", c.Title, false, MaxName)
+	v.Text("phone", c.Phone, false, MaxName)
+	v.Email("email", c.Email, false)
+	v.Text("note", c.Note, false, MaxText)
+	return v.Err()
 }

@@ -49,51 +49,51 @@ type Contract struct {
 
 // Validate returns an *InvalidError that lists every broken rule, or nil.
 func (c *Contract) Validate() error {
-	v := checks{typ: TypeContract}
-	v.team(c.Team)
-	v.str("number", c.Number, true, 60)
-	v.reference("customer", c.Customer.IsZero())
-	v.text("signatory", c.Signatory, c.State != ContractDraft, maxName)
+	v := Checks{Type: TypeContract}
+	v.Team(c.Team)
+	v.Str("number", c.Number, true, 60)
+	v.Required("customer", c.Customer.IsZero())
+	v.Text("signatory", c.Signatory, c.State != ContractDraft, MaxName)
 	if !c.Signatory.IsEmpty() && c.SignatoryPerson.IsZero() {
-		v.add("signatory_person", "required")
+		v.Add("signatory_person", "required")
 	}
-	v.notNegative("amount", c.Amount)
-	v.notNegative("paid", c.Paid)
-	v.currency("currency", c.Currency, true)
+	v.NotNegative("amount", c.Amount)
+	v.NotNegative("paid", c.Paid)
+	v.Currency("currency", c.Currency, true)
 	if c.State != ContractDraft {
-		v.reference("starts", c.Starts.IsZero())
-		v.reference("ends", c.Ends.IsZero())
+		v.Required("starts", c.Starts.IsZero())
+		v.Required("ends", c.Ends.IsZero())
 	}
-	v.times("starts", c.Starts)
-	v.times("ends", c.Ends)
-	v.order("ends", c.Starts, c.Ends)
-	v.order("closed_at", c.ApprovedAt, c.ClosedAt)
+	v.Time("starts", c.Starts)
+	v.Time("ends", c.Ends)
+	v.Order("ends", c.Starts, c.Ends)
+	v.Order("closed_at", c.ApprovedAt, c.ClosedAt)
 	oneOf(&v, "state", c.State, ContractLifecycle().states...)
-	v.text("note", c.Note, false, maxText)
-	return v.err()
+	v.Text("note", c.Note, false, MaxText)
+	return v.Err()
 }
 
 // CheckUpdate tells whether the stored record prev may become c: a *TransitionError for a step that
 // the table does not have, an *InvalidError with the rule fixed for a change of approved terms.
 func (c *Contract) CheckUpdate(prev *Contract) error {
-	if err := ContractLifecycle().checkUpdate(prev.State, c.State); err != nil {
+	if err := ContractLifecycle().CheckUpdate(prev.State, c.State); err != nil {
 		return err
 	}
 	if prev.State == ContractDraft {
 		return nil
 	}
-	v := checks{typ: TypeContract}
-	v.unchanged("number", c.Number == prev.Number)
-	v.unchanged("customer", c.Customer == prev.Customer)
-	v.unchanged("quote", c.Quote == prev.Quote)
-	v.unchanged("signatory_person", c.SignatoryPerson == prev.SignatoryPerson)
-	v.unchanged("signatory", c.Signatory.State() != Clear || prev.Signatory.State() != Clear || c.Signatory.Equal(prev.Signatory))
-	v.unchanged("amount", c.Amount == prev.Amount)
-	v.unchanged("currency", c.Currency == prev.Currency)
-	v.unchanged("starts", sameTime(c.Starts, prev.Starts))
-	v.unchanged("ends", sameTime(c.Ends, prev.Ends))
-	v.unchanged("approved_at", sameTime(c.ApprovedAt, prev.ApprovedAt))
-	return v.err()
+	v := Checks{Type: TypeContract}
+	v.Unchanged("number", c.Number == prev.Number)
+	v.Unchanged("customer", c.Customer == prev.Customer)
+	v.Unchanged("quote", c.Quote == prev.Quote)
+	v.Unchanged("signatory_person", c.SignatoryPerson == prev.SignatoryPerson)
+	v.SameText("signatory", c.Signatory, prev.Signatory)
+	v.Unchanged("amount", c.Amount == prev.Amount)
+	v.Unchanged("currency", c.Currency == prev.Currency)
+	v.SameTime("starts", c.Starts, prev.Starts)
+	v.SameTime("ends", c.Ends, prev.Ends)
+	v.SameTime("approved_at", c.ApprovedAt, prev.ApprovedAt)
+	return v.Err()
 }
 
 // Move takes the contract to another state at a time. Errors are a *TransitionError, or an

@@ -75,35 +75,35 @@ type Customer struct {
 
 // Validate returns an *InvalidError that lists every broken rule, or nil.
 func (c *Customer) Validate() error {
-	v := checks{typ: TypeCustomer}
-	v.team(c.Team)
+	v := Checks{Type: TypeCustomer}
+	v.Team(c.Team)
 	oneOf(&v, "kind", c.Kind, PersonCustomer, CompanyCustomer)
-	v.text("name", c.Name, true, maxName)
-	v.text("contact", c.Contact, false, maxName)
-	v.text("phone", c.Phone, false, maxName)
-	v.text("phone2", c.Phone2, false, maxName)
-	v.email("email", c.Email, false)
-	v.text("address", c.Address, false, maxLine)
-	v.text("website", c.Website, false, maxLine)
-	v.text("id_number", c.IDNumber, false, maxName)
-	v.text("note", c.Note, false, maxText)
-	v.str("city", c.City, false, maxName)
-	v.str("country", c.Country, false, maxName)
-	v.str("industry", c.Industry, false, maxName)
-	v.str("source", c.Source, false, maxName)
+	v.Text("name", c.Name, true, MaxName)
+	v.Text("contact", c.Contact, false, MaxName)
+	v.Text("phone", c.Phone, false, MaxName)
+	v.Text("phone2", c.Phone2, false, MaxName)
+	v.Email("email", c.Email, false)
+	v.Text("address", c.Address, false, MaxLine)
+	v.Text("website", c.Website, false, MaxLine)
+	v.Text("id_number", c.IDNumber, false, MaxName)
+	v.Text("note", c.Note, false, MaxText)
+	v.Str("city", c.City, false, MaxName)
+	v.Str("country", c.Country, false, MaxName)
+	v.Str("industry", c.Industry, false, MaxName)
+	v.Str("source", c.Source, false, MaxName)
 	oneOf(&v, "stage", c.Stage, CustomerLifecycle().states...)
-	v.notNegative("open_value", c.OpenValue)
-	v.notNegative("credit_limit", c.CreditLimit)
-	v.currency("currency", c.Currency, c.OpenValue != 0 || c.CreditLimit != 0)
-	v.times("last_follow_up", c.LastFollowUp)
-	v.str("external_id", c.ExternalID, false, maxName)
-	return v.err()
+	v.NotNegative("open_value", c.OpenValue)
+	v.NotNegative("credit_limit", c.CreditLimit)
+	v.Currency("currency", c.Currency, c.OpenValue != 0 || c.CreditLimit != 0)
+	v.Time("last_follow_up", c.LastFollowUp)
+	v.Str("external_id", c.ExternalID, false, MaxName)
+	return v.Err()
 }
 
 // CheckUpdate tells whether the stored record prev may become c: a *TransitionError when the stage
 // would make a step that the table does not have.
 func (c *Customer) CheckUpdate(prev *Customer) error {
-	return CustomerLifecycle().checkUpdate(prev.Stage, c.Stage)
+	return CustomerLifecycle().CheckUpdate(prev.Stage, c.Stage)
 }
 
 // Move takes the customer to another stage, or returns a *TransitionError.

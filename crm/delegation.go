@@ -22,39 +22,39 @@ func (d *Delegation) Live(at time.Time) bool {
 
 // Validate returns an *InvalidError that lists every broken rule, or nil.
 func (d *Delegation) Validate() error {
-	v := checks{typ: TypeDelegation}
-	v.team(d.Team)
-	v.reference("owner", d.Owner.IsZero())
-	v.reference("deputy", d.Deputy.IsZero())
+	v := Checks{Type: TypeDelegation}
+	v.Team(d.Team)
+	v.Required("owner", d.Owner.IsZero())
+	v.Required("deputy", d.Deputy.IsZero())
 	if d.Deputy == d.Owner {
-		v.add("deputy", "bad_reference")
+		v.Add("deputy", "bad_reference")
 	}
 	v.actions(d.Actions)
 	v.span("ends", d.Starts, d.Ends, MaxDelegation)
-	return v.err()
+	return v.Err()
 }
 
 // actions wants some, of letters.
-func (c *checks) actions(list []string) {
+func (c *Checks) actions(list []string) {
 	if len(list) == 0 {
-		c.add("actions", "required")
+		c.Add("actions", "required")
 	}
 	for _, a := range list {
 		if len(list) > 20 || a == "" || len(a) > 40 {
-			c.add("actions", "unknown_value")
+			c.Add("actions", "unknown_value")
 			return
 		}
 	}
 }
 
 // span wants both times, the end after the start, and no more than longest between them.
-func (c *checks) span(field string, start, end time.Time, longest time.Duration) {
+func (c *Checks) span(field string, start, end time.Time, longest time.Duration) {
 	switch {
 	case start.IsZero() || end.IsZero():
-		c.add(field, "required")
+		c.Add(field, "required")
 	case !end.After(start):
-		c.add(field, "before_start")
+		c.Add(field, "before_start")
 	case end.Sub(start) > longest:
-		c.add(field, "too_late")
+		c.Add(field, "too_late")
 	}
 }

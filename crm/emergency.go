@@ -109,42 +109,42 @@ func (e *Emergency) Review(by ID[Employee], justified bool, at time.Time) error 
 
 // Validate returns an *InvalidError that lists every broken rule, or nil. It adds the owner to Actors.
 func (e *Emergency) Validate() error {
-	v := checks{typ: TypeEmergency}
+	v := Checks{Type: TypeEmergency}
 	e.Actors = addWord(e.Actors, e.Owner.String())
-	v.team(e.Team)
-	v.reference("owner", e.Owner.IsZero())
-	v.str("record_type", e.RecordType, true, 40)
-	v.text("reason", e.Reason, true, maxLine)
+	v.Team(e.Team)
+	v.Required("owner", e.Owner.IsZero())
+	v.Str("record_type", e.RecordType, true, 40)
+	v.Text("reason", e.Reason, true, MaxLine)
 	if e.Hours < 1 || e.Hours > int64(MaxEmergency/time.Hour) {
-		v.add("hours", "out_of_range")
+		v.Add("hours", "out_of_range")
 	}
 	oneOf(&v, "state", e.State, emergencyLifecycle().states...)
 	if !e.Ends.IsZero() && e.Ends.Sub(e.Starts) > MaxEmergency {
-		v.add("ends", "out_of_range")
+		v.Add("ends", "out_of_range")
 	}
 	if e.Version <= 1 && (e.State != EmergencyRequested || e.Approvers != "") {
-		v.add("state", "unknown_value")
+		v.Add("state", "unknown_value")
 	}
 	if slices.Contains(e.ApproverIDs(), e.Owner.String()) {
-		v.add("actors", "mismatch")
+		v.Add("actors", "mismatch")
 	}
-	return v.err()
+	return v.Err()
 }
 
 // CheckUpdate tells whether the stored record prev may become e.
 func (e *Emergency) CheckUpdate(prev *Emergency) error {
-	v := checks{typ: TypeEmergency}
-	v.unchanged("record_type", e.RecordType == prev.RecordType)
-	v.unchanged("hours", e.Hours == prev.Hours)
-	v.unchanged("owner", e.Owner == prev.Owner)
+	v := Checks{Type: TypeEmergency}
+	v.Unchanged("record_type", e.RecordType == prev.RecordType)
+	v.Unchanged("hours", e.Hours == prev.Hours)
+	v.Unchanged("owner", e.Owner == prev.Owner)
 	if prev.State == EmergencyActive {
-		v.unchanged("ends", sameTime(e.Ends, prev.Ends))
-		v.unchanged("approvers", e.Approvers == prev.Approvers)
+		v.SameTime("ends", e.Ends, prev.Ends)
+		v.Unchanged("approvers", e.Approvers == prev.Approvers)
 	}
-	if err := v.err(); err != nil {
+	if err := v.Err(); err != nil {
 		return err
 	}
-	return emergencyLifecycle().checkUpdate(prev.State, e.State)
+	return emergencyLifecycle().CheckUpdate(prev.State, e.State)
 }
 
 // wordList and addWord read and write sets of ids as policies' filters look for them: "<a><b>", ascending.

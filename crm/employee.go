@@ -48,35 +48,35 @@ func (e *Employee) Active() bool { return e.State == EmployeeActive && !e.Delete
 
 // Validate returns an *InvalidError that lists every broken rule, or nil.
 func (e *Employee) Validate() error {
-	v := checks{typ: TypeEmployee}
-	v.team(e.Team)
+	v := Checks{Type: TypeEmployee}
+	v.Team(e.Team)
 	if !e.Owner.IsZero() && e.Owner == e.ID {
-		v.add("owner", "bad_reference")
+		v.Add("owner", "bad_reference")
 	}
-	v.text("name", e.Name, true, maxName)
-	v.email("email", e.Email, true)
-	v.text("phone", e.Phone, false, maxName)
+	v.Text("name", e.Name, true, MaxName)
+	v.Email("email", e.Email, true)
+	v.Text("phone", e.Phone, false, MaxName)
 	if len(e.Roles) > 20 {
-		v.add("roles", "too_long")
+		v.Add("roles", "too_long")
 	}
 	seen := map[string]bool{}
 	for _, r := range e.Roles {
 		if r == "" || len(r) > 40 || seen[r] ||
 			strings.ContainsFunc(r, func(c rune) bool { return c != '_' && (c < 'a' || c > 'z') && (c < '0' || c > '9') }) {
-			v.add("roles", "unknown_value")
+			v.Add("roles", "unknown_value")
 			break
 		}
 		seen[r] = true
 	}
 	oneOf(&v, "state", e.State, EmployeeLifecycle().states...)
-	v.order("left", e.Joined, e.Left)
-	return v.err()
+	v.Order("left", e.Joined, e.Left)
+	return v.Err()
 }
 
 // CheckUpdate tells whether the stored record prev may become e: a *TransitionError for a step that
 // the table does not have.
 func (e *Employee) CheckUpdate(prev *Employee) error {
-	return EmployeeLifecycle().checkUpdate(prev.State, e.State)
+	return EmployeeLifecycle().CheckUpdate(prev.State, e.State)
 }
 
 // Move takes the employee to another state at a time, or returns a *TransitionError.

@@ -65,23 +65,23 @@ func (e *Export) Take(digest string, rows int64, at time.Time) error {
 		return err
 	}
 	since := e.CreatedAt
-	v := checks{typ: TypeExport}
+	v := Checks{Type: TypeExport}
 	if e.State == ExportApproved {
 		since = e.DecidedAt
 		if e.Approver.IsZero() || e.Approver == e.Owner {
-			v.add("approver", "mismatch")
+			v.Add("approver", "mismatch")
 		}
 	}
 	if at.Sub(since) >= MaxApproval || at.Before(since) {
-		v.add("decided_at", "too_late")
+		v.Add("decided_at", "too_late")
 	}
 	if digest != e.Digest || digest == "" {
-		v.add("filter", "mismatch")
+		v.Add("filter", "mismatch")
 	}
 	if rows > e.Rows {
-		v.add("rows", "out_of_range")
+		v.Add("rows", "out_of_range")
 	}
-	if err := v.err(); err != nil {
+	if err := v.Err(); err != nil {
 		return err
 	}
 	e.State, e.TakenAt = ExportTaken, at
@@ -90,31 +90,31 @@ func (e *Export) Take(digest string, rows int64, at time.Time) error {
 
 // Validate returns an *InvalidError that lists every broken rule, or nil. It sets Actors.
 func (e *Export) Validate() error {
-	v := checks{typ: TypeExport}
+	v := Checks{Type: TypeExport}
 	e.Actors = addWord("", e.Owner.String())
-	v.team(e.Team)
-	v.reference("owner", e.Owner.IsZero())
-	v.str("record_type", e.RecordType, true, 40)
-	v.str("filter", e.Filter, false, maxLine)
-	v.str("digest", e.Digest, true, 64)
-	v.text("reason", e.Reason, true, maxLine)
-	v.notNegative("rows", e.Rows)
+	v.Team(e.Team)
+	v.Required("owner", e.Owner.IsZero())
+	v.Str("record_type", e.RecordType, true, 40)
+	v.Str("filter", e.Filter, false, MaxLine)
+	v.Str("digest", e.Digest, true, 64)
+	v.Text("reason", e.Reason, true, MaxLine)
+	v.NotNegative("rows", e.Rows)
 	oneOf(&v, "state", e.State, exportLifecycle().states...)
 	if e.Version <= 1 && e.State != ExportOpen && e.State != ExportRequested {
-		v.add("state", "unknown_value")
+		v.Add("state", "unknown_value")
 	}
-	return v.err()
+	return v.Err()
 }
 
 // CheckUpdate tells whether the stored record prev may become e.
 func (e *Export) CheckUpdate(prev *Export) error {
-	v := checks{typ: TypeExport}
-	v.unchanged("owner", e.Owner == prev.Owner)
-	v.unchanged("record_type", e.RecordType == prev.RecordType)
-	v.unchanged("filter", e.Filter == prev.Filter && e.Digest == prev.Digest)
-	v.unchanged("rows", e.Rows == prev.Rows)
-	if err := v.err(); err != nil {
+	v := Checks{Type: TypeExport}
+	v.Unchanged("owner", e.Owner == prev.Owner)
+	v.Unchanged("record_type", e.RecordType == prev.RecordType)
+	v.Unchanged("filter", e.Filter == prev.Filter && e.Digest == prev.Digest)
+	v.Unchanged("rows", e.Rows == prev.Rows)
+	if err := v.Err(); err != nil {
 		return err
 	}
-	return exportLifecycle().checkUpdate(prev.State, e.State)
+	return exportLifecycle().CheckUpdate(prev.State, e.State)
 }

@@ -28,25 +28,25 @@ type FollowUp struct {
 
 // Validate returns an *InvalidError that lists every broken rule, or nil.
 func (f *FollowUp) Validate() error {
-	v := checks{typ: TypeFollowUp}
-	v.team(f.Team)
+	v := Checks{Type: TypeFollowUp}
+	v.Team(f.Team)
 	oneOf(&v, "subject_type", f.SubjectType,
 		TypeCustomer, TypeContact, TypeLead, TypeQuote, TypeContract, TypeTicket)
-	v.reference("subject", f.Subject.IsZero())
+	v.Required("subject", f.Subject.IsZero())
 	switch f.SubjectType {
 	case TypeLead:
 	case TypeCustomer:
 		if f.Customer.UUID() != f.Subject {
-			v.add("customer", "mismatch")
+			v.Add("customer", "mismatch")
 		}
 	default:
-		v.reference("customer", f.Customer.IsZero())
+		v.Required("customer", f.Customer.IsZero())
 	}
 	oneOf(&v, "channel", f.Channel, ChannelCall, ChannelVisit, ChannelWeChat, ChannelEmail, ChannelOther)
-	v.text("text", f.Text, true, maxText)
-	v.reference("at", f.At.IsZero())
-	v.times("at", f.At)
-	v.times("next_at", f.NextAt)
-	v.order("next_at", f.At, f.NextAt)
-	return v.err()
+	v.Text("text", f.Text, true, MaxText)
+	v.Required("at", f.At.IsZero())
+	v.Time("at", f.At)
+	v.Time("next_at", f.NextAt)
+	v.Order("next_at", f.At, f.NextAt)
+	return v.Err()
 }

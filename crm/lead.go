@@ -48,36 +48,36 @@ type Lead struct {
 
 // Validate returns an *InvalidError that lists every broken rule, or nil.
 func (l *Lead) Validate() error {
-	v := checks{typ: TypeLead}
-	v.team(l.Team)
-	v.text("name", l.Name, true, maxName)
-	v.text("company", l.Company, false, maxName)
-	v.str("title", l.Title, false, maxName)
-	v.text("phone", l.Phone, false, maxName)
-	v.email("email", l.Email, false)
-	v.text("note", l.Note, false, maxText)
-	v.str("city", l.City, false, maxName)
-	v.str("country", l.Country, false, maxName)
-	v.str("source", l.Source, false, maxName)
+	v := Checks{Type: TypeLead}
+	v.Team(l.Team)
+	v.Text("name", l.Name, true, MaxName)
+	v.Text("company", l.Company, false, MaxName)
+	v.Str("title", l.Title, false, MaxName)
+	v.Text("phone", l.Phone, false, MaxName)
+	v.Email("email", l.Email, false)
+	v.Text("note", l.Note, false, MaxText)
+	v.Str("city", l.City, false, MaxName)
+	v.Str("country", l.Country, false, MaxName)
+	v.Str("source", l.Source, false, MaxName)
 	oneOf(&v, "state", l.State, LeadLifecycle().states...)
 	if (l.State == LeadConverted) != !l.Customer.IsZero() {
-		v.add("customer", "mismatch")
+		v.Add("customer", "mismatch")
 	}
-	return v.err()
+	return v.Err()
 }
 
 // CheckUpdate tells whether the stored record prev may become l: a *TransitionError for a step that
 // the table does not have, an *InvalidError for a converted lead that would point elsewhere.
 func (l *Lead) CheckUpdate(prev *Lead) error {
-	if err := LeadLifecycle().checkUpdate(prev.State, l.State); err != nil {
+	if err := LeadLifecycle().CheckUpdate(prev.State, l.State); err != nil {
 		return err
 	}
-	v := checks{typ: TypeLead}
+	v := Checks{Type: TypeLead}
 	if prev.State == LeadConverted {
-		v.unchanged("customer", l.Customer == prev.Customer)
-		v.unchanged("contact", l.Contact == prev.Contact)
+		v.Unchanged("customer", l.Customer == prev.Customer)
+		v.Unchanged("contact", l.Contact == prev.Contact)
 	}
-	return v.err()
+	return v.Err()
 }
 
 // Move takes the lead to another state, or returns a *TransitionError. The step to converted is made
@@ -103,18 +103,18 @@ func (l *Lead) Convert(customer ID[Customer], contact ID[Contact], at time.Time)
 	if err := LeadLifecycle().Check(l.State, LeadConverted); err != nil {
 		return nil, nil, err
 	}
-	v := checks{typ: TypeLead}
-	v.reference("customer", customer.IsZero())
-	v.reference("contact", contact.IsZero())
+	v := Checks{Type: TypeLead}
+	v.Required("customer", customer.IsZero())
+	v.Required("contact", contact.IsZero())
 	for _, f := range []struct {
 		name string
 		t    Text
 	}{{"name", l.Name}, {"company", l.Company}, {"phone", l.Phone}, {"email", l.Email}, {"note", l.Note}} {
 		if f.t.State() != Clear {
-			v.add(f.name, "not_open")
+			v.Add(f.name, "not_open")
 		}
 	}
-	if err := v.err(); err != nil {
+	if err := v.Err(); err != nil {
 		return nil, nil, err
 	}
 	c := &Customer{

@@ -10,6 +10,16 @@ type Lifecycle[S ~string] struct {
 	next   map[S][]S
 }
 
+// NewLifecycle makes the table of a type. The first of states is where a record starts; a state that next does not
+// have is final.
+func NewLifecycle[S ~string](typ string, states []S, next map[S][]S) Lifecycle[S] {
+	l := Lifecycle[S]{typ: typ, states: slices.Clone(states), next: make(map[S][]S, len(next))}
+	for from, to := range next {
+		l.next[from] = slices.Clone(to)
+	}
+	return l
+}
+
 // Start returns the state of a new record.
 func (l Lifecycle[S]) Start() S { return l.states[0] }
 
@@ -38,8 +48,8 @@ func (l Lifecycle[S]) name(s S) string {
 	return "unknown"
 }
 
-// checkUpdate is Check for a record that may also stay as it is.
-func (l Lifecycle[S]) checkUpdate(from, to S) error {
+// CheckUpdate is Check for a record that may also stay as it is.
+func (l Lifecycle[S]) CheckUpdate(from, to S) error {
 	if from == to {
 		return nil
 	}

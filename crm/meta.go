@@ -19,6 +19,31 @@ const (
 	TypeCertification = "certification"
 	TypeCampaign      = "campaign"
 	TypeExport        = "export"
+
+	TypeSeries = "series"
+)
+
+// The names of the types in the packages beside this one.
+const (
+	TypeOpportunity = "opportunity" // crm/sales, as the next three
+	TypePipeline    = "pipeline"
+	TypeProduct     = "product"
+	TypePriceList   = "price_list"
+	TypeInstalment  = "instalment" // crm/finance, as the next four
+	TypeReceipt     = "receipt"
+	TypeInvoice     = "invoice"
+	TypeExpense     = "expense"
+	TypePeriod      = "period"
+	TypePool        = "pool"    // crm/pool
+	TypeProject     = "project" // crm/project, as the next
+	TypeTask        = "task"
+	TypeWarehouse   = "warehouse" // crm/stock, as the next two
+	TypeMovement    = "movement"
+	TypeOrder       = "order"
+	TypeForm        = "form" // crm/form, as the next
+	TypeEntry       = "entry"
+	TypeFlow        = "flow" // crm/flow, as the next
+	TypeInstance    = "instance"
 )
 
 // Meta is what every record has; domain types embed it.

@@ -113,63 +113,63 @@ func (q *Quote) Compute() error {
 
 // Validate returns an *InvalidError that lists every broken rule, or nil.
 func (q *Quote) Validate() error {
-	v := checks{typ: TypeQuote}
-	v.team(q.Team)
-	v.str("number", q.Number, true, 60)
-	v.reference("customer", q.Customer.IsZero())
+	v := Checks{Type: TypeQuote}
+	v.Team(q.Team)
+	v.Str("number", q.Number, true, 60)
+	v.Required("customer", q.Customer.IsZero())
 	if len(q.Lines) == 0 && q.State != QuoteDraft {
-		v.add("lines", "required")
+		v.Add("lines", "required")
 	}
 	if len(q.Lines) > 500 {
-		v.add("lines", "too_long")
+		v.Add("lines", "too_long")
 	}
 	for i, l := range q.Lines {
 		at := "lines." + strconv.Itoa(i)
-		v.str(at+".product", l.Product, true, maxName)
+		v.Str(at+".product", l.Product, true, MaxName)
 		if l.Quantity < 0 || l.UnitPrice < 0 {
-			v.add(at, "negative")
+			v.Add(at, "negative")
 		} else if _, _, ok := l.Amounts(); !ok {
-			v.add(at, "out_of_range")
+			v.Add(at, "out_of_range")
 		}
 	}
-	v.currency("currency", q.Currency, true)
+	v.Currency("currency", q.Currency, true)
 	if net, tax, ok := q.totals(); ok && (q.Net != net || q.Tax != tax || q.Total != net+tax) {
-		v.add("total", "mismatch")
+		v.Add("total", "mismatch")
 	} else if !ok && len(v.fields) == 0 {
-		v.add("lines", "out_of_range")
+		v.Add("lines", "out_of_range")
 	}
-	v.times("valid_until", q.ValidUntil)
+	v.Time("valid_until", q.ValidUntil)
 	if q.State != QuoteDraft {
-		v.reference("valid_until", q.ValidUntil.IsZero())
-		v.reference("sent_at", q.SentAt.IsZero())
+		v.Required("valid_until", q.ValidUntil.IsZero())
+		v.Required("sent_at", q.SentAt.IsZero())
 	}
 	oneOf(&v, "state", q.State, QuoteLifecycle().states...)
-	v.order("decided_at", q.SentAt, q.DecidedAt)
-	v.text("note", q.Note, false, maxText)
-	return v.err()
+	v.Order("decided_at", q.SentAt, q.DecidedAt)
+	v.Text("note", q.Note, false, MaxText)
+	return v.Err()
 }
 
 // CheckUpdate tells whether the stored record prev may become q: a *TransitionError for a step that
 // the table does not have, an *InvalidError with the rule fixed for a change of what was sent.
 func (q *Quote) CheckUpdate(prev *Quote) error {
-	if err := QuoteLifecycle().checkUpdate(prev.State, q.State); err != nil {
+	if err := QuoteLifecycle().CheckUpdate(prev.State, q.State); err != nil {
 		return err
 	}
 	if prev.State == QuoteDraft {
 		return nil
 	}
-	v := checks{typ: TypeQuote}
-	v.unchanged("number", q.Number == prev.Number)
-	v.unchanged("customer", q.Customer == prev.Customer)
-	v.unchanged("lines", slices.Equal(q.Lines, prev.Lines))
-	v.unchanged("currency", q.Currency == prev.Currency)
-	v.unchanged("total", q.Net == prev.Net && q.Tax == prev.Tax && q.Total == prev.Total)
-	v.unchanged("valid_until", sameTime(q.ValidUntil, prev.ValidUntil))
-	v.unchanged("sent_at", sameTime(q.SentAt, prev.SentAt))
+	v := Checks{Type: TypeQuote}
+	v.Unchanged("number", q.Number == prev.Number)
+	v.Unchanged("customer", q.Customer == prev.Customer)
+	v.Unchanged("lines", slices.Equal(q.Lines, prev.Lines))
+	v.Unchanged("currency", q.Currency == prev.Currency)
+	v.Unchanged("total", q.Net == prev.Net && q.Tax == prev.Tax && q.Total == prev.Total)
+	v.SameTime("valid_until", q.ValidUntil, prev.ValidUntil)
+	v.SameTime("sent_at", q.SentAt, prev.SentAt)
 	if !prev.DecidedAt.IsZero() {
-		v.unchanged("decided_at", sameTime(q.DecidedAt, prev.DecidedAt))
+		v.SameTime("decided_at", q.DecidedAt, prev.DecidedAt)
 	}
-	return v.err()
+	return v.Err()
 }
 
 // Move takes the quote to another state at a time. Errors are a *TransitionError, or an *InvalidError
@@ -181,27 +181,27 @@ func (q *Quote) Move(to QuoteState, at time.Time) error {
 	}
 	next := *q
 	next.State, next.UpdatedAt = to, at
-	v := checks{typ: TypeQuote}
+	v := Checks{Type: TypeQuote}
 	switch to {
 	case QuoteSent:
 		next.SentAt = at
 		if !q.ValidUntil.IsZero() && at.After(q.ValidUntil) {
-			v.add("valid_until", "too_late")
+			v.Add("valid_until", "too_late")
 		}
 	case QuoteAccepted:
 		next.DecidedAt = at
 		if at.After(q.ValidUntil) {
-			v.add("valid_until", "too_late")
+			v.Add("valid_until", "too_late")
 		}
 	case QuoteExpired:
 		next.DecidedAt = at
 		if !at.After(q.ValidUntil) {
-			v.add("valid_until", "too_early")
+			v.Add("valid_until", "too_early")
 		}
 	default:
 		next.DecidedAt = at
 	}
-	if err := v.err(); err != nil {
+	if err := v.Err(); err != nil {
 		return err
 	}
 	if err := next.Validate(); err != nil {

@@ -21,16 +21,16 @@ func (s *Sharing) Live(at time.Time) bool { return !s.Deleted && at.Before(s.End
 
 // Validate returns an *InvalidError that lists every broken rule, or nil.
 func (s *Sharing) Validate() error {
-	v := checks{typ: TypeSharing}
-	v.team(s.Team)
-	v.reference("owner", s.Owner.IsZero())
-	v.str("record_type", s.RecordType, true, 40)
-	v.reference("record", s.Record.IsZero())
-	v.reference("with", s.With.IsZero())
+	v := Checks{Type: TypeSharing}
+	v.Team(s.Team)
+	v.Required("owner", s.Owner.IsZero())
+	v.Str("record_type", s.RecordType, true, 40)
+	v.Required("record", s.Record.IsZero())
+	v.Required("with", s.With.IsZero())
 	if s.With == s.Owner {
-		v.add("with", "bad_reference")
+		v.Add("with", "bad_reference")
 	}
 	v.actions(s.Actions)
 	v.span("ends", s.CreatedAt, s.Ends, MaxSharing)
-	return v.err()
+	return v.Err()
 }

@@ -53,33 +53,33 @@ type Ticket struct {
 
 // Validate returns an *InvalidError that lists every broken rule, or nil.
 func (t *Ticket) Validate() error {
-	v := checks{typ: TypeTicket}
-	v.team(t.Team)
-	v.str("number", t.Number, true, 60)
-	v.reference("customer", t.Customer.IsZero())
-	v.text("subject", t.Subject, true, maxLine)
-	v.text("body", t.Body, false, maxText)
+	v := Checks{Type: TypeTicket}
+	v.Team(t.Team)
+	v.Str("number", t.Number, true, 60)
+	v.Required("customer", t.Customer.IsZero())
+	v.Text("subject", t.Subject, true, MaxLine)
+	v.Text("body", t.Body, false, MaxText)
 	oneOf(&v, "priority", t.Priority, PriorityLow, PriorityNormal, PriorityHigh, PriorityUrgent)
 	oneOf(&v, "state", t.State, TicketLifecycle().states...)
 	if t.State == TicketResolved || t.State == TicketClosed {
-		v.reference("resolved_at", t.ResolvedAt.IsZero())
+		v.Required("resolved_at", t.ResolvedAt.IsZero())
 	}
-	v.times("due_at", t.DueAt)
-	v.order("closed_at", t.ResolvedAt, t.ClosedAt)
-	v.notNegative("reopened", t.Reopened)
-	return v.err()
+	v.Time("due_at", t.DueAt)
+	v.Order("closed_at", t.ResolvedAt, t.ClosedAt)
+	v.NotNegative("reopened", t.Reopened)
+	return v.Err()
 }
 
 // CheckUpdate tells whether the stored record prev may become t: a *TransitionError for a step that
 // the table does not have, an *InvalidError with the rule fixed when number or customer would change.
 func (t *Ticket) CheckUpdate(prev *Ticket) error {
-	if err := TicketLifecycle().checkUpdate(prev.State, t.State); err != nil {
+	if err := TicketLifecycle().CheckUpdate(prev.State, t.State); err != nil {
 		return err
 	}
-	v := checks{typ: TypeTicket}
-	v.unchanged("number", t.Number == prev.Number)
-	v.unchanged("customer", t.Customer == prev.Customer)
-	return v.err()
+	v := Checks{Type: TypeTicket}
+	v.Unchanged("number", t.Number == prev.Number)
+	v.Unchanged("customer", t.Customer == prev.Customer)
+	return v.Err()
 }
 
 // Move takes the ticket to another state at a time, or returns a *TransitionError. Going back to open

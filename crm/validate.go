@@ -10,49 +10,52 @@ import (
 
 // The longest values, in characters.
 const (
-	maxName = 200
-	maxLine = 500   // one line: titles, places, addresses
-	maxText = 20000 // notes and bodies
+	MaxName = 200
+	MaxLine = 500   // one line: titles, places, addresses
+	MaxText = 20000 // notes and bodies
 )
 
-// checks collects the broken rules of one record.
-type checks struct {
-	typ    string
+// Checks collects the broken rules of one record, for a Validate or a CheckUpdate. Its methods name fields and rules
+// as [FieldError] describes them. The zero value with a Type is ready.
+type Checks struct {
+	Type   string // the record's type
 	fields []FieldError
 }
 
-func (c *checks) add(field, rule string) {
+// Add notes that a field breaks a rule.
+func (c *Checks) Add(field, rule string) {
 	c.fields = append(c.fields, FieldError{Field: field, Rule: rule})
 }
 
-func (c *checks) err() error {
+// Err returns an *InvalidError with what was noted, or nil.
+func (c *Checks) Err() error {
 	if len(c.fields) == 0 {
 		return nil
 	}
-	return &InvalidError{Type: c.typ, Fields: c.fields}
+	return &InvalidError{Type: c.Type, Fields: c.fields}
 }
 
-// text checks a personal field. One that is not clear was not opened and is not changed by storing
+// Text checks a personal field as Str does. One that is not clear was not opened and is not changed by storing
 // the record, so only its presence counts.
-func (c *checks) text(field string, t Text, required bool, longest int) {
+func (c *Checks) Text(field string, t Text, required bool, longest int) {
 	if t.State() != Clear {
 		return
 	}
-	c.str(field, t.Expose(), required, longest)
+	c.Str(field, t.Expose(), required, longest)
 }
 
-// str checks a string: one line unless it may be as long as a text.
-func (c *checks) str(field, s string, required bool, longest int) {
+// Str checks a string: one line unless it may be as long as a text.
+func (c *Checks) Str(field, s string, required bool, longest int) {
 	switch {
 	case strings.TrimSpace(s) == "":
 		if required {
-			c.add(field, "required")
+			c.Add(field, "required")
 		}
 		return
 	case len(s) > longest && utf8.RuneCountInString(s) > longest:
-		c.add(field, "too_long")
-	case !utf8.ValidString(s) || strings.ContainsFunc(s, func(r rune) bool { return control(r, longest == maxText) }):
-		c.add(field, "not_text")
+		c.Add(field, "too_long")
+	case !utf8.ValidString(s) || strings.ContainsFunc(s, func(r rune) bool { return control(r, longest == MaxText) }):
+		c.Add(field, "not_text")
 	}
 }
 
@@ -64,91 +67,111 @@ func control(r rune, long bool) bool {
 	return unicode.IsControl(r)
 }
 
-// email checks the shape only: something, one @, something with no space in either. Whether the
+// Email checks the shape only: something, one @, something with no space in either. Whether the
 // address exists is shown by mail, not by a pattern.
-func (c *checks) email(field string, t Text, required bool) {
+func (c *Checks) Email(field string, t Text, required bool) {
 	n := len(c.fields)
-	c.text(field, t, required, 254)
+	c.Text(field, t, required, 254)
 	if len(c.fields) > n || t.State() != Clear || t.IsEmpty() {
 		return
 	}
 	local, domain, ok := strings.Cut(t.Expose(), "@")
 	if !ok || local == "" || domain == "" || strings.Contains(domain, "@") ||
 		strings.ContainsFunc(t.Expose(), unicode.IsSpace) {
-		c.add(field, "not_an_email")
+		c.Add(field, "not_an_email")
 	}
 }
 
-func (c *checks) notNegative(field string, n int64) {
+// NotNegative notes negative for n below 0.
+func (c *Checks) NotNegative(field string, n int64) {
 	if n < 0 {
-		c.add(field, "negative")
+		c.Add(field, "negative")
 	}
 }
 
-// currency wants three capital letters (ISO 4217) as soon as there is an amount.
-func (c *checks) currency(field, s string, required bool) {
+// Range notes out_of_range for n outside low to high.
+func (c *Checks) Range(field string, n, low, high int64) {
+	if n < low || n > high {
+		c.Add(field, "out_of_range")
+	}
+}
+
+// Currency wants three capital letters (ISO 4217) as soon as there is an amount.
+func (c *Checks) Currency(field, s string, required bool) {
 	if s == "" {
 		if required {
-			c.add(field, "required")
+			c.Add(field, "required")
 		}
 		return
 	}
 	if len(s) != 3 || strings.ContainsFunc(s, func(r rune) bool { return r < 'A' || r > 'Z' }) {
-		c.add(field, "unknown_value")
+		c.Add(field, "unknown_value")
 	}
 }
 
-// team wants "" or a path such as "/east/1/".
-func (c *checks) team(s string) {
+// Team wants "" or a path such as "/east/1/".
+func (c *Checks) Team(s string) {
 	if s == "" {
 		return
 	}
-	if len(s) > maxName || len(s) < 3 || s[0] != '/' || s[len(s)-1] != '/' || strings.Contains(s, "//") ||
+	if len(s) > MaxName || len(s) < 3 || s[0] != '/' || s[len(s)-1] != '/' || strings.Contains(s, "//") ||
 		strings.ContainsFunc(s, func(r rune) bool {
 			return r != '/' && r != '-' && r != '_' && (r < 'a' || r > 'z') && (r < '0' || r > '9')
 		}) {
-		c.add("team", "unknown_value")
+		c.Add("team", "unknown_value")
 	}
 }
 
-// order wants end to be at or after start when both are set.
-func (c *checks) order(field string, start, end time.Time) {
+// Order wants end to be at or after start when both are set, else it notes before_start.
+func (c *Checks) Order(field string, start, end time.Time) {
 	if !start.IsZero() && !end.IsZero() && end.Before(start) {
-		c.add(field, "before_start")
+		c.Add(field, "before_start")
 	}
 }
 
-// times refuses what a column of microseconds since 1970 cannot hold.
-func (c *checks) times(field string, t time.Time) {
+// Time refuses what a column of microseconds since 1970 cannot hold.
+func (c *Checks) Time(field string, t time.Time) {
 	if !t.IsZero() && (t.Year() < 1 || t.Year() > 9999) {
-		c.add(field, "out_of_range")
+		c.Add(field, "out_of_range")
 	}
 }
 
-func (c *checks) reference(field string, zero bool) {
+// Required notes required for a value that is zero.
+func (c *Checks) Required(field string, zero bool) {
 	if zero {
-		c.add(field, "required")
+		c.Add(field, "required")
 	}
 }
 
-func oneOf[S ~string](c *checks, field string, s S, known ...S) {
+// OneOf wants s to be one of the known values.
+func (c *Checks) OneOf(field, s string, known ...string) { oneOf(c, field, s, known...) }
+
+func oneOf[S ~string](c *Checks, field string, s S, known ...S) {
 	if !slices.Contains(known, s) {
 		if s == "" {
-			c.add(field, "required")
+			c.Add(field, "required")
 			return
 		}
-		c.add(field, "unknown_value")
+		c.Add(field, "unknown_value")
 	}
 }
 
-// unchanged notes a field that may no longer change.
-func (c *checks) unchanged(field string, same bool) {
+// Unchanged notes fixed for a field that may no longer change and does.
+func (c *Checks) Unchanged(field string, same bool) {
 	if !same {
-		c.add(field, "fixed")
+		c.Add(field, "fixed")
 	}
 }
 
-// sameTime compares as a store does, in microseconds.
+// SameTime is Unchanged for a time, compared as a store does: in microseconds.
+func (c *Checks) SameTime(field string, a, b time.Time) { c.Unchanged(field, sameTime(a, b)) }
+
+// SameText is Unchanged for a personal field. One that was not opened, here or in the stored record, is not changed.
+func (c *Checks) SameText(field string, a, b Text) {
+	c.Unchanged(field, a.State() != Clear || b.State() != Clear || a.Equal(b))
+}
+
+// sameTime compares in microseconds.
 func sameTime(a, b time.Time) bool {
 	return a.IsZero() == b.IsZero() && a.UnixMicro() == b.UnixMicro()
 }
