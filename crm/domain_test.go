@@ -242,7 +242,7 @@ func lifecycle[S ~string](t *testing.T, l crm.Lifecycle[S], want string) {
 func TestLifecycles(t *testing.T) {
 	lifecycle(t, crm.LeadLifecycle(), `new>contacted new>qualified new>junk contacted>qualified contacted>junk
 		qualified>contacted qualified>converted qualified>junk junk>new`)
-	lifecycle(t, crm.QuoteLifecycle(), `draft>sent sent>accepted sent>declined sent>expired`)
+	lifecycle(t, crm.QuoteLifecycle(), `draft>sent sent>accepted sent>declined sent>expired sent>withdrawn`)
 	lifecycle(t, crm.ContractLifecycle(), `draft>approved approved>active approved>terminated active>ended active>terminated`)
 	lifecycle(t, crm.TicketLifecycle(), `open>resolved resolved>closed resolved>open closed>open`)
 	lifecycle(t, crm.EmployeeLifecycle(), `invited>active invited>left active>suspended active>left suspended>active suspended>left left>invited`)

@@ -32,8 +32,8 @@ type InvalidError struct {
 // FieldError is one broken rule. Field is the field's name, or "lines.3.product" for a part of one.
 // Rule is a stable word that catalogues translate: required, too_long, not_text (control characters or
 // no UTF-8), not_an_email, negative, out_of_range, unknown_value, before_start, too_early, too_late,
-// mismatch, bad_reference, fixed (may no longer change), not_open (the value was not opened, so it
-// cannot be copied).
+// mismatch, bad_reference, duplicate (it is there twice), fixed (may no longer change), not_open (the value was not opened, so it
+// cannot be copied), four_eyes (somebody else has to do this), not_signed (a party has not signed).
 type FieldError struct {
 	Field string
 	Rule  string

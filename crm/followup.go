@@ -31,7 +31,7 @@ func (f *FollowUp) Validate() error {
 	v := Checks{Type: TypeFollowUp}
 	v.Team(f.Team)
 	oneOf(&v, "subject_type", f.SubjectType,
-		TypeCustomer, TypeContact, TypeLead, TypeQuote, TypeContract, TypeTicket)
+		TypeCustomer, TypeContact, TypeLead, TypeQuote, TypeContract, TypeTicket, TypeOpportunity, TypeProject)
 	v.Required("subject", f.Subject.IsZero())
 	switch f.SubjectType {
 	case TypeLead:

@@ -43,6 +43,7 @@ type Lead struct {
 	State       LeadState    `protect:"internal,indexed" json:"state"`
 	Customer    ID[Customer] `protect:"internal,indexed" json:"customer"` // what it became
 	Contact     ID[Contact]  `protect:"internal" json:"contact"`          // what it became
+	Deal        UUID         `protect:"internal" json:"deal"`             // the opportunity that came of it; none is allowed
 	ConvertedAt time.Time    `protect:"internal,indexed" json:"converted_at"`
 }
 
@@ -76,6 +77,7 @@ func (l *Lead) CheckUpdate(prev *Lead) error {
 	if prev.State == LeadConverted {
 		v.Unchanged("customer", l.Customer == prev.Customer)
 		v.Unchanged("contact", l.Contact == prev.Contact)
+		v.Unchanged("deal", l.Deal == prev.Deal)
 	}
 	return v.Err()
 }
@@ -106,14 +108,7 @@ func (l *Lead) Convert(customer ID[Customer], contact ID[Contact], at time.Time)
 	v := Checks{Type: TypeLead}
 	v.Required("customer", customer.IsZero())
 	v.Required("contact", contact.IsZero())
-	for _, f := range []struct {
-		name string
-		t    Text
-	}{{"name", l.Name}, {"company", l.Company}, {"phone", l.Phone}, {"email", l.Email}, {"note", l.Note}} {
-		if f.t.State() != Clear {
-			v.Add(f.name, "not_open")
-		}
-	}
+	l.opened(&v)
 	if err := v.Err(); err != nil {
 		return nil, nil, err
 	}
@@ -127,12 +122,64 @@ func (l *Lead) Convert(customer ID[Customer], contact ID[Contact], at time.Time)
 	if !l.Company.IsEmpty() {
 		c.Kind, c.Name, c.Contact = CompanyCustomer, l.Company, l.Name
 	}
-	k := &Contact{
-		Meta: Meta[Contact]{
-			ID: contact, Person: l.Person, Owner: l.Owner, Team: l.Team, CreatedAt: at, UpdatedAt: at,
-		},
-		Customer: customer, Name: l.Name, Title: l.Title, Phone: l.Phone, Email: l.Email, Primary: true,
-	}
+	k := l.contact(contact, customer, at)
+	k.Primary = true
 	l.State, l.Customer, l.Contact, l.ConvertedAt, l.UpdatedAt = LeadConverted, customer, contact, at, at
 	return c, k, nil
+}
+
+// opened notes the personal fields that were not opened.
+func (l *Lead) opened(v *Checks) {
+	v.open("name", l.Name)
+	v.open("company", l.Company)
+	v.open("phone", l.Phone)
+	v.open("email", l.Email)
+	v.open("note", l.Note)
+}
+
+// contact makes the contact that a lead becomes.
+func (l *Lead) contact(id ID[Contact], customer ID[Customer], at time.Time) *Contact {
+	return &Contact{
+		Meta: Meta[Contact]{
+			ID: id, Person: l.Person, Owner: l.Owner, Team: l.Team, CreatedAt: at, UpdatedAt: at,
+		},
+		Customer: customer, Name: l.Name, Title: l.Title, Phone: l.Phone, Email: l.Email,
+	}
+}
+
+// ConvertInto turns a qualified lead into a contact of a customer that exists, and marks it converted. When known is not nil it
+// is that human already: no second contact is made, and known is returned as it is. Its person may then be another than the lead's: two
+// ids of one human, which the caller joins. Else the new contact has the id contact and the lead's person. Lead and contact
+// are to be stored in one batch.
+//
+// Errors are a *TransitionError when the lead is not qualified, and an *InvalidError: not_open as for Convert, bad_reference for a
+// customer or a contact in the recycle bin, mismatch for a contact of another customer.
+func (l *Lead) ConvertInto(customer *Customer, known *Contact, contact ID[Contact], at time.Time) (*Contact, error) {
+	if err := LeadLifecycle().Check(l.State, LeadConverted); err != nil {
+		return nil, err
+	}
+	v := Checks{Type: TypeLead}
+	v.Required("customer", customer.ID.IsZero())
+	if customer.Deleted {
+		v.Add("customer", "bad_reference")
+	}
+	if known == nil {
+		v.Required("contact", contact.IsZero())
+		l.opened(&v)
+	} else {
+		if known.ID.IsZero() || known.Deleted {
+			v.Add("contact", "bad_reference")
+		}
+		if known.Customer != customer.ID {
+			v.Add("contact", "mismatch")
+		}
+	}
+	if err := v.Err(); err != nil {
+		return nil, err
+	}
+	if known == nil {
+		known = l.contact(contact, customer.ID, at)
+	}
+	l.State, l.Customer, l.Contact, l.ConvertedAt, l.UpdatedAt = LeadConverted, customer.ID, known.ID, at, at
+	return known, nil
 }

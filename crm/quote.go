@@ -1,10 +1,12 @@
 package crm
 
 import (
-	"math/bits"
+	"math"
 	"slices"
 	"strconv"
 	"time"
+
+	"github.com/crmguard/crmguard/crm/money"
 )
 
 // QuoteState says where an offer stands.
@@ -17,97 +19,120 @@ const (
 	QuoteAccepted QuoteState = "accepted" // final
 	QuoteDeclined QuoteState = "declined" // final
 	QuoteExpired  QuoteState = "expired"  // final
+	// QuoteWithdrawn is taken back by us, as a newer version does with the one before it; final.
+	QuoteWithdrawn QuoteState = "withdrawn"
 )
 
 // QuoteLifecycle returns the transition table of quotes.
 func QuoteLifecycle() Lifecycle[QuoteState] {
 	return Lifecycle[QuoteState]{
 		typ:    TypeQuote,
-		states: []QuoteState{QuoteDraft, QuoteSent, QuoteAccepted, QuoteDeclined, QuoteExpired},
+		states: []QuoteState{QuoteDraft, QuoteSent, QuoteAccepted, QuoteDeclined, QuoteExpired, QuoteWithdrawn},
 		next: map[QuoteState][]QuoteState{
 			QuoteDraft: {QuoteSent},
-			QuoteSent:  {QuoteAccepted, QuoteDeclined, QuoteExpired},
+			QuoteSent:  {QuoteAccepted, QuoteDeclined, QuoteExpired, QuoteWithdrawn},
 		},
 	}
 }
 
-// Line is one line of a quote. A basis point is a hundredth of a percent.
+// Line is one line of a quote or a contract. A basis point is a hundredth of a percent.
 type Line struct {
 	Product   string `json:"product"`
-	Quantity  int64  `json:"quantity"`   // whole units
-	UnitPrice int64  `json:"unit_price"` // minor units, without tax
-	Discount  int64  `json:"discount"`   // basis points, 0 to 10,000
-	Tax       int64  `json:"tax"`        // basis points, 0 to 10,000
+	Item      UUID   `json:"item,omitzero"`   // of a list of products; none for a text
+	Quantity  int64  `json:"quantity"`        // whole units
+	Milli     int64  `json:"milli,omitempty"` // and thousandths of one, 0 to 999
+	UnitPrice int64  `json:"unit_price"`      // minor units, without tax
+	Discount  int64  `json:"discount"`        // basis points, 0 to 10,000
+	Tax       int64  `json:"tax"`             // basis points, 0 to 10,000
 }
 
 // Amounts returns the line's price after discount and the tax on it, in minor units, each rounded
 // half up; ok is false when a figure is negative, out of range or overflows.
 func (l Line) Amounts() (net, tax int64, ok bool) {
-	if l.Quantity < 0 || l.UnitPrice < 0 || l.Discount < 0 || l.Discount > basis || l.Tax < 0 || l.Tax > basis {
+	m, ok := l.money()
+	if !ok {
 		return 0, 0, false
 	}
-	hi, gross := bits.Mul64(uint64(l.Quantity), uint64(l.UnitPrice))
-	if hi != 0 {
-		return 0, 0, false
-	}
-	n, ok1 := share(gross, uint64(basis-l.Discount))
-	t, ok2 := share(uint64(n), uint64(l.Tax))
-	return n, t, ok1 && ok2
+	a, err := m.Amounts()
+	return a.Net, a.Tax, err == nil
 }
 
-const basis = 10000
-
-// share returns amount * points / 10,000, rounded half up.
-func share(amount, points uint64) (int64, bool) {
-	hi, lo := bits.Mul64(amount, points)
-	lo, carry := bits.Add64(lo, basis/2, 0)
-	hi += carry
-	if hi >= basis {
-		return 0, false
+// money returns the line as package money knows it.
+func (l Line) money() (money.Line, bool) {
+	if l.Milli < 0 || l.Milli >= money.Unit || l.Quantity < 0 || l.Quantity > (math.MaxInt64-l.Milli)/money.Unit {
+		return money.Line{}, false
 	}
-	q, _ := bits.Div64(hi, lo, basis)
-	return int64(q), q <= 1<<63-1
+	return money.Line{Quantity: l.Quantity*money.Unit + l.Milli, UnitPrice: l.UnitPrice, Discount: l.Discount, Tax: l.Tax}, true
 }
 
-// Quote is an offer to a customer. Its lines and terms cannot change once it was sent.
+// total adds up lines after a discount on the whole, in basis points. ok is false when they have no sum.
+func total(lines []Line, discount int64) (a money.Amounts, ok bool) {
+	list := make([]money.Line, len(lines))
+	for i, l := range lines {
+		if list[i], ok = l.money(); !ok {
+			return money.Amounts{}, false
+		}
+	}
+	_, a, err := money.Add(list, discount)
+	return a, err == nil
+}
+
+// lines checks lines and the discount on the whole, and returns their sum; ok is false when a rule that was noted says
+// why there is none.
+func (c *Checks) lines(lines []Line, discount int64) (sum money.Amounts, ok bool) {
+	n := len(c.fields)
+	if len(lines) > 500 {
+		c.Add("lines", "too_long")
+	}
+	for i, l := range lines {
+		at := "lines." + strconv.Itoa(i)
+		c.Str(at+".product", l.Product, true, MaxName)
+		if l.Quantity < 0 || l.UnitPrice < 0 {
+			c.Add(at, "negative")
+		} else if _, _, fits := l.Amounts(); !fits {
+			c.Add(at, "out_of_range")
+		}
+	}
+	c.Range("discount", discount, 0, money.Basis)
+	sum, ok = total(lines, discount)
+	if !ok && len(c.fields) == n {
+		c.Add("lines", "out_of_range")
+	}
+	return sum, ok
+}
+
+// Quote is an offer to a customer. Its lines and terms cannot change once it was sent: Revise makes a new version, with the
+// same number.
 type Quote struct {
 	Meta[Quote]
 	Number     string       `protect:"internal,indexed" json:"number"`
 	Customer   ID[Customer] `protect:"internal,indexed" json:"customer"`
+	Deal       UUID         `protect:"internal,indexed" json:"deal"` // the opportunity; none is allowed
+	Revision   int64        `protect:"internal" json:"revision"`     // counts versions from 1; 0 is the first too
+	Revises    ID[Quote]    `protect:"internal" json:"revises"`      // the version before; none for the first
 	Lines      []Line       `protect:"internal" json:"lines"`
+	Discount   int64        `protect:"internal" json:"discount"`      // on the whole, after the lines' own; basis points
 	Currency   string       `protect:"internal" json:"currency"`      // ISO 4217
 	Net        int64        `protect:"internal" json:"net"`           // minor units, set by Compute
 	Tax        int64        `protect:"internal" json:"tax"`           // minor units, set by Compute
 	Total      int64        `protect:"internal,indexed" json:"total"` // minor units, set by Compute
 	ValidUntil time.Time    `protect:"internal,indexed" json:"valid_until"`
 	State      QuoteState   `protect:"internal,indexed" json:"state"`
+	Approver   ID[Employee] `protect:"internal" json:"approver"` // who agreed to the discounts
+	ApprovedAt time.Time    `protect:"internal" json:"approved_at"`
 	SentAt     time.Time    `protect:"internal" json:"sent_at"`
-	DecidedAt  time.Time    `protect:"internal" json:"decided_at"` // accepted, declined or expired
+	DecidedAt  time.Time    `protect:"internal" json:"decided_at"` // accepted, declined, expired or withdrawn
 	Note       Text         `protect:"personal" json:"note"`
 }
 
-// totals adds up the lines.
-func (q *Quote) totals() (net, tax int64, ok bool) {
-	for _, l := range q.Lines {
-		n, t, fits := l.Amounts()
-		if net += n; !fits || net < 0 {
-			return 0, 0, false
-		}
-		if tax += t; tax < 0 {
-			return 0, 0, false
-		}
-	}
-	return net, tax, net+tax >= 0
-}
-
-// Compute sets Net, Tax and Total from the lines; an *InvalidError when a line's figures are out of
+// Compute sets Net, Tax and Total from the lines and the discount; an *InvalidError when a figure is out of
 // range or the sum overflows.
 func (q *Quote) Compute() error {
-	net, tax, ok := q.totals()
+	sum, ok := total(q.Lines, q.Discount)
 	if !ok {
 		return &InvalidError{Type: TypeQuote, Fields: []FieldError{{"lines", "out_of_range"}}}
 	}
-	q.Net, q.Tax, q.Total = net, tax, net+tax
+	q.Net, q.Tax, q.Total = sum.Net, sum.Tax, sum.Total()
 	return nil
 }
 
@@ -117,26 +142,17 @@ func (q *Quote) Validate() error {
 	v.Team(q.Team)
 	v.Str("number", q.Number, true, 60)
 	v.Required("customer", q.Customer.IsZero())
+	v.NotNegative("revision", q.Revision)
+	if (q.Revision > 1) == q.Revises.IsZero() {
+		v.Add("revises", "mismatch")
+	}
 	if len(q.Lines) == 0 && q.State != QuoteDraft {
 		v.Add("lines", "required")
 	}
-	if len(q.Lines) > 500 {
-		v.Add("lines", "too_long")
-	}
-	for i, l := range q.Lines {
-		at := "lines." + strconv.Itoa(i)
-		v.Str(at+".product", l.Product, true, MaxName)
-		if l.Quantity < 0 || l.UnitPrice < 0 {
-			v.Add(at, "negative")
-		} else if _, _, ok := l.Amounts(); !ok {
-			v.Add(at, "out_of_range")
-		}
-	}
+	sum, ok := v.lines(q.Lines, q.Discount)
 	v.Currency("currency", q.Currency, true)
-	if net, tax, ok := q.totals(); ok && (q.Net != net || q.Tax != tax || q.Total != net+tax) {
+	if ok && (q.Net != sum.Net || q.Tax != sum.Tax || q.Total != sum.Total()) {
 		v.Add("total", "mismatch")
-	} else if !ok && len(v.fields) == 0 {
-		v.Add("lines", "out_of_range")
 	}
 	v.Time("valid_until", q.ValidUntil)
 	if q.State != QuoteDraft {
@@ -144,9 +160,116 @@ func (q *Quote) Validate() error {
 		v.Required("sent_at", q.SentAt.IsZero())
 	}
 	oneOf(&v, "state", q.State, QuoteLifecycle().states...)
+	v.approval(q.Approver, q.Owner, q.ApprovedAt)
 	v.Order("decided_at", q.SentAt, q.DecidedAt)
 	v.Text("note", q.Note, false, MaxText)
 	return v.Err()
+}
+
+// approval wants approver and time both or neither, and another approver than the owner.
+func (c *Checks) approval(approver, owner ID[Employee], at time.Time) {
+	if approver.IsZero() != at.IsZero() {
+		c.Add("approver", "mismatch")
+	} else if !approver.IsZero() && approver == owner {
+		c.Add("approver", "four_eyes")
+	}
+}
+
+// NeedsApproval tells whether a line's price is lowered by more than so many basis points, its own discount and that on the whole
+// together, and nobody has agreed.
+func (q *Quote) NeedsApproval(limit int64) bool {
+	if !q.ApprovedAt.IsZero() {
+		return false
+	}
+	return slices.ContainsFunc(q.Lines, func(l Line) bool {
+		return l.Discount > money.Basis || q.Discount > money.Basis ||
+			money.Basis*money.Basis-(money.Basis-l.Discount)*(money.Basis-q.Discount) > limit*money.Basis
+	})
+}
+
+// Approve notes that by agrees to a draft. The owner cannot: the rule is four_eyes. What is not a draft is a *TransitionError.
+// A change of terms takes the approval away.
+func (q *Quote) Approve(by ID[Employee], at time.Time) error {
+	if q.State != QuoteDraft {
+		return &TransitionError{Type: TypeQuote, From: QuoteLifecycle().name(q.State), To: "approved"}
+	}
+	next := *q
+	next.Approver, next.ApprovedAt, next.UpdatedAt = by, at, at
+	v := Checks{Type: TypeQuote}
+	v.Required("approver", by.IsZero())
+	if err := v.Err(); err != nil {
+		return err
+	}
+	if err := next.Validate(); err != nil {
+		return err
+	}
+	*q = next
+	return nil
+}
+
+// terms tells whether two quotes offer the same.
+func (q *Quote) terms(p *Quote) bool {
+	return slices.Equal(q.Lines, p.Lines) && q.Discount == p.Discount && q.Currency == p.Currency && q.Total == p.Total
+}
+
+// Revise makes the next version of an offer that was not accepted: a draft with the same number, lines and terms, which is
+// nobody's approval and has no validity yet. An offer that is still open is withdrawn by it; both are to be stored in one batch.
+// Errors are a *TransitionError from a draft or an accepted quote, and an *InvalidError without an id, or with the rule not_open when the
+// note was not opened.
+func (q *Quote) Revise(id ID[Quote], at time.Time) (*Quote, error) {
+	if q.State == QuoteDraft || q.State == QuoteAccepted || !QuoteLifecycle().Has(q.State) {
+		return nil, &TransitionError{Type: TypeQuote, From: QuoteLifecycle().name(q.State), To: string(QuoteDraft)}
+	}
+	v := Checks{Type: TypeQuote}
+	v.Required("id", id.IsZero())
+	if id == q.ID {
+		v.Add("id", "bad_reference")
+	}
+	v.open("note", q.Note)
+	if err := v.Err(); err != nil {
+		return nil, err
+	}
+	next := *q
+	next.Meta = Meta[Quote]{ID: id, Person: q.Person, Owner: q.Owner, Team: q.Team, CreatedAt: at, UpdatedAt: at}
+	next.Lines = slices.Clone(q.Lines)
+	next.Revision, next.Revises, next.State = max(q.Revision, 1)+1, q.ID, QuoteDraft
+	next.Approver, next.ApprovedAt, next.SentAt, next.DecidedAt, next.ValidUntil = ID[Employee]{}, time.Time{}, time.Time{}, time.Time{}, time.Time{}
+	if q.State == QuoteSent {
+		if err := q.Move(QuoteWithdrawn, at); err != nil {
+			return nil, err
+		}
+	}
+	return &next, nil
+}
+
+// open notes not_open for a personal field that would be copied and was not opened.
+func (c *Checks) open(field string, t Text) {
+	if t.State() != Clear {
+		c.Add(field, "not_open")
+	}
+}
+
+// Contract makes a contract of an accepted quote: a draft over the same lines, for the same customer, with the amount, currency,
+// person, owner and team of the quote. Errors are a *TransitionError when the quote is not accepted, and an *InvalidError for what the
+// contract lacks: id, number, or an end before the start.
+func (q *Quote) Contract(id ID[Contract], number string, starts, ends, at time.Time) (*Contract, error) {
+	if q.State != QuoteAccepted {
+		return nil, &TransitionError{Type: TypeQuote, From: QuoteLifecycle().name(q.State), To: TypeContract}
+	}
+	c := &Contract{
+		Meta:   Meta[Contract]{ID: id, Person: q.Person, Owner: q.Owner, Team: q.Team, CreatedAt: at, UpdatedAt: at},
+		Number: number, Customer: q.Customer, Quote: q.ID, Lines: slices.Clone(q.Lines), Discount: q.Discount,
+		Amount: q.Total, Currency: q.Currency, Starts: starts, Ends: ends, State: ContractDraft,
+	}
+	v := Checks{Type: TypeContract}
+	v.Required("id", id.IsZero())
+	if err := v.Err(); err != nil {
+		return nil, err
+	}
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	return c, nil
 }
 
 // CheckUpdate tells whether the stored record prev may become q: a *TransitionError for a step that
@@ -155,13 +278,20 @@ func (q *Quote) CheckUpdate(prev *Quote) error {
 	if err := QuoteLifecycle().CheckUpdate(prev.State, q.State); err != nil {
 		return err
 	}
-	if prev.State == QuoteDraft {
-		return nil
-	}
 	v := Checks{Type: TypeQuote}
+	v.Unchanged("revision", q.Revision == prev.Revision && q.Revises == prev.Revises)
+	if !q.ApprovedAt.IsZero() && sameTime(q.ApprovedAt, prev.ApprovedAt) && !q.terms(prev) {
+		v.Add("approved_at", "mismatch") // to something else
+	}
+	if prev.State == QuoteDraft {
+		return v.Err()
+	}
 	v.Unchanged("number", q.Number == prev.Number)
 	v.Unchanged("customer", q.Customer == prev.Customer)
+	v.Unchanged("deal", q.Deal == prev.Deal)
 	v.Unchanged("lines", slices.Equal(q.Lines, prev.Lines))
+	v.Unchanged("discount", q.Discount == prev.Discount)
+	v.Unchanged("approver", q.Approver == prev.Approver && sameTime(q.ApprovedAt, prev.ApprovedAt))
 	v.Unchanged("currency", q.Currency == prev.Currency)
 	v.Unchanged("total", q.Net == prev.Net && q.Tax == prev.Tax && q.Total == prev.Total)
 	v.SameTime("valid_until", q.ValidUntil, prev.ValidUntil)

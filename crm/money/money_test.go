@@ -142,7 +142,7 @@ func TestLine(t *testing.T) {
 }
 
 func TestAdd(t *testing.T) {
-	lines := []money.Line{{1000, 10000, 0, 1300}, {2000, 5000, 0, 600}, {1000, 1, 0, 0}}
+	lines := []money.Line{{Quantity: 1000, UnitPrice: 10000, Tax: 1300}, {Quantity: 2000, UnitPrice: 5000, Tax: 600}, {Quantity: 1000, UnitPrice: 1}}
 	each, sum, err := money.Add(lines, 1000)
 	if err != nil || sum != (money.Amounts{Gross: 20001, Discount: 2000, Net: 18001, Tax: 1170 + 540}) || each[0].Net != 9000 || each[2].Net != 1 {
 		t.Errorf("%+v, %+v, %v", each, sum, err)
@@ -175,7 +175,7 @@ func TestAddProperties(t *testing.T) {
 	for range 5000 {
 		lines := make([]money.Line, 1+random.IntN(6))
 		for i := range lines {
-			lines[i] = money.Line{random.Int64N(100_000), random.Int64N(10_000_000), random.Int64N(10_001), random.Int64N(10_001)}
+			lines[i] = money.Line{Quantity: random.Int64N(100_000), UnitPrice: random.Int64N(10_000_000), Discount: random.Int64N(10_001), Tax: random.Int64N(10_001)}
 		}
 		discount := int64(0)
 		if random.IntN(2) == 0 {
