@@ -123,7 +123,7 @@ func (c *Contract) Validate() error {
 	if !c.Renews.IsZero() && c.Renews == c.ID {
 		v.Add("renews", "bad_reference")
 	}
-	if sum, ok := v.lines(c.Lines, c.Discount); ok && len(c.Lines) > 0 && sum.Total() != c.Amount {
+	if sum, ok := v.Lines(c.Lines, c.Discount); ok && len(c.Lines) > 0 && sum.Total() != c.Amount {
 		v.Add("amount", "mismatch")
 	}
 	v.NotNegative("amount", c.Amount)
@@ -138,7 +138,7 @@ func (c *Contract) Validate() error {
 	v.Order("ends", c.Starts, c.Ends)
 	v.Range("remind_days", c.RemindDays, 0, 3660)
 	if !c.Approver.IsZero() {
-		v.approval(c.Approver, c.Owner, c.ApprovedAt)
+		v.Approval(c.Approver, c.Owner, c.ApprovedAt)
 	}
 	v.Order("closed_at", c.ApprovedAt, c.ClosedAt)
 	if c.EndReason != "" {
@@ -261,8 +261,8 @@ func (c *Contract) Renew(id ID[Contract], number string, ends, at time.Time) (*C
 	}
 	v := Checks{Type: TypeContract}
 	v.Required("id", id.IsZero())
-	v.open("signatory", c.Signatory)
-	v.open("note", c.Note)
+	v.Open("signatory", c.Signatory)
+	v.Open("note", c.Note)
 	if !ends.After(c.Ends) {
 		v.Add("ends", "before_start")
 	}

@@ -130,11 +130,11 @@ func (l *Lead) Convert(customer ID[Customer], contact ID[Contact], at time.Time)
 
 // opened notes the personal fields that were not opened.
 func (l *Lead) opened(v *Checks) {
-	v.open("name", l.Name)
-	v.open("company", l.Company)
-	v.open("phone", l.Phone)
-	v.open("email", l.Email)
-	v.open("note", l.Note)
+	v.Open("name", l.Name)
+	v.Open("company", l.Company)
+	v.Open("phone", l.Phone)
+	v.Open("email", l.Email)
+	v.Open("note", l.Note)
 }
 
 // contact makes the contact that a lead becomes.

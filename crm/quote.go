@@ -77,9 +77,9 @@ func total(lines []Line, discount int64) (a money.Amounts, ok bool) {
 	return a, err == nil
 }
 
-// lines checks lines and the discount on the whole, and returns their sum; ok is false when a rule that was noted says
-// why there is none.
-func (c *Checks) lines(lines []Line, discount int64) (sum money.Amounts, ok bool) {
+// Lines checks lines and the discount on the whole, and returns their sum in minor units; ok is false when a rule that was noted
+// says why there is none.
+func (c *Checks) Lines(lines []Line, discount int64) (sum money.Amounts, ok bool) {
 	n := len(c.fields)
 	if len(lines) > 500 {
 		c.Add("lines", "too_long")
@@ -149,7 +149,7 @@ func (q *Quote) Validate() error {
 	if len(q.Lines) == 0 && q.State != QuoteDraft {
 		v.Add("lines", "required")
 	}
-	sum, ok := v.lines(q.Lines, q.Discount)
+	sum, ok := v.Lines(q.Lines, q.Discount)
 	v.Currency("currency", q.Currency, true)
 	if ok && (q.Net != sum.Net || q.Tax != sum.Tax || q.Total != sum.Total()) {
 		v.Add("total", "mismatch")
@@ -160,14 +160,15 @@ func (q *Quote) Validate() error {
 		v.Required("sent_at", q.SentAt.IsZero())
 	}
 	oneOf(&v, "state", q.State, QuoteLifecycle().states...)
-	v.approval(q.Approver, q.Owner, q.ApprovedAt)
+	v.Approval(q.Approver, q.Owner, q.ApprovedAt)
 	v.Order("decided_at", q.SentAt, q.DecidedAt)
 	v.Text("note", q.Note, false, MaxText)
 	return v.Err()
 }
 
-// approval wants approver and time both or neither, and another approver than the owner.
-func (c *Checks) approval(approver, owner ID[Employee], at time.Time) {
+// Approval wants approver and time both or neither, and another approver than the owner: else the rules are mismatch and
+// four_eyes.
+func (c *Checks) Approval(approver, owner ID[Employee], at time.Time) {
 	if approver.IsZero() != at.IsZero() {
 		c.Add("approver", "mismatch")
 	} else if !approver.IsZero() && approver == owner {
@@ -225,7 +226,7 @@ func (q *Quote) Revise(id ID[Quote], at time.Time) (*Quote, error) {
 	if id == q.ID {
 		v.Add("id", "bad_reference")
 	}
-	v.open("note", q.Note)
+	v.Open("note", q.Note)
 	if err := v.Err(); err != nil {
 		return nil, err
 	}
@@ -242,8 +243,8 @@ func (q *Quote) Revise(id ID[Quote], at time.Time) (*Quote, error) {
 	return &next, nil
 }
 
-// open notes not_open for a personal field that would be copied and was not opened.
-func (c *Checks) open(field string, t Text) {
+// Open notes not_open for a personal field that would be copied and was not opened.
+func (c *Checks) Open(field string, t Text) {
 	if t.State() != Clear {
 		c.Add(field, "not_open")
 	}

@@ -146,6 +146,9 @@ func (c *Checks) Required(field string, zero bool) {
 // OneOf wants s to be one of the known values.
 func (c *Checks) OneOf(field, s string, known ...string) { oneOf(c, field, s, known...) }
 
+// State wants s to be a state of a table.
+func (l Lifecycle[S]) State(c *Checks, field string, s S) { oneOf(c, field, s, l.states...) }
+
 func oneOf[S ~string](c *Checks, field string, s S, known ...S) {
 	if !slices.Contains(known, s) {
 		if s == "" {
