@@ -244,7 +244,7 @@ func TestLifecycles(t *testing.T) {
 		qualified>contacted qualified>converted qualified>junk junk>new`)
 	lifecycle(t, crm.QuoteLifecycle(), `draft>sent sent>accepted sent>declined sent>expired sent>withdrawn`)
 	lifecycle(t, crm.ContractLifecycle(), `draft>approved approved>active approved>terminated active>ended active>terminated`)
-	lifecycle(t, crm.TicketLifecycle(), `open>resolved resolved>closed resolved>open closed>open`)
+	lifecycle(t, crm.TicketLifecycle(), `open>resolved open>waiting waiting>open waiting>resolved resolved>closed resolved>open closed>open`)
 	lifecycle(t, crm.EmployeeLifecycle(), `invited>active invited>left active>suspended active>left suspended>active suspended>left left>invited`)
 	lifecycle(t, crm.CustomerLifecycle(), `new>negotiation new>dormant new>lost
 		negotiation>contracting negotiation>at_risk negotiation>dormant negotiation>lost

@@ -34,8 +34,9 @@ const (
 	TypeInvoice     = "invoice"
 	TypeExpense     = "expense"
 	TypePeriod      = "period"
-	TypePool        = "pool"    // crm/pool
-	TypeProject     = "project" // crm/project, as the next
+	TypeAgreement   = "agreement" // crm/sla
+	TypePool        = "pool"      // crm/pool
+	TypeProject     = "project"   // crm/project, as the next
 	TypeTask        = "task"
 	TypeWarehouse   = "warehouse" // crm/stock, as the next two
 	TypeMovement    = "movement"

@@ -1,6 +1,12 @@
 package crm
 
-import "time"
+import (
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/crmguard/crmguard/crm/worktime"
+)
 
 // TicketState says where a ticket stands.
 type TicketState string
@@ -8,6 +14,7 @@ type TicketState string
 // The states of a ticket. Resolved and closed tickets can be reopened.
 const (
 	TicketOpen     TicketState = "open"
+	TicketWaiting  TicketState = "waiting" // for the customer: no time counts
 	TicketResolved TicketState = "resolved"
 	TicketClosed   TicketState = "closed"
 )
@@ -27,28 +34,32 @@ const (
 func TicketLifecycle() Lifecycle[TicketState] {
 	return Lifecycle[TicketState]{
 		typ:    TypeTicket,
-		states: []TicketState{TicketOpen, TicketResolved, TicketClosed},
+		states: []TicketState{TicketOpen, TicketWaiting, TicketResolved, TicketClosed},
 		next: map[TicketState][]TicketState{
-			TicketOpen:     {TicketResolved},
+			TicketOpen:     {TicketResolved, TicketWaiting},
+			TicketWaiting:  {TicketOpen, TicketResolved},
 			TicketResolved: {TicketClosed, TicketOpen},
 			TicketClosed:   {TicketOpen},
 		},
 	}
 }
 
-// Ticket is a customer's request for help. Its person is the customer's.
+// Ticket is a customer's request for help. Its person is the customer's. When it is due is computed by crm/sla from what it records here.
 type Ticket struct {
 	Meta[Ticket]
-	Number     string       `protect:"internal,indexed" json:"number"`
-	Customer   ID[Customer] `protect:"internal,indexed" json:"customer"`
-	Subject    Text         `protect:"personal" json:"subject"`
-	Body       Text         `protect:"personal" json:"body"`
-	Priority   Priority     `protect:"internal,indexed" json:"priority"`
-	State      TicketState  `protect:"internal,indexed" json:"state"`
-	DueAt      time.Time    `protect:"internal,indexed" json:"due_at"` // zero: no deadline
-	ResolvedAt time.Time    `protect:"internal" json:"resolved_at"`    // of the last resolution
-	ClosedAt   time.Time    `protect:"internal" json:"closed_at"`
-	Reopened   int64        `protect:"internal" json:"reopened"` // how often
+	Number      string           `protect:"internal,indexed" json:"number"`
+	Customer    ID[Customer]     `protect:"internal,indexed" json:"customer"`
+	Subject     Text             `protect:"personal" json:"subject"`
+	Body        Text             `protect:"personal" json:"body"`
+	Priority    Priority         `protect:"internal,indexed" json:"priority"`
+	State       TicketState      `protect:"internal,indexed" json:"state"`
+	DueAt       time.Time        `protect:"internal,indexed" json:"due_at"` // zero: no deadline
+	RespondedAt time.Time        `protect:"internal" json:"responded_at"`   // of the first answer; zero: none
+	Pauses      []worktime.Pause `protect:"internal" json:"pauses"`         // in which it waited for the customer, or was resolved
+	Escalated   int64            `protect:"internal" json:"escalated"`      // how many levels of escalation were told
+	ResolvedAt  time.Time        `protect:"internal" json:"resolved_at"`    // of the last resolution
+	ClosedAt    time.Time        `protect:"internal" json:"closed_at"`
+	Reopened    int64            `protect:"internal" json:"reopened"` // how often
 }
 
 // Validate returns an *InvalidError that lists every broken rule, or nil.
@@ -67,6 +78,21 @@ func (t *Ticket) Validate() error {
 	v.Time("due_at", t.DueAt)
 	v.Order("closed_at", t.ResolvedAt, t.ClosedAt)
 	v.NotNegative("reopened", t.Reopened)
+	v.NotNegative("escalated", t.Escalated)
+	if len(t.Pauses) > maxPauses {
+		v.Add("pauses", "too_long")
+	}
+	for i, p := range t.Pauses {
+		at := "pauses." + strconv.Itoa(i)
+		v.Required(at, p.From.IsZero())
+		v.Order(at, p.From, p.To)
+		if p.To.IsZero() && i < len(t.Pauses)-1 {
+			v.Add(at, "required")
+		}
+	}
+	if TicketLifecycle().Has(t.State) && t.paused() != (t.State == TicketWaiting) {
+		v.Add("pauses", "mismatch")
+	}
 	return v.Err()
 }
 
@@ -79,24 +105,66 @@ func (t *Ticket) CheckUpdate(prev *Ticket) error {
 	v := Checks{Type: TypeTicket}
 	v.Unchanged("number", t.Number == prev.Number)
 	v.Unchanged("customer", t.Customer == prev.Customer)
+	if !prev.RespondedAt.IsZero() {
+		v.SameTime("responded_at", t.RespondedAt, prev.RespondedAt)
+	}
+	// A pause that was written down stays, but for its end.
+	v.Unchanged("pauses", len(t.Pauses) >= len(prev.Pauses) && slices.EqualFunc(t.Pauses[:len(prev.Pauses)], prev.Pauses, func(a, b worktime.Pause) bool {
+		return sameTime(a.From, b.From) && (b.To.IsZero() || sameTime(a.To, b.To))
+	}))
 	return v.Err()
 }
 
-// Move takes the ticket to another state at a time, or returns a *TransitionError. Going back to open
-// counts as a reopening.
+const maxPauses = 1000
+
+// paused tells whether the last pause lasts.
+func (t *Ticket) paused() bool { return len(t.Pauses) > 0 && t.Pauses[len(t.Pauses)-1].To.IsZero() }
+
+// Respond notes the first answer to the customer; later ones change nothing. An answer to a ticket that is not open or waiting is a
+// *TransitionError, one before it was made is too_early.
+func (t *Ticket) Respond(at time.Time) error {
+	if t.State != TicketOpen && t.State != TicketWaiting {
+		return &TransitionError{Type: TypeTicket, From: TicketLifecycle().name(t.State), To: "responded"}
+	}
+	if at.Before(t.CreatedAt) {
+		return &InvalidError{Type: TypeTicket, Fields: []FieldError{{"responded_at", "too_early"}}}
+	}
+	if t.RespondedAt.IsZero() {
+		t.RespondedAt, t.UpdatedAt = at, at
+	}
+	return nil
+}
+
+// Move takes the ticket to another state at a time, or returns a *TransitionError. Going back to open from resolved or closed counts as a
+// reopening; the time in between, and that of waiting, does not count against its deadlines. A step before the one before it is a
+// *InvalidError with the rule before_start.
 func (t *Ticket) Move(to TicketState, at time.Time) error {
 	if err := TicketLifecycle().Check(t.State, to); err != nil {
 		return err
 	}
+	next := *t
+	next.Pauses = slices.Clone(t.Pauses)
+	if next.paused() {
+		next.Pauses[len(next.Pauses)-1].To = at
+	}
 	switch to {
 	case TicketOpen:
-		t.Reopened++
-		t.ResolvedAt, t.ClosedAt = time.Time{}, time.Time{}
+		if t.State != TicketWaiting {
+			next.Reopened++
+			next.Pauses = append(next.Pauses, worktime.Pause{From: t.ResolvedAt, To: at})
+			next.ResolvedAt, next.ClosedAt = time.Time{}, time.Time{}
+		}
+	case TicketWaiting:
+		next.Pauses = append(next.Pauses, worktime.Pause{From: at})
 	case TicketResolved:
-		t.ResolvedAt = at
+		next.ResolvedAt = at
 	case TicketClosed:
-		t.ClosedAt = at
+		next.ClosedAt = at
 	}
-	t.State, t.UpdatedAt = to, at
+	if n := len(next.Pauses); n > 0 && !next.Pauses[n-1].To.IsZero() && next.Pauses[n-1].To.Before(next.Pauses[n-1].From) {
+		return &InvalidError{Type: TypeTicket, Fields: []FieldError{{"pauses", "before_start"}}}
+	}
+	next.State, next.UpdatedAt = to, at
+	*t = next
 	return nil
 }
