@@ -51,6 +51,7 @@ func CustomerLifecycle() Lifecycle[CustomerStage] {
 // of its contact person.
 type Customer struct {
 	Meta[Customer]
+	Pooled
 	Kind         CustomerKind  `protect:"internal" json:"kind"`
 	Name         Text          `protect:"personal,index=exact:name,index=ngram:person,index=exact:pinyin,leaks=fragments,mask=name" json:"name"`
 	Contact      Text          `protect:"personal,index=exact:name,leaks=equality,distinct=1000000,mask=name" json:"contact"`        // who speaks for a company
@@ -97,6 +98,7 @@ func (c *Customer) Validate() error {
 	v.Currency("currency", c.Currency, c.OpenValue != 0 || c.CreditLimit != 0)
 	v.Time("last_follow_up", c.LastFollowUp)
 	v.Str("external_id", c.ExternalID, false, MaxName)
+	v.pooled(c.Pooled, c.Owner)
 	return v.Err()
 }
 

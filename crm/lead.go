@@ -31,20 +31,22 @@ func LeadLifecycle() Lifecycle[LeadState] {
 // Lead is a person who may become a customer.
 type Lead struct {
 	Meta[Lead]
-	Name        Text         `protect:"personal,index=exact:name,index=ngram:person,index=exact:pinyin,leaks=fragments,mask=name" json:"name"`
-	Company     Text         `protect:"personal,index=exact:name,leaks=equality,distinct=1000000,mask=name" json:"company"`
-	Title       string       `protect:"internal" json:"title"`
-	Phone       Text         `protect:"personal,index=exact:phone,index=suffix4:digits:12,leaks=equality,mask=phone" json:"phone"`
-	Email       Text         `protect:"personal,index=exact:email,leaks=equality,mask=email" json:"email"`
-	Note        Text         `protect:"personal" json:"note"`
-	City        string       `protect:"internal" json:"city"`
-	Country     string       `protect:"internal" json:"country"`
-	Source      string       `protect:"internal" json:"source"`
-	State       LeadState    `protect:"internal,indexed" json:"state"`
-	Customer    ID[Customer] `protect:"internal,indexed" json:"customer"` // what it became
-	Contact     ID[Contact]  `protect:"internal" json:"contact"`          // what it became
-	Deal        UUID         `protect:"internal" json:"deal"`             // the opportunity that came of it; none is allowed
-	ConvertedAt time.Time    `protect:"internal,indexed" json:"converted_at"`
+	Pooled
+	Name         Text         `protect:"personal,index=exact:name,index=ngram:person,index=exact:pinyin,leaks=fragments,mask=name" json:"name"`
+	Company      Text         `protect:"personal,index=exact:name,leaks=equality,distinct=1000000,mask=name" json:"company"`
+	Title        string       `protect:"internal" json:"title"`
+	Phone        Text         `protect:"personal,index=exact:phone,index=suffix4:digits:12,leaks=equality,mask=phone" json:"phone"`
+	Email        Text         `protect:"personal,index=exact:email,leaks=equality,mask=email" json:"email"`
+	Note         Text         `protect:"personal" json:"note"`
+	City         string       `protect:"internal" json:"city"`
+	Country      string       `protect:"internal" json:"country"`
+	Source       string       `protect:"internal" json:"source"`
+	State        LeadState    `protect:"internal,indexed" json:"state"`
+	LastFollowUp time.Time    `protect:"internal,indexed" json:"last_follow_up"`
+	Customer     ID[Customer] `protect:"internal,indexed" json:"customer"` // what it became
+	Contact      ID[Contact]  `protect:"internal" json:"contact"`          // what it became
+	Deal         UUID         `protect:"internal" json:"deal"`             // the opportunity that came of it; none is allowed
+	ConvertedAt  time.Time    `protect:"internal,indexed" json:"converted_at"`
 }
 
 // Validate returns an *InvalidError that lists every broken rule, or nil.
@@ -61,6 +63,8 @@ func (l *Lead) Validate() error {
 	v.Str("country", l.Country, false, MaxName)
 	v.Str("source", l.Source, false, MaxName)
 	oneOf(&v, "state", l.State, LeadLifecycle().states...)
+	v.Time("last_follow_up", l.LastFollowUp)
+	v.pooled(l.Pooled, l.Owner)
 	if (l.State == LeadConverted) != !l.Customer.IsZero() {
 		v.Add("customer", "mismatch")
 	}

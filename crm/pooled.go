@@ -1,0 +1,33 @@
+package crm
+
+import "time"
+
+// Pooled is what a record of a public pool has beside its owner; customers and leads embed it. Only package crm/pool changes it.
+type Pooled struct {
+	Pool       UUID         `protect:"internal,indexed" json:"pool"`        // the pool it belongs to, with an owner or without; none: no pool's
+	ClaimedAt  time.Time    `protect:"internal,indexed" json:"claimed_at"`  // when the owner got it
+	RecycleAt  time.Time    `protect:"internal,indexed" json:"recycle_at"`  // when it goes back unless something happens; zero: it does not
+	Former     ID[Employee] `protect:"internal" json:"former"`              // who had it before it went back
+	ReturnedAt time.Time    `protect:"internal,indexed" json:"returned_at"` // when it went back
+	Locked     bool         `protect:"internal" json:"locked"`              // does not go back by itself
+}
+
+// pooled checks that what has no pool has nothing of one, and what has no owner no clock of one.
+func (c *Checks) pooled(p Pooled, owner ID[Employee]) {
+	if p.Pool.IsZero() {
+		if p != (Pooled{}) {
+			c.Add("pool", "required")
+		}
+		return
+	}
+	if owner.IsZero() && (!p.ClaimedAt.IsZero() || !p.RecycleAt.IsZero() || p.Locked) {
+		c.Add("owner", "required")
+	}
+	if !owner.IsZero() {
+		c.Required("claimed_at", p.ClaimedAt.IsZero())
+	}
+	if p.Former.IsZero() != p.ReturnedAt.IsZero() {
+		c.Add("returned_at", "mismatch")
+	}
+	c.Time("recycle_at", p.RecycleAt)
+}
