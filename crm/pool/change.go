@@ -204,25 +204,43 @@ func (p *Pool) FollowedUp(r Record, at time.Time) crm.Pooled {
 	return r.Pooled
 }
 
-// Lock locks an owned record or unlocks it, so that it does or does not go back by itself: its owner within LockCap, an admin always. locked is what it
-// shall be. A *Refusal has the act "lock".
-func (p *Pool) Lock(r Record, by crm.ID[crm.Employee], locked bool, f Facts) (crm.Pooled, error) {
-	no := func(why Reason) (crm.Pooled, error) { return crm.Pooled{}, &Refusal{Act: "lock", Reason: why} }
-	switch {
-	case r.Pool != p.ID.UUID() || r.Type != p.RecordType:
-		return no(OtherPool)
-	case r.Deleted:
-		return no(InBin)
-	case r.Owner.IsZero():
-		return no(Free)
-	case by != r.Owner && !p.Admin(by):
-		return no(NotAdmin)
-	case locked && !r.Locked && !p.Admin(by) && f.Locked >= p.LockCap:
-		return no(LockCap)
+// Lock locks an owned record, so that it does not go back by itself: its owner within LockCap, an admin always. A *Refusal has the act
+// "lock".
+func (p *Pool) Lock(r Record, by crm.ID[crm.Employee], f Facts) (crm.Pooled, error) {
+	why := p.mayLock(r, by)
+	if why == "" && !r.Locked && !p.Admin(by) && f.Locked >= p.LockCap {
+		why = LockCap
 	}
-	r.Locked = locked
+	if why != "" {
+		return crm.Pooled{}, &Refusal{Act: "lock", Reason: why}
+	}
+	r.Locked, r.RecycleAt = true, time.Time{}
+	return r.Pooled, nil
+}
+
+// Unlock lets a locked record go back by itself again: its owner or an admin. A *Refusal has the act "unlock".
+func (p *Pool) Unlock(r Record, by crm.ID[crm.Employee]) (crm.Pooled, error) {
+	if why := p.mayLock(r, by); why != "" {
+		return crm.Pooled{}, &Refusal{Act: "unlock", Reason: why}
+	}
+	r.Locked = false
 	r.RecycleAt, _ = p.RecycleAt(r)
 	return r.Pooled, nil
+}
+
+// mayLock says why somebody may not lock or unlock a record, or "".
+func (p *Pool) mayLock(r Record, by crm.ID[crm.Employee]) Reason {
+	switch {
+	case r.Pool != p.ID.UUID() || r.Type != p.RecordType:
+		return OtherPool
+	case r.Deleted:
+		return InBin
+	case r.Owner.IsZero():
+		return Free
+	case by != r.Owner && !p.Admin(by):
+		return NotAdmin
+	}
+	return ""
 }
 
 // Enter puts a record that is in no pool, or free in the pool from, into the pool p, without an owner: by an admin of both, or by the owner

@@ -279,24 +279,26 @@ func TestItem01Pools(t *testing.T) {
 
 func TestLocks(t *testing.T) {
 	p := east()
-	set, err := p.Lock(held(), ana, true, pool.Facts{})
+	set, err := p.Lock(held(), ana, pool.Facts{})
 	if err != nil || !set.Locked || !set.RecycleAt.IsZero() {
 		t.Fatalf("%+v, %v", set, err)
 	}
 	r := held()
 	r.Pooled = set
-	if set, err = p.Lock(r, ana, false, pool.Facts{Locked: 1}); err != nil || set.Locked || !set.RecycleAt.Equal(march(11)) {
+	if set, err = p.Unlock(r, ana); err != nil || set.Locked || !set.RecycleAt.Equal(march(11)) {
 		t.Errorf("%+v, %v", set, err)
 	}
-	if _, err := p.Lock(held(), admin, true, pool.Facts{Locked: 9}); err != nil {
+	if _, err := p.Lock(held(), admin, pool.Facts{Locked: 9}); err != nil {
 		t.Errorf("an admin: %v", err)
 	}
-	_, err = p.Lock(held(), ana, true, pool.Facts{Locked: 1})
+	_, err = p.Lock(held(), ana, pool.Facts{Locked: 1})
 	refused(t, "more than LockCap", err, pool.LockCap)
-	_, err = p.Lock(held(), bo, true, pool.Facts{})
+	_, err = p.Lock(held(), bo, pool.Facts{})
 	refused(t, "what another has", err, pool.NotAdmin)
-	_, err = p.Lock(free(), admin, true, pool.Facts{})
+	_, err = p.Lock(free(), admin, pool.Facts{})
 	refused(t, "what nobody has", err, pool.Free)
+	_, err = p.Unlock(r, bo)
+	refused(t, "unlocked by another", err, pool.NotAdmin)
 }
 
 func TestSeveralPools(t *testing.T) {
