@@ -48,7 +48,7 @@ type Condition struct {
 
 // zero tells whether the condition always holds.
 func (c *Condition) zero() bool {
-	return c.Field == "" && c.Op == "" && c.Values == nil && c.All == nil && c.Any == nil && c.Not == nil
+	return c.Field == "" && c.Op == "" && len(c.Values) == 0 && len(c.All) == 0 && len(c.Any) == 0 && c.Not == nil
 }
 
 // kind returns the operator, or "" when the condition is none.
