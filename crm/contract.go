@@ -113,7 +113,7 @@ func (c *Contract) Validate() error {
 		v.Required(at, p.Contact.IsZero() && p.Customer.IsZero() && p.Employee.IsZero())
 		p.SignedAt = time.Time{}
 		if seen[p] {
-			v.Add(at, "duplicate")
+			v.Add(at, "repeated")
 		}
 		seen[p] = true
 	}

@@ -14,6 +14,12 @@
 // value only to Expose. A Text that was read through a policy may be masked, hidden, sealed or erased;
 // written back in that state it leaves the stored value as it was.
 //
+// # Packages
+//
+// Around this package lie others that stand on it or alone, on the standard library only: sales, finance, stock, project, pool, org, form,
+// flow, sla, worktime, money and trash. Their types are protected and stored as those here; their rules are functions of records and a
+// time, and what changes a record yields the change rather than making it.
+//
 // # Stores
 //
 // A [Store] keeps [Row] values and knows no domain type. A Row carries clear columns, sealed fields

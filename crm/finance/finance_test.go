@@ -156,9 +156,9 @@ func TestItem06Payments(t *testing.T) {
 		{"receipts.0 mismatch", func(_ []*i, r []*finance.Receipt) { r[0].Currency = "EUR" }},
 		{"receipts.1 mismatch", func(_ []*i, r []*finance.Receipt) { r[1].Amount++ }},
 		{"receipts.1 bad_reference", func(_ []*i, r []*finance.Receipt) { r[1].Reverses = crm.NewID[finance.Receipt]() }},
-		{"receipts.2 duplicate", func(_ []*i, r []*finance.Receipt) { r[2].Reverses, r[2].Amount = r[0].ID, -r[0].Amount }},
+		{"receipts.2 repeated", func(_ []*i, r []*finance.Receipt) { r[2].Reverses, r[2].Amount = r[0].ID, -r[0].Amount }},
 		{"receipts.2 bad_reference", func(_ []*i, r []*finance.Receipt) { r[2].Instalment = crm.NewID[i]() }},
-		{"instalments.1 duplicate", func(p []*i, _ []*finance.Receipt) { p[1].Number = 1 }},
+		{"instalments.1 repeated", func(p []*i, _ []*finance.Receipt) { p[1].Number = 1 }},
 		{"instalments.2 mismatch", func(p []*i, _ []*finance.Receipt) { p[2].Contract = crm.NewID[crm.Contract]() }},
 		{"amount out_of_range", func(p []*i, _ []*finance.Receipt) { p[0].Amount, p[1].Amount = math.MaxInt64, 1; p[2].Amount = 0 }},
 		{"receipts.1 bad_reference", func(_ []*i, r []*finance.Receipt) { r[0].State = finance.ReceiptRefused }},
@@ -420,7 +420,7 @@ func TestItem11Finance(t *testing.T) {
 		t.Error(err)
 	}
 	books[2].Starts = books[2].Starts.Add(-1)
-	crmtest.Broken(t, "two periods at once", books.Validate(), "starts duplicate")
+	crmtest.Broken(t, "two periods at once", books.Validate(), "starts repeated")
 
 	// Ageing.
 	customer := crmtest.CustomerID(1)

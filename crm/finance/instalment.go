@@ -118,7 +118,7 @@ type Statement struct {
 // A receipt pays the instalment that it is matched to; what is matched to none, or is more than its instalment asks, pays the oldest that are
 // not paid; what is left then is Credit.
 //
-// A *crm.InvalidError names what does not fit, by its place: mismatch for another contract or currency, duplicate for an instalment's number or
+// A *crm.InvalidError names what does not fit, by its place: mismatch for another contract or currency, repeated for an instalment's number or
 // a receipt that is reversed twice, bad_reference for a receipt matched to an instalment or reversing a receipt that is not among the given, and
 // out_of_range for sums that do not fit.
 func Balance(instalments []*Instalment, receipts []*Receipt, at time.Time) (Statement, error) {
@@ -138,7 +138,7 @@ func Balance(instalments []*Instalment, receipts []*Receipt, at time.Time) (Stat
 			v.Add(field, "mismatch")
 		}
 		if _, twice := place[p.ID]; twice || numbers[p.Number] {
-			v.Add(field, "duplicate")
+			v.Add(field, "repeated")
 		}
 		place[p.ID], numbers[p.Number] = i, true
 		s.Instalments = append(s.Instalments, Standing{Instalment: p})
@@ -172,7 +172,7 @@ func Balance(instalments []*Instalment, receipts []*Receipt, at time.Time) (Stat
 				v.Add(field, "bad_reference")
 				continue
 			case reversed[r.Reverses]:
-				v.Add(field, "duplicate")
+				v.Add(field, "repeated")
 				continue
 			case first.Amount != -r.Amount:
 				v.Add(field, "mismatch")

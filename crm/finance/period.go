@@ -99,14 +99,14 @@ func (b Books) Post(at time.Time) error {
 	return &ClosedError{}
 }
 
-// Validate checks that no two periods overlap: a *crm.InvalidError with the rule duplicate.
+// Validate checks that no two periods overlap: a *crm.InvalidError with the rule repeated.
 func (b Books) Validate() error {
 	v := crm.Checks{Type: crm.TypePeriod}
 	sorted := slices.Clone(b)
 	slices.SortFunc(sorted, func(a, c *Period) int { return a.Starts.Compare(c.Starts) })
 	for i := 1; i < len(sorted); i++ {
 		if sorted[i].Starts.Before(sorted[i-1].Ends) {
-			v.Add("starts", "duplicate")
+			v.Add("starts", "repeated")
 			break
 		}
 	}

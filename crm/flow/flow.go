@@ -108,7 +108,7 @@ func word(s string) bool {
 		!strings.ContainsFunc(s, func(r rune) bool { return r != '_' && (r < 'a' || r > 'z') && (r < '0' || r > '9') })
 }
 
-// Validate returns a *crm.InvalidError that lists every broken rule, or nil: required for a start, an end or an approver that lacks, duplicate for a
+// Validate returns a *crm.InvalidError that lists every broken rule, or nil: required for a start, an end or an approver that lacks, repeated for a
 // second start or name, bad_reference for a state that is none, fixed for a step out of an end, unreachable and endless for states as the package's
 // documentation says.
 func (f *Flow) Validate() error {
@@ -134,13 +134,13 @@ func (f *Flow) Validate() error {
 			v.Add(at+".name", "unknown_value")
 		}
 		if slices.ContainsFunc(f.States[:i], func(o State) bool { return o.Name == s.Name }) {
-			v.Add(at+".name", "duplicate")
+			v.Add(at+".name", "repeated")
 		}
 		v.OneOf(at+".place", string(s.Place), string(Start), string(Middle), string(End))
 		switch s.Place {
 		case Start:
 			if starts++; starts > 1 {
-				v.Add(at+".place", "duplicate")
+				v.Add(at+".place", "repeated")
 			}
 		case End:
 			ends++
@@ -171,7 +171,7 @@ func (f *Flow) step(v *crm.Checks, i int) {
 		v.Add(at+".name", "unknown_value")
 	}
 	if slices.ContainsFunc(f.Steps[:i], func(o Step) bool { return o.From == s.From && o.Name == s.Name }) {
-		v.Add(at+".name", "duplicate")
+		v.Add(at+".name", "repeated")
 	}
 	from, ok := f.State(s.From)
 	if !ok {
@@ -221,7 +221,7 @@ func (a *Approval) check(v *crm.Checks, at string) {
 	}
 	for i, p := range a.People {
 		if p.IsZero() || slices.Contains(a.People[:i], p) {
-			v.Add(at+".people", "duplicate")
+			v.Add(at+".people", "repeated")
 			break
 		}
 	}

@@ -113,10 +113,10 @@ func TestItem08FlowsThatAreRefused(t *testing.T) {
 		crmtest.Breaks(func(*f) {}),
 		crmtest.Breaks(func(r *f) { r.Key, r.For, r.Titles = "", "", nil }, "key unknown_value", "for unknown_value", "titles required"),
 		crmtest.Breaks(func(r *f) { r.States[0].Place = flow.Middle }, "states required"),
-		crmtest.Breaks(func(r *f) { r.States[1].Place = flow.Start }, "states.1.place duplicate"),
+		crmtest.Breaks(func(r *f) { r.States[1].Place = flow.Start }, "states.1.place repeated"),
 		crmtest.Breaks(func(r *f) { r.States[2].Place, r.States[3].Place = flow.Middle, flow.Middle }, "states required"),
-		crmtest.Breaks(func(r *f) { r.States[2].Place = flow.Start; r.Steps = r.Steps[:3] }, "states.2.place duplicate"),
-		crmtest.Breaks(func(r *f) { r.States[1].Name = "open" }, "states.1.name duplicate", "steps.0.to bad_reference", "steps.1.from bad_reference",
+		crmtest.Breaks(func(r *f) { r.States[2].Place = flow.Start; r.Steps = r.Steps[:3] }, "states.2.place repeated"),
+		crmtest.Breaks(func(r *f) { r.States[1].Name = "open" }, "states.1.name repeated", "steps.0.to bad_reference", "steps.1.from bad_reference",
 			"steps.3.from bad_reference", "steps.4.from bad_reference"),
 		crmtest.Breaks(func(r *f) { r.States[1].Place = crmtest.Secret }, "states.1.place unknown_value"),
 		// A state that nothing leads to, and cycles without a way out.
@@ -131,13 +131,13 @@ func TestItem08FlowsThatAreRefused(t *testing.T) {
 			r.Steps = append(r.Steps, flow.Step{Name: "fall", From: "open", To: "trap"})
 		}, "states.4 endless"),
 		crmtest.Breaks(func(r *f) { r.Steps = append(r.Steps, flow.Step{Name: "again", From: "done", To: "open"}) }, "steps.5.from fixed"),
-		crmtest.Breaks(func(r *f) { r.Steps[1].Name = "grant" }, "steps.3.name duplicate"),
+		crmtest.Breaks(func(r *f) { r.Steps[1].Name = "grant" }, "steps.3.name repeated"),
 		crmtest.Breaks(func(r *f) { r.Steps[2].To = crmtest.Secret }, "steps.2.to bad_reference"),
 		// Approvers that lack.
 		crmtest.Breaks(func(r *f) { r.Steps[4].Approvals[1].People = nil }, "steps.4.approvals.1.people required"),
 		crmtest.Breaks(func(r *f) { r.Steps[4].Approvals[1].Need = 0 }, "steps.4.approvals.1.need out_of_range"),
 		crmtest.Breaks(func(r *f) { r.Steps[4].Approvals[1].Need = 5 }, "steps.4.approvals.1.need out_of_range"),
-		crmtest.Breaks(func(r *f) { r.Steps[4].Approvals[2].People = []flow.ID{top, top} }, "steps.4.approvals.2.people duplicate"),
+		crmtest.Breaks(func(r *f) { r.Steps[4].Approvals[2].People = []flow.ID{top, top} }, "steps.4.approvals.2.people repeated"),
 		crmtest.Breaks(func(r *f) { r.Steps[4].Approvals[2].Who = "" }, "steps.4.approvals.2.who required"),
 		crmtest.Breaks(func(r *f) { r.Steps[3].Approvals[0].Height = 0 }, "steps.3.approvals.0.height out_of_range"),
 		crmtest.Breaks(func(r *f) { r.Steps[3].Approvals[0].Late = "" }, "steps.3.approvals.0.late required"),
@@ -261,7 +261,7 @@ func TestItem08Flows(t *testing.T) {
 		t.Fatalf("%+v", i.Pending)
 	}
 	say(fin1, flow.Disagreed, 62)
-	crmtest.Broken(t, "twice", f.Decide(i, fin1, flow.Agreed, who, at(62)), "by duplicate")
+	crmtest.Broken(t, "twice", f.Decide(i, fin1, flow.Agreed, who, at(62)), "by repeated")
 	say(fin2, flow.Agreed, 63)
 	say(fin3, flow.Agreed, 64)
 	if i.Pending.Stage != 2 || i.Pending.Need != 2 || !i.DueAt.IsZero() {

@@ -270,7 +270,7 @@ func others(people []ID, one ID) []ID {
 
 // Decide notes what an approver says, Agreed or Disagreed, and goes on when it is decided: to the next approval, or over the step, or nowhere when it is refused.
 //
-// A *crm.TransitionError when nothing is waited for. A *crm.InvalidError has the rules not_approver for somebody who is not asked, duplicate for
+// A *crm.TransitionError when nothing is waited for. A *crm.InvalidError has the rules not_approver for somebody who is not asked, repeated for
 // somebody who has said it, and no_approver when nobody could give the next approval: then nothing is noted.
 func (f *Flow) Decide(i *Instance, by ID, said What, people People, at time.Time) error {
 	if err := f.ready(i, by, at); err != nil {
@@ -287,7 +287,7 @@ func (f *Flow) Decide(i *Instance, by ID, said What, people People, at time.Time
 	case !slices.Contains(p.Approvers, by) || by == p.By:
 		return refuse("by", "not_approver")
 	case slices.Contains(p.Agreed, by) || slices.Contains(p.Disagreed, by):
-		return refuse("by", "duplicate")
+		return refuse("by", "repeated")
 	}
 	s, ok := f.Step(i.State, p.Step)
 	if !ok || p.Stage < 0 || p.Stage >= len(s.Approvals) {

@@ -135,7 +135,7 @@ func (f *Form) Validate() error {
 	for i := range f.Fields {
 		f.Fields[i].check(&v, "fields."+strconv.Itoa(i))
 		if slices.ContainsFunc(f.Fields[:i], func(o Field) bool { return o.Name == f.Fields[i].Name }) {
-			v.Add("fields."+strconv.Itoa(i)+".name", "duplicate")
+			v.Add("fields."+strconv.Itoa(i)+".name", "repeated")
 		}
 	}
 	return v.Err()
@@ -168,7 +168,7 @@ func (x *Field) check(v *crm.Checks, at string) {
 			break
 		}
 		if slices.Contains(x.Options[:i], o) {
-			v.Add(at+".options", "duplicate")
+			v.Add(at+".options", "repeated")
 			break
 		}
 	}

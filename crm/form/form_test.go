@@ -78,10 +78,10 @@ func TestItem07Forms(t *testing.T) {
 		crmtest.Breaks(func(r *f) { r.Fields[2].Kind = "" }, "fields.2.kind required"),
 		crmtest.Breaks(func(r *f) { r.Fields[2].Kind = "float" }, "fields.2.kind unknown_value"),
 		crmtest.Breaks(func(r *f) { r.Fields[2].Name = "Who" }, "fields.2.name unknown_value"),
-		crmtest.Breaks(func(r *f) { r.Fields[2].Name = "days" }, "fields.2.name duplicate"),
+		crmtest.Breaks(func(r *f) { r.Fields[2].Name = "days" }, "fields.2.name repeated"),
 		crmtest.Breaks(func(r *f) { r.Fields[2].Labels = nil }, "fields.2.labels required"),
 		crmtest.Breaks(func(r *f) { r.Fields[0].Options = nil }, "fields.0.options required"),
-		crmtest.Breaks(func(r *f) { r.Fields[0].Options = []string{"a", "a"} }, "fields.0.options duplicate"),
+		crmtest.Breaks(func(r *f) { r.Fields[0].Options = []string{"a", "a"} }, "fields.0.options repeated"),
 		crmtest.Breaks(func(r *f) { r.Fields[0].Options = []string{"a,b"} }, "fields.0.options unknown_value"),
 		crmtest.Breaks(func(r *f) { r.Fields[1].Options = []string{"a"} }, "fields.1.options mismatch"),
 		crmtest.Breaks(func(r *f) { r.Fields[1].Min = "31" }, "fields.1.max before_start"),
@@ -115,13 +115,13 @@ func TestItem07Forms(t *testing.T) {
 		return n
 	}
 	for want, edit := range map[string]func(*f){
-		"fields.2.class lowered":     func(r *f) { r.Fields[2].Class = form.Internal },
-		"fields.4.class lowered":     func(r *f) { r.Fields[4].Class = form.Personal },
-		"fields.1.kind fixed":        func(r *f) { r.Fields[1].Kind, r.Fields[1].Min, r.Fields[1].Max = form.Text, "", "" },
-		"fields.5.kind fixed":        func(r *f) { r.Fields[5].Currency = "EUR" },
-		"before mismatch":            func(r *f) { r.Before = crm.ID[f]{8} },
-		"fields.2.class required":    func(r *f) { r.Fields[2].Class = ""; r.Fields[2].Name = "whom" },
-		"fields.0.options duplicate": func(r *f) { r.Fields[0].Options = []string{"a", "a"} },
+		"fields.2.class lowered":    func(r *f) { r.Fields[2].Class = form.Internal },
+		"fields.4.class lowered":    func(r *f) { r.Fields[4].Class = form.Personal },
+		"fields.1.kind fixed":       func(r *f) { r.Fields[1].Kind, r.Fields[1].Min, r.Fields[1].Max = form.Text, "", "" },
+		"fields.5.kind fixed":       func(r *f) { r.Fields[5].Currency = "EUR" },
+		"before mismatch":           func(r *f) { r.Before = crm.ID[f]{8} },
+		"fields.2.class required":   func(r *f) { r.Fields[2].Class = ""; r.Fields[2].Name = "whom" },
+		"fields.0.options repeated": func(r *f) { r.Fields[0].Options = []string{"a", "a"} },
 	} {
 		n, old := next(), *one
 		edit(n)

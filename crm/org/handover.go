@@ -52,7 +52,7 @@ func (e *LeftOverError) Error() string {
 // none. Records of a pool may be returned to it instead (package pool): leave them out here only when they have been.
 //
 // Errors are a *LeftOverError when a record or a report has no heir, and a *crm.InvalidError with the rule bad_reference for somebody who is not in the
-// tree or an heir who does not work here or is the leaver, and duplicate for a record that is given twice.
+// tree or an heir who does not work here or is the leaver, and repeated for a record that is given twice.
 func (t *Tree) Handover(leaver ID, owned []Owned, heirs Heirs) (*Plan, error) {
 	v := crm.Checks{Type: crm.TypeEmployee}
 	if t.employees[leaver] == nil {
@@ -80,7 +80,7 @@ func (t *Tree) Handover(leaver ID, owned []Owned, heirs Heirs) (*Plan, error) {
 	for _, o := range owned {
 		key := Owned{Type: o.Type, ID: o.ID}
 		if seen[key] {
-			v.Add("records", "duplicate")
+			v.Add("records", "repeated")
 		}
 		seen[key] = true
 		to, ok := heirs.Records[o.ID]

@@ -91,7 +91,7 @@ func TestTree(t *testing.T) {
 	_, err = org.New(list)
 	crmtest.Broken(t, "a superior who is not there", err, "owner bad_reference")
 	_, err = org.New(append(people(), crmtest.Employee(1)))
-	crmtest.Broken(t, "twice", err, "id duplicate")
+	crmtest.Broken(t, "twice", err, "id repeated")
 	list = people()
 	list[6].Owner, list[6].Deleted = id(40), true
 	if _, err := org.New(list); err != nil {
@@ -171,7 +171,7 @@ func TestItem09Employees(t *testing.T) {
 		"heirs.default bad_reference": func(h *org.Heirs, _ *[]org.Owned) { h.Default = id(1) },
 		"heirs.types bad_reference":   func(h *org.Heirs, _ *[]org.Owned) { h.Types = map[string]org.ID{crm.TypeLead: id(2)} },
 		"heirs.records bad_reference": func(h *org.Heirs, _ *[]org.Owned) { h.Records = map[crm.UUID]org.ID{{1}: id(80)} },
-		"records duplicate":           func(_ *org.Heirs, o *[]org.Owned) { *o = append(*o, org.Owned{Type: crm.TypeLead, ID: crm.UUID{3}}) },
+		"records repeated":            func(_ *org.Heirs, o *[]org.Owned) { *o = append(*o, org.Owned{Type: crm.TypeLead, ID: crm.UUID{3}}) },
 	} {
 		h, o := org.Heirs{Default: id(0)}, slices.Clone(owned)
 		edit(&h, &o)

@@ -28,7 +28,7 @@ type Tree struct {
 }
 
 // New makes the tree of employees that are not in the bin. Errors are a *CycleError, and a *crm.InvalidError with the rule bad_reference for a superior
-// who is not among them, or duplicate for an employee who is there twice.
+// who is not among them, or repeated for an employee who is there twice.
 func New(employees []*crm.Employee) (*Tree, error) {
 	t := &Tree{employees: map[ID]*crm.Employee{}, reports: map[ID][]ID{}}
 	v := crm.Checks{Type: crm.TypeEmployee}
@@ -37,7 +37,7 @@ func New(employees []*crm.Employee) (*Tree, error) {
 			continue
 		}
 		if _, twice := t.employees[e.ID]; twice {
-			v.Add("id", "duplicate")
+			v.Add("id", "repeated")
 			return nil, v.Err()
 		}
 		own := *e

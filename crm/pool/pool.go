@@ -61,7 +61,7 @@ func (p *Pool) Validate() error {
 		seen := map[crm.ID[crm.Employee]]bool{}
 		for _, id := range list.ids {
 			if id.IsZero() || seen[id] {
-				v.Add(list.field, "duplicate")
+				v.Add(list.field, "repeated")
 				break
 			}
 			seen[id] = true

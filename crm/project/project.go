@@ -75,7 +75,7 @@ func (p *Project) Validate() error {
 		v.Required(at, m.Employee.IsZero())
 		v.OneOf(at+".role", string(m.Role), string(Lead), string(Worker), string(Viewer))
 		if slices.ContainsFunc(p.Members[:i], func(o Member) bool { return o.Employee == m.Employee }) {
-			v.Add(at, "duplicate")
+			v.Add(at, "repeated")
 		}
 		if m.Role == Lead {
 			leads++
@@ -189,7 +189,7 @@ func (t *Task) Validate() error {
 		case id.IsZero() || id == t.ID:
 			v.Add("after."+strconv.Itoa(i), "bad_reference")
 		case slices.Contains(t.After[:i], id):
-			v.Add("after."+strconv.Itoa(i), "duplicate")
+			v.Add("after."+strconv.Itoa(i), "repeated")
 		}
 	}
 	if len(t.After) > 100 {
@@ -268,13 +268,13 @@ func (e *CycleError) Error() string {
 
 // Order returns the tasks of one project so that each comes after those it waits for; where that leaves a choice, by DueAt, those without one last, then by
 // id. Errors are a *CycleError, and a *crm.InvalidError with the rule bad_reference for a task that waits for one that is not among them, or
-// duplicate.
+// repeated.
 func Order(tasks []*Task) ([]*Task, error) {
 	v := crm.Checks{Type: crm.TypeTask}
 	byID := map[crm.ID[Task]]*Task{}
 	for _, t := range tasks {
 		if byID[t.ID] != nil {
-			v.Add("id", "duplicate")
+			v.Add("id", "repeated")
 		}
 		byID[t.ID] = t
 	}

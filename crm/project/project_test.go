@@ -56,7 +56,7 @@ func TestItem07Projects(t *testing.T) {
 	crmtest.Edits(t, sample, (*p).Validate,
 		crmtest.Breaks(func(*p) {}),
 		crmtest.Breaks(func(r *p) { r.Number, r.Name = "", crm.Text{} }, "number required", "name required"),
-		crmtest.Breaks(func(r *p) { r.Members[1].Employee = lead }, "members.1 duplicate"),
+		crmtest.Breaks(func(r *p) { r.Members[1].Employee = lead }, "members.1 repeated"),
 		crmtest.Breaks(func(r *p) { r.Members[1].Role = crmtest.Secret }, "members.1.role unknown_value"),
 		crmtest.Breaks(func(r *p) { r.Members = r.Members[1:] }, "members required"),
 		crmtest.Breaks(func(r *p) { r.Currency = "" }, "currency required"),
@@ -67,7 +67,7 @@ func TestItem07Projects(t *testing.T) {
 	crmtest.Edits(t, func() *k { return task(1, 2) }, (*k).Validate,
 		crmtest.Breaks(func(*k) {}),
 		crmtest.Breaks(func(r *k) { r.After[0] = r.ID }, "after.0 bad_reference"),
-		crmtest.Breaks(func(r *k) { r.After = append(r.After, r.After[0]) }, "after.1 duplicate"),
+		crmtest.Breaks(func(r *k) { r.After = append(r.After, r.After[0]) }, "after.1 repeated"),
 		crmtest.Breaks(func(r *k) { r.Effort, r.Spent = -1, -1 }, "effort negative", "spent negative"),
 		crmtest.Breaks(func(r *k) { r.State = project.TaskDone }, "over_at mismatch"),
 		crmtest.Breaks(func(r *k) { r.Project = crm.ID[p]{} }, "project required"),
@@ -95,7 +95,7 @@ func TestItem07Projects(t *testing.T) {
 	_, err = project.Order([]*k{task(1, 9)})
 	crmtest.Broken(t, "waits for nothing that is there", err, "after bad_reference")
 	_, err = project.Order([]*k{task(1), task(1)})
-	crmtest.Broken(t, "twice", err, "id duplicate")
+	crmtest.Broken(t, "twice", err, "id repeated")
 	foreign := task(9)
 	foreign.Project = crm.ID[p]{9}
 	_, err = project.Order([]*k{task(1, 9), foreign})

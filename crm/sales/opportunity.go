@@ -36,7 +36,7 @@ func (p *Pipeline) Validate() error {
 		v.Str(at+".name", s.Name, true, 60)
 		v.Range(at+".probability", s.Probability, 0, money.Basis)
 		if slices.ContainsFunc(p.Stages[:i], func(t Stage) bool { return t.Name == s.Name }) {
-			v.Add(at+".name", "duplicate")
+			v.Add(at+".name", "repeated")
 		}
 	}
 	return v.Err()

@@ -111,7 +111,7 @@ func (l *PriceList) Validate() error {
 		v.NotNegative(at+".from", p.From)
 		v.NotNegative(at+".unit_price", p.UnitPrice)
 		if k := (key{p.Product, p.From}); seen[k] {
-			v.Add(at, "duplicate")
+			v.Add(at, "repeated")
 		} else {
 			seen[k] = true
 		}

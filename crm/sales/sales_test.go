@@ -81,7 +81,7 @@ func TestProducts(t *testing.T) {
 	type l = sales.PriceList
 	crmtest.Edits(t, prices, (*l).Validate,
 		crmtest.Breaks(func(*l) {}),
-		crmtest.Breaks(func(r *l) { r.Prices[1].From = 0 }, "prices.1 duplicate"),
+		crmtest.Breaks(func(r *l) { r.Prices[1].From = 0 }, "prices.1 repeated"),
 		crmtest.Breaks(func(r *l) { r.Prices[0].Product = crm.ID[p]{} }, "prices.0.product required"),
 		crmtest.Breaks(func(r *l) { r.Prices[2].UnitPrice = -1 }, "prices.2.unit_price negative"),
 		crmtest.Breaks(func(r *l) { r.Ends = r.Starts.Add(-1) }, "ends before_start"),
@@ -136,7 +136,7 @@ func TestOpportunities(t *testing.T) {
 	crmtest.Edits(t, pipeline, (*p).Validate,
 		crmtest.Breaks(func(*p) {}),
 		crmtest.Breaks(func(r *p) { r.Stages = nil }, "stages required"),
-		crmtest.Breaks(func(r *p) { r.Stages[1].Name = r.Stages[0].Name }, "stages.1.name duplicate"),
+		crmtest.Breaks(func(r *p) { r.Stages[1].Name = r.Stages[0].Name }, "stages.1.name repeated"),
 		crmtest.Breaks(func(r *p) { r.Stages[2].Probability = -1 }, "stages.2.probability out_of_range"),
 	)
 

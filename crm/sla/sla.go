@@ -50,7 +50,7 @@ func (a *Agreement) Validate() error {
 		v.Range(at+".response", t.Response, 0, maxTarget)
 		v.Range(at+".resolution", t.Resolution, 0, maxTarget)
 		if slices.ContainsFunc(a.Targets[:i], func(o Target) bool { return o.Priority == t.Priority }) {
-			v.Add(at+".priority", "duplicate")
+			v.Add(at+".priority", "repeated")
 		}
 	}
 	v.Range("at_risk", a.AtRisk, 1, 99)

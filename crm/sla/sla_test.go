@@ -49,7 +49,7 @@ func TestAgreements(t *testing.T) {
 		crmtest.Breaks(func(*a) {}),
 		crmtest.Breaks(func(r *a) { r.Name, r.Targets = "", nil }, "name required", "targets required"),
 		crmtest.Breaks(func(r *a) { r.Hours.Zone = crmtest.Secret }, "hours not_hours"),
-		crmtest.Breaks(func(r *a) { r.Targets[1].Priority = crm.PriorityUrgent }, "targets.1.priority duplicate"),
+		crmtest.Breaks(func(r *a) { r.Targets[1].Priority = crm.PriorityUrgent }, "targets.1.priority repeated"),
 		crmtest.Breaks(func(r *a) { r.Targets[0].Priority = crmtest.Secret }, "targets.0.priority unknown_value"),
 		crmtest.Breaks(func(r *a) { r.Targets[0].Response = -1 }, "targets.0.response out_of_range"),
 		crmtest.Breaks(func(r *a) { r.AtRisk = 100 }, "at_risk out_of_range"),

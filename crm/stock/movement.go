@@ -140,7 +140,7 @@ func (m *Movement) CheckUpdate(prev *Movement) error {
 }
 
 // Reverse makes the counter movement of m, at a time of its own; the other half of a transfer is reversed by itself. ledger are the movements so far. A
-// *crm.InvalidError has the rule required without an id, bad_reference for a reversal, duplicate for what was reversed, and too_early
+// *crm.InvalidError has the rule required without an id, bad_reference for a reversal, repeated for what was reversed, and too_early
 // before the movement.
 func (m *Movement) Reverse(id crm.ID[Movement], ledger []*Movement, at time.Time) (*Movement, error) {
 	v := crm.Checks{Type: crm.TypeMovement}
@@ -149,7 +149,7 @@ func (m *Movement) Reverse(id crm.ID[Movement], ledger []*Movement, at time.Time
 		v.Add("reverses", "bad_reference")
 	}
 	if slices.ContainsFunc(ledger, func(o *Movement) bool { return o.Reverses == m.ID }) {
-		v.Add("reverses", "duplicate")
+		v.Add("reverses", "repeated")
 	}
 	if at.Before(m.At) {
 		v.Add("at", "too_early")
@@ -223,7 +223,7 @@ func (e *ShortError) Error() string { return fmt.Sprintf("stock: %d thousandths 
 // warehouses that are touched. Within one moment what comes in counts first.
 //
 // Errors are those of Validate, a *finance.ClosedError for a time that the books do not take, a *ShortError, and a *crm.InvalidError with the rule
-// duplicate for a movement that is in the ledger or reversed a second time, bad_reference for the reversal of one that is not, and mismatch for
+// repeated for a movement that is in the ledger or reversed a second time, bad_reference for the reversal of one that is not, and mismatch for
 // one that does not undo it.
 func Post(ledger, add []*Movement, books finance.Books) error {
 	v := crm.Checks{Type: crm.TypeMovement}
@@ -244,7 +244,7 @@ func Post(ledger, add []*Movement, books finance.Books) error {
 			return err
 		}
 		if m.ID.IsZero() || byID[m.ID] != nil {
-			v.Add("id", "duplicate")
+			v.Add("id", "repeated")
 		}
 		byID[m.ID] = m
 		if !m.Reverses.IsZero() {
@@ -252,7 +252,7 @@ func Post(ledger, add []*Movement, books finance.Books) error {
 			case first == nil || first.Kind == KindReversal:
 				v.Add("reverses", "bad_reference")
 			case reversed[m.Reverses]:
-				v.Add("reverses", "duplicate")
+				v.Add("reverses", "repeated")
 			case first.Quantity != -m.Quantity || first.Product != m.Product || first.Warehouse != m.Warehouse || m.At.Before(first.At):
 				v.Add("reverses", "mismatch")
 			}

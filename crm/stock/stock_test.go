@@ -109,7 +109,7 @@ func TestItem10Stock(t *testing.T) {
 			t.Errorf("%s: %v", c.name, err)
 		}
 	}
-	crmtest.Broken(t, "posted twice", stock.Post(ledger, ledger[:1], nil), "id duplicate")
+	crmtest.Broken(t, "posted twice", stock.Post(ledger, ledger[:1], nil), "id repeated")
 	crmtest.Broken(t, "no movement", stock.Post(ledger, []*m{move(stock.KindCount, east, pen, 0, day(1))}, nil), "quantity required")
 	closed := finance.Books{{Name: "2026", Starts: start, Ends: day(30), State: finance.PeriodClosed}}
 	var late *finance.ClosedError
@@ -131,7 +131,7 @@ func TestItem10Stock(t *testing.T) {
 	}
 	ledger = append(ledger, back)
 	_, err = out.Reverse(crm.NewID[m](), ledger, day(11))
-	crmtest.Broken(t, "reversed twice", err, "reverses duplicate")
+	crmtest.Broken(t, "reversed twice", err, "reverses repeated")
 	_, err = back.Reverse(crm.NewID[m](), ledger, day(11))
 	crmtest.Broken(t, "the reversal of a reversal", err, "reverses bad_reference")
 	_, err = ledger[2].Reverse(crm.ID[m]{}, ledger, day(1))

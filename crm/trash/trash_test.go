@@ -9,8 +9,8 @@ import (
 	"time"
 
 	"github.com/crmguard/crmguard/crm"
-	"github.com/crmguard/crmguard/crm/trash"
 	"github.com/crmguard/crmguard/crm/crmtest"
+	"github.com/crmguard/crmguard/crm/trash"
 )
 
 var start = crmtest.Start()

@@ -283,7 +283,8 @@ func TestCatalogues(t *testing.T) {
 	for _, key := range []string{
 		// the rules of crm.FieldError
 		"required", "too_long", "not_text", "not_an_email", "negative", "out_of_range", "unknown_value", "before_start", "too_early",
-		"too_late", "mismatch", "bad_reference", "fixed", "not_open",
+		"too_late", "mismatch", "bad_reference", "fixed", "not_open", "not_a_number", "not_a_date", "not_hours", "repeated", "not_in_order", "not_empty",
+		"lowered", "four_eyes", "not_approver", "no_approver", "not_signed", "unreachable", "endless", "unmet",
 	} {
 		require.Contains(t, words["en"], "rule."+key)
 	}

@@ -232,7 +232,7 @@ func tone(state string) page.Tone {
 	switch state {
 	case "contracting", "won", "accepted", "active", "approved", "resolved", "qualified", "converted", "reviewed", "open":
 		return page.Accent
-	case "at_risk", "dormant", "sent", "suspended", "expired", "requested":
+	case "at_risk", "dormant", "sent", "suspended", "expired", "requested", "waiting", "withdrawn":
 		return page.Warning
 	case "payment_overdue", "lost", "declined", "terminated", "junk", "refused":
 		return page.Danger
