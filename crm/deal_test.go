@@ -243,6 +243,48 @@ func TestItem05Contracts(t *testing.T) {
 	broken(t, "another reason", changed.CheckUpdate(k), "end_reason fixed")
 }
 
+func TestItem03FollowUps(t *testing.T) {
+	type f = crm.FollowUp
+	at := crmtest.FollowUp(1).At
+	invalid(t, func() *f { return crmtest.FollowUp(1) }, (*f).Validate, []invalidCase[f]{
+		{nil, func(r *f) { r.Attachments = []crm.UUID{crm.NewUUID()} }},
+		{nil, func(r *f) { r.SubjectType, r.Subject = crm.TypeOpportunity, crm.NewUUID() }},
+		{[]string{"attachments bad_reference"}, func(r *f) { r.Attachments = []crm.UUID{{}} }},
+		{[]string{"attachments too_long"}, func(r *f) { r.Attachments = slices.Repeat([]crm.UUID{crm.NewUUID()}, 101) }},
+		{[]string{"done_at mismatch"}, func(r *f) { r.NextAt, r.DoneAt = time.Time{}, at }},
+		{[]string{"done_at before_start"}, func(r *f) { r.DoneAt = at.Add(-1) }},
+	})
+	x := crmtest.FollowUp(1)
+	crmtest.Fixed(t, x, (*f).CheckUpdate, map[string]func(*f){
+		"text fixed": func(r *f) { r.Text = text("SECRET") }, "at fixed": func(r *f) { r.At = at.Add(time.Hour) },
+		"channel fixed": func(r *f) { r.Channel = crm.ChannelVisit }, "subject fixed": func(r *f) { r.Subject = crm.NewUUID() },
+		"customer fixed": func(r *f) { r.Customer = crmtest.CustomerID(9) }, "attachments fixed": func(r *f) { r.Attachments = []crm.UUID{crm.NewUUID()} },
+	})
+	later := *x
+	later.NextAt = x.NextAt.Add(time.Hour)
+	broken(t, "planned for later", later.CheckUpdate(x))
+
+	if x.Due(x.NextAt.Add(-1)) || !x.Due(x.NextAt) {
+		t.Error("when it is due")
+	}
+	other, soon := crmtest.FollowUp(2), crmtest.FollowUp(11) // 11 is of the same owner as 1
+	soon.NextAt = x.NextAt.Add(-time.Hour)
+	if todo := crm.Todo([]*f{x, other, soon}, x.Owner, x.NextAt); len(todo) != 2 || todo[0] != soon || todo[1] != x {
+		t.Errorf("%d to do", len(todo))
+	}
+	broken(t, "done before it was noted", x.Done(at.Add(-1)), "done_at too_early")
+	if err := x.Done(x.NextAt); err != nil || x.Due(x.NextAt) {
+		t.Error(err)
+	}
+	broken(t, "done twice", x.Done(x.NextAt), "done_at fixed")
+	moved := *x
+	moved.NextAt = x.NextAt.Add(time.Hour)
+	broken(t, "planned anew after it was done", moved.CheckUpdate(x), "next_at fixed")
+	never := crmtest.FollowUp(1)
+	never.NextAt = time.Time{}
+	broken(t, "nothing was planned", never.Done(at), "next_at required")
+}
+
 func TestSeries(t *testing.T) {
 	s := &crm.Series{Name: "contract", Prefix: "C-", Digits: 3, Yearly: true}
 	if err := s.Validate(); err != nil {

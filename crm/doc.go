@@ -17,7 +17,7 @@
 // # Packages
 //
 // Around this package lie others that stand on it or alone, on the standard library only: sales, finance, stock, project, pool, org, form,
-// flow, sla, worktime, money and trash. Their types are protected and stored as those here; their rules are functions of records and a
+// flow, sla, worktime, money, tally and trash. Their types are protected and stored as those here; their rules are functions of records and a
 // time, and what changes a record yields the change rather than making it.
 //
 // # Stores

@@ -197,6 +197,40 @@ func TestItem09Employees(t *testing.T) {
 	}
 }
 
+func TestItem24Scopes(t *testing.T) {
+	list := people()
+	for i, team := range []string{"/", "/east/", "/east/", "/east/1/", "/east/1/", "/east/1/a/", "/west/", "/west/"} {
+		list[i].Team = team
+	}
+	list[0].Team = ""
+	x, err := org.New(list)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		viewer int
+		scope  org.Scope
+		owner  int // -1: nobody
+		team   string
+		want   bool
+	}{
+		{1, org.Own, 1, "/east/", true}, {1, org.Own, 3, "/east/1/", false}, {1, org.Own, -1, "/east/", false},
+		{1, org.Reports, 1, "/east/", true}, {1, org.Reports, 5, "/east/1/a/", true}, {1, org.Reports, 6, "/west/", false}, {3, org.Reports, 1, "/east/", false},
+		{1, org.Team, 7, "/east/", true}, {1, org.Team, 3, "/east/1/", false}, {0, org.Team, 7, "", false},
+		{1, org.TeamBelow, -1, "/east/1/", true}, {3, org.TeamBelow, 1, "/east/", false}, {1, org.TeamBelow, 6, "/west/", false}, {0, org.TeamBelow, 6, "/west/", false},
+		{7, org.Everything, 1, "/east/", true}, {2, org.Everything, 2, "/east/", false}, {70, org.Everything, 1, "/east/", false},
+		{1, "SECRET", 1, "/east/", false}, {1, "", 1, "/east/", false},
+	} {
+		owner := org.ID{}
+		if c.owner >= 0 {
+			owner = id(c.owner)
+		}
+		if got := x.Sees(id(c.viewer), c.scope, owner, c.team); got != c.want {
+			t.Errorf("%+v: %v", c, got)
+		}
+	}
+}
+
 func ExampleTree_Handover() {
 	x, err := org.New([]*crm.Employee{crmtest.Employee(0), crmtest.Employee(1), crmtest.Employee(2)})
 	if err != nil {

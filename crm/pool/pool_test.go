@@ -363,9 +363,9 @@ func TestRace(t *testing.T) {
 	}
 }
 
-// TestLives walks records through random acts: what is allowed always leaves a record that is valid, with an owner who is a member and a
+// TestItem02LeadPools walks leads through random acts: what is allowed always leaves a record that is valid, with an owner who is a member and a
 // date of return, or free without either.
-func TestLives(t *testing.T) {
+func TestItem02LeadPools(t *testing.T) {
 	random := rand.New(rand.NewPCG(9, 10))
 	p := east()
 	who := []crm.ID[crm.Employee]{admin, ana, bo, other, nobody}

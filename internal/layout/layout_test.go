@@ -54,7 +54,7 @@ var heavy = map[string][]string{
 // those below.
 var stdOnly = []string{
 	"crm", "authz", "crm/memstore", "crm/finance", "crm/flow", "crm/form", "crm/money", "crm/org", "crm/pool", "crm/project", "crm/sales",
-	"crm/sla", "crm/stock", "crm/trash", "crm/worktime",
+	"crm/sla", "crm/stock", "crm/tally", "crm/trash", "crm/worktime",
 }
 
 // violation says why a file in folder dir may not import pkg, or "".
