@@ -36,6 +36,7 @@ const (
 	Inactive     Reason = "inactive"   // who would get it does not work here
 	IsLocked     Reason = "locked"
 	HoldCap      Reason = "hold_cap"
+	TotalCap     Reason = "total_cap"
 	DailyCap     Reason = "daily_cap"
 	LockCap      Reason = "lock_cap"
 	CoolingDown  Reason = "cooldown"
@@ -67,12 +68,14 @@ type Request struct {
 type Facts struct {
 	Active       bool  // works here
 	Held         int64 // records of the pool that they have; without those whose deal is won unless CountWon
+	HeldInAll    int64 // records of all pools that they have
 	ClaimedToday int64 // claims since Pool.Today
 	Locked       int64 // of the records that they have, for Lock
 }
 
 // Change is a decision: what to set in a record. A store applies it in one transaction, only while the record has this Version and this owner
-// From, and while who gets it has fewer than HoldCap records and DailyCap claims since Since, where these are above 0.
+// From, and while who gets it has fewer than HoldCap records of the pool, TotalCap of all and DailyCap claims
+// since Since, where these are above 0.
 type Change struct {
 	Act      Act
 	Type     string
@@ -84,6 +87,7 @@ type Change struct {
 	At       time.Time
 	Set      crm.Pooled
 	HoldCap  int64
+	TotalCap int64
 	DailyCap int64
 	Since    time.Time // when the day of the claim began
 }
@@ -167,9 +171,12 @@ func (p *Pool) Change(r Record, q Request, f Facts) (Change, error) {
 		}
 	}
 	if q.Act != Handover {
-		c.HoldCap = p.HoldCap
+		c.HoldCap, c.TotalCap = p.HoldCap, p.TotalCap
 		if p.HoldCap > 0 && f.Held >= p.HoldCap {
 			return no(HoldCap)
+		}
+		if p.TotalCap > 0 && f.HeldInAll >= p.TotalCap {
+			return no(TotalCap)
 		}
 	}
 	if q.Act == Claim {

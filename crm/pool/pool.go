@@ -36,6 +36,7 @@ type Pool struct {
 	Members    []crm.ID[crm.Employee] `protect:"internal" json:"members"`
 	Admins     []crm.ID[crm.Employee] `protect:"internal" json:"admins"`    // members too
 	HoldCap    int64                  `protect:"internal" json:"hold_cap"`  // records of the pool that one member has at once; 0: no cap
+	TotalCap   int64                  `protect:"internal" json:"total_cap"` // records of all pools that one member has at once; 0: no cap
 	DailyCap   int64                  `protect:"internal" json:"daily_cap"` // claims of one member a day; 0: no cap
 	LockCap    int64                  `protect:"internal" json:"lock_cap"`  // records that one member has locked at once; 0: none
 	Cooldown   int64                  `protect:"internal" json:"cooldown"`  // hours for which who had a record does not claim it again
@@ -71,6 +72,7 @@ func (p *Pool) Validate() error {
 		}
 	}
 	v.NotNegative("hold_cap", p.HoldCap)
+	v.NotNegative("total_cap", p.TotalCap)
 	v.NotNegative("daily_cap", p.DailyCap)
 	v.NotNegative("lock_cap", p.LockCap)
 	v.Range("cooldown", p.Cooldown, 0, 3660*24)

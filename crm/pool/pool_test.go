@@ -200,6 +200,8 @@ func TestItem01Pools(t *testing.T) {
 		{"who has left", pool.Inactive, free, pool.Request{Act: pool.Claim, By: ana}, pool.Facts{}, nil},
 		{"one below the caps", "", free, pool.Request{Act: pool.Claim, By: ana}, pool.Facts{Active: true, Held: 2, ClaimedToday: 1}, nil},
 		{"holds enough", pool.HoldCap, free, pool.Request{Act: pool.Claim, By: ana}, pool.Facts{Active: true, Held: 3}, nil},
+		{"holds enough of all pools", pool.TotalCap, free, pool.Request{Act: pool.Claim, By: ana}, pool.Facts{Active: true, HeldInAll: 8}, func(p *pool.Pool, _ *pool.Record) { p.TotalCap = 8 }},
+		{"one less of all pools", "", free, pool.Request{Act: pool.Claim, By: ana}, pool.Facts{Active: true, HeldInAll: 7}, func(p *pool.Pool, _ *pool.Record) { p.TotalCap = 8 }},
 		{"claimed enough", pool.DailyCap, free, pool.Request{Act: pool.Claim, By: ana}, pool.Facts{Active: true, ClaimedToday: 2}, nil},
 		{"no caps", "", free, pool.Request{Act: pool.Claim, By: ana}, pool.Facts{Active: true, Held: 300, ClaimedToday: 200}, func(p *pool.Pool, _ *pool.Record) { p.HoldCap, p.DailyCap = 0, 0 }},
 		{"had it yesterday", pool.CoolingDown, free, pool.Request{Act: pool.Claim, By: ana}, works, func(_ *pool.Pool, r *pool.Record) { r.Former, r.ReturnedAt = ana, march(1) }},
