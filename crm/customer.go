@@ -103,9 +103,14 @@ func (c *Customer) Validate() error {
 }
 
 // CheckUpdate tells whether the stored record prev may become c: a *TransitionError when the stage
-// would make a step that the table does not have.
+// would make a step that the table does not have, a *InvalidError when its owner or pool would change past package crm/pool.
 func (c *Customer) CheckUpdate(prev *Customer) error {
-	return CustomerLifecycle().CheckUpdate(prev.Stage, c.Stage)
+	if err := CustomerLifecycle().CheckUpdate(prev.Stage, c.Stage); err != nil {
+		return err
+	}
+	v := Checks{Type: TypeCustomer}
+	v.samePooled(c.Pooled, prev.Pooled, c.Owner, prev.Owner)
+	return v.Err()
 }
 
 // Move takes the customer to another stage, or returns a *TransitionError.

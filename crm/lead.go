@@ -72,12 +72,14 @@ func (l *Lead) Validate() error {
 }
 
 // CheckUpdate tells whether the stored record prev may become l: a *TransitionError for a step that
-// the table does not have, an *InvalidError for a converted lead that would point elsewhere.
+// the table does not have, an *InvalidError for a converted lead that would point elsewhere, or when its owner or pool would
+// change past package crm/pool.
 func (l *Lead) CheckUpdate(prev *Lead) error {
 	if err := LeadLifecycle().CheckUpdate(prev.State, l.State); err != nil {
 		return err
 	}
 	v := Checks{Type: TypeLead}
+	v.samePooled(l.Pooled, prev.Pooled, l.Owner, prev.Owner)
 	if prev.State == LeadConverted {
 		v.Unchanged("customer", l.Customer == prev.Customer)
 		v.Unchanged("contact", l.Contact == prev.Contact)

@@ -31,3 +31,28 @@ func (c *Checks) pooled(p Pooled, owner ID[Employee]) {
 	}
 	c.Time("recycle_at", p.RecycleAt)
 }
+
+// samePooled checks a change of a record that is in a pool: whoever gets it has it since then, whoever gives it back is remembered, and
+// who keeps it cannot begin anew. So an owner that is changed past package crm/pool is refused.
+func (c *Checks) samePooled(now, prev Pooled, owner, before ID[Employee]) {
+	if prev.Pool.IsZero() {
+		return
+	}
+	switch {
+	case owner == before:
+		c.Unchanged("pool", now.Pool == prev.Pool || owner.IsZero() && !now.Pool.IsZero())
+		c.SameTime("claimed_at", now.ClaimedAt, prev.ClaimedAt)
+		c.Unchanged("former", now.Former == prev.Former)
+		c.SameTime("returned_at", now.ReturnedAt, prev.ReturnedAt)
+	case owner.IsZero():
+		c.Unchanged("pool", now.Pool == prev.Pool)
+		if now.Former != before {
+			c.Add("former", "mismatch")
+		}
+	default:
+		c.Unchanged("pool", now.Pool == prev.Pool)
+		if sameTime(now.ClaimedAt, prev.ClaimedAt) {
+			c.Add("claimed_at", "mismatch")
+		}
+	}
+}

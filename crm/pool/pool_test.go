@@ -288,6 +288,37 @@ func TestItem01Pools(t *testing.T) {
 	}
 }
 
+// TestNoOtherDoor: an owner or a clock of a pooled record that is changed by hand is refused by the record itself.
+func TestNoOtherDoor(t *testing.T) {
+	type c = crm.Customer
+	x := crmtest.Customer(2)
+	x.Owner, x.Pooled = ana, crm.Pooled{Pool: east().ID.UUID(), ClaimedAt: march(1), RecycleAt: march(11)}
+	crmtest.Fixed(t, x, (*c).CheckUpdate, map[string]func(*c){
+		"claimed_at mismatch": func(r *c) { r.Owner = bo },
+		"former mismatch":     func(r *c) { r.Owner, r.Pooled = nobody, crm.Pooled{Pool: r.Pool} },
+		"claimed_at fixed":    func(r *c) { r.ClaimedAt = march(9) },
+		"pool fixed":          func(r *c) { r.Pool = crm.UUID{8} },
+		"former fixed":        func(r *c) { r.Former = bo },
+	})
+	followed := *x
+	followed.Pooled = east().FollowedUp(pool.OfCustomer(x), march(10))
+	if err := followed.CheckUpdate(x); err != nil || !followed.RecycleAt.Equal(march(13)) {
+		t.Errorf("a follow-up: %v", err)
+	}
+	west := east()
+	west.ID = crm.ID[pool.Pool]{2}
+	freed := *x
+	freed.Owner, freed.Pooled = nobody, crm.Pooled{Pool: x.Pool, Former: ana, ReturnedAt: march(5)}
+	moved := freed
+	change, err := west.Enter(pool.OfCustomer(&freed), east(), admin, march(6))
+	if err != nil || change.Apply(moved.Version, &moved.Owner, &moved.Pooled) != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(freed.CheckUpdate(x), moved.CheckUpdate(&freed)); err != nil || moved.Former != ana {
+		t.Errorf("given back and moved: %v", err)
+	}
+}
+
 func TestLocks(t *testing.T) {
 	p := east()
 	set, err := p.Lock(held(), ana, pool.Facts{})
@@ -387,7 +418,7 @@ func TestItem02LeadPools(t *testing.T) {
 		l.Owner, l.Pooled = nobody, crm.Pooled{Pool: p.ID.UUID()}
 		at := march(1)
 		for range 60 {
-			at = at.Add(time.Duration(random.IntN(72)) * time.Hour)
+			at = at.Add(time.Duration(1+random.IntN(72)) * time.Hour)
 			act := []pool.Act{pool.Claim, pool.Assign, pool.Transfer, pool.Return, pool.Recycle, pool.Handover}[random.IntN(6)]
 			r := pool.OfLead(l)
 			c, err := p.Change(r, pool.Request{Act: act, By: who[random.IntN(5)], To: who[random.IntN(5)], At: at},
@@ -396,10 +427,11 @@ func TestItem02LeadPools(t *testing.T) {
 				continue
 			}
 			allowed++
+			prev := *l
 			if err := c.Apply(l.Version, &l.Owner, &l.Pooled); err != nil {
 				t.Fatal(err)
 			}
-			if err := l.Validate(); err != nil {
+			if err := errors.Join(l.Validate(), l.CheckUpdate(&prev)); err != nil {
 				t.Fatalf("%s: %v", act, err)
 			}
 			if l.Owner.IsZero() != l.RecycleAt.IsZero() || !l.Owner.IsZero() && !p.Member(l.Owner) || act == pool.Recycle && at.Before(r.RecycleAt) {

@@ -2,6 +2,7 @@ package stock
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -207,6 +208,26 @@ func Levels(ledger []*Movement, at time.Time) (map[Key]int64, error) {
 		levels[k] = sum
 	}
 	return levels, nil
+}
+
+// Reorder returns the products that are kept in stock and of which all warehouses together have less than MinStock, in the order in
+// which they were given.
+func Reorder(levels map[Key]int64, products []*sales.Product) []*sales.Product {
+	sums := map[crm.ID[sales.Product]]int64{}
+	for k, n := range levels {
+		if sum, err := money.Sum(sums[k.Product], n); err == nil {
+			sums[k.Product] = sum
+		} else {
+			sums[k.Product] = math.MaxInt64 // more than any minimum
+		}
+	}
+	var list []*sales.Product
+	for _, p := range products {
+		if p.Stocked && !p.Deleted && p.State == sales.ProductActive && sums[p.ID] < p.MinStock {
+			list = append(list, p)
+		}
+	}
+	return list
 }
 
 // ShortError is a movement of more than there is.

@@ -156,6 +156,18 @@ func TestItem10Stock(t *testing.T) {
 	_, err = stock.Move(pen, 0, east, east, crm.NewID[m], day(15))
 	crmtest.Broken(t, "nothing, to where it is", err, "quantity out_of_range", "warehouse bad_reference")
 
+	// What is to be ordered.
+	need := func(p crm.ID[sales.Product], least int64) *sales.Product {
+		return &sales.Product{Meta: crm.Meta[sales.Product]{ID: p}, Stocked: true, MinStock: least, State: sales.ProductActive}
+	}
+	service := need(pencil, 9)
+	service.Stocked = false
+	products := []*sales.Product{need(pen, 6_000), need(pen, 5_999), need(pencil, 1), service}
+	two := map[stock.Key]int64{{east, pen}: 2_999, {west, pen}: 3_000}
+	if got := stock.Reorder(two, products); len(got) != 2 || got[0] != products[0] || got[1] != products[2] {
+		t.Errorf("%d to order", len(got))
+	}
+
 	// Warehouses.
 	w := &stock.Warehouse{Code: "E", Name: "east", State: stock.WarehouseOpen}
 	w.ID = east
