@@ -265,6 +265,9 @@ var left = []string{
 // numbered are clear fields that name a record outside of this CRM, on paper or in another system.
 var numbered = []string{"number", "external_id"}
 
+// composed are clear fields of several parts that name nobody. All others of that kind stay empty, as the parties of a contract, which refer to records.
+var composed = []string{"lines", "pauses", "roles"}
+
 // sandboxRules says what becomes of each column: what the protect tags say of the records, and what the tables around them hold.
 // Tables of PostgreSQL are named with their schema.
 func sandboxRules(all map[string]*guard.Doubles) map[string]sandbox.Table {
@@ -309,6 +312,8 @@ func clearRule(f encrypt.Field) sandbox.Rule {
 		return sandbox.Remap
 	case f.Kind == encrypt.KindTime:
 		return sandbox.Shift
+	case f.Kind == encrypt.KindJSON && !slices.Contains(composed, f.Name):
+		return sandbox.Null
 	}
 	return sandbox.Keep
 }
