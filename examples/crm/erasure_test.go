@@ -283,7 +283,7 @@ func testErased(t *testing.T, kek keys.KEK) {
 	shares, err := private.Split(3, 5)
 	require.NoError(t, err)
 	_, err = backupkey.Join(shares[:2])
-	require.ErrorIs(t, err, backup.ErrKey)
+	require.ErrorIs(t, err, backupkey.ErrKey)
 	joined, err := backupkey.Join([]string{shares[4], shares[0], shares[2]})
 	require.NoError(t, err)
 	require.NoError(t, r.RestoreKeys(ctx, personKeys{keeper: fresh}, joined))
