@@ -122,8 +122,9 @@ func exported(t testing.TB, k *encrypt.Keeper) (all [][]byte) {
 
 // table is a small database of customers.
 type table struct {
-	mu   sync.RWMutex
-	rows []*tableRow
+	inserts sync.RWMutex // held for reading from before an insert seals until its row is there
+	mu      sync.RWMutex
+	rows    []*tableRow
 }
 
 type tableRow struct {
@@ -135,9 +136,9 @@ type tableRow struct {
 
 // reseal passes over all rows and tells how many changed.
 func (b *table) reseal(c *encrypt.Codec[customer], k *encrypt.Keeper) (changed int, err error) {
-	b.mu.Lock() // wait for the inserts that have begun
+	b.inserts.Lock() // wait for those that have begun
 	rows := slices.Clone(b.rows)
-	b.mu.Unlock()
+	b.inserts.Unlock()
 	for _, r := range rows {
 		r.mu.Lock()
 		out, did, err := c.Reseal(ctx, k, r.rec, &customer{}, r.fields)
@@ -159,14 +160,14 @@ func TestRenewWhileInUse(t *testing.T) {
 	processes := []*encrypt.Keeper{newKeeper(t, kek, store, nil), newKeeper(t, kek, store, &encrypt.Options{CacheEntries: 7})}
 	var db table
 	insert := func(k *encrypt.Keeper, n int) error {
-		db.mu.RLock()
+		db.inserts.RLock()
+		defer db.inserts.RUnlock()
 		r := &tableRow{
 			rec:   encrypt.Record{Tenant: "acme", ID: [16]byte{byte(n), byte(n >> 8), byte(n >> 16), 1}, Person: [16]byte{byte(n), byte(n >> 8), byte(n >> 16), 2}},
 			phone: fmt.Sprint(13800000000 + n),
 		}
 		s, err := c.Seal(ctx, k, r.rec, &customer{Phone: text{s: r.phone}}, nil)
 		r.fields = s.Fields
-		db.mu.RUnlock()
 		if err != nil {
 			return err
 		}

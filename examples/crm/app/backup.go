@@ -44,31 +44,62 @@ const (
 	restoringMark = "restoring"          // there while a restore runs
 )
 
-// backupKeys makes the keys of backups on first use.
+// backupKeys makes the keys of backups on first use. A public key is there whole or not at all, and one whose making was cut off is made
+// from its private key.
 func (c *Config) backupKeys() error {
-	if _, err := os.Stat(c.path(recoveryPub)); errors.Is(err, fs.ErrNotExist) {
-		key, err := backupkey.Generate()
-		if err != nil {
-			return err
-		}
-		if err := key.WriteFile(c.path(recoveryKey)); err != nil {
-			return err
-		}
-		if err := os.WriteFile(c.path(recoveryPub), []byte(key.Public().String()+"\n"), 0o600); err != nil {
-			return err
-		}
+	return errors.Join(
+		c.publish(recoveryPub, func() (string, error) {
+			key, err := backupkey.Read(c.path(recoveryKey))
+			if errors.Is(err, fs.ErrNotExist) {
+				if key, err = backupkey.Generate(); err == nil {
+					err = key.WriteFile(c.path(recoveryKey))
+				}
+			}
+			if err != nil {
+				return "", err
+			}
+			return key.Public().String(), nil
+		}),
+		c.publish(manifestPin, func() (string, error) {
+			key, err := backupkey.ReadSigner(c.path(manifestKey))
+			if errors.Is(err, fs.ErrNotExist) {
+				key, err = backupkey.CreateSigner(c.path(manifestKey))
+			}
+			if err != nil {
+				return "", err
+			}
+			return hex.EncodeToString(key.Public().(ed25519.PublicKey)), nil
+		}),
+	)
+}
+
+// publish writes the line that make returns to a file that is not there yet.
+func (c *Config) publish(name string, make func() (string, error)) error {
+	if _, err := os.Stat(c.path(name)); !errors.Is(err, fs.ErrNotExist) {
+		return err
 	}
-	if _, err := os.Stat(c.path(manifestPin)); errors.Is(err, fs.ErrNotExist) {
-		key, err := backupkey.CreateSigner(c.path(manifestKey))
-		if err != nil {
-			return err
-		}
-		pin := hex.EncodeToString(key.Public().(ed25519.PublicKey))
-		if err := os.WriteFile(c.path(manifestPin), []byte(pin+"\n"), 0o600); err != nil {
-			return err
-		}
+	line, err := make()
+	if err != nil {
+		return err
 	}
-	return nil
+	return writeWhole(c.path(name), []byte(line+"\n"))
+}
+
+// writeWhole writes a file so that a reader, and a machine that comes back, finds the old one or the new one.
+func writeWhole(path string, data []byte) error {
+	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*.tmp") // 0600
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	err = errors.Join(err, f.Sync(), f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		_ = os.Remove(f.Name())
+	}
+	return err
 }
 
 // repository is the backups, opened.

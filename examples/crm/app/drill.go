@@ -114,7 +114,7 @@ func Drill(ctx context.Context, c Config, o DrillOptions) (rep *drill.Report, pa
 		return rep, "", fmt.Errorf("crm: data folder: %w", err)
 	}
 	path = filepath.Join(c.drills(), rep.Started.Format("20060102T150405.000000000Z")+".txt")
-	if err := os.WriteFile(path, file, 0o600); err != nil {
+	if err := writeWhole(path, file); err != nil {
 		return rep, "", fmt.Errorf("crm: data folder: %w", err)
 	}
 	return rep, path, nil

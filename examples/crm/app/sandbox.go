@@ -473,7 +473,7 @@ func (c *Config) noteSandbox(ctx context.Context, snapshot string) error {
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(c.path(sandboxesNotes), now.Format("20060102T150405.000000000Z")+".json"), b, 0o600); err != nil {
+	if err := writeWhole(filepath.Join(c.path(sandboxesNotes), now.Format("20060102T150405.000000000Z")+".json"), b); err != nil {
 		return fmt.Errorf("crm: data folder: %w", err)
 	}
 	// Where the installation does not stand, the next that does says it.

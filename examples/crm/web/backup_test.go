@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -50,12 +51,21 @@ func TestCancelBackup(t *testing.T) {
 	assert.Equal(t, http.StatusSeeOther, status)
 	assert.Zero(t, o.logged("backup.cancelled", o.id("admin"), audit.Allowed))
 
+	// It is held where two segments are there and noted.
+	held, goOn := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	o.server.jobs.watch = func() {
+		if _, err := os.Stat(filepath.Join(o.app.Config.Data, "backup.journal")); err == nil && len(segments()) >= 2 {
+			once.Do(func() { close(held) })
+			<-goOn
+		}
+	}
 	status, _ = admin.post("/backups", nil)
 	require.Equal(t, http.StatusSeeOther, status)
-	for len(segments()) < 2 {
-		if time.Sleep(time.Millisecond); !o.running() {
-			t.Fatal("the backup was over too soon")
-		}
+	select {
+	case <-held:
+	case <-time.After(time.Minute):
+		t.Fatal("the backup was over too soon")
 	}
 	for _, who := range []*browser{sales, auditor} {
 		status, _ = who.post("/backups/cancel", nil)
@@ -65,6 +75,7 @@ func TestCancelBackup(t *testing.T) {
 	assert.Equal(t, http.StatusSeeOther, done.Code)
 	assert.Equal(t, "/backups", done.Header().Get("Location"))
 	assert.Contains(t, done.Header().Get("Set-Cookie"), "crm-flash=backup_cancelled")
+	close(goOn)
 	ended()
 	kept := segments()
 	assert.NotEmpty(t, kept)
@@ -80,6 +91,7 @@ func TestCancelBackup(t *testing.T) {
 	assert.Contains(t, page, `action="/backups"`, "it can be started again")
 
 	// The next one takes up what was sent.
+	o.server.jobs.watch = nil
 	status, _ = admin.post("/backups", nil)
 	require.Equal(t, http.StatusSeeOther, status)
 	ended()
@@ -111,10 +123,4 @@ func TestCancelBackup(t *testing.T) {
 	o.server.jobs.mu.Lock()
 	o.server.jobs.running = false
 	o.server.jobs.mu.Unlock()
-}
-
-func (o *office) running() bool {
-	o.server.jobs.mu.Lock()
-	defer o.server.jobs.mu.Unlock()
-	return o.server.jobs.running
 }

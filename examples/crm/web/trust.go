@@ -202,6 +202,8 @@ type jobs struct {
 	failed   error
 	cancel   context.CancelFunc // of the one that runs
 	stopping bool               // somebody cancelled it
+
+	watch func() // called as it goes on; nil outside tests
 }
 
 // backups is the page of backups.
@@ -333,6 +335,9 @@ func (s *Server) runBackup(w http.ResponseWriter, r *request) error {
 		go func() {
 			defer cancel()
 			_, err := s.app.Backup(until, func(p backup.Progress) {
+				if s.jobs.watch != nil {
+					s.jobs.watch()
+				}
 				s.jobs.mu.Lock()
 				defer s.jobs.mu.Unlock()
 				s.jobs.progress.Done = p.Rows
