@@ -502,6 +502,9 @@ func (a *App) NoteSandboxes(ctx context.Context) error {
 		return fmt.Errorf("crm: data folder: %w", err)
 	}
 	for _, f := range list {
+		if !strings.HasSuffix(f.Name(), ".json") {
+			continue // one that is just being written
+		}
 		path := filepath.Join(a.Config.path(sandboxesNotes), f.Name())
 		b, err := os.ReadFile(path)
 		if err != nil {
