@@ -80,6 +80,14 @@ func (e *WriteError) Error() string { return fmt.Sprintf("crm: write %d: %v", e.
 // Unwrap returns the reason.
 func (e *WriteError) Unwrap() error { return e.Err }
 
+// LimitError says which limit of a Batch did not hold. Nothing was written.
+type LimitError struct {
+	Index int // in Batch.Limits
+}
+
+// Error names the limit by its place.
+func (e *LimitError) Error() string { return fmt.Sprintf("crm: limit %d does not hold", e.Index) }
+
 // RequestError is a request that no store can carry out, whoever asks. Part is a stable word: schema,
 // tenant, type, where, column, clause, tokens, ids, deletion, sort, cursor, limit, batch, row, event. Reason never repeats what was
 // asked.

@@ -195,6 +195,7 @@ type Query struct {
 	Clauses  []Clause
 	Tokens   []int64 // when not nil, only rows that carry at least one of these tokens
 	IDs      []UUID  // when not nil, only these rows
+	Persons  []UUID  // when not nil, only rows that name at least one of these persons, at most 1,000
 	Deletion Deletion
 	Sort     string // a column's name; empty sorts by creation
 	Desc     bool
@@ -217,9 +218,42 @@ type Write struct {
 // Batch is applied in one transaction: all of it or nothing.
 type Batch struct {
 	Writes []Write // at most 1,000
+	Limits []Limit // what must hold when the writes are done, at most 100
 	Log    string  // which log holds the event of this batch; empty: none
 	Event  uint64  // its index there
 }
+
+// Measure is how many living rows of a type meet the clauses, or the sum of one of their columns, where null is 0.
+type Measure struct {
+	Type    string
+	Clauses []Clause
+	Sum     string // a column of KindInt; "": the rows are counted
+}
+
+// Limit bounds the sum of its measures over a tenant's rows, as they are when the writes of a batch are done and as
+// no other batch can change them before it is: a quota that holds under concurrent claims, a stock that is never below zero.
+type Limit struct {
+	Tenant string
+	Of     []Measure // at least one, at most 10
+	Least  bool      // the sum is Value or more; false: Value or less
+	Value  int64
+}
+
+// Grouping says how Group divides the rows of a query.
+type Grouping struct {
+	By   []string // columns, at most 3; none: one group of all rows
+	Sums []string // columns of KindInt to be summed, at most 10; null is 0
+}
+
+// Group is the rows that have the same values in the columns of Grouping.By.
+type Group struct {
+	Keys  []Value // as Grouping.By; null is a key too
+	Count int64
+	Sums  []int64 // as Grouping.Sums
+}
+
+// MaxGroups is how many groups a Grouping makes at most.
+const MaxGroups = 10_000
 
 // Store keeps rows. Its methods are safe for concurrent use; a row is read whole or not at all.
 // Implementations: crm/memstore and crm/sqlstore, both held to crm/crmtest.
@@ -235,7 +269,7 @@ type Store interface {
 	Count(ctx context.Context, q Query) (int64, error)
 	// Apply stores a batch and returns the ChangeSeq of its first write; the others follow by one.
 	// Errors are a *WriteError that names the write, around ErrConflict (another version is stored,
-	// or the row exists) or ErrDuplicate (a unique token is taken by a living row).
+	// or the row exists) or ErrDuplicate (a unique token is taken by a living row), or a *LimitError.
 	Apply(ctx context.Context, b Batch) (seq int64, err error)
 	// Applied returns which events of the log from index on have been applied, in ascending order.
 	Applied(ctx context.Context, log string, from uint64) ([]uint64, error)
