@@ -89,6 +89,7 @@ type Contract struct {
 	Ends            time.Time     `protect:"internal,indexed" json:"ends"`
 	State           ContractState `protect:"internal,indexed" json:"state"`
 	RemindDays      int64         `protect:"internal" json:"remind_days"` // days before the end at which somebody is told; 0: nobody
+	Actors          string        `protect:"internal" json:"actors"`      // who made or changed it, each in angle brackets; none of them approves it
 	Approver        ID[Employee]  `protect:"internal" json:"approver"`    // beside ApprovedAt, when it is known
 	ApprovedAt      time.Time     `protect:"internal" json:"approved_at"`
 	ClosedAt        time.Time     `protect:"internal" json:"closed_at"` // ended or terminated
@@ -153,15 +154,16 @@ func (c *Contract) Validate() error {
 }
 
 // CheckUpdate tells whether the stored record prev may become c: a *TransitionError for a step that
-// the table does not have, an *InvalidError with the rule fixed for a change of approved terms.
+// the table does not have, an *InvalidError with the rule fixed for a change of approved terms, and required for an approval by nobody.
 func (c *Contract) CheckUpdate(prev *Contract) error {
 	if err := ContractLifecycle().CheckUpdate(prev.State, c.State); err != nil {
 		return err
 	}
-	if prev.State == ContractDraft {
-		return nil
-	}
 	v := Checks{Type: TypeContract}
+	if prev.State == ContractDraft {
+		v.Required("approver", c.State == ContractApproved && c.Approver.IsZero())
+		return v.Err()
+	}
 	v.Unchanged("number", c.Number == prev.Number)
 	v.Unchanged("customer", c.Customer == prev.Customer)
 	v.Unchanged("quote", c.Quote == prev.Quote)
@@ -209,6 +211,9 @@ func (c *Contract) Approve(by ID[Employee], at time.Time) error {
 	*c = next
 	return nil
 }
+
+// Reserved names the fields that no update sets: an approval is given by Approve.
+func (c *Contract) Reserved() []string { return []string{"approver", "approved_at"} }
 
 // Sign notes when the i-th party signed an approved contract, once. In another state it is a *TransitionError; an
 // *InvalidError has the rule bad_reference for no such party, fixed for one that has signed, too_early before the approval.

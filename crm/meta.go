@@ -35,8 +35,9 @@ const (
 	TypeExpense     = "expense"
 	TypePeriod      = "period"
 	TypeAgreement   = "agreement" // crm/sla
-	TypePool        = "pool"      // crm/pool
-	TypeProject     = "project"   // crm/project, as the next
+	TypePool        = "pool"      // crm/pool, as the next
+	TypeOwnership   = "ownership"
+	TypeProject     = "project" // crm/project, as the next
 	TypeTask        = "task"
 	TypeWarehouse   = "warehouse" // crm/stock, as the next two
 	TypeMovement    = "movement"

@@ -5,6 +5,7 @@ import "time"
 // Pooled is what a record of a public pool has beside its owner; customers and leads embed it. Only package crm/pool changes it.
 type Pooled struct {
 	Pool       UUID         `protect:"internal,indexed" json:"pool"`        // the pool it belongs to, with an owner or without; none: no pool's
+	FreeIn     UUID         `protect:"internal,indexed" json:"free_in"`     // the pool, while nobody owns the record; none: it is not to be claimed
 	ClaimedAt  time.Time    `protect:"internal,indexed" json:"claimed_at"`  // when the owner got it
 	RecycleAt  time.Time    `protect:"internal,indexed" json:"recycle_at"`  // when it goes back unless something happens; zero: it does not
 	Former     ID[Employee] `protect:"internal" json:"former"`              // who had it before it went back
@@ -19,6 +20,9 @@ func (c *Checks) pooled(p Pooled, owner ID[Employee]) {
 			c.Add("pool", "required")
 		}
 		return
+	}
+	if free := owner.IsZero(); free && p.FreeIn != p.Pool || !free && !p.FreeIn.IsZero() {
+		c.Add("free_in", "mismatch")
 	}
 	if owner.IsZero() && (!p.ClaimedAt.IsZero() || !p.RecycleAt.IsZero() || p.Locked) {
 		c.Add("owner", "required")
@@ -56,3 +60,14 @@ func (c *Checks) samePooled(now, prev Pooled, owner, before ID[Employee]) {
 		}
 	}
 }
+
+// reservedPooled are the fields of a customer and a lead that an update leaves alone.
+func reservedPooled() []string {
+	return []string{"owner", "pool", "free_in", "claimed_at", "recycle_at", "former", "returned_at", "locked", "last_follow_up"}
+}
+
+// Reserved names the fields that no update changes: who has a customer, and since when, is changed by what packages crm/pool and crm/desk do.
+func (c *Customer) Reserved() []string { return reservedPooled() }
+
+// Reserved names the fields that no update changes, as for a customer.
+func (l *Lead) Reserved() []string { return reservedPooled() }

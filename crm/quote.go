@@ -118,6 +118,7 @@ type Quote struct {
 	Total      int64        `protect:"internal,indexed" json:"total"` // minor units, set by Compute
 	ValidUntil time.Time    `protect:"internal,indexed" json:"valid_until"`
 	State      QuoteState   `protect:"internal,indexed" json:"state"`
+	Actors     string       `protect:"internal" json:"actors"`   // who made or changed it, each in angle brackets; none of them approves it
 	Approver   ID[Employee] `protect:"internal" json:"approver"` // who agreed to the discounts
 	ApprovedAt time.Time    `protect:"internal" json:"approved_at"`
 	SentAt     time.Time    `protect:"internal" json:"sent_at"`
@@ -206,6 +207,21 @@ func (q *Quote) Approve(by ID[Employee], at time.Time) error {
 	}
 	*q = next
 	return nil
+}
+
+// Reserved names the fields that no update sets: an approval is given by Approve. An update may take it away.
+func (q *Quote) Reserved() []string {
+	if q.Approver.IsZero() && q.ApprovedAt.IsZero() {
+		return nil
+	}
+	return []string{"approver", "approved_at"}
+}
+
+// DropApproval takes the approval of a draft away when it offers something else than prev.
+func (q *Quote) DropApproval(prev *Quote) {
+	if q.State == QuoteDraft && !q.terms(prev) {
+		q.Approver, q.ApprovedAt = ID[Employee]{}, time.Time{}
+	}
 }
 
 // terms tells whether two quotes offer the same.

@@ -30,6 +30,18 @@ type Log interface {
 	Reveal(ctx context.Context, e audit.Entry) ([]audit.Detail, error)
 }
 
+// Action is what a caller wants to do; see authz.
+type Action = authz.Action
+
+// Denied tells whether an error is a denial by the policy.
+func Denied(err error) bool {
+	var d *authz.DeniedError
+	return errors.As(err, &d)
+}
+
+// Deny is a denial by a control of a program that composes acts.
+func Deny(control string) error { return &authz.DeniedError{Controls: []string{control}} }
+
 // Caller is who asks, and why.
 type Caller struct {
 	Subject     authz.Subject
@@ -51,6 +63,7 @@ type Options struct {
 	Clock         func() time.Time // nil: time.Now
 	SearchPerHour int              // searches of masked fields an actor may make in an hour; 0: 120
 	Region        string           // of phone numbers typed without one, ISO 3166; "": "CN"
+	SmallestGroup int              // records of a group whose numbers are shown to who may not see records; 0: 5
 	Written       func(typ string) // called after records of a type were written; nil: nobody hears it
 }
 
@@ -66,6 +79,11 @@ type Guard struct {
 	region string
 	open   unsettled
 	heard  func(typ string)
+
+	smallest int // see Options.SmallestGroup
+
+	mu    sync.Mutex
+	types []string // that have a door here
 }
 
 // unsettled are the writes that the log has announced and whose outcome is not known yet. Each announcement
@@ -131,6 +149,9 @@ func New(ctx context.Context, store crm.Store, keeper *encrypt.Keeper, policy au
 	if o.SearchPerHour == 0 {
 		o.SearchPerHour = 120
 	}
+	if o.SmallestGroup == 0 {
+		o.SmallestGroup = 5
+	}
 	if o.Region == "" {
 		o.Region = "CN"
 	}
@@ -142,7 +163,7 @@ func New(ctx context.Context, store crm.Store, keeper *encrypt.Keeper, policy au
 	}
 	g = &Guard{
 		store: store, keeper: keeper, policy: policy, log: log, name: o.LogName, now: o.Clock,
-		region: o.Region, heard: o.Written, open: unsettled{all: map[*announcement]bool{}}, quota: quota{perHour: o.SearchPerHour, used: map[string]*bucket{}},
+		region: o.Region, heard: o.Written, smallest: o.SmallestGroup, open: unsettled{all: map[*announcement]bool{}}, quota: quota{perHour: o.SearchPerHour, used: map[string]*bucket{}},
 	}
 	aborted, err = g.reconcile(ctx)
 	if err != nil {
@@ -323,7 +344,9 @@ var activities = map[authz.Action]audit.Activity{
 	authz.Update: audit.Update, authz.Delete: audit.Delete, authz.Restore: audit.Restore,
 	authz.Reveal: audit.Decrypt, authz.Import: audit.Import, authz.Export: audit.Export, authz.Manage: audit.Configure,
 	authz.Approve: audit.Update, authz.Certify: audit.Update, authz.Share: audit.Update,
-	reseal: audit.Update,
+	reseal: audit.Update, authz.Browse: audit.List, authz.Aggregate: audit.List, authz.Purge: audit.Delete, authz.Erase: audit.Erase,
+	authz.Claim: audit.Update, authz.Assign: audit.Update, authz.Transfer: audit.Update, authz.Release: audit.Update, authz.Recycle: audit.Update,
+	authz.Handover: audit.Update, authz.Enter: audit.Update, authz.Lock: audit.Update,
 }
 
 // event begins an event about an action of the caller.

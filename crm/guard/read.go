@@ -20,6 +20,8 @@ import (
 type Query struct {
 	Clauses []crm.Clause // over fields that are clear columns and that the policy opens
 	Bin     bool         // the recycle bin instead of living records
+	Browse  bool         // what is free in the caller's pools, as it is shown before a claim, instead of what they may list
+	Hide    []string     // fields that are not shown, filtered or sorted by, whatever the policy says
 	Sort    string       // such a field; "": by creation
 	Desc    bool
 	After   string // Page.Next of the page before; "" for the first
@@ -74,6 +76,9 @@ func (r *Records[T]) load(ctx context.Context, c Caller, id crm.UUID) (*crm.Row,
 	}
 	if err := r.authentic(ctx, c.Subject.Tenant, rows); err != nil {
 		return nil, err
+	}
+	if purged(&rows[0]) {
+		return nil, crm.ErrNotFound
 	}
 	return &rows[0], nil
 }
@@ -279,8 +284,10 @@ func (r *Records[T]) List(ctx context.Context, c Caller, q Query) (Page[T], erro
 }
 
 func (r *Records[T]) list(ctx context.Context, c Caller, q Query) (Page[T], error) {
-	d := r.g.decider(c, authz.List)
-	sq, err := r.prepare(ctx, c, authz.List, d, q)
+	a := q.action()
+	d := r.g.decider(c, a)
+	d.hide = q.Hide
+	sq, err := r.prepare(ctx, c, a, d, q)
 	if err != nil {
 		return Page[T]{}, err
 	}
@@ -288,17 +295,27 @@ func (r *Records[T]) list(ctx context.Context, c Caller, q Query) (Page[T], erro
 	if err != nil {
 		return Page[T]{}, fmt.Errorf("guard: %w", err)
 	}
-	return r.page(ctx, c, authz.List, d, page)
+	return r.page(ctx, c, a, d, page)
+}
+
+// action is what a query does.
+func (q *Query) action() authz.Action {
+	if q.Browse {
+		return authz.Browse
+	}
+	return authz.List
 }
 
 // Count counts the records that List would return over all pages.
 func (r *Records[T]) Count(ctx context.Context, c Caller, q Query) (int64, error) {
-	d := r.g.decider(c, authz.List)
-	sq, err := r.prepare(ctx, c, authz.List, d, q)
+	a := q.action()
+	d := r.g.decider(c, a)
+	d.hide = q.Hide
+	sq, err := r.prepare(ctx, c, a, d, q)
 	if err != nil {
 		return 0, err
 	}
-	e := c.event(r.typ, authz.List, authz.Decision{})
+	e := c.event(r.typ, a, authz.Decision{})
 	e.Action = r.typ + ".count"
 	if _, err := r.g.log.Append(ctx, e); err != nil {
 		return 0, fmt.Errorf("guard: no log, no data: %w", err)
@@ -351,8 +368,9 @@ func (r *Records[T]) prepared(ctx context.Context, c Caller, a authz.Action, q Q
 		Tenant: c.Subject.Tenant, Type: r.typ, Where: r.where(filter),
 		Clauses: q.Clauses, Sort: q.Sort, Desc: q.Desc, After: q.After, Limit: q.Limit,
 	}
-	if q.Bin {
+	if q.Bin { // what was purged has no time of creation any more
 		sq.Deletion = crm.InBin
+		sq.Clauses = append(slices.Clone(q.Clauses), crm.Clause{Column: "created_at", Op: crm.NotNull})
 	}
 	if sq.Limit == 0 {
 		sq.Limit = 50

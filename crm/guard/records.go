@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -55,6 +56,11 @@ func For[T any, P record[T]](ctx context.Context, g *Guard, opts *TypeOptions) (
 	}
 	if err := g.store.Declare(ctx, schema); err != nil {
 		return nil, fmt.Errorf("guard: type %s: %w", r.typ, err)
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !slices.Contains(g.types, r.typ) {
+		g.types = append(g.types, r.typ)
 	}
 	return r, nil
 }
@@ -224,6 +230,7 @@ func wordsOf(text string) []string {
 type decider struct {
 	policy authz.Authorizer
 	req    authz.Request
+	hide   []string // fields that are hidden whatever the policy says
 }
 
 func (g *Guard) decider(c Caller, a authz.Action) *decider {
@@ -235,7 +242,7 @@ func (g *Guard) decider(c Caller, a authz.Action) *decider {
 func (c Caller) subject(a authz.Action) authz.Subject {
 	s := c.Subject
 	switch a {
-	case authz.List, authz.Search, authz.Export, authz.Aggregate:
+	case authz.List, authz.Browse, authz.Search, authz.Export, authz.Aggregate:
 		met := c.met()
 		if !slices.Contains(met, authz.NeedReason) || !slices.Contains(met, authz.NeedReview) {
 			s.Emergencies = nil
@@ -263,15 +270,30 @@ func (d *decider) decide(ctx context.Context, res authz.Resource) (authz.Decisio
 	if err != nil {
 		return authz.Decision{}, fmt.Errorf("guard: %w", err)
 	}
+	if len(d.hide) > 0 {
+		byName := maps.Clone(dec.Fields.ByName)
+		if byName == nil {
+			byName = map[string]authz.Access{}
+		}
+		for _, name := range d.hide {
+			byName[name] = authz.Hidden
+		}
+		dec.Fields.ByName = byName
+	}
 	return dec, nil
 }
 
 // sample decides for a record that the caller would own, which every kind of grant reaches. It tells
 // which fields of the type the caller may filter, sort and search.
 func (r *Records[T]) sample(ctx context.Context, c Caller, d *decider) (authz.Decision, error) {
-	return d.decide(ctx, authz.Resource{
-		Tenant: c.Subject.Tenant, Type: r.typ, Owner: c.Subject.ID, Team: c.Subject.Team,
-	})
+	res := authz.Resource{Tenant: c.Subject.Tenant, Type: r.typ, Owner: c.Subject.ID, Team: c.Subject.Team}
+	if d.req.Action == authz.Browse { // a free record of a pool of theirs
+		res.Owner = ""
+		if len(c.Subject.Pools) > 0 {
+			res.Pool = c.Subject.Pools[0]
+		}
+	}
+	return d.decide(ctx, res)
 }
 
 // field returns the description of a field.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"time"
 
 	"github.com/crmguard/crmguard/audit"
 	"github.com/crmguard/crmguard/authz"
@@ -58,7 +59,6 @@ func (r *Records[T]) CreateAll(ctx context.Context, c Caller, vs []*T) (errs []e
 }
 
 func (r *Records[T]) create(ctx context.Context, c Caller, a authz.Action, vs []*T) ([]error, error) {
-	now := r.g.now().UTC()
 	d := r.g.decider(c, a)
 	errs := make([]error, len(vs))
 	var recs []encrypt.Record
@@ -66,55 +66,17 @@ func (r *Records[T]) create(ctx context.Context, c Caller, a authz.Action, vs []
 	var at []int // places of the accepted in vs
 	var last authz.Decision
 	for i, v := range vs {
-		h := r.header(v)
-		if h.ID.IsZero() {
-			h.ID = crm.NewUUID()
-		}
-		if h.Person.IsZero() {
-			h.Person = crm.NewUUID()
-		}
-		if h.Owner.IsZero() {
-			if id, err := crm.ParseUUID(c.Subject.ID); err == nil {
-				h.Owner = id
-			}
-		}
-		if h.Team == "" {
-			h.Team = c.Subject.Team
-		}
-		h.Version, h.Deleted = 1, false
-		if h.CreatedAt.IsZero() {
-			h.CreatedAt = now
-		}
-		h.UpdatedAt = now
-		r.setHeader(v, h)
-		if w, ok := any(v).(validator); ok {
-			if errs[i] = w.Validate(); errs[i] != nil {
-				continue
-			}
-		}
-		res, err := r.resourceOf(c.Subject.Tenant, v)
+		dec, refused, err := r.admit(ctx, c, a, d, v)
 		if err != nil {
 			return nil, err
 		}
-		dec, err := d.decide(ctx, res)
-		if err != nil {
-			return nil, err
-		}
-		denial := dec.Proceed(c.met()...)
-		if denial == nil {
-			denial = r.writable(v, nil, dec)
-		}
-		if denial != nil {
-			if err := r.deny(ctx, c, a, nil, dec); err != nil {
-				return nil, err
-			}
-			errs[i] = denial
+		if errs[i] = refused; refused != nil {
 			continue
 		}
 		last = dec
 		accepted = append(accepted, v)
 		at = append(at, i)
-		recs = append(recs, encrypt.Record{Tenant: c.Subject.Tenant, ID: h.ID, Person: h.Person})
+		recs = append(recs, r.recordOf(c, v))
 	}
 	if len(accepted) == 0 {
 		return errs, nil
@@ -142,6 +104,64 @@ func (r *Records[T]) create(ctx context.Context, c Caller, a authz.Action, vs []
 		return errs, err
 	}
 	return errs, nil
+}
+
+// admit completes the header of a new record and decides on it. refused says why it is not admitted, and is in the log where the policy
+// refuses; err means that nothing was decided.
+func (r *Records[T]) admit(ctx context.Context, c Caller, a authz.Action, d *decider, v *T) (dec authz.Decision, refused, err error) {
+	now := r.g.now().UTC()
+	h := r.header(v)
+	if h.ID.IsZero() {
+		h.ID = crm.NewUUID()
+	}
+	if h.Person.IsZero() {
+		h.Person = crm.NewUUID()
+	}
+	if h.Owner.IsZero() {
+		if id, err := crm.ParseUUID(c.Subject.ID); err == nil {
+			h.Owner = id
+		}
+	}
+	if h.Team == "" {
+		h.Team = c.Subject.Team
+	}
+	h.Version, h.Deleted = 1, false
+	if h.CreatedAt.IsZero() {
+		h.CreatedAt = now
+	}
+	h.UpdatedAt = now
+	r.setHeader(v, h)
+	if w, ok := any(v).(validator); ok {
+		if err := w.Validate(); err != nil {
+			return dec, err, nil
+		}
+	}
+	res, err := r.resourceOf(c.Subject.Tenant, v)
+	if err != nil {
+		return dec, nil, err
+	}
+	if dec, err = d.decide(ctx, res); err != nil {
+		return dec, nil, err
+	}
+	denial := dec.Proceed(c.met()...)
+	if denial == nil {
+		denial = r.writable(v, nil, dec)
+	}
+	if denial == nil {
+		denial = r.keeps(v, nil, "owner", "team") // who makes a record may make it somebody's
+	}
+	if denial != nil {
+		if err := r.deny(ctx, c, a, nil, dec); err != nil {
+			return dec, nil, err
+		}
+	}
+	return dec, denial, nil
+}
+
+// recordOf is v for the codec.
+func (r *Records[T]) recordOf(c Caller, v *T) encrypt.Record {
+	h := r.header(v)
+	return encrypt.Record{Tenant: c.Subject.Tenant, ID: h.ID, Person: h.Person}
 }
 
 // build makes the row of v.
@@ -188,53 +208,104 @@ func (r *Records[T]) seal(ctx context.Context, row crm.Row, expect int64) (pendi
 	return pending{row: row, expect: expect, digest: sum}, nil
 }
 
-// commit announces the writes in the log, then applies them in one transaction. When the store refuses,
-// the log is told; when the outcome of the commit is unknown, the store is asked whether it has the event.
+// commit is Guard.commit for writes of one type by one action.
 func (r *Records[T]) commit(ctx context.Context, c Caller, a authz.Action, d authz.Decision, writes []pending) error {
-	e := c.event(r.typ, a, d)
+	_, err := r.g.commit(ctx, c, c.event(r.typ, a, d), writes, nil)
+	return err
+}
+
+// commit announces the writes in the log, then applies them in one transaction if the limits hold. When the store refuses,
+// the log is told; when the outcome of the commit is unknown, the store is asked whether it has the event.
+func (g *Guard) commit(ctx context.Context, c Caller, e audit.Event, writes []pending, limits []crm.Limit) (event uint64, err error) {
 	e.Outcome = audit.Intended
 	e.Count = int64(len(writes))
-	e.Ref, e.HasRef = r.g.open.mark()
-	batch := crm.Batch{Log: r.g.name}
+	e.Ref, e.HasRef = g.open.mark()
+	batch := crm.Batch{Log: g.name, Limits: limits}
+	var types []string
 	for _, w := range writes {
 		e.Targets = append(e.Targets, audit.Target{
-			Type: r.typ, ID: w.row.ID.String(), Version: uint64(w.row.Version), Digest: w.digest,
+			Type: w.row.Type, ID: w.row.ID.String(), Version: uint64(w.row.Version), Digest: w.digest,
 		})
 		batch.Writes = append(batch.Writes, crm.Write{Row: w.row, Expect: w.expect})
+		if !slices.Contains(types, w.row.Type) {
+			types = append(types, w.row.Type)
+		}
 	}
-	write := r.g.open.begin()
-	receipt, err := r.g.log.Append(ctx, e)
+	write := g.open.begin()
+	receipt, err := g.log.Append(ctx, e)
 	if err != nil {
 		if ctx.Err() == nil {
-			r.g.open.settle(write) // the log has not taken it; a caller who went away cannot know
+			g.open.settle(write) // the log has not taken it; a caller who went away cannot know
 		}
-		return fmt.Errorf("guard: no log, no write: %w", err)
+		return 0, fmt.Errorf("guard: no log, no write: %w", err)
 	}
 	batch.Event = receipt.Index
-	r.g.open.announced(write, receipt.Index)
-	_, err = r.g.store.Apply(ctx, batch)
-	defer r.g.heard(r.typ) // whatever became of it: what others remember may be old
+	g.open.announced(write, receipt.Index)
+	_, err = g.store.Apply(ctx, batch)
+	defer func() {
+		for _, typ := range types {
+			g.heard(typ) // whatever became of it: what others remember may be old
+		}
+	}()
 	if err == nil {
-		r.g.open.settle(write)
-		return nil
+		g.open.settle(write)
+		return receipt.Index, nil
 	}
 	// What follows must happen even when the caller is gone.
 	ctx = context.WithoutCancel(ctx)
 	if errors.Is(err, crm.ErrUnknown) {
-		applied, lookup := r.g.store.Applied(ctx, r.g.name, receipt.Index)
+		applied, lookup := g.store.Applied(ctx, g.name, receipt.Index)
 		if lookup != nil {
-			return fmt.Errorf("guard: %w", err) // the next start looks again
+			return 0, fmt.Errorf("guard: %w", err) // the next start looks again
 		}
 		if _, ok := slices.BinarySearch(applied, receipt.Index); ok {
-			r.g.open.settle(write)
-			return nil
+			g.open.settle(write)
+			return receipt.Index, nil
 		}
 	}
-	if logged := r.g.abort(ctx, c.Subject.Tenant, c.Subject.ID, receipt.Index); logged != nil {
-		return fmt.Errorf("guard: %w", errors.Join(err, logged))
+	if logged := g.abort(ctx, c.Subject.Tenant, c.Subject.ID, receipt.Index); logged != nil {
+		return 0, fmt.Errorf("guard: %w", errors.Join(err, logged))
 	}
-	r.g.open.settle(write)
-	return fmt.Errorf("guard: %w", err)
+	g.open.settle(write)
+	return 0, fmt.Errorf("guard: %w", err)
+}
+
+// reserver is a domain type some of whose clear fields are never set by who makes or updates a record, but by acts of their own: who has
+// approved it, whose turn it is in a pool.
+type reserver interface{ Reserved() []string }
+
+// keeps returns nil when the reserved fields of v are as in prev, or empty where v is new, else a denial. free are those that do not
+// count.
+func (r *Records[T]) keeps(v, prev *T, free ...string) error {
+	t, ok := any(v).(reserver)
+	if !ok {
+		return nil
+	}
+	if prev == nil {
+		prev = new(T)
+	}
+	now, err := r.codec.ClearValues(v)
+	if err != nil {
+		return fmt.Errorf("guard: %w", err)
+	}
+	before, err := r.codec.ClearValues(prev)
+	if err != nil {
+		return fmt.Errorf("guard: %w", err)
+	}
+	for _, name := range t.Reserved() {
+		if slices.Contains(free, name) {
+			continue
+		}
+		i, ok := r.column[name]
+		if !ok {
+			return fmt.Errorf("guard: type %s reserves %s, which is no clear field", r.typ, name)
+		}
+		a, _ := crm.ValueOf(now[i])
+		if b, _ := crm.ValueOf(before[i]); a != b {
+			return &authz.DeniedError{Controls: []string{"fields.reserved"}}
+		}
+	}
+	return nil
 }
 
 // writable tells whether the decision lets the caller set the fields of v that differ from what is
@@ -311,20 +382,34 @@ func (r *Records[T]) mayBecome(ctx context.Context, c Caller, row *crm.Row, next
 
 func (r *Records[T]) update(ctx context.Context, c Caller, v *T) (View[T], error) {
 	var none View[T]
-	h := r.header(v)
-	row, d, err := r.mayChange(ctx, c, authz.Update, h.ID)
+	next, w, d, err := r.revise(ctx, c, v)
 	if err != nil {
 		return none, err
 	}
+	if err := unwrapWrite(r.commit(ctx, c, authz.Update, d, []pending{w})); err != nil {
+		return none, err
+	}
+	*v = *next
+	return r.Get(ctx, c, r.header(v).ID)
+}
+
+// revise decides on an update and makes its write.
+func (r *Records[T]) revise(ctx context.Context, c Caller, v *T) (*T, pending, authz.Decision, error) {
+	fail := func(d authz.Decision, err error) (*T, pending, authz.Decision, error) { return nil, pending{}, d, err }
+	h := r.header(v)
+	row, d, err := r.mayChange(ctx, c, authz.Update, h.ID)
+	if err != nil {
+		return fail(d, err)
+	}
 	if row.Version != h.Version {
-		return none, crm.ErrConflict
+		return fail(d, crm.ErrConflict)
 	}
 	if row.Deleted {
-		return none, crm.ErrNotFound
+		return fail(d, crm.ErrNotFound)
 	}
 	var prev T
 	if err := r.hydrate(row, &prev); err != nil {
-		return none, err
+		return fail(d, err)
 	}
 	old := r.header(&prev)
 	h.Person, h.CreatedAt, h.Deleted = old.Person, old.CreatedAt, false
@@ -333,39 +418,34 @@ func (r *Records[T]) update(ctx context.Context, c Caller, v *T) (View[T], error
 	r.setHeader(&next, h)
 	if w, ok := any(&next).(validator); ok {
 		if err := w.Validate(); err != nil {
-			return none, err
+			return fail(d, err)
 		}
 	}
 	if w, ok := any(&next).(updateChecker[T]); ok {
 		if err := w.CheckUpdate(&prev); err != nil {
-			return none, err
+			return fail(d, err)
 		}
 	}
 	denial := r.writable(&next, &prev, d)
 	if denial == nil {
+		denial = r.keeps(&next, &prev)
+	}
+	if denial == nil {
 		var there authz.Decision
 		if there, denial, err = r.mayBecome(ctx, c, row, &next, d); err != nil {
-			return none, err
+			return fail(d, err)
 		}
 		d = there
 	}
 	if denial != nil {
-		return none, errors.Join(denial, r.deny(ctx, c, authz.Update, row, d))
+		return fail(d, errors.Join(denial, r.deny(ctx, c, authz.Update, row, d)))
 	}
-	rec := encrypt.Record{Tenant: c.Subject.Tenant, ID: h.ID, Person: h.Person}
-	sealed, err := r.codec.Seal(ctx, r.g.keeper, rec, &next, sealedOf(row.Sealed), r.unseen(d)...)
+	sealed, err := r.codec.Seal(ctx, r.g.keeper, r.recordOf(c, &next), &next, sealedOf(row.Sealed), r.unseen(d)...)
 	if err != nil {
-		return none, fmt.Errorf("guard: %s: %w", r.typ, err)
+		return fail(d, fmt.Errorf("guard: %s: %w", r.typ, err))
 	}
 	w, err := r.build(ctx, c, &next, sealed, old.Version)
-	if err != nil {
-		return none, err
-	}
-	if err := unwrapWrite(r.commit(ctx, c, authz.Update, d, []pending{w})); err != nil {
-		return none, err
-	}
-	*v = next
-	return r.Get(ctx, c, h.ID)
+	return &next, w, d, err
 }
 
 // unseen lists the sealed fields without a state of their own that the caller could not have read;
@@ -382,20 +462,29 @@ func (r *Records[T]) unseen(d authz.Decision) []string {
 	return out
 }
 
-// mayChange loads a row and decides on a change of it.
+// mayChange loads a row and decides on a change of it. Who may not read a record, nor see it in a pool, does not learn of it.
 func (r *Records[T]) mayChange(ctx context.Context, c Caller, a authz.Action, id crm.UUID) (*crm.Row, authz.Decision, error) {
 	row, err := r.load(ctx, c, id)
 	if err != nil {
 		return nil, authz.Decision{}, err
 	}
-	if d, err := r.readable(ctx, c, row); err != nil {
-		return nil, d, err
-	}
-	d, err := r.g.decider(c, a).decide(ctx, r.resource(row))
+	res := r.resource(row)
+	d, err := r.g.decider(c, a).decide(ctx, res)
 	if err != nil {
 		return nil, d, err
 	}
-	if denial := d.Proceed(c.met()...); denial != nil {
+	denial := d.Proceed(c.met()...)
+	if denial == nil && slices.Contains(handing, a) {
+		return row, d, nil // who may take it may know of it
+	}
+	if seen, err := r.g.decider(c, authz.Browse).decide(ctx, res); err != nil {
+		return nil, d, err
+	} else if res.Pool == "" || seen.Proceed(c.met()...) != nil {
+		if d, err := r.readable(ctx, c, row); err != nil {
+			return nil, d, err
+		}
+	}
+	if denial != nil {
 		return nil, d, errors.Join(denial, r.deny(ctx, c, a, row, d))
 	}
 	return row, d, nil
@@ -413,28 +502,34 @@ func (r *Records[T]) Restore(ctx context.Context, c Caller, id crm.UUID, version
 }
 
 func (r *Records[T]) setDeleted(ctx context.Context, c Caller, a authz.Action, id crm.UUID, version int64, deleted bool) error {
-	row, d, err := r.mayChange(ctx, c, a, id)
+	w, d, err := r.bin(ctx, c, a, id, version, deleted, r.g.now())
 	if err != nil {
 		return err
 	}
+	return unwrapWrite(r.commit(ctx, c, a, d, []pending{w}))
+}
+
+// bin decides on a deletion or a restoration and makes its write.
+func (r *Records[T]) bin(ctx context.Context, c Caller, a authz.Action, id crm.UUID, version int64, deleted bool, now time.Time) (pending, authz.Decision, error) {
+	row, d, err := r.mayChange(ctx, c, a, id)
+	if err != nil {
+		return pending{}, d, err
+	}
 	if row.Version != version {
-		return crm.ErrConflict
+		return pending{}, d, crm.ErrConflict
 	}
 	if row.Deleted == deleted {
-		return crm.ErrNotFound
+		return pending{}, d, crm.ErrNotFound
 	}
 	next := *row
 	next.Deleted = deleted
 	next.Version++
 	next.Clear = slices.Clone(row.Clear)
 	if i, ok := r.column["updated_at"]; ok {
-		next.Clear[i] = crm.TimeValue(r.g.now())
+		next.Clear[i] = crm.TimeValue(now)
 	}
 	w, err := r.seal(ctx, next, row.Version)
-	if err != nil {
-		return err
-	}
-	return unwrapWrite(r.commit(ctx, c, a, d, []pending{w}))
+	return w, d, err
 }
 
 // unwrapWrite drops the place of a write in its batch where there is only one.

@@ -15,9 +15,10 @@ const (
 	Claim    Act = "claim"    // a member takes a free record
 	Assign   Act = "assign"   // an admin gives a free record to a member
 	Transfer Act = "transfer" // the owner or an admin gives an owned record to a member
-	Return   Act = "return"   // the owner or an admin gives it back
+	Release  Act = "release"  // the owner or an admin gives it back
 	Recycle  Act = "recycle"  // the clock ran out; nobody does it
 	Handover Act = "handover" // an admin gives it to a member because the owner leaves; no cap counts
+	Enter    Act = "enter"    // it is put into a pool, and is free there
 )
 
 // Reason says why something is refused.
@@ -59,7 +60,7 @@ func (e *Refusal) Error() string { return fmt.Sprintf("pool: %s is refused: %s",
 type Request struct {
 	Act Act
 	By  crm.ID[crm.Employee] // none for Recycle
-	To  crm.ID[crm.Employee] // who gets it; By for Claim, none for Return and Recycle
+	To  crm.ID[crm.Employee] // who gets it; By for Claim, none for Release and Recycle
 	At  time.Time
 }
 
@@ -109,7 +110,7 @@ func (p *Pool) Change(r Record, q Request, f Facts) (Change, error) {
 	switch q.Act {
 	case Claim:
 		gets = q.By
-	case Return, Recycle:
+	case Release, Recycle:
 		gets = crm.ID[crm.Employee]{}
 	case Assign, Transfer, Handover:
 	default:
@@ -125,7 +126,7 @@ func (p *Pool) Change(r Record, q Request, f Facts) (Change, error) {
 		return no(AssignOnly)
 	case (q.Act == Assign || q.Act == Handover) && !byAdmin:
 		return no(NotAdmin)
-	case (q.Act == Transfer || q.Act == Return) && !byAdmin && (q.By.IsZero() || q.By != r.Owner):
+	case (q.Act == Transfer || q.Act == Release) && !byAdmin && (q.By.IsZero() || q.By != r.Owner):
 		return no(NotAdmin)
 	}
 	// What of the record.
@@ -140,7 +141,7 @@ func (p *Pool) Change(r Record, q Request, f Facts) (Change, error) {
 		return no(Free)
 	case !gets.IsZero() && gets == r.Owner:
 		return no(SameOwner)
-	case q.Act == Return && r.Locked && !byAdmin:
+	case q.Act == Release && r.Locked && !byAdmin:
 		return no(IsLocked)
 	}
 	c := Change{Act: q.Act, Type: r.Type, Record: r.ID, Version: r.Version, From: r.Owner, To: gets, By: q.By, At: q.At, Set: r.Pooled}
@@ -154,8 +155,8 @@ func (p *Pool) Change(r Record, q Request, f Facts) (Change, error) {
 			return Change{}, &Refusal{Act: q.Act, Reason: NotYet, Until: due}
 		}
 	}
-	if q.Act == Return || q.Act == Recycle {
-		c.Set = crm.Pooled{Pool: r.Pool, Former: r.Owner, ReturnedAt: q.At}
+	if q.Act == Release || q.Act == Recycle {
+		c.Set = crm.Pooled{Pool: r.Pool, FreeIn: r.Pool, Former: r.Owner, ReturnedAt: q.At}
 		return c, nil
 	}
 	// What of who gets it.
@@ -182,7 +183,7 @@ func (p *Pool) Change(r Record, q Request, f Facts) (Change, error) {
 	if q.Act == Claim {
 		c.DailyCap, c.Since = p.DailyCap, p.Today(q.At)
 		if p.DailyCap > 0 && f.ClaimedToday >= p.DailyCap {
-			return Change{}, &Refusal{Act: q.Act, Reason: DailyCap, Until: p.days(c.Since, 1)}
+			return Change{}, &Refusal{Act: q.Act, Reason: DailyCap, Until: p.Tomorrow(q.At)}
 		}
 	}
 	r.Owner = gets
@@ -192,10 +193,32 @@ func (p *Pool) Change(r Record, q Request, f Facts) (Change, error) {
 	return c, nil
 }
 
+// Reassign decides on giving a record that is in no pool to somebody: Transfer or Handover; who may is for the policy to say. A
+// *Refusal has the reasons unknown_act, other_pool, in_bin, same_owner and inactive.
+func Reassign(r Record, q Request, f Facts) (Change, error) {
+	why := Reason("")
+	switch {
+	case q.Act != Transfer && q.Act != Handover || q.To.IsZero():
+		why = UnknownAct
+	case !r.Pool.IsZero():
+		why = OtherPool
+	case r.Deleted:
+		why = InBin
+	case q.To == r.Owner:
+		why = SameOwner
+	case !f.Active:
+		why = Inactive
+	}
+	if why != "" {
+		return Change{}, &Refusal{Act: known(q.Act), Reason: why}
+	}
+	return Change{Act: q.Act, Type: r.Type, Record: r.ID, Version: r.Version, From: r.Owner, To: q.To, By: q.By, At: q.At, Set: r.Pooled}, nil
+}
+
 // known keeps an act that is none, and so may be anything, out of errors.
 func known(a Act) Act {
 	switch a {
-	case Claim, Assign, Transfer, Return, Recycle, Handover:
+	case Claim, Assign, Transfer, Release, Recycle, Handover, Enter:
 		return a
 	}
 	return "unknown"
@@ -253,7 +276,7 @@ func (p *Pool) mayLock(r Record, by crm.ID[crm.Employee]) Reason {
 // Enter puts a record that is in no pool, or free in the pool from, into the pool p, without an owner: by an admin of both, or by the owner
 // of a record of no pool that becomes free so. from is nil for a record of no pool.
 func (p *Pool) Enter(r Record, from *Pool, by crm.ID[crm.Employee], at time.Time) (Change, error) {
-	no := func(why Reason) (Change, error) { return Change{}, &Refusal{Act: "enter", Reason: why} }
+	no := func(why Reason) (Change, error) { return Change{}, &Refusal{Act: Enter, Reason: why} }
 	switch {
 	case p.Deleted:
 		return no(PoolInactive)
@@ -266,11 +289,11 @@ func (p *Pool) Enter(r Record, from *Pool, by crm.ID[crm.Employee], at time.Time
 	case from != nil && !(p.Admin(by) && from.Admin(by)), from == nil && !p.Admin(by) && (by.IsZero() || by != r.Owner):
 		return no(NotAdmin)
 	}
-	set := crm.Pooled{Pool: p.ID.UUID(), Former: r.Former, ReturnedAt: r.ReturnedAt}
+	set := crm.Pooled{Pool: p.ID.UUID(), FreeIn: p.ID.UUID(), Former: r.Former, ReturnedAt: r.ReturnedAt}
 	if !r.Owner.IsZero() {
 		set.Former, set.ReturnedAt = r.Owner, at
 	}
-	return Change{Act: "enter", Type: r.Type, Record: r.ID, Version: r.Version, From: r.Owner, By: by, At: at, Set: set}, nil
+	return Change{Act: Enter, Type: r.Type, Record: r.ID, Version: r.Version, From: r.Owner, By: by, At: at, Set: set}, nil
 }
 
 // Sweep returns the changes that the clocks of the pool ask for at a time, and the records whose owners are to be told that they go back

@@ -125,6 +125,9 @@ func (p *Pool) Today(at time.Time) time.Time {
 	return time.Date(y, m, d, 0, 0, 0, 0, loc).UTC()
 }
 
+// Tomorrow returns when the day after a time begins in the pool's zone.
+func (p *Pool) Tomorrow(at time.Time) time.Time { return p.days(p.Today(at), 1) }
+
 // Admin tells whether an employee may assign, transfer and lock.
 func (p *Pool) Admin(e crm.ID[crm.Employee]) bool { return !e.IsZero() && slices.Contains(p.Admins, e) }
 

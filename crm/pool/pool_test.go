@@ -226,11 +226,11 @@ func TestItem01Pools(t *testing.T) {
 		{"beyond the cap of the other", pool.HoldCap, held, pool.Request{Act: pool.Transfer, By: ana, To: bo}, pool.Facts{Active: true, Held: 3}, nil},
 		{"to one who left", pool.Inactive, held, pool.Request{Act: pool.Transfer, By: ana, To: bo}, pool.Facts{}, nil},
 
-		{"the owner gives it back", "", held, pool.Request{Act: pool.Return, By: ana}, pool.Facts{}, nil},
-		{"another gives it back", pool.NotAdmin, held, pool.Request{Act: pool.Return, By: bo}, pool.Facts{}, nil},
-		{"a locked one", pool.IsLocked, held, pool.Request{Act: pool.Return, By: ana}, pool.Facts{}, func(_ *pool.Pool, r *pool.Record) { r.Locked = true }},
-		{"a locked one, by an admin", "", held, pool.Request{Act: pool.Return, By: admin}, pool.Facts{}, func(_ *pool.Pool, r *pool.Record) { r.Locked = true }},
-		{"a free one", pool.Free, free, pool.Request{Act: pool.Return, By: admin}, pool.Facts{}, nil},
+		{"the owner gives it back", "", held, pool.Request{Act: pool.Release, By: ana}, pool.Facts{}, nil},
+		{"another gives it back", pool.NotAdmin, held, pool.Request{Act: pool.Release, By: bo}, pool.Facts{}, nil},
+		{"a locked one", pool.IsLocked, held, pool.Request{Act: pool.Release, By: ana}, pool.Facts{}, func(_ *pool.Pool, r *pool.Record) { r.Locked = true }},
+		{"a locked one, by an admin", "", held, pool.Request{Act: pool.Release, By: admin}, pool.Facts{}, func(_ *pool.Pool, r *pool.Record) { r.Locked = true }},
+		{"a free one", pool.Free, free, pool.Request{Act: pool.Release, By: admin}, pool.Facts{}, nil},
 
 		{"the clock ran out", "", held, pool.Request{Act: pool.Recycle, At: march(11)}, pool.Facts{}, nil},
 		{"the clock runs", pool.NotYet, held, pool.Request{Act: pool.Recycle, At: march(11).Add(-1)}, pool.Facts{}, nil},
@@ -419,7 +419,7 @@ func TestItem02LeadPools(t *testing.T) {
 		at := march(1)
 		for range 60 {
 			at = at.Add(time.Duration(1+random.IntN(72)) * time.Hour)
-			act := []pool.Act{pool.Claim, pool.Assign, pool.Transfer, pool.Return, pool.Recycle, pool.Handover}[random.IntN(6)]
+			act := []pool.Act{pool.Claim, pool.Assign, pool.Transfer, pool.Release, pool.Recycle, pool.Handover}[random.IntN(6)]
 			r := pool.OfLead(l)
 			c, err := p.Change(r, pool.Request{Act: act, By: who[random.IntN(5)], To: who[random.IntN(5)], At: at},
 				pool.Facts{Active: random.IntN(5) > 0, Held: random.Int64N(4), ClaimedToday: random.Int64N(3)})
