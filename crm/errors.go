@@ -89,8 +89,8 @@ type LimitError struct {
 func (e *LimitError) Error() string { return fmt.Sprintf("crm: limit %d does not hold", e.Index) }
 
 // RequestError is a request that no store can carry out, whoever asks. Part is a stable word: schema,
-// tenant, type, where, column, clause, tokens, ids, deletion, sort, cursor, limit, batch, row, event. Reason never repeats what was
-// asked.
+// tenant, type, where, column, clause, tokens, ids, persons, deletion, sort, cursor, limit, batch, row, event, limits (of a batch),
+// group, sum. Reason never repeats what was asked.
 type RequestError struct {
 	Part   string
 	Reason string

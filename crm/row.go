@@ -195,7 +195,7 @@ type Query struct {
 	Clauses  []Clause
 	Tokens   []int64 // when not nil, only rows that carry at least one of these tokens
 	IDs      []UUID  // when not nil, only these rows
-	Persons  []UUID  // when not nil, only rows that name at least one of these persons, at most 1,000
+	Persons  []UUID  // when not nil, only rows that name at least one of these persons, at most 1,000; none names the zero UUID
 	Deletion Deletion
 	Sort     string // a column's name; empty sorts by creation
 	Desc     bool
@@ -267,6 +267,10 @@ type Store interface {
 	List(ctx context.Context, q Query) (Page, error)
 	// Count counts all rows that q's filters admit, paging aside.
 	Count(ctx context.Context, q Query) (int64, error)
+	// Group divides the rows that q's filters admit, paging aside, and returns the groups that are not empty in ascending
+	// order of their keys, null first, texts by their bytes. A grouping without columns has one group always. A sum that
+	// does not fit is a *RequestError, and so are more than MaxGroups groups.
+	Group(ctx context.Context, q Query, g Grouping) ([]Group, error)
 	// Apply stores a batch and returns the ChangeSeq of its first write; the others follow by one.
 	// Errors are a *WriteError that names the write, around ErrConflict (another version is stored,
 	// or the row exists) or ErrDuplicate (a unique token is taken by a living row), or a *LimitError.

@@ -175,6 +175,74 @@ func (s *Store) Count(ctx context.Context, q crm.Query) (int64, error) {
 	return int64(len(s.find(&q))), nil
 }
 
+// group is a crm.Group that grows.
+type group struct {
+	keys  []crm.Value
+	count int64
+	sums  []request.Sum
+}
+
+// Group divides the rows that q's filters admit; see crm.Store.
+func (s *Store) Group(ctx context.Context, q crm.Query, g crm.Grouping) ([]crm.Group, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	schema := s.schema(q.Type)
+	if schema == nil {
+		return nil, request.UnknownType()
+	}
+	if err := request.Group(&q, &g, schema); err != nil {
+		return nil, err
+	}
+	groups := map[[3]crm.Value]*group{}
+	of := func(keys []crm.Value) *group {
+		var k [3]crm.Value
+		copy(k[:], keys)
+		if groups[k] == nil {
+			groups[k] = &group{keys: keys, sums: make([]request.Sum, len(g.Sums))}
+		}
+		return groups[k]
+	}
+	if len(g.By) == 0 {
+		of([]crm.Value{})
+	}
+	for _, e := range s.find(&q) {
+		keys := make([]crm.Value, len(g.By))
+		for i, name := range g.By {
+			keys[i] = e.clear[name]
+		}
+		to := of(keys)
+		to.count++
+		for i, name := range g.Sums {
+			to.sums[i].Add(e.clear[name].Int())
+		}
+	}
+	if len(groups) > crm.MaxGroups {
+		return nil, request.TooManyGroups()
+	}
+	var list []crm.Group
+	for _, from := range groups {
+		to := crm.Group{Keys: from.keys, Count: from.count, Sums: make([]int64, len(g.Sums))}
+		for i := range from.sums {
+			n, err := from.sums[i].Int64()
+			if err != nil {
+				return nil, err
+			}
+			to.Sums[i] = n
+		}
+		list = append(list, to)
+	}
+	slices.SortFunc(list, func(a, b crm.Group) int { return slices.CompareFunc(a.Keys, b.Keys, compareKeys) })
+	return list, nil
+}
+
+// compareKeys orders values of one kind, null first.
+func compareKeys(a, b crm.Value) int {
+	return cmp.Or(cmp.Compare(a.Kind(), b.Kind()), compareValues(a, b))
+}
+
 // find returns the rows that q admits, in no order.
 func (s *Store) find(q *crm.Query) []*entry {
 	held := s.spaces[space{q.Tenant, q.Type}]
@@ -204,17 +272,21 @@ func (s *Store) find(q *crm.Query) []*entry {
 		if _, wanted := only[e.row.ID]; only != nil && !wanted {
 			continue
 		}
-		if !slices.ContainsFunc(q.Clauses, func(c crm.Clause) bool { return !meets(e.clear[c.Column], &c) }) &&
-			q.Where.Match(func(name string) any {
-				if name == crm.ColumnID {
-					return e.row.ID.String()
-				}
-				return e.clear[name].Any()
-			}) {
+		if e.meets(q.Clauses) && q.Where.Match(func(name string) any {
+			if name == crm.ColumnID {
+				return e.row.ID.String()
+			}
+			return e.clear[name].Any()
+		}) {
 			found = append(found, e)
 		}
 	}
 	return found
+}
+
+// meets tells whether all clauses hold.
+func (e *entry) meets(clauses []crm.Clause) bool {
+	return !slices.ContainsFunc(clauses, func(c crm.Clause) bool { return !meets(e.clear[c.Column], &c) })
 }
 
 // meets evaluates one clause; null meets IsNull only.
@@ -285,8 +357,15 @@ func (s *Store) Apply(ctx context.Context, b crm.Batch) (int64, error) {
 		return 0, err
 	}
 	first := s.seq + 1
+	entries := make([]*entry, len(b.Writes))
 	for i := range b.Writes {
-		s.put(&b.Writes[i].Row, first+int64(i))
+		entries[i] = s.entry(&b.Writes[i].Row, first+int64(i))
+	}
+	if err := s.limit(b.Limits, entries); err != nil {
+		return 0, err
+	}
+	for _, e := range entries {
+		s.put(e)
 	}
 	s.seq += int64(len(b.Writes))
 	if b.Log != "" {
@@ -357,20 +436,70 @@ func uniques(row *crm.Row) func(func(int64) bool) {
 	}
 }
 
-// put stores a row that was admitted.
-func (s *Store) put(row *crm.Row, seq int64) {
-	in := space{row.Tenant, row.Type}
-	held := s.spaces[in]
-	if held == nil {
-		held = &rows{byID: map[crm.UUID]*entry{}, byToken: map[int64]map[*entry]struct{}{}, taken: map[int64]*entry{}}
-		s.spaces[in] = held
-	}
+// entry makes an entry of a row that was admitted.
+func (s *Store) entry(row *crm.Row, seq int64) *entry {
 	e := &entry{number: seq, row: clone(row), clear: make(map[string]crm.Value, len(row.Clear))}
 	e.row.ChangeSeq = seq
 	for i, c := range s.types[row.Type].schema.Columns {
 		e.clear[c.Name] = row.Clear[i]
 	}
-	if old := held.byID[row.ID]; old != nil {
+	return e
+}
+
+// limit checks the limits as if the written entries were stored.
+func (s *Store) limit(limits []crm.Limit, written []*entry) error {
+	for i := range limits {
+		var sum request.Sum
+		for k := range limits[i].Of {
+			s.measure(&sum, limits[i].Tenant, &limits[i].Of[k], written)
+		}
+		if ok, err := sum.Holds(&limits[i]); err != nil {
+			return err
+		} else if !ok {
+			return &crm.LimitError{Index: i}
+		}
+	}
+	return nil
+}
+
+// measure adds a measure of a tenant's living rows to sum.
+func (s *Store) measure(sum *request.Sum, tenant string, m *crm.Measure, written []*entry) {
+	add := func(e *entry) {
+		switch {
+		case e.row.Deleted || !e.meets(m.Clauses):
+		case m.Sum == "":
+			sum.Add(1)
+		default:
+			sum.Add(e.clear[m.Sum].Int())
+		}
+	}
+	rewritten := map[crm.UUID]struct{}{}
+	for _, e := range written {
+		if e.row.Tenant == tenant && e.row.Type == m.Type {
+			rewritten[e.row.ID] = struct{}{}
+			add(e)
+		}
+	}
+	held := s.spaces[space{tenant, m.Type}]
+	if held == nil {
+		return
+	}
+	for id, e := range held.byID {
+		if _, gone := rewritten[id]; !gone {
+			add(e)
+		}
+	}
+}
+
+// put stores an entry.
+func (s *Store) put(e *entry) {
+	in := space{e.row.Tenant, e.row.Type}
+	held := s.spaces[in]
+	if held == nil {
+		held = &rows{byID: map[crm.UUID]*entry{}, byToken: map[int64]map[*entry]struct{}{}, taken: map[int64]*entry{}}
+		s.spaces[in] = held
+	}
+	if old := held.byID[e.row.ID]; old != nil {
 		e.number = old.number
 		for i := range old.row.Sealed {
 			for _, t := range old.row.Sealed[i].Tokens {
@@ -383,7 +512,7 @@ func (s *Store) put(row *crm.Row, seq int64) {
 			}
 		}
 	}
-	held.byID[row.ID] = e
+	held.byID[e.row.ID] = e
 	for i := range e.row.Sealed {
 		for _, t := range e.row.Sealed[i].Tokens {
 			if held.byToken[t.Value] == nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"math/bits"
+	"slices"
 	"strings"
 	"time"
 
@@ -157,6 +158,37 @@ func (s *Store) query(ctx context.Context, q querier, t *table, text string, arg
 	return rows.Err()
 }
 
+// cell is the place that a clear value is scanned into.
+type cell struct {
+	kind   crm.Kind
+	text   sql.NullString
+	number sql.NullInt64
+	bool   sql.NullBool
+}
+
+func (c *cell) dest() any {
+	switch c.kind {
+	case crm.KindString:
+		return &c.text
+	case crm.KindBool:
+		return &c.bool
+	}
+	return &c.number
+}
+
+// value is what was scanned.
+func (c *cell) value() crm.Value {
+	switch {
+	case c.kind == crm.KindString && c.text.Valid:
+		return crm.StringValue(c.text.String)
+	case c.kind == crm.KindBool && c.bool.Valid:
+		return crm.BoolValue(c.bool.Bool)
+	case c.number.Valid:
+		return request.Number(c.kind, c.number.Int64)
+	}
+	return crm.Value{}
+}
+
 // scanner holds the places that rows are scanned into.
 type scanner struct {
 	t       *table
@@ -167,24 +199,15 @@ type scanner struct {
 	seq     int64
 	deleted int64
 	body    sql.RawBytes
-	texts   []sql.NullString
-	numbers []sql.NullInt64
-	bools   []sql.NullBool
+	cells   []cell
 }
 
 func newScanner(t *table) *scanner {
-	n := len(t.schema.Columns)
-	s := &scanner{t: t, texts: make([]sql.NullString, n), numbers: make([]sql.NullInt64, n), bools: make([]sql.NullBool, n)}
+	s := &scanner{t: t, cells: make([]cell, len(t.schema.Columns))}
 	s.dest = append(make([]any, 0, t.width), &s.number, &s.id, &s.version, &s.seq, &s.deleted, &s.body)
 	for i, c := range t.schema.Columns {
-		switch c.Kind {
-		case crm.KindString:
-			s.dest = append(s.dest, &s.texts[i])
-		case crm.KindBool:
-			s.dest = append(s.dest, &s.bools[i])
-		default:
-			s.dest = append(s.dest, &s.numbers[i])
-		}
+		s.cells[i].kind = c.Kind
+		s.dest = append(s.dest, s.cells[i].dest())
 	}
 	return s
 }
@@ -207,21 +230,8 @@ func (s *scanner) row(rows *sql.Rows) (int64, crm.Row, error) {
 	if err := rowformat.Parse(s.body, &row); err != nil {
 		return 0, crm.Row{}, err
 	}
-	for i, c := range s.t.schema.Columns {
-		switch c.Kind {
-		case crm.KindString:
-			if s.texts[i].Valid {
-				row.Clear[i] = crm.StringValue(s.texts[i].String)
-			}
-		case crm.KindBool:
-			if s.bools[i].Valid {
-				row.Clear[i] = crm.BoolValue(s.bools[i].Bool)
-			}
-		default:
-			if s.numbers[i].Valid {
-				row.Clear[i] = request.Number(c.Kind, s.numbers[i].Int64)
-			}
-		}
+	for i := range s.cells {
+		row.Clear[i] = s.cells[i].value()
 	}
 	return s.number, row, nil
 }
@@ -351,6 +361,106 @@ func (s *Store) Count(ctx context.Context, q crm.Query) (int64, error) {
 		return 0, s.fail("count", err)
 	}
 	return n, nil
+}
+
+// halves sums both halves of a number's 64 bits apart: SQLite would refuse a sum that does not fit while it grows, though
+// it would fit in the end. request.Sum puts them together.
+func (s *Store) halves(name string) string {
+	c := s.column(name)
+	return "CAST(COALESCE(SUM(" + c + " >> 32), 0) AS BIGINT), CAST(COALESCE(SUM(" + c + " & 4294967295), 0) AS BIGINT)"
+}
+
+// Group divides the rows that q's filters admit; see crm.Store.
+func (s *Store) Group(ctx context.Context, q crm.Query, g crm.Grouping) ([]crm.Group, error) {
+	t, err := s.declaredType(q.Type)
+	if err != nil {
+		return nil, err
+	}
+	if err := request.Group(&q, &g, &t.schema); err != nil {
+		return nil, err
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	var groups []crm.Group
+	err = s.retry(ctx, func() error {
+		groups = nil
+		in, err := s.space(ctx, s.r, space{q.Tenant, q.Type})
+		if err != nil {
+			return err
+		}
+		if in == 0 || empty(&q) {
+			if len(g.By) == 0 {
+				groups = []crm.Group{{Keys: []crm.Value{}, Sums: make([]int64, len(g.Sums))}}
+			}
+			return nil
+		}
+		groups, err = s.group(ctx, t, in, &q, &g)
+		return err
+	})
+	if err != nil {
+		return nil, s.fail("group", err)
+	}
+	return groups, nil
+}
+
+// group reads the groups of a space.
+func (s *Store) group(ctx context.Context, t *table, in int64, q *crm.Query, g *crm.Grouping) (groups []crm.Group, err error) {
+	from, where, args, err := s.filter(t, in, q)
+	if err != nil {
+		return nil, err
+	}
+	var count int64
+	keys, halves := make([]cell, len(g.By)), make([][2]int64, len(g.Sums))
+	var by, order, what []string
+	var dest []any
+	for i, name := range g.By {
+		column := s.column(name)
+		by, order = append(by, column), append(order, column+" NULLS FIRST")
+		keys[i].kind = t.schema.Columns[request.Column(&t.schema, name)].Kind
+		dest = append(dest, keys[i].dest())
+	}
+	what, dest = append(slices.Clone(by), "COUNT(*)"), append(dest, &count)
+	for i, name := range g.Sums {
+		what, dest = append(what, s.halves(name)), append(dest, &halves[i][0], &halves[i][1])
+	}
+	text := "SELECT " + strings.Join(what, ", ") + " FROM " + from + " WHERE " + where
+	if len(by) > 0 {
+		text += " GROUP BY " + strings.Join(by, ", ") + " ORDER BY " + strings.Join(order, ", ")
+	}
+	rows, err := s.r.QueryContext(ctx, s.d.Rebind(text+" LIMIT ?"), append(args, crm.MaxGroups+1)...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var fits error
+	for rows.Next() {
+		if err := rows.Scan(dest...); err != nil {
+			if err := rows.Err(); err != nil {
+				return nil, err
+			}
+			return nil, crm.ErrDamaged // a column holds another kind
+		}
+		to := crm.Group{Keys: make([]crm.Value, len(keys)), Count: count, Sums: make([]int64, len(halves))}
+		for i := range keys {
+			to.Keys[i] = keys[i].value()
+		}
+		for i, h := range halves {
+			var sum request.Sum
+			sum.AddHalves(h[0], h[1])
+			if to.Sums[i], err = sum.Int64(); err != nil {
+				fits = err
+			}
+		}
+		groups = append(groups, to)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	if len(groups) > crm.MaxGroups {
+		return nil, request.TooManyGroups()
+	}
+	return groups, fits
 }
 
 // listed is a row on its way into a page.

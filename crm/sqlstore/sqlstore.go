@@ -79,12 +79,14 @@ func Open(ctx context.Context, w, r *sql.DB, d dialect.Dialect) (*Store, error) 
 func (s *Store) fail(doing string, err error) error {
 	var request *crm.RequestError
 	var write *crm.WriteError
+	var limit *crm.LimitError
 	var condition *conditionError
 	var row *RowError
 	switch {
 	case err == nil:
 		return nil
-	case errors.As(err, &request), errors.As(err, &write), errors.As(err, &condition), errors.As(err, &row), errors.Is(err, crm.ErrUnknown):
+	case errors.As(err, &request), errors.As(err, &write), errors.As(err, &limit), errors.As(err, &condition), errors.As(err, &row),
+		errors.Is(err, crm.ErrUnknown):
 		return err
 	case errors.Is(err, crm.ErrDamaged):
 		return fmt.Errorf("crm/sqlstore: %s: %w", doing, crm.ErrDamaged)

@@ -125,7 +125,7 @@ func (s *Store) Apply(ctx context.Context, b crm.Batch) (int64, error) {
 				return err
 			}
 		}
-		return nil
+		return s.limit(ctx, tx, b.Limits, types)
 	})
 	if err != nil {
 		return 0, err
@@ -268,6 +268,49 @@ func (s *Store) taken(ctx context.Context, tx *sql.Tx, in int64, tokens []int64,
 			return err
 		}
 	}
+	return nil
+}
+
+// limit checks the limits of a batch whose rows are written. The transaction waited for the counter with its first
+// statement, so no other is under way, and what was committed before is seen: on PostgreSQL each statement of READ COMMITTED
+// reads anew, and under a stricter isolation the counter would have been refused and the batch tried again.
+func (s *Store) limit(ctx context.Context, tx *sql.Tx, limits []crm.Limit, types map[string]*table) error {
+	for i := range limits {
+		l := &limits[i]
+		var sum request.Sum
+		for k := range l.Of {
+			if err := s.measure(ctx, tx, types[l.Of[k].Type], l.Tenant, &l.Of[k], &sum); err != nil {
+				return err
+			}
+		}
+		if ok, err := sum.Holds(l); err != nil {
+			return err
+		} else if !ok {
+			return &crm.LimitError{Index: i}
+		}
+	}
+	return nil
+}
+
+// measure adds a measure of a tenant's living rows to sum.
+func (s *Store) measure(ctx context.Context, tx *sql.Tx, t *table, tenant string, m *crm.Measure, sum *request.Sum) error {
+	in, err := s.space(ctx, tx, space{tenant, m.Type})
+	if err != nil || in == 0 {
+		return err
+	}
+	from, where, args, err := s.filter(t, in, &crm.Query{Where: crm.Everything{}, Clauses: m.Clauses})
+	if err != nil {
+		return err
+	}
+	what := "0, COUNT(*)"
+	if m.Sum != "" {
+		what = s.halves(m.Sum)
+	}
+	var high, low int64
+	if err := tx.QueryRowContext(ctx, s.d.Rebind("SELECT "+what+" FROM "+from+" WHERE "+where), args...).Scan(&high, &low); err != nil {
+		return err
+	}
+	sum.AddHalves(high, low)
 	return nil
 }
 

@@ -20,11 +20,16 @@ const (
 	maxName    = 40
 	maxTenant  = 200
 	maxList    = 10000    // ids or tokens of a query
+	maxPersons = 1000     // of a query
 	maxIn      = 1000     // values of one In
 	maxClauses = 100      //
 	maxRow     = 16 << 20 // bytes of sealed data in one row
 	maxFields  = 1000
 	maxTokens  = 10000 // of one row
+	maxLimits  = 100   // of a batch
+	maxMeasure = 10    // of a limit
+	maxBy      = 3     // columns of a grouping's keys
+	maxSums    = 10
 )
 
 func bad(part, reason string) error { return &crm.RequestError{Part: part, Reason: reason} }
@@ -96,7 +101,7 @@ func Tenant(s string) error {
 // text tells whether every database can hold s: PostgreSQL refuses a zero byte and what is not UTF-8.
 func text(s string) bool { return utf8.ValidString(s) && strings.IndexByte(s, 0) < 0 }
 
-// Filter checks what Count and List share; s is the declared type of q.
+// Filter checks what Count, List and Group share; s is the declared type of q.
 func Filter(q *crm.Query, s *crm.Schema) error {
 	if err := Tenant(q.Tenant); err != nil {
 		return err
@@ -113,11 +118,18 @@ func Filter(q *crm.Query, s *crm.Schema) error {
 	if len(q.IDs) > maxList {
 		return bad("ids", "more than 10,000")
 	}
-	if len(q.Clauses) > maxClauses {
+	if len(q.Persons) > maxPersons {
+		return bad("persons", "more than 1,000")
+	}
+	return clauses(q.Clauses, s)
+}
+
+func clauses(list []crm.Clause, s *crm.Schema) error {
+	if len(list) > maxClauses {
 		return bad("clause", "more than 100")
 	}
-	for i := range q.Clauses {
-		if err := clause(&q.Clauses[i], s); err != nil {
+	for i := range list {
+		if err := clause(&list[i], s); err != nil {
 			return err
 		}
 	}
@@ -189,6 +201,45 @@ func Page(q *crm.Query, s *crm.Schema) (Cursor, error) {
 	return parseCursor(q, kind)
 }
 
+// Group checks q and g for Group; s is the declared type of q.
+func Group(q *crm.Query, g *crm.Grouping, s *crm.Schema) error {
+	if err := Filter(q, s); err != nil {
+		return err
+	}
+	if len(g.By) > maxBy {
+		return bad("group", "by more than 3 columns")
+	}
+	if len(g.Sums) > maxSums {
+		return bad("group", "more than 10 sums")
+	}
+	for _, name := range g.By {
+		if Column(s, name) < 0 {
+			return bad("column", "no such column in "+s.Type)
+		}
+	}
+	for _, name := range g.Sums {
+		if err := summed(s, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// summed checks a column that is to be summed.
+func summed(s *crm.Schema, name string) error {
+	i := Column(s, name)
+	if i < 0 {
+		return bad("column", "no such column in "+s.Type)
+	}
+	if s.Columns[i].Kind != crm.KindInt {
+		return bad("column", "the sum of a column that is not a number")
+	}
+	return nil
+}
+
+// TooManyGroups is the error for more than crm.MaxGroups groups.
+func TooManyGroups() error { return bad("group", "more than 10,000 groups") }
+
 // Batch checks a batch; schema returns the declared type, or nil.
 func Batch(b *crm.Batch, schema func(string) *crm.Schema) error {
 	switch n := len(b.Writes); {
@@ -215,6 +266,38 @@ func Batch(b *crm.Batch, schema func(string) *crm.Schema) error {
 			return &crm.WriteError{Index: i, Err: bad("row", "twice in the batch")}
 		}
 		seen[k] = struct{}{}
+	}
+	return limits(b.Limits, schema)
+}
+
+func limits(list []crm.Limit, schema func(string) *crm.Schema) error {
+	if len(list) > maxLimits {
+		return bad("limits", "more than 100")
+	}
+	for i := range list {
+		l := &list[i]
+		if err := Tenant(l.Tenant); err != nil {
+			return err
+		}
+		if n := len(l.Of); n == 0 || n > maxMeasure {
+			return bad("limits", "not 1 to 10 measures")
+		}
+		for k := range l.Of {
+			m := &l.Of[k]
+			s := schema(m.Type)
+			if s == nil {
+				return UnknownType()
+			}
+			if err := clauses(m.Clauses, s); err != nil {
+				return err
+			}
+			if m.Sum == "" {
+				continue
+			}
+			if err := summed(s, m.Sum); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }
