@@ -213,7 +213,7 @@ func (c *Contract) Approve(by ID[Employee], at time.Time) error {
 }
 
 // Reserved names the fields that no update sets: an approval is given by Approve.
-func (c *Contract) Reserved() []string { return []string{"approver", "approved_at"} }
+func (c *Contract) Reserved(bool) []string { return []string{"approver", "approved_at"} }
 
 // Sign notes when the i-th party signed an approved contract, once. In another state it is a *TransitionError; an
 // *InvalidError has the rule bad_reference for no such party, fixed for one that has signed, too_early before the approval.

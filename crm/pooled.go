@@ -61,13 +61,19 @@ func (c *Checks) samePooled(now, prev Pooled, owner, before ID[Employee]) {
 	}
 }
 
-// reservedPooled are the fields of a customer and a lead that an update leaves alone.
-func reservedPooled() []string {
-	return []string{"owner", "pool", "free_in", "claimed_at", "recycle_at", "former", "returned_at", "locked", "last_follow_up"}
+// reservedPooled are the fields of a customer and a lead that nobody sets who makes or updates one. Who makes it may make it somebody's, and say when it was
+// last followed up elsewhere.
+func reservedPooled(isNew bool) []string {
+	names := []string{"pool", "free_in", "claimed_at", "recycle_at", "former", "returned_at", "locked"}
+	if !isNew {
+		names = append(names, "owner", "last_follow_up")
+	}
+	return names
 }
 
-// Reserved names the fields that no update changes: who has a customer, and since when, is changed by what packages crm/pool and crm/desk do.
-func (c *Customer) Reserved() []string { return reservedPooled() }
+// Reserved names the fields that nobody sets who makes or updates a customer: who has it, and since when, is changed by what packages crm/pool and
+// crm/desk do.
+func (c *Customer) Reserved(isNew bool) []string { return reservedPooled(isNew) }
 
-// Reserved names the fields that no update changes, as for a customer.
-func (l *Lead) Reserved() []string { return reservedPooled() }
+// Reserved names the fields that nobody sets who makes or updates a lead, as for a customer.
+func (l *Lead) Reserved(isNew bool) []string { return reservedPooled(isNew) }

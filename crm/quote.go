@@ -210,7 +210,7 @@ func (q *Quote) Approve(by ID[Employee], at time.Time) error {
 }
 
 // Reserved names the fields that no update sets: an approval is given by Approve. An update may take it away.
-func (q *Quote) Reserved() []string {
+func (q *Quote) Reserved(bool) []string {
 	if q.Approver.IsZero() && q.ApprovedAt.IsZero() {
 		return nil
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/crmguard/crmguard/audit"
 	"github.com/crmguard/crmguard/authz"
+	"github.com/crmguard/crmguard/authz/cond"
 	"github.com/crmguard/crmguard/crm"
 	"github.com/crmguard/crmguard/encrypt"
 )
@@ -131,6 +132,9 @@ func (r *Records[T]) admit(ctx context.Context, c Caller, a authz.Action, d *dec
 	}
 	h.UpdatedAt = now
 	r.setHeader(v, h)
+	if err := r.stamp(c, v); err != nil {
+		return dec, nil, err
+	}
 	if w, ok := any(v).(validator); ok {
 		if err := w.Validate(); err != nil {
 			return dec, err, nil
@@ -148,7 +152,7 @@ func (r *Records[T]) admit(ctx context.Context, c Caller, a authz.Action, d *dec
 		denial = r.writable(v, nil, dec)
 	}
 	if denial == nil {
-		denial = r.keeps(v, nil, "owner", "team") // who makes a record may make it somebody's
+		denial = r.keeps(v, nil)
 	}
 	if denial != nil {
 		if err := r.deny(ctx, c, a, nil, dec); err != nil {
@@ -156,6 +160,32 @@ func (r *Records[T]) admit(ctx context.Context, c Caller, a authz.Action, d *dec
 		}
 	}
 	return dec, denial, nil
+}
+
+// stamp adds the caller to those who have a part in v, where the type has a column actors: who makes or changes a record does not approve
+// it.
+func (r *Records[T]) stamp(c Caller, v *T) error {
+	i, ok := r.attribute("actors")
+	if !ok || c.Subject.ID == "" {
+		return nil
+	}
+	values, err := r.codec.ClearValues(v)
+	if err != nil {
+		return fmt.Errorf("guard: %w", err)
+	}
+	text, _ := values[i].(string)
+	words := wordsOf(text)
+	if slices.Contains(words, c.Subject.ID) {
+		return nil
+	}
+	if text, err = cond.Words(append(words, c.Subject.ID)); err != nil {
+		return fmt.Errorf("guard: %w", err)
+	}
+	values[i] = text
+	if err := r.codec.SetClear(v, values); err != nil {
+		return fmt.Errorf("guard: %w", err)
+	}
+	return nil
 }
 
 // recordOf is v for the codec.
@@ -271,16 +301,16 @@ func (g *Guard) commit(ctx context.Context, c Caller, e audit.Event, writes []pe
 }
 
 // reserver is a domain type some of whose clear fields are never set by who makes or updates a record, but by acts of their own: who has
-// approved it, whose turn it is in a pool.
-type reserver interface{ Reserved() []string }
+// approved it, whose turn it is in a pool. isNew tells that the record is made.
+type reserver interface{ Reserved(isNew bool) []string }
 
-// keeps returns nil when the reserved fields of v are as in prev, or empty where v is new, else a denial. free are those that do not
-// count.
-func (r *Records[T]) keeps(v, prev *T, free ...string) error {
+// keeps returns nil when the reserved fields of v are as in prev, or empty where v is new and prev nil, else a denial.
+func (r *Records[T]) keeps(v, prev *T) error {
 	t, ok := any(v).(reserver)
 	if !ok {
 		return nil
 	}
+	names := t.Reserved(prev == nil)
 	if prev == nil {
 		prev = new(T)
 	}
@@ -292,10 +322,7 @@ func (r *Records[T]) keeps(v, prev *T, free ...string) error {
 	if err != nil {
 		return fmt.Errorf("guard: %w", err)
 	}
-	for _, name := range t.Reserved() {
-		if slices.Contains(free, name) {
-			continue
-		}
+	for _, name := range names {
 		i, ok := r.column[name]
 		if !ok {
 			return fmt.Errorf("guard: type %s reserves %s, which is no clear field", r.typ, name)
@@ -439,6 +466,9 @@ func (r *Records[T]) revise(ctx context.Context, c Caller, v *T) (*T, pending, a
 	}
 	if denial != nil {
 		return fail(d, errors.Join(denial, r.deny(ctx, c, authz.Update, row, d)))
+	}
+	if err := r.stamp(c, &next); err != nil {
+		return fail(d, err)
 	}
 	sealed, err := r.codec.Seal(ctx, r.g.keeper, r.recordOf(c, &next), &next, sealedOf(row.Sealed), r.unseen(d)...)
 	if err != nil {
