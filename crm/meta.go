@@ -20,7 +20,8 @@ const (
 	TypeCampaign      = "campaign"
 	TypeExport        = "export"
 
-	TypeSeries = "series"
+	TypeSeries    = "series"
+	TypeOwnership = "ownership" // one change of a record's owner; it is appended and never changed
 )
 
 // The names of the types in the packages beside this one.

@@ -322,7 +322,9 @@ var activities = map[authz.Action]audit.Activity{
 	authz.List: audit.List, authz.Read: audit.Read, authz.Search: audit.Search, authz.Create: audit.Create,
 	authz.Update: audit.Update, authz.Delete: audit.Delete, authz.Restore: audit.Restore,
 	authz.Reveal: audit.Decrypt, authz.Import: audit.Import, authz.Export: audit.Export, authz.Manage: audit.Configure,
-	authz.Approve: audit.Update, authz.Certify: audit.Update, authz.Share: audit.Update,
+	authz.Approve: audit.Update, authz.Certify: audit.Update, authz.Share: audit.Update, authz.Purge: audit.Delete,
+	authz.Browse: audit.List, authz.Claim: audit.Update, authz.Assign: audit.Update, authz.Transfer: audit.Update, authz.Release: audit.Update,
+	authz.Recycle: audit.Update, authz.Handover: audit.Update, authz.Enter: audit.Update, authz.Lock: audit.Update,
 	reseal: audit.Update,
 }
 

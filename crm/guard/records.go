@@ -83,7 +83,7 @@ func door[T any, P record[T]](g *Guard, opts *TypeOptions) (*Records[T], crm.Sch
 			return nil, crm.Schema{}, fmt.Errorf("guard: type %s has no clear field %s; embed crm.Meta", r.typ, name)
 		}
 	}
-	for _, name := range []string{"state", "stage"} {
+	for _, name := range []string{"state", "stage", "status"} {
 		if i, ok := r.column[name]; ok && r.columns[i].Kind == crm.KindString {
 			r.state = name
 			break
@@ -162,8 +162,8 @@ func (r *Records[T]) str(row *crm.Row, column string) string {
 }
 
 // resource is what the policy knows of a row: owner, team, state and id, and of the attributes level, amount,
-// held, compartments, actors and consents those for which the type has a clear column of that name and kind. Sets of
-// words are texts as cond.Words writes them.
+// held, compartments, actors and consents those for which the type has a clear column of that name and kind; pool is the
+// column free_in. Sets of words are texts as cond.Words writes them.
 func (r *Records[T]) resource(row *crm.Row) authz.Resource {
 	res := authz.Resource{
 		Tenant: row.Tenant, Type: r.typ, ID: row.ID.String(),
@@ -183,6 +183,8 @@ func (r *Records[T]) resource(row *crm.Row) authz.Resource {
 			res.Level = int(v.Int())
 		case "amount":
 			res.Amount = v.Int()
+		case "pool":
+			res.Pool = v.Str()
 		case "held":
 			res.Held = v.Any() == true
 		case "compartments":
@@ -199,17 +201,20 @@ func (r *Records[T]) resource(row *crm.Row) authz.Resource {
 // attributes are what a policy may know of a record where its type has such a column, with what it is in SQL for
 // a type that has not.
 var attributes = map[string]struct {
+	column string
 	kind   crm.Kind
 	absent string
 }{
-	"level": {crm.KindInt, "0"}, "amount": {crm.KindInt, "0"}, "held": {crm.KindBool, "(1=0)"},
-	"compartments": {crm.KindString, "''"}, "actors": {crm.KindString, "''"}, "consents": {crm.KindString, "''"},
+	"level": {"level", crm.KindInt, "0"}, "amount": {"amount", crm.KindInt, "0"}, "held": {"held", crm.KindBool, "(1=0)"},
+	"compartments": {"compartments", crm.KindString, "''"}, "actors": {"actors", crm.KindString, "''"},
+	"consents": {"consents", crm.KindString, "''"}, "pool": {"free_in", crm.KindString, "''"},
 }
 
 // attribute returns the column that holds an attribute of the policy.
 func (r *Records[T]) attribute(name string) (int, bool) {
-	i, ok := r.column[name]
-	return i, ok && r.columns[i].Kind == attributes[name].kind
+	a := attributes[name]
+	i, ok := r.column[a.column]
+	return i, ok && r.columns[i].Kind == a.kind
 }
 
 // wordsOf reads what cond.Words wrote.
@@ -235,7 +240,7 @@ func (g *Guard) decider(c Caller, a authz.Action) *decider {
 func (c Caller) subject(a authz.Action) authz.Subject {
 	s := c.Subject
 	switch a {
-	case authz.List, authz.Search, authz.Export, authz.Aggregate:
+	case authz.List, authz.Search, authz.Export, authz.Aggregate, authz.Browse:
 		met := c.met()
 		if !slices.Contains(met, authz.NeedReason) || !slices.Contains(met, authz.NeedReview) {
 			s.Emergencies = nil
@@ -266,12 +271,14 @@ func (d *decider) decide(ctx context.Context, res authz.Resource) (authz.Decisio
 	return dec, nil
 }
 
-// sample decides for a record that the caller would own, which every kind of grant reaches. It tells
-// which fields of the type the caller may filter, sort and search.
+// sample decides for a record that the caller would own, or that would be free in a pool of theirs, which every kind of grant
+// reaches. It tells which fields of the type the caller may filter, sort and search.
 func (r *Records[T]) sample(ctx context.Context, c Caller, d *decider) (authz.Decision, error) {
-	return d.decide(ctx, authz.Resource{
-		Tenant: c.Subject.Tenant, Type: r.typ, Owner: c.Subject.ID, Team: c.Subject.Team,
-	})
+	res := authz.Resource{Tenant: c.Subject.Tenant, Type: r.typ, Owner: c.Subject.ID, Team: c.Subject.Team}
+	if len(c.Subject.Pools) > 0 {
+		res.Pool = c.Subject.Pools[0]
+	}
+	return d.decide(ctx, res)
 }
 
 // field returns the description of a field.
@@ -302,8 +309,11 @@ func (w where) name(attr string) (column, absent string) {
 	if attr == "state" {
 		return w.text, "''"
 	}
-	if a, ok := attributes[attr]; ok && !w.has(attr) {
-		return "", a.absent
+	if a, ok := attributes[attr]; ok {
+		if !w.has(attr) {
+			return "", a.absent
+		}
+		return a.column, ""
 	}
 	return attr, ""
 }
