@@ -24,6 +24,7 @@ type Subject struct {
 	Region       string   // where they work, as settings name it; "" for none
 	Device       string   // what is known of the device, "managed"; "" for nothing
 	Grants       []Grant  // certifications of roles
+	Pools        []string // ids of the pools whose member they are
 
 	Shares      []Sharing    // records that others have shared with them
 	Delegations []Delegation // for whom they stand in
@@ -80,7 +81,21 @@ const (
 	Share      Action = "share"      // a record of one's own with somebody
 	Declassify Action = "declassify" // lower the level of a record
 	Erase      Action = "erase"      // a person's data
+	Purge      Action = "purge"      // a record leaves the recycle bin for good
 	Manage     Action = "manage"     // operate a function such as backup or keys
+)
+
+// The actions by which a record changes hands. None of them changes what the record says.
+const (
+	Browse   Action = "browse"   // list the free records of a pool, before the claim
+	Claim    Action = "claim"    // take a free record of a pool
+	Assign   Action = "assign"   // give a free record to a member of its pool
+	Transfer Action = "transfer" // give a record that somebody has to another
+	Release  Action = "release"  // give it back to its pool
+	Recycle  Action = "recycle"  // its clock ran out and it goes back; nobody does that but the program
+	Handover Action = "handover" // give it to another because its owner leaves
+	Enter    Action = "enter"    // put a record into a pool
+	Lock     Action = "lock"     // keep it from going back by itself, or no longer
 )
 
 // Resource is what is acted on: a record, or a type when the rest is empty.
@@ -98,6 +113,7 @@ type Resource struct {
 	Consents     []string // purposes to which the person has agreed
 	Held         bool     // under a legal hold
 	Amount       int64    // in minor units of the tenant's currency; 0 for none
+	Pool         string   // the pool in which it is free to be claimed; "" when somebody has it or it is in none
 }
 
 // Environment is under what circumstances.

@@ -31,7 +31,7 @@ func (f Filter) IsNone() bool { return !f.all && f.cond == nil }
 // IsAll tells whether f admits everything.
 func (f Filter) IsAll() bool { return f.all }
 
-// Cond returns f as a condition over the attributes of a record: owner, team, state, id, level, amount (numbers),
+// Cond returns f as a condition over the attributes of a record: owner, team, state, id, pool, level, amount (numbers),
 // held (bool), compartments, actors, consents (sets of words).
 func (f Filter) Cond() cond.Cond {
 	switch {
@@ -80,6 +80,8 @@ func attribute(name string) cond.Getter[Resource] {
 		return cond.Getter[Resource]{String: func(r *Resource) string { return r.Team }}
 	case "state":
 		return cond.Getter[Resource]{String: func(r *Resource) string { return r.State }}
+	case "pool":
+		return cond.Getter[Resource]{String: func(r *Resource) string { return r.Pool }}
 	case "level":
 		return cond.Getter[Resource]{Int: func(r *Resource) int64 { return int64(r.Level) }}
 	case "amount":

@@ -239,6 +239,7 @@ func overrideSubject(s *authz.Subject, p object) error {
 		text(p, "zone", "subject.properties.zone", &s.Zone),
 		text(p, "region", "subject.properties.region", &s.Region),
 		text(p, "device", "subject.properties.device", &s.Device),
+		texts(p, "pools", "subject.properties.pools", &s.Pools),
 	)
 }
 
@@ -254,6 +255,7 @@ func overrideResource(r *authz.Resource, p object) error {
 		texts(p, "consents", "resource.properties.consents", &r.Consents),
 		read(p, "held", "resource.properties.held", &r.Held),
 		read(p, "amount", "resource.properties.amount", &r.Amount),
+		text(p, "pool", "resource.properties.pool", &r.Pool),
 	)
 }
 

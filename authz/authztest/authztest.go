@@ -37,6 +37,9 @@ func Corpus() []Case {
 	other.Owner = "e9"
 	west := other
 	west.Team = "/west/"
+	free := authz.Resource{Tenant: "t", Type: "customer", ID: "c2", Team: "/west/", State: "new", Pool: "p1"}
+	member := sales
+	member.Pools = []string{"p0", "p1"}
 	ask := func(s authz.Subject, a authz.Action, r authz.Resource) authz.Request {
 		return authz.Request{Subject: s, Action: a, Resource: r}
 	}
@@ -47,6 +50,9 @@ func Corpus() []Case {
 		{"the team's record", ask(manager, authz.Read, other), true, "rbac.team", authz.Open, nil},
 		{"any record, as administrator", ask(admin, authz.Read, west), true, "rbac.all", authz.Open, nil},
 		{"any record, as auditor", ask(auditor, authz.Read, west), true, "rbac.all", authz.Hidden, nil},
+		{"a free record of one's pool", ask(member, authz.Claim, free), true, "rbac.pool", authz.Masked, []authz.Obligation{}},
+		{"a free record of another pool", ask(sales, authz.Claim, free), false, "access.granted", authz.Hidden, nil},
+		{"a free record before the claim", ask(member, authz.Read, free), false, "access.granted", authz.Hidden, nil},
 		{"another's record", ask(sales, authz.Read, other), false, "access.granted", authz.Hidden, nil},
 		{"another team's record", ask(manager, authz.Read, west), false, "access.granted", authz.Hidden, nil},
 		{"an export by sales", ask(sales, authz.Export, own), false, "access.granted", authz.Hidden, nil},

@@ -72,6 +72,45 @@ func Controls() []Case {
 	})
 	but("no time", "access.granted", func(r *authz.Request) { r.Environment.Time = time.Time{} })
 
+	r = base(sales, authz.Browse, "customer", "")
+	r.Subject.Pools, r.Resource.Pool, r.Resource.Team = []string{"p0", "p1"}, "p1", ""
+	but = allowed("pool: browse", r, "rbac.pool", authz.Masked)
+	but("somebody has it", "access.granted", func(r *authz.Request) { r.Resource.Pool, r.Resource.Owner = "", "e9" })
+	but("nobody has it, and it is in no pool", "access.granted", func(r *authz.Request) { r.Resource.Pool, r.Subject.Pools = "", []string{""} })
+	but("another pool", "access.granted", func(r *authz.Request) { r.Resource.Pool = "p2" })
+	but("no pools", "access.granted", func(r *authz.Request) { r.Subject.Pools = nil })
+	but("by support", "access.granted", func(r *authz.Request) { r.Subject.Roles = []string{"support"} })
+	but("what has no pools", "access.granted", func(r *authz.Request) { r.Resource.Type = "quote" })
+	but("a list of all", "access.granted", func(r *authz.Request) { r.Action = authz.List })
+	but("above the session", "mac.read", func(r *authz.Request) { r.Resource.Level = 1 })
+	r.Action = authz.Claim
+	but = allowed("pool: claim", r, "rbac.pool", authz.Masked)
+	but("assigned by sales", "access.granted", func(r *authz.Request) { r.Action = authz.Assign })
+	but("recycled by a person", "access.granted", func(r *authz.Request) { r.Action = authz.Recycle })
+	but("written down", "mac.write", func(r *authz.Request) { r.Subject.Level = 1 })
+	r.Action, r.Subject.Roles = authz.Assign, []string{"manager"}
+	but = allowed("pool: assign", r, "rbac.pool", authz.Open)
+	but("in another pool", "access.granted", func(r *authz.Request) { r.Resource.Pool = "p2" })
+	but("recycled by a manager", "access.granted", func(r *authz.Request) { r.Action = authz.Recycle })
+
+	r = base(sales, authz.Release, "customer", "e1")
+	but = allowed("hands: release", r, "rbac.own", authz.Masked)
+	but("another's", "access.granted", func(r *authz.Request) { r.Resource.Owner = "e9" })
+	but("handed over", "access.granted", func(r *authz.Request) { r.Action = authz.Handover })
+	but("a deputy gives it away", "access.granted", func(r *authz.Request) {
+		r.Resource.Owner = "e9"
+		r.Subject.Delegations = []authz.Delegation{{From: "e9", Actions: []authz.Action{authz.Release}, Until: soon}}
+	})
+	r = base(manager, authz.Handover, "contract", "e9")
+	r.Resource.State, r.Resource.Held = "ended", true
+	but = allowed("hands: handover of what is final and held", r, "rbac.team", authz.Open)
+	but("changed", "frozen.state", func(r *authz.Request) { r.Action = authz.Update })
+	but("of another team", "access.granted", func(r *authz.Request) { r.Resource.Team = "/west/" })
+	r = base(person("system", "system", ""), authz.Recycle, "lead", "e9")
+	but = allowed("hands: recycle", r, "rbac.all", authz.Open)
+	but("released", "access.granted", func(r *authz.Request) { r.Action = authz.Release })
+	but("by somebody with the role", "role.reserved", func(r *authz.Request) { r.Subject.ID = "e1" })
+
 	r = base(sales, authz.Update, "customer", "e9")
 	r.Subject.Delegations = []authz.Delegation{{From: "e9", Actions: []authz.Action{authz.Update, authz.Delete}, Until: soon}}
 	deputy := func(change func(*authz.Delegation)) func(*authz.Request) {
@@ -117,6 +156,14 @@ func Controls() []Case {
 	but("under a hold", "hold.free", func(r *authz.Request) { r.Resource.Held = true })
 	but("under a hold, by the owner", "hold.free", func(r *authz.Request) { r.Resource.Held, r.Subject = true, sales })
 	but("erased under a hold", "hold.free", func(r *authz.Request) { r.Resource.Held, r.Action = true, authz.Erase })
+	r.Action = authz.Purge
+	but = allowed("hold: purge", r, "hold.free", authz.Open)
+	but("under a hold", "hold.free", func(r *authz.Request) { r.Resource.Held = true })
+	but("within its retention, by the program", "hold.free", func(r *authz.Request) {
+		r.Resource.Held, r.Resource.Type, r.Resource.State, r.Subject = true, "contract", "ended", person("system", "system", "")
+	})
+	but("by a manager", "access.granted", func(r *authz.Request) { r.Subject = manager })
+	but("by the owner", "access.granted", func(r *authz.Request) { r.Subject = sales })
 	r.Action, r.Resource.Held = authz.Update, true
 	allowed("hold: update", r, "hold.free", authz.Open)
 
@@ -157,6 +204,7 @@ func Controls() []Case {
 	r.Resource.State = "draft"
 	but = allowed("frozen: a draft", r, "frozen.state", authz.Open)
 	but("accepted", "frozen.state", func(r *authz.Request) { r.Resource.State = "accepted" })
+	but("withdrawn", "frozen.state", func(r *authz.Request) { r.Resource.State = "withdrawn" })
 	but("no state", "frozen.state", func(r *authz.Request) { r.Resource.State = "" })
 	return out
 }

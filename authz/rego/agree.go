@@ -35,12 +35,12 @@ func (p *policy) agree(ctx context.Context) error {
 	for range agreeRequests {
 		r := authz.Request{
 			Subject: authz.Subject{ID: d.pick(ids), Tenant: "t", Active: d.below(8) > 0, Roles: []string{d.pick(roles)},
-				Team: d.pick([]string{"/x/", "/x/y/", ""}), Level: d.below(3), Compartments: words("k", "l")},
+				Team: d.pick([]string{"/x/", "/x/y/", ""}), Level: d.below(3), Compartments: words("k", "l"), Pools: words("p", "q", "")},
 			Action: authz.Action(d.pick(actions)),
 			Resource: authz.Resource{Tenant: d.pick([]string{"t", "t", "t", "u"}), Type: d.pick(types), ID: d.pick([]string{"r", "q"}),
 				Owner: d.pick(ids), Team: d.pick([]string{"/x/", "/x/y/", "/z/", ""}), State: d.pick(states), Level: d.below(3) * d.below(2),
 				Compartments: words("k", "l"), Actors: words("b", "a"), Consents: words("marketing", "service"), Held: d.below(2) == 0,
-				Amount: int64(d.below(3)) * 10_000_000},
+				Amount: int64(d.below(3)) * 10_000_000, Pool: d.pick([]string{"p", "q", ""})},
 			Environment: authz.Environment{Time: now, Purpose: d.pick([]string{"", "", "marketing"}), Rows: d.below(3) * 1500},
 		}
 		if d.below(8) == 0 {

@@ -146,7 +146,7 @@ func TestMatrix(t *testing.T) {
 				if only := s.Reserved[role]; only != "" {
 					id = only
 				}
-				return authz.Subject{ID: id, Tenant: "t", Roles: []string{role}, Team: "/east/", Active: true}
+				return authz.Subject{ID: id, Tenant: "t", Roles: []string{role}, Team: "/east/", Active: true, Pools: []string{"p1"}}
 			},
 			Sample: func(string) authz.Resource { return authz.Resource{State: "draft", Actors: []string{"e9"}} },
 			Fields: fields, FieldActions: []authz.Action{authz.List, authz.Read, authz.Reveal, authz.Update, authz.Export},

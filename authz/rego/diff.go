@@ -42,7 +42,8 @@ func Diff(ctx context.Context, from, to *Engine, corpus iter.Seq[authz.Request])
 }
 
 // Corpus yields a request for each role, type and action of the policy, in each lifecycle state that it names, by the owner, by somebody of the owner's
-// team and by a stranger: enough to see what a change of the policy changes.
+// team and by a stranger, and where a grant reaches pools, by a member of the one in which the record is free: enough to see what a change of the
+// policy changes.
 func (e *Engine) Corpus() iter.Seq[authz.Request] {
 	s := &e.current.Load().src.settings.Settings
 	var roles []string
@@ -58,14 +59,18 @@ func (e *Engine) Corpus() iter.Seq[authz.Request] {
 			}
 			for _, typ := range s.types() {
 				states := append([]string{"open"}, s.FrozenStates[typ]...)
+				places := [][3]string{{id, "/east/1/"}, {"other", "/east/1/"}, {"other", "/west/"}}
+				if s.pooled(typ) {
+					places = append(places, [3]string{"", "", "pool"})
+				}
 				for _, action := range s.Actions {
 					for _, state := range states {
-						for _, where := range [][2]string{{id, "/east/1/"}, {"other", "/east/1/"}, {"other", "/west/"}} {
+						for _, where := range places {
 							r := authz.Request{
-								Subject: authz.Subject{ID: id, Tenant: "t", Roles: []string{role}, Team: "/east/", Active: true},
+								Subject: authz.Subject{ID: id, Tenant: "t", Roles: []string{role}, Team: "/east/", Active: true, Pools: []string{"pool"}},
 								Action:  authz.Action(action),
 								Resource: authz.Resource{Tenant: "t", Type: typ, ID: "record", Owner: where[0], Team: where[1],
-									State: state, Actors: []string{"other"}},
+									State: state, Actors: []string{"other"}, Pool: where[2]},
 							}
 							if !yield(r) {
 								return
@@ -76,6 +81,18 @@ func (e *Engine) Corpus() iter.Seq[authz.Request] {
 			}
 		}
 	}
+}
+
+// pooled tells whether a grant reaches the free records of a type.
+func (s *settingsData) pooled(typ string) bool {
+	for _, types := range s.Grants {
+		for _, depth := range types[typ] {
+			if depth == "pool" {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // Entry is a decision as it is kept: enough to make it again, and to prove that it was made so. Subjects are opaque ids; the

@@ -47,7 +47,7 @@ func TestDiff(t *testing.T) {
 			}
 		}
 	}
-	assert.Equal(t, map[string]bool{"rbac.own": true, "rbac.team": true, "rbac.all": true}, grounds, "permissions by each depth")
+	assert.Equal(t, map[string]bool{"rbac.own": true, "rbac.team": true, "rbac.pool": true, "rbac.all": true}, grounds, "permissions by each depth")
 	assert.True(t, roles["system"] && roles["analyst"] && roles["admin"])
 	assert.True(t, actions[authz.Erase] && actions[authz.Manage] && actions[authz.Aggregate])
 	states := map[string]bool{}
@@ -142,7 +142,7 @@ func TestEntry(t *testing.T) {
 	r := authz.Request{
 		Subject: authz.Subject{
 			ID: "e1", Tenant: "t", Roles: []string{"sales", "support"}, Team: "/east/1/", Session: "s1", Active: true, Level: 1,
-			Compartments: []string{"legal"}, Zone: "Asia/Shanghai", Region: "cn", Device: "managed",
+			Compartments: []string{"legal"}, Zone: "Asia/Shanghai", Region: "cn", Device: "managed", Pools: []string{"p1"},
 			Grants:      []authz.Grant{{Role: "sales", Until: now.Add(time.Hour)}},
 			Shares:      []authz.Sharing{{Record: "c1", By: "e2", Actions: []authz.Action{authz.Read}, Until: now.Add(time.Hour)}},
 			Delegations: []authz.Delegation{{From: "e2", Actions: []authz.Action{authz.Read}, Until: now.Add(time.Hour)}},
@@ -151,7 +151,7 @@ func TestEntry(t *testing.T) {
 		Action: authz.Read,
 		Resource: authz.Resource{
 			Tenant: "t", Type: "customer", ID: "c1", Owner: "e2", Team: "/east/2/", State: "new", Level: 1, Compartments: []string{"legal"},
-			Actors: []string{"e2"}, Consents: []string{"marketing"}, Held: true, Amount: 5_000_000_000,
+			Actors: []string{"e2"}, Consents: []string{"marketing"}, Held: true, Amount: 5_000_000_000, Pool: "p1",
 		},
 		Environment: authz.Environment{Time: now, Addr: netip.MustParseAddr("10.1.2.3"), Purpose: "sales", Rows: 1},
 	}

@@ -85,12 +85,15 @@ var attrs = func() map[string]*attr {
 	str("input.resource.owner", ofRecord, func(c *call) string { return c.req.Resource.Owner })
 	str("input.resource.team", ofRecord, func(c *call) string { return c.req.Resource.Team })
 	str("input.resource.state", ofRecord, func(c *call) string { return c.req.Resource.State })
+	str("input.resource.pool", ofRecord, func(c *call) string { return c.req.Resource.Pool })
 	num("input.resource.level", ofRecord, func(c *call) int64 { return int64(c.req.Resource.Level) })
 	num("input.resource.amount", ofRecord, func(c *call) int64 { return c.req.Resource.Amount })
 	add(&attr{name: "input.resource.held", kind: kindBool, side: ofRecord, yes: func(c *call) bool { return c.req.Resource.Held }})
 	words("input.resource.compartments", ofRecord, func(c *call) []string { return c.req.Resource.Compartments })
 	words("input.resource.actors", ofRecord, func(c *call) []string { return c.req.Resource.Actors })
 	words("input.resource.consents", ofRecord, func(c *call) []string { return c.req.Resource.Consents })
+	words("input.subject.pools", ofRequest, func(c *call) []string { return c.req.Subject.Pools })
+	str("input.subject.pools[]", ofItem, func(c *call) string { return c.word })
 	str("input.subject.shares[].record", ofItem, func(c *call) string { return c.share.Record })
 	str("input.subject.shares[].by", ofItem, func(c *call) string { return c.share.By })
 	acts("input.subject.shares[].actions", func(c *call) []authz.Action { return c.share.Actions })
@@ -139,6 +142,7 @@ var collections = map[string]func(c *call, each func(*call) bool) bool{
 		}
 		return false
 	},
+	"input.subject.pools":         func(c *call, each func(*call) bool) bool { return eachWord(c, c.req.Subject.Pools, each) },
 	"input.resource.compartments": func(c *call, each func(*call) bool) bool { return eachWord(c, c.req.Resource.Compartments, each) },
 	"input.resource.actors":       func(c *call, each func(*call) bool) bool { return eachWord(c, c.req.Resource.Actors, each) },
 	groundsName:                   nil, // see someGround

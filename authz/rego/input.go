@@ -94,7 +94,7 @@ func input(r *authz.Request) ast.Value {
 	subject := object(
 		"id", s.ID, "tenant", s.Tenant, "team", s.Team, "session", s.Session, "active", s.Active,
 		"roles", wordTerms(s.Roles), "level", s.Level, "compartments", wordTerms(s.Compartments),
-		"zone", zone(s.Zone), "region", s.Region, "device", s.Device,
+		"zone", zone(s.Zone), "region", s.Region, "device", s.Device, "pools", wordTerms(s.Pools),
 		"grants", list(s.Grants, func(g *authz.Grant) *ast.Term {
 			return object("role", g.Role, "until", nanos(g.Until))
 		}),
@@ -111,7 +111,7 @@ func input(r *authz.Request) ast.Value {
 	resource := object(
 		"tenant", res.Tenant, "type", res.Type, "id", res.ID, "owner", res.Owner, "team", res.Team, "state", res.State,
 		"level", res.Level, "compartments", wordTerms(res.Compartments), "actors", wordTerms(res.Actors),
-		"consents", wordTerms(res.Consents), "held", res.Held, "amount", res.Amount,
+		"consents", wordTerms(res.Consents), "held", res.Held, "amount", res.Amount, "pool", res.Pool,
 	)
 	return object("subject", subject, "action", string(r.Action), "resource", resource,
 		"environment", ast.NewTerm(environment(&r.Environment))).Value
@@ -152,7 +152,7 @@ func parseInput(text []byte) (authz.Request, error) {
 			ID, Tenant, Team, Session, Zone, Region, Device string
 			Active                                          bool
 			Level                                           int
-			Roles, Compartments                             []string
+			Roles, Compartments, Pools                      []string
 			Grants                                          []struct {
 				Role  string
 				Until int64
@@ -180,6 +180,7 @@ func parseInput(text []byte) (authz.Request, error) {
 			Compartments, Actors, Consents       []string
 			Held                                 bool
 			Amount                               int64
+			Pool                                 string
 		}
 		Environment struct {
 			Purpose string
@@ -196,7 +197,7 @@ func parseInput(text []byte) (authz.Request, error) {
 	s := &in.Subject
 	r.Subject = authz.Subject{
 		ID: s.ID, Tenant: s.Tenant, Team: s.Team, Session: s.Session, Zone: s.Zone, Region: s.Region, Device: s.Device,
-		Active: s.Active, Level: s.Level, Roles: s.Roles, Compartments: s.Compartments,
+		Active: s.Active, Level: s.Level, Roles: s.Roles, Compartments: s.Compartments, Pools: s.Pools,
 	}
 	for _, g := range s.Grants {
 		r.Subject.Grants = append(r.Subject.Grants, authz.Grant{Role: g.Role, Until: moment(g.Until)})
@@ -218,16 +219,30 @@ func parseInput(text []byte) (authz.Request, error) {
 		r.Environment.Time = time.Unix(0, *in.Environment.Time)
 	}
 	again, err := inputText(&r)
-	if err != nil || !sameJSON(again, text) {
+	if err != nil || !sameInput(again, text) {
 		return authz.Request{}, bad
 	}
 	return r, nil
 }
 
-// sameJSON tells whether two texts hold the same value, to the letter of names and numbers.
-func sameJSON(a, b []byte) bool {
-	var x, y any
-	return decode(a, &x) == nil && decode(b, &y) == nil && reflect.DeepEqual(x, y)
+// sameInput tells whether what inputText wrote and a text hold the same value, to the letter of names and numbers. Entries that were kept
+// before there were pools name none: neither the subject's nor the record's.
+func sameInput(written, text []byte) bool {
+	var x, y map[string]any
+	if decode(written, &x) != nil || decode(text, &y) != nil {
+		return false
+	}
+	old := true
+	for part, name := range map[string]string{"subject": "pools", "resource": "pool"} {
+		of, _ := y[part].(map[string]any)
+		_, has := of[name]
+		old = old && !has
+	}
+	if old {
+		delete(x["subject"].(map[string]any), "pools")
+		delete(x["resource"].(map[string]any), "pool")
+	}
+	return reflect.DeepEqual(x, y)
 }
 
 // decode reads one JSON value and nothing after it, numbers as they are written. An object has no name twice.

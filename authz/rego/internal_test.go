@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/netip"
+	"os"
 	"runtime"
 	"strings"
 	"sync/atomic"
@@ -403,10 +404,31 @@ func TestParseInput(t *testing.T) {
 		"an address":       strings.Replace(string(text), `10.1.2.3`, `10.1.2.300`, 1),
 		"zone of address":  strings.Replace(string(text), `10.1.2.3`, `fe80::1%x`, 1),
 		"cut off":          string(text[:len(text)-1]),
+		"pools alone":      strings.Replace(string(text), `"pool":"",`, ``, 1),
+		"a pool alone":     strings.Replace(string(text), `"pools":[],`, ``, 1),
 	} {
 		require.NotEqual(t, string(text), bad, name)
 		_, err := parseInput([]byte(bad))
 		assert.Error(t, err, name)
+	}
+}
+
+// TestInputBeforePools: what was kept before requests had pools is read as one without any.
+func TestInputBeforePools(t *testing.T) {
+	text, err := os.ReadFile("testdata/entry_before_pools.json")
+	require.NoError(t, err)
+	var entry Entry
+	require.NoError(t, json.Unmarshal(text, &entry))
+	r, err := parseInput(entry.Input)
+	require.NoError(t, err)
+	assert.Equal(t, "e2", r.Resource.Owner)
+	assert.Empty(t, r.Subject.Pools)
+	assert.Empty(t, r.Resource.Pool)
+	for _, c := range [][2]string{{`"owner": "e2",`, ``}, {`"owner": "e2",`, `"owner": "e2", "pool": "p1",`}, {`"region": "cn",`, `"region": "cn", "pools": [],`}} {
+		bad := strings.Replace(string(entry.Input), c[0], c[1], 1)
+		require.NotEqual(t, string(entry.Input), bad)
+		_, err := parseInput([]byte(bad))
+		assert.Error(t, err, c[1])
 	}
 }
 
@@ -445,6 +467,6 @@ func FuzzReplay(f *testing.F) {
 		}
 		again, err := inputText(&r)
 		require.NoError(t, err)
-		require.True(t, sameJSON(again, entry.Input), "%s\n%s", entry.Input, again)
+		require.True(t, sameInput(again, entry.Input), "%s\n%s", entry.Input, again)
 	})
 }

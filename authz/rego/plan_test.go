@@ -29,15 +29,17 @@ type drawer struct {
 
 func newDrawer(seed uint64, subjects int) *drawer {
 	d := &drawer{
-		Rand:    rand.New(rand.NewPCG(seed, 2)),
-		roles:   []string{"admin", "manager", "sales", "marketing", "support", "finance", "auditor", "analyst", "system", "root"},
-		types:   []string{"customer", "quote", "contract", "ticket", "export", "emergency", "account", "payroll"},
-		actions: []string{"list", "read", "search", "create", "export", "update", "delete", "reveal", "approve", "certify", "share", "declassify", "aggregate", "erase", "shred"},
+		Rand:  rand.New(rand.NewPCG(seed, 2)),
+		roles: []string{"admin", "manager", "sales", "marketing", "support", "finance", "auditor", "analyst", "system", "root"},
+		types: []string{"customer", "quote", "contract", "lead", "ticket", "export", "emergency", "account", "invoice", "ownership", "payroll"},
+		actions: []string{"list", "read", "browse", "claim", "search", "create", "export", "update", "delete", "reveal", "approve", "certify", "share", "declassify", "aggregate", "erase",
+			"assign", "transfer", "release", "recycle", "handover", "enter", "lock", "purge", "shred"},
 	}
 	for range subjects {
 		d.subjects = append(d.subjects, authz.Subject{
 			Roles: some(d, d.roles...), Level: max(0, d.IntN(6)-3), Compartments: some(d, "legal", "board"),
 			Zone: pick(d, "Asia/Shanghai", "UTC", "Mars/Olympus", ""), Region: pick(d, "cn", "eu", ""), Device: pick(d, "managed", ""),
+			Pools: some(d, "p1", "p2", ""),
 		})
 		if s := &d.subjects[len(d.subjects)-1]; d.IntN(4) > 0 {
 			s.Roles, s.Level = []string{pick(d, d.roles[:7]...)}, 0 // the usual one
@@ -62,7 +64,9 @@ var start = time.Date(2026, 3, 2, 9, 30, 0, 0, time.UTC) // a Monday
 
 func (d *drawer) request() authz.Request {
 	when := func() time.Time { return start.Add(time.Duration(d.IntN(7)-3) * time.Hour) }
-	actions := func() []authz.Action { return some(d, authz.Read, authz.List, authz.Update, authz.Share) }
+	actions := func() []authz.Action {
+		return some(d, authz.Read, authz.List, authz.Update, authz.Share, authz.Transfer)
+	}
 	ids := []string{"e1", "e1", "e2", "e3", ""}
 	subject := pick(d, d.subjects...)
 	subject.ID, subject.Tenant, subject.Active = pick(d, "e1", "e1", "e2", "system", ""), pick(d, "t", "t", "t", "t", "t", "u", ""), d.IntN(12) > 0
@@ -74,7 +78,7 @@ func (d *drawer) request() authz.Request {
 			Tenant: pick(d, "t", "t", "t", "t", "t", "u", ""), Type: pick(d, d.types...), ID: pick(d, "r1", "r2"),
 			Owner: pick(d, ids...), Team: pick(d, "/east/", "/east/1/", "/east/10/", "/west/", ""),
 			State: pick(d, "draft", "accepted", "ended", "new", ""), Level: max(0, d.IntN(8)-5), Compartments: pick(d, nil, nil, some(d, "legal", "board", "hr")),
-			Actors: some(d, "e1", "e2"), Consents: some(d, "marketing", "service"), Held: d.IntN(4) == 0, Amount: int64(d.IntN(4)) * 10_000_000,
+			Actors: some(d, "e1", "e2"), Consents: some(d, "marketing", "service"), Held: d.IntN(4) == 0, Amount: int64(d.IntN(4)) * 10_000_000, Pool: pick(d, "p1", "p2", "", ""),
 		},
 		Environment: authz.Environment{Purpose: pick(d, "", "", "", "sales", "marketing"), Rows: pick(d, 0, 1, 600, 5000)},
 	}
@@ -106,20 +110,20 @@ type store struct {
 }
 
 const storeTable = `CREATE TABLE records (n INTEGER PRIMARY KEY, id TEXT NOT NULL, owner TEXT NOT NULL, team TEXT NOT NULL,
-	state TEXT NOT NULL, level BIGINT NOT NULL, amount BIGINT NOT NULL, held BOOLEAN NOT NULL,
+	state TEXT NOT NULL, pool TEXT NOT NULL, level BIGINT NOT NULL, amount BIGINT NOT NULL, held BOOLEAN NOT NULL,
 	compartments TEXT NOT NULL, actors TEXT NOT NULL, consents TEXT NOT NULL)`
 
 func (s store) put(t *testing.T, n int, r *authz.Resource) {
-	insert := `INSERT INTO records VALUES (?,?,?,?,?,?,?,?,?,?,?)`
+	insert := `INSERT INTO records VALUES (?,?,?,?,?,?,?,?,?,?,?,?)`
 	if s.dialect == cond.Dollar {
-		insert = `INSERT INTO records VALUES ($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11)`
+		insert = `INSERT INTO records VALUES ($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12)`
 	}
 	words := func(list []string) string {
 		text, err := cond.Words(list)
 		require.NoError(t, err)
 		return text
 	}
-	_, err := s.db.Exec(insert, n, r.ID, r.Owner, r.Team, r.State, r.Level, r.Amount, r.Held, words(r.Compartments), words(r.Actors), words(r.Consents))
+	_, err := s.db.Exec(insert, n, r.ID, r.Owner, r.Team, r.State, r.Pool, r.Level, r.Amount, r.Held, words(r.Compartments), words(r.Actors), words(r.Consents))
 	require.NoError(t, err)
 }
 

@@ -22,7 +22,7 @@ type settingsData struct {
 	Levels         map[string]int                                     `json:"levels"`
 	Views          map[string]string                                  `json:"views"`
 	Inherits       map[string][]string                                `json:"inherits"`
-	Grants         map[string]map[string]map[string]string            `json:"grants"`          // role, type, action -> depth
+	Grants         map[string]map[string]map[string]string            `json:"grants"`          // role, type, action -> depth: own, team, pool or all
 	Fields         map[string]map[string]map[string]string            `json:"fields"`          // role, view, class -> level
 	FieldOverrides map[string]map[string]map[string]map[string]string `json:"field_overrides"` // role, type, field, view -> level
 	Reserved       map[string]string                                  `json:"reserved"`        // role -> the one subject it is for
@@ -180,7 +180,7 @@ func (s *settingsData) check() error {
 				if !slices.Contains(s.Actions, a) {
 					return refuse("data.json: grants: %s %s: unknown action %q", r, t, a)
 				}
-				if depth != "own" && depth != "team" && depth != "all" {
+				if depth != "own" && depth != "team" && depth != "pool" && depth != "all" {
 					return refuse("data.json: grants: %s %s %s: unknown depth %q", r, t, a, depth)
 				}
 			}

@@ -235,7 +235,7 @@ func annotated(m *ast.Module) bool {
 // controlReads is what of the input controls may read, as prefixes; the rest is for facts.
 var controlReads = []string{
 	"input.action", "input.resource", "input.subject.id", "input.subject.tenant", "input.subject.team", "input.subject.active",
-	"input.subject.shares", "input.subject.delegations", "input.subject.emergencies",
+	"input.subject.pools", "input.subject.shares", "input.subject.delegations", "input.subject.emergencies",
 	"input.environment.time", "input.environment.rows",
 }
 

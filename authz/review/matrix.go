@@ -11,7 +11,7 @@ import (
 // MatrixOptions adjust Matrix. The zero value asks for rights only, as an active person of a team without
 // clearance, about records without a state.
 type MatrixOptions struct {
-	Subject      func(role string) authz.Subject // who holds the role; nil: id e1, tenant t, team /east/
+	Subject      func(role string) authz.Subject // who holds the role; nil: id e1, tenant t, team /east/, pool p1
 	Sample       func(typ string) authz.Resource // level, state and the like of a record; owner and team are set. nil: none
 	Environment  authz.Environment               // under what circumstances
 	Fields       []Field                         // whose access is shown in a second table; nil: no such table
@@ -26,7 +26,7 @@ type Field struct {
 }
 
 // Matrix writes what each role may do with each type. The first table has a letter for each action: a for
-// all records, t for the team's, o for one's own, - for none. The second one says how much of each field is
+// all records, t for the team's, o for one's own, p for those that are free in a pool of theirs, - for none. The second one says how much of each field is
 // open, masked or hidden on one's own record. The text of the tables is the same as long as the rights are.
 func Matrix(ctx context.Context, az authz.Authorizer, roles, types []string, actions []authz.Action, opts *MatrixOptions) ([]*Table, error) {
 	o := MatrixOptions{}
@@ -35,7 +35,7 @@ func Matrix(ctx context.Context, az authz.Authorizer, roles, types []string, act
 	}
 	if o.Subject == nil {
 		o.Subject = func(role string) authz.Subject {
-			return authz.Subject{ID: "e1", Tenant: "t", Roles: []string{role}, Team: "/east/", Active: true}
+			return authz.Subject{ID: "e1", Tenant: "t", Roles: []string{role}, Team: "/east/", Active: true, Pools: []string{"p1"}}
 		}
 	}
 	if o.Sample == nil {
@@ -45,7 +45,7 @@ func Matrix(ctx context.Context, az authz.Authorizer, roles, types []string, act
 		o.FieldActions = actions
 	}
 	rights := &Table{
-		Title:   "Who may do what: a all, t the team's, o own, - nothing",
+		Title:   "Who may do what: a all, t the team's, o own, p free in a pool, - nothing",
 		Columns: append([]string{"role", "type"}, words(actions)...),
 	}
 	for _, role := range roles {

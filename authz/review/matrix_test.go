@@ -56,7 +56,7 @@ func ExampleMatrix() {
 		fmt.Print(t)
 	}
 	// Output:
-	// # Who may do what: a all, t the team's, o own, - nothing. Columns: role type read update delete
+	// # Who may do what: a all, t the team's, o own, p free in a pool, - nothing. Columns: role type read update delete
 	// admin      customer  a a a
 	// admin      payroll   - - -
 	// manager    customer  t t -

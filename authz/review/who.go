@@ -61,9 +61,9 @@ func ask(ctx context.Context, az authz.Authorizer, r *authz.Request, out []Permi
 	return out, nil
 }
 
-// Samples returns three resources of a type as s sees them, with the ids all, team and own: somebody else's
-// of another team, somebody else's of the team of s, and their own. A subject without a team gets no
-// second one.
+// Samples returns resources of a type as s sees them, with the ids all, team, own and pool: somebody else's
+// of another team, somebody else's of the team of s, their own, and one that is free in a pool of theirs. A subject without a
+// team or a pool gets none for it.
 func Samples(s authz.Subject, typ string) []authz.Resource {
 	return samples(s, authz.Resource{Type: typ})
 }
@@ -76,8 +76,13 @@ func samples(s authz.Subject, like authz.Resource) []authz.Resource {
 	all.ID, all.Owner, all.Team = "all", other, elsewhere
 	team.ID, team.Owner, team.Team = "team", other, s.Team
 	own.ID, own.Owner, own.Team = "own", s.ID, elsewhere
-	if s.Team == "" {
-		return []authz.Resource{all, own}
+	out := []authz.Resource{all, own}
+	if s.Team != "" {
+		out = []authz.Resource{all, team, own}
 	}
-	return []authz.Resource{all, team, own}
+	if len(s.Pools) > 0 {
+		like.ID, like.Owner, like.Team, like.Pool = "pool", "", elsewhere, s.Pools[0]
+		out = append(out, like)
+	}
+	return out
 }

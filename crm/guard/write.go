@@ -376,15 +376,15 @@ func (r *Records[T]) Update(ctx context.Context, c Caller, v *T) (View[T], error
 }
 
 // mayBecome decides whether an update may change what the policy reads of a record. Who gives a record away, or raises
-// its level, must be allowed to change it where it goes; a level is lowered by who may declassify; holds, compartments and
-// who has a part in a record are not changed by updates at all.
+// its level, must be allowed to change it where it goes; a level is lowered by who may declassify; holds, compartments, who has a
+// part in a record, and the pool in which it is free are not changed by updates at all.
 func (r *Records[T]) mayBecome(ctx context.Context, c Caller, row *crm.Row, next *T, d authz.Decision) (authz.Decision, error, error) {
 	was := r.resource(row)
 	will, err := r.resourceOf(c.Subject.Tenant, next)
 	if err != nil {
 		return d, nil, err
 	}
-	if will.Held != was.Held || !slices.Equal(will.Compartments, was.Compartments) || !slices.Equal(will.Actors, was.Actors) {
+	if will.Held != was.Held || will.Pool != was.Pool || !slices.Equal(will.Compartments, was.Compartments) || !slices.Equal(will.Actors, was.Actors) {
 		return d, &authz.DeniedError{Controls: []string{"update.attributes"}}, nil
 	}
 	if will.Level < was.Level {

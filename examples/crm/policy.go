@@ -108,6 +108,8 @@ func policyDiff(c *app.Config) *cobra.Command {
 func changed(c rego.Change) string {
 	whose := "a stranger's"
 	switch {
+	case c.Request.Resource.Pool != "":
+		whose = "a free"
 	case c.Request.Resource.Owner == c.Request.Subject.ID:
 		whose = "their own"
 	case strings.HasPrefix(c.Request.Resource.Team, c.Request.Subject.Team):
@@ -134,7 +136,7 @@ func verdict(d authz.Decision) string {
 
 func policyWhoCan(c *app.Config) *cobra.Command {
 	return &cobra.Command{
-		Use: "who-can ACTION TYPE", Short: "List which roles may do something, with all records, their team's or their own", Args: cobra.ExactArgs(2),
+		Use: "who-can ACTION TYPE", Short: "List which roles may do something, with all records, their team's, their own or those of their pools", Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			e, err := running(cmd.Context(), c)
 			if err != nil {
@@ -152,7 +154,7 @@ func policyWhoCan(c *app.Config) *cobra.Command {
 					id = "system"
 				}
 				return authz.Subject{
-					ID: id, Tenant: app.Tenant, Roles: []string{role}, Team: "/east/", Active: true,
+					ID: id, Tenant: app.Tenant, Roles: []string{role}, Team: "/east/", Active: true, Pools: []string{"pool"},
 					Grants: []authz.Grant{{Role: role, Until: time.Now().Add(time.Hour)}},
 				}
 			}
@@ -199,6 +201,7 @@ func policyWhy(c *app.Config) *cobra.Command {
 	f.StringVar(&r.Subject.Team, "team", "/east/", "path of their team")
 	f.BoolVar(&r.Subject.Active, "active", true, "whether they may work")
 	f.IntVar(&r.Subject.Level, "level", 0, "their clearance")
+	f.StringSliceVar(&r.Subject.Pools, "in-pool", nil, "ids of the pools whose member they are")
 	f.StringVar(&action, "action", "read", "what they want to do")
 	f.StringVar(&r.Resource.Type, "type", "customer", "type of the record")
 	f.StringVar(&r.Resource.ID, "record", "record", "its id")
@@ -207,6 +210,7 @@ func policyWhy(c *app.Config) *cobra.Command {
 	f.StringVar(&r.Resource.State, "state", "", "its lifecycle state")
 	f.IntVar(&r.Resource.Level, "record-level", 0, "its level")
 	f.StringSliceVar(&r.Resource.Actors, "actor", nil, "ids of those who have asked for it or changed it")
+	f.StringVar(&r.Resource.Pool, "pool", "", "id of the pool in which it is free")
 	f.Int64Var(&r.Resource.Amount, "amount", 0, "in minor units")
 	f.IntVar(&r.Environment.Rows, "rows", 0, "how many records it would touch")
 	return cmd

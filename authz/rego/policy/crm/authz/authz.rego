@@ -61,6 +61,8 @@ grounds contains "rbac.team" if rbac.reaches_team
 
 grounds contains "rbac.own" if rbac.reaches_own
 
+grounds contains "rbac.pool" if rbac.reaches_pool
+
 grounds contains "share" if share.given
 
 grounds contains "delegation" if delegation.given

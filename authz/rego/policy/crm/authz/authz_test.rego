@@ -7,13 +7,13 @@ now := 1795694400000000000
 base := {
 	"subject": {
 		"id": "e1", "tenant": "t", "roles": ["sales"], "team": "/east/", "active": true,
-		"level": 0, "compartments": [], "zone": "", "region": "", "device": "", "session": "s",
+		"level": 0, "compartments": [], "zone": "", "region": "", "device": "", "session": "s", "pools": [],
 		"grants": [], "shares": [], "delegations": [], "emergencies": [],
 	},
 	"action": "read",
 	"resource": {
 		"tenant": "t", "type": "customer", "id": "r1", "owner": "e1", "team": "/east/", "state": "new",
-		"level": 0, "compartments": [], "actors": [], "consents": [], "held": false, "amount": 0,
+		"level": 0, "compartments": [], "actors": [], "consents": [], "held": false, "amount": 0, "pool": "",
 	},
 	"environment": {"time": now, "purpose": "", "rows": 0},
 }
@@ -32,6 +32,12 @@ emergency := changed(others, {"/subject/emergencies": [{
 	"until": now + 1,
 }]})
 
+# A record that is free in a pool of theirs.
+pooled := changed(base, {
+	"/action": "claim", "/subject/pools": ["p1"],
+	"/resource/owner": "", "/resource/team": "", "/resource/pool": "p1",
+})
+
 test_allow_own if {
 	answer := authz.decision with input as base
 	answer.required - answer.met == set()
@@ -47,6 +53,7 @@ test_allow_each_ground[ground] if {
 		"rbac.all": changed(others, {"/subject/roles": ["support"]}),
 		"rbac.team": changed(others, {"/subject/roles": ["manager"]}),
 		"rbac.own": base,
+		"rbac.pool": pooled,
 		"share": shared,
 		"delegation": delegated,
 		"emergency": emergency,
@@ -131,7 +138,7 @@ test_deny_every_ground[name] if {
 		"consent": {"/environment/purpose": "marketing"},
 		"roles that exclude each other": {"/subject/roles": ["admin", "auditor"]},
 	}
-	every ask in [base, shared, delegated, emergency, changed(others, {"/subject/roles": ["admin"]})] {
+	every ask in [base, pooled, shared, delegated, emergency, changed(others, {"/subject/roles": ["admin"]})] {
 		not authz.permitted with input as changed(ask, patch)
 	}
 }

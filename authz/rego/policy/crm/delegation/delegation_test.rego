@@ -89,7 +89,10 @@ test_deny_parts_of_two_delegations if {
 }
 
 test_deny_passing_on[action] if {
-	some action in ["share", "approve", "certify", "declassify", "manage"]
+	some action in [
+		"share", "approve", "certify", "declassify", "manage", "purge",
+		"claim", "assign", "transfer", "release", "recycle", "handover", "enter", "lock",
+	]
 	ask := json.patch(base, [
 		{"op": "replace", "path": "/action", "value": action},
 		{"op": "replace", "path": "/subject/roles", "value": ["admin"]},
@@ -102,7 +105,7 @@ test_deny_passing_on[action] if {
 
 # A deputy who creates a delegation in the name of who is away would pass on what is theirs.
 test_deny_delegating_in_the_name_of_another[type] if {
-	some type in ["delegation", "sharing", "emergency", "export", "certification", "account"]
+	some type in ["delegation", "sharing", "emergency", "export", "certification", "account", "ownership"]
 	ask := json.patch(base, [
 		{"op": "replace", "path": "/action", "value": "create"},
 		{"op": "replace", "path": "/resource/type", "value": type},

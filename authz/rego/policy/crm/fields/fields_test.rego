@@ -58,6 +58,37 @@ test_deny_personal_in_numbers[role] if {
 	}
 }
 
+# Before the claim nobody sees more than a mask of a person, whatever else they may.
+test_allow_masks_in_a_pool[action] if {
+	some action in ["browse", "claim"]
+	every role in {"sales", "manager", "admin"} {
+		pairs := fields.by_class with input as asks([role], action)
+		shown(pairs, "internal") == 2
+		shown(pairs, "personal") == 1
+	}
+}
+
+test_deny_more_in_a_pool[role] if {
+	some role in object.keys(data.settings.inherits)
+	every action in {"browse", "claim"} {
+		pairs := fields.by_class with input as asks([role], action)
+		shown(pairs, "personal") <= 1
+		shown(pairs, "sensitive") == 0
+		shown(pairs, "financial") == 0
+		fields.by_name == set() with input as asks([role], action)
+	}
+}
+
+test_deny_names_in_a_pool[type] if {
+	some type in ["customer", "lead"]
+	every role in object.keys(data.settings.inherits) {
+		every action in {"browse", "claim"} {
+			ask := {"subject": {"id": "e1", "roles": [role]}, "action": action, "resource": {"type": type}}
+			fields.by_name == set() with input as ask
+		}
+	}
+}
+
 test_deny_analyst_every_other_view[action] if {
 	some action in ["list", "read", "search", "reveal", "export", "update"]
 	fields.by_class == set() with input as asks(["analyst"], action)

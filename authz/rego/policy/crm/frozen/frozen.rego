@@ -2,7 +2,9 @@
 # title: Frozen records
 # description: >-
 #   A record whose state is final is not changed any more, whoever asks: an accepted quote, an ended
-#   contract. Which states are final is data.
+#   contract. Which states are final is data. Who has the record is none of what it says: it changes hands when its
+#   owner leaves, as any other. A purge is the end of what was deleted before its state was final, or
+#   whose time of keeping is over; a legal hold bounds it.
 # schemas:
 #   - input: schema.input
 # custom:

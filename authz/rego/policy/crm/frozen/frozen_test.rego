@@ -15,12 +15,23 @@ test_allow_type_without_final_states if {
 }
 
 test_deny_final[state] if {
-	some state in ["accepted", "declined", "expired"]
+	some state in ["accepted", "declined", "expired", "withdrawn"]
 	not frozen.mutable with input as {"action": "update", "resource": {"type": "quote", "state": state}}
 }
 
 test_deny_delete_of_final if {
 	not frozen.mutable with input as {"action": "delete", "resource": {"type": "contract", "state": "ended"}}
+}
+
+# Who has a final record may still change, and it may be purged when a hold does not keep it.
+test_allow_change_of_hands[action] if {
+	some action in ["assign", "transfer", "release", "recycle", "handover", "enter", "lock", "claim", "browse", "purge"]
+	frozen.mutable with input as {"action": action, "resource": {"type": "contract", "state": "ended"}}
+}
+
+test_deny_change_whatever_its_hands if {
+	not frozen.mutable with input as {"action": "update", "resource": {"type": "contract", "state": "ended"}}
+	not frozen.mutable with input as {"action": "delete", "resource": {"type": "lead", "state": "converted"}}
 }
 
 test_deny_unknown_action if {

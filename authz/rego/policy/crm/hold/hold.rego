@@ -1,7 +1,7 @@
 # METADATA
 # title: Legal hold
 # description: >-
-#   A record under a legal hold is neither deleted nor erased, whoever asks and however long it is overdue.
+#   A record under a legal hold is neither deleted, purged nor erased, whoever asks and however long it is overdue.
 #   It may still be changed; its history keeps what it was.
 # schemas:
 #   - input: schema.input
@@ -9,7 +9,7 @@
 #   control: ISO 27001 A.5.33
 package crm.hold
 
-destroying := {"delete", "erase"}
+destroying := {"delete", "purge", "erase"}
 
 # METADATA
 # scope: document

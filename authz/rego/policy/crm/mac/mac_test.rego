@@ -46,7 +46,10 @@ test_deny_beyond_compartments[action] if {
 test_deny_no_compartments_at_all if not mac.read with input as asks(9, [], "read", 0, ["vip"])
 
 test_deny_write_down[action] if {
-	some action in ["create", "import", "update", "delete", "restore", "approve", "certify", "erase", "manage"]
+	some action in [
+		"create", "import", "update", "delete", "restore", "approve", "certify", "erase", "manage", "purge",
+		"claim", "assign", "transfer", "release", "recycle", "handover", "enter", "lock",
+	]
 	not mac.write with input as asks(2, [], action, 1, [])
 }
 

@@ -2,8 +2,8 @@
 # title: Role-based access
 # description: >-
 #   Grants are data (INCITS 359). A grant says how deep it reaches: own records, those of the team and its
-#   sub-teams, or all. The rules stay within what can become a list's filter: comparisons of one attribute
-#   of the record with something known.
+#   sub-teams, those that are free in a pool of which the subject is a member, or all. The rules stay within
+#   what can become a list's filter: comparisons of one attribute of the record with something known.
 # schemas:
 #   - input: schema.input
 # custom:
@@ -42,4 +42,14 @@ reaches_own if {
 	"own" in depths
 	input.subject.id > ""
 	input.resource.owner == input.subject.id
+}
+
+# METADATA
+# title: Pool
+# description: A grant reaches the records that are free in a pool of which the subject is a member.
+reaches_pool if {
+	"pool" in depths
+	some id in input.subject.pools
+	id > ""
+	id == input.resource.pool
 }

@@ -16,6 +16,8 @@ permit if rbac.reaches_team
 
 permit if rbac.reaches_own
 
+permit if rbac.reaches_pool
+
 test_allow_own if rbac.reaches_own with input as asks(sales, "read", customer("e1", "/east/1/"))
 
 test_allow_team_of_manager if rbac.reaches_team with input as asks(manager, "read", customer("e1", "/east/1/"))
@@ -85,6 +87,53 @@ test_deny_no_roles if {
 
 test_deny_missing if not permit with input as {}
 
+member := {"id": "e1", "roles": ["sales"], "team": "/east/1/", "pools": ["p1", "p2"]}
+
+free(pool) := {"type": "customer", "owner": "", "team": "", "pool": pool}
+
+test_allow_free_in_a_pool[action] if {
+	some action in ["browse", "claim"]
+	rbac.reaches_pool with input as asks(member, action, free("p2"))
+}
+
+test_allow_assignment_in_a_pool if {
+	rbac.reaches_pool with input as asks(object.union(member, {"roles": ["manager"]}), "assign", free("p1"))
+}
+
+test_deny_another_pool[action] if {
+	some action in ["browse", "claim"]
+	not permit with input as asks(member, action, free("p3"))
+}
+
+test_deny_what_is_not_free if {
+	not permit with input as asks(member, "claim", {"type": "customer", "owner": "e2", "team": "/west/", "pool": ""})
+	not permit with input as asks(member, "claim", {"type": "customer", "owner": "e1", "team": "/west/", "pool": ""})
+	not permit with input as asks(member, "claim", {"type": "customer", "owner": "", "team": ""})
+}
+
+test_deny_pool_by_another_depth[action] if {
+	some action in ["list", "read", "search", "update", "release", "transfer", "enter", "lock", "assign"]
+	not permit with input as asks(member, action, free("p1"))
+}
+
+test_deny_pool_without_a_grant if {
+	not permit with input as asks(object.union(member, {"roles": ["marketing"]}), "claim", free("p1"))
+	not permit with input as asks(member, "claim", object.union(free("p1"), {"type": "quote"}))
+}
+
+test_deny_pools[name] if {
+	some name, pools in {
+		"none": [], "null": null, "a word": "p1", "others": ["p3", "p10"],
+		"a list": [["p1"]], "nothing": [""],
+	}
+	not permit with input as asks(object.union(member, {"pools": pools}), "claim", free("p1"))
+}
+
+test_deny_null_on_both_sides[name] if {
+	some name, id in {"null": null, "empty": "", "number": 1}
+	not permit with input as asks(object.union(member, {"pools": [id]}), "claim", free(id))
+}
+
 # What follows looks at the shipped grants themselves.
 
 test_deny_analyst_everything_but_numbers if {
@@ -148,4 +197,65 @@ test_allow_approval_of_the_team_requests if {
 	permit with input as asks(manager, "certify", {"type": "account", "owner": "e1", "team": "/east/1/"})
 	not permit with input as asks(manager, "approve", {"type": "emergency", "owner": "e1", "team": "/west/"})
 	not permit with input as asks(manager, "certify", {"type": "account", "owner": "e1", "team": "/west/"})
+}
+
+# Somebody with a role, and a record of their own.
+holder(role) := {"id": "e1", "roles": [role], "team": "/"}
+
+its(type) := {"type": type, "owner": "e1", "team": "/"}
+
+test_deny_hands_of_others[action] if {
+	some action in ["release", "transfer", "enter", "lock"]
+	permit with input as asks(sales, action, customer("e1", "/east/1/"))
+	not permit with input as asks(sales, action, customer("e3", "/east/1/"))
+	permit with input as asks(manager, action, customer("e3", "/east/1/"))
+	not permit with input as asks(manager, action, customer("e3", "/west/"))
+}
+
+test_deny_recycling_to_people[role] if {
+	some role in (object.keys(data.settings.inherits) - {"system"})
+	every type in {"customer", "lead"} {
+		not permit with input as asks(holder(role), "recycle", its(type))
+	}
+}
+
+test_deny_purge[role] if {
+	some role in (object.keys(data.settings.inherits) - {"admin", "system"})
+	every type, _ in data.settings.grants.admin {
+		not permit with input as asks(holder(role), "purge", its(type))
+	}
+}
+
+# What can be deleted can be purged, by the administrator and when its time is over; what cannot be deleted cannot.
+test_allow_purge_of_what_is_deleted if {
+	deleted := {type |
+		some types in data.settings.grants
+		some type, actions in types
+		"delete" in object.keys(actions)
+	}
+	every role in {"admin", "system"} {
+		deleted == {type | data.settings.grants[role][type].purge == "all"}
+	}
+}
+
+# The history of who had a record, a ledger and numbers are not rewritten.
+test_deny_change_of_what_is_appended[role] if {
+	some role in object.keys(data.settings.inherits)
+	every type in {"ownership", "movement"} {
+		every action in {"update", "delete", "restore", "purge", "approve", "transfer"} {
+			not permit with input as asks(holder(role), action, its(type))
+		}
+	}
+}
+
+test_allow_ownership_by_who_claims if {
+	permit with input as asks(sales, "create", {"type": "ownership", "owner": "e1", "team": "/east/1/"})
+	not permit with input as asks(sales, "create", {"type": "ownership", "owner": "e3", "team": "/east/1/"})
+	permit with input as asks(manager, "create", {"type": "ownership", "owner": "e3", "team": "/east/1/"})
+	not permit with input as asks(manager, "create", {"type": "ownership", "owner": "e3", "team": "/west/"})
+}
+
+test_deny_ownership_by_others[role] if {
+	some role in ["marketing", "support", "finance", "auditor", "analyst"]
+	not permit with input as asks(holder(role), "create", its("ownership"))
 }

@@ -2,7 +2,8 @@
 # title: Shares
 # description: >-
 #   Discretionary access: the owner of a record shares it with somebody, for some actions and a while. What
-#   may be shared at all is data, and sharing and approving are never part of it, so a share is not passed on.
+#   may be shared at all is data, and sharing and approving are never part of it, so a share is not passed on; nor
+#   is giving the record to somebody else or ending it.
 #   A share by anybody but the record's owner of today gives nothing: it ends when the record changes hands.
 # schemas:
 #   - input: schema.input
@@ -15,7 +16,8 @@ package crm.share
 # description: The record's owner has shared it with the subject for this action, and that still holds.
 given if {
 	input.action in data.settings.shareable_actions
-	not input.action in {"share", "approve", "certify", "declassify", "manage"}
+	not input.action in {"share", "approve", "certify", "declassify", "manage", "purge"}
+	not input.action in {"claim", "assign", "transfer", "release", "recycle", "handover", "enter", "lock"}
 	input.resource.type in data.settings.shareable_types
 	input.environment.time > 0
 	some share in input.subject.shares

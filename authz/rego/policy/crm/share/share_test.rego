@@ -99,7 +99,10 @@ test_deny_null_on_both_sides if {
 }
 
 test_deny_passing_on[action] if {
-	some action in ["share", "approve", "certify", "declassify", "manage"]
+	some action in [
+		"share", "approve", "certify", "declassify", "manage", "purge",
+		"claim", "assign", "transfer", "release", "recycle", "handover", "enter", "lock",
+	]
 	ask := json.patch(base, [
 		{"op": "replace", "path": "/action", "value": action},
 		{"op": "replace", "path": "/subject/shares/0/actions", "value": [action]},
