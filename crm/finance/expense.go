@@ -40,10 +40,14 @@ type Expense struct {
 	Note      crm.Text             `protect:"personal,retention=tax" json:"note"`
 	Account   crm.Text             `protect:"financial,mask=bankcard,retention=tax" json:"account"` // to which it is paid
 	State     ExpenseState         `protect:"internal,indexed" json:"state"`
+	Actors    string               `protect:"internal" json:"actors"`   // who made or changed it, each in angle brackets; none of them approves it
 	Approver  crm.ID[crm.Employee] `protect:"internal" json:"approver"` // who approved or refused last
 	DecidedAt time.Time            `protect:"internal" json:"decided_at"`
 	PaidAt    time.Time            `protect:"internal,indexed" json:"paid_at"`
 }
+
+// Reserved names the fields that no update sets: an approval or a refusal does.
+func (e *Expense) Reserved(bool) []string { return []string{"approver", "decided_at"} }
 
 // Validate returns a *crm.InvalidError that lists every broken rule, or nil.
 func (e *Expense) Validate() error {

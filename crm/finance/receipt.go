@@ -51,6 +51,7 @@ type Receipt struct {
 	Account    crm.Text             `protect:"financial,mask=bankcard,retention=tax" json:"account"` // of the payer
 	Reference  crm.Text             `protect:"financial,mask=last4,retention=tax" json:"reference"`  // of the transaction, at the bank
 	State      ReceiptState         `protect:"internal,indexed" json:"state"`
+	Actors     string               `protect:"internal" json:"actors"`   // who made or changed it, each in angle brackets; none of them approves it
 	Approver   crm.ID[crm.Employee] `protect:"internal" json:"approver"` // who approved or refused
 	DecidedAt  time.Time            `protect:"internal" json:"decided_at"`
 }
@@ -59,6 +60,9 @@ type Receipt struct {
 func (r *Receipt) counts(at time.Time) bool {
 	return !r.Deleted && r.State == ReceiptApproved && !r.At.After(at)
 }
+
+// Reserved names the fields that no update sets: Decide does.
+func (r *Receipt) Reserved(bool) []string { return []string{"approver", "decided_at"} }
 
 // Validate returns a *crm.InvalidError that lists every broken rule, or nil.
 func (r *Receipt) Validate() error {

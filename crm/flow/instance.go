@@ -51,6 +51,7 @@ type Instance struct {
 	Flow        crm.ID[Flow] `protect:"internal,indexed" json:"flow"`
 	SubjectType string       `protect:"internal,indexed" json:"subject_type"`
 	Subject     crm.UUID     `protect:"internal,indexed" json:"subject"`
+	Actors      string       `protect:"internal" json:"actors"` // who began or changed it, each in angle brackets
 	State       string       `protect:"internal,indexed" json:"state"`
 	Since       time.Time    `protect:"internal,indexed" json:"since"`
 	EndedAt     time.Time    `protect:"internal,indexed" json:"ended_at"` // zero: it is on its way
@@ -61,6 +62,14 @@ type Instance struct {
 
 // maxHistory bounds what one instance remembers; a flow that goes round so often is broken.
 const maxHistory = 2000
+
+// Reserved names the fields that no update sets: a step of the flow does.
+func (i *Instance) Reserved(isNew bool) []string {
+	if isNew {
+		return nil
+	}
+	return []string{"state", "since", "ended_at", "due_at", "pending", "history"}
+}
 
 // Validate returns a *crm.InvalidError that lists every broken rule, or nil.
 func (i *Instance) Validate() error {

@@ -153,13 +153,22 @@ func (r *Records[T]) hollow(ctx context.Context, c Caller, id crm.UUID, version 
 func purged(row *crm.Row) bool { return row.Deleted && len(row.Persons) == 0 }
 
 // Forget destroys the keys of those of the persons whom no record names any more, so that what lies in backups and stray copies does not open
-// either, and returns them. Who calls it has purged their records or may erase persons: it decides on the action purge for the function
-// "person". The log has an event for each person before the keys go. Errors of a legal hold or of the brake on mass erasure are those of
-// encrypt.Keeper.Erase; persons before that one are erased.
+// either, and returns them. Where the keeper has a grace, they are blocked at once and destroyed by the first Forget after it, which needs no persons. It
+// decides on the action purge for the function "person". The log has an event for each person before the keys go. Errors of a legal
+// hold or of the brake on mass erasure are those of encrypt.Keeper.Erase; persons before that one are erased.
 func (g *Guard) Forget(ctx context.Context, c Caller, persons ...crm.UUID) (erased []crm.UUID, err error) {
 	d, err := g.authorize(ctx, c, authz.Purge, "person")
 	if err != nil {
 		return nil, err
+	}
+	due, err := g.keeper.Due(ctx, c.Subject.Tenant)
+	if err != nil {
+		return nil, fmt.Errorf("guard: %w", err)
+	}
+	for _, p := range due { // asked for before
+		if id := crm.UUID(p); !slices.Contains(persons, id) {
+			persons = append(persons, id)
+		}
 	}
 	for _, p := range persons {
 		if p.IsZero() {

@@ -298,11 +298,10 @@ func TestReveal(t *testing.T) {
 
 func TestUpdateKeepsWhatWasNotShown(t *testing.T) {
 	r := newRig(t)
-	v := r.add(t, admin, "A", "13800135678", "a@example.com")
-	w := v.Value
+	w := *customer("A", "13800135678", "a@example.com")
 	w.Owner, w.Team = crm.ID[crm.Employee](lin), "/east/1/"
 	w.IDNumber = crm.NewText("110101199003074514")
-	v, err := r.customers.Update(t.Context(), admin, &w)
+	v, err := r.customers.Create(t.Context(), admin, &w)
 	require.NoError(t, err)
 
 	s, err := r.customers.Get(t.Context(), sales, v.Value.ID.UUID())

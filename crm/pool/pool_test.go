@@ -91,7 +91,8 @@ func TestRules(t *testing.T) {
 	}, (*c).Validate,
 		crmtest.Breaks(func(*c) {}),
 		crmtest.Breaks(func(r *c) { r.Pool = crm.UUID{} }, "pool required"),
-		crmtest.Breaks(func(r *c) { r.Owner = nobody }, "owner required"),
+		crmtest.Breaks(func(r *c) { r.Owner = nobody }, "free_in mismatch", "owner required"),
+		crmtest.Breaks(func(r *c) { r.FreeIn = r.Pool }, "free_in mismatch"),
 		crmtest.Breaks(func(r *c) { r.ClaimedAt = time.Time{} }, "claimed_at required"),
 		crmtest.Breaks(func(r *c) { r.ReturnedAt = march(1) }, "returned_at mismatch"),
 	)
