@@ -222,7 +222,7 @@ func TestMigrate(t *testing.T) {
 			t.Error("what was rolled back is still there")
 		}
 	}
-	if _, err := w.Exec("SELECT x FROM a, b"); err != nil {
+	if _, err := w.Exec("SELECT a.x FROM a, b"); err != nil {
 		t.Error("a migration that stays, or another's, is gone")
 	}
 	broken := fstest.MapFS{
