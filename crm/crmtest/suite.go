@@ -37,6 +37,7 @@ func TestStore(t *testing.T, open func(testing.TB) crm.Store) {
 		{"Clauses", s.clauses},
 		{"Conditions", s.conditions},
 		{"Tokens", s.tokens},
+		{"Persons", s.persons},
 		{"Unique", s.unique},
 		{"UniqueInBatch", s.uniqueInBatch},
 		{"ChangeSeq", s.changeSeq},
@@ -1025,6 +1026,7 @@ func (s suite) badRequests(t *testing.T) {
 		"too many clauses":  {"clause", func(q *crm.Query) { q.Clauses = slices.Repeat([]crm.Clause{{Column: "owner", Op: crm.NotNull}}, 101) }},
 		"too many tokens":   {"tokens", func(q *crm.Query) { q.Tokens = make([]int64, 10001) }},
 		"too many ids":      {"ids", func(q *crm.Query) { q.IDs = make([]crm.UUID, 10001) }},
+		"too many persons":  {"persons", func(q *crm.Query) { q.Persons = make([]crm.UUID, 1001) }},
 		"cursor not base64": {"cursor", func(q *crm.Query) { q.After = "!" }},
 	} {
 		q := all()
@@ -1046,6 +1048,7 @@ func (s suite) badRequests(t *testing.T) {
 	wantRequest(t, err, "tenant")
 	most := all()
 	most.Tokens, most.IDs = slices.Repeat([]int64{TokenOf(0, 0)}, 10000), slices.Repeat([]crm.UUID{Row(tenant, 1).ID}, 10000)
+	most.Persons = slices.Repeat([]crm.UUID{Row(tenant, 1).Persons[0]}, 1000)
 	if got := pages(t, st, most); len(got) != 1 {
 		t.Fatalf("the longest lists gave %d rows", len(got))
 	}

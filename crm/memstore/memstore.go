@@ -34,9 +34,35 @@ type space struct{ tenant, typ string }
 
 // rows are those of one tenant and type.
 type rows struct {
-	byID    map[crm.UUID]*entry
-	byToken map[int64]map[*entry]struct{}
-	taken   map[int64]*entry // unique tokens of living rows
+	byID     map[crm.UUID]*entry
+	byToken  index[int64]
+	byPerson index[crm.UUID]
+	taken    map[int64]*entry // unique tokens of living rows
+}
+
+// index says which rows have a key.
+type index[K comparable] map[K]map[*entry]struct{}
+
+func (i index[K]) add(k K, e *entry) {
+	if i[k] == nil {
+		i[k] = map[*entry]struct{}{}
+	}
+	i[k][e] = struct{}{}
+}
+
+func (i index[K]) remove(k K, e *entry) {
+	if delete(i[k], e); len(i[k]) == 0 {
+		delete(i, k)
+	}
+}
+
+// any returns the rows that have one of the keys.
+func (i index[K]) any(keys []K) map[*entry]struct{} {
+	found := map[*entry]struct{}{}
+	for _, k := range keys {
+		maps.Copy(found, i[k])
+	}
+	return found
 }
 
 // entry is one row. It is replaced, never changed, so that a reader may hold it without the lock.
@@ -250,12 +276,13 @@ func (s *Store) find(q *crm.Query) []*entry {
 		return nil
 	}
 	candidates := maps.Values(held.byID)
+	var carry map[*entry]struct{}
 	if q.Tokens != nil {
-		carriers := map[*entry]struct{}{}
-		for _, t := range q.Tokens {
-			maps.Copy(carriers, held.byToken[t])
-		}
-		candidates = maps.Keys(carriers)
+		carry = held.byToken.any(q.Tokens)
+		candidates = maps.Keys(carry)
+	}
+	if q.Persons != nil {
+		candidates = maps.Keys(held.byPerson.any(q.Persons))
 	}
 	var only map[crm.UUID]struct{}
 	if q.IDs != nil {
@@ -270,6 +297,9 @@ func (s *Store) find(q *crm.Query) []*entry {
 			continue
 		}
 		if _, wanted := only[e.row.ID]; only != nil && !wanted {
+			continue
+		}
+		if _, carries := carry[e]; carry != nil && !carries {
 			continue
 		}
 		if e.meets(q.Clauses) && q.Where.Match(func(name string) any {
@@ -496,32 +526,35 @@ func (s *Store) put(e *entry) {
 	in := space{e.row.Tenant, e.row.Type}
 	held := s.spaces[in]
 	if held == nil {
-		held = &rows{byID: map[crm.UUID]*entry{}, byToken: map[int64]map[*entry]struct{}{}, taken: map[int64]*entry{}}
+		held = &rows{byID: map[crm.UUID]*entry{}, byToken: index[int64]{}, byPerson: index[crm.UUID]{}, taken: map[int64]*entry{}}
 		s.spaces[in] = held
 	}
 	if old := held.byID[e.row.ID]; old != nil {
 		e.number = old.number
 		for i := range old.row.Sealed {
 			for _, t := range old.row.Sealed[i].Tokens {
-				if delete(held.byToken[t.Value], old); len(held.byToken[t.Value]) == 0 {
-					delete(held.byToken, t.Value)
-				}
+				held.byToken.remove(t.Value, old)
 				if held.taken[t.Value] == old {
 					delete(held.taken, t.Value)
 				}
 			}
 		}
+		for _, p := range old.row.Persons {
+			held.byPerson.remove(p, old)
+		}
 	}
 	held.byID[e.row.ID] = e
 	for i := range e.row.Sealed {
 		for _, t := range e.row.Sealed[i].Tokens {
-			if held.byToken[t.Value] == nil {
-				held.byToken[t.Value] = map[*entry]struct{}{}
-			}
-			held.byToken[t.Value][e] = struct{}{}
+			held.byToken.add(t.Value, e)
 			if t.Unique && !e.row.Deleted {
 				held.taken[t.Value] = e
 			}
+		}
+	}
+	for _, p := range e.row.Persons {
+		if !p.IsZero() { // nobody
+			held.byPerson.add(p, e)
 		}
 	}
 }

@@ -113,7 +113,7 @@ func (s *Store) Load(ctx context.Context, tenant, typ string, ids []crm.UUID) ([
 		return nil
 	})
 	if err != nil {
-		return nil, s.fail("load", err)
+		return nil, fail("load", err)
 	}
 	rows := make([]crm.Row, len(ids))
 	taken := make(map[crm.UUID]bool, len(found))
@@ -236,6 +236,18 @@ func (s *scanner) row(rows *sql.Rows) (int64, crm.Row, error) {
 	return s.number, row, nil
 }
 
+// hits adds to texts the statement that selects, as hit, the numbers of the rows that have one of the keys, and its arguments.
+func hits[K any](s *Store, texts []string, args []any, by index, in int64, keys []K, arg func(K) any) ([]string, []any) {
+	marks, values := list(keys, arg)
+	if s.d == dialect.SQLite {
+		text := "SELECT DISTINCT row_id AS hit FROM " + by.table + " WHERE space = ? AND " + by.column + " IN " + marks
+		return append(texts, text), append(append(args, in), values...)
+	}
+	text := "SELECT DISTINCT x.row_id AS hit FROM (VALUES " + castList(values) + ") v (k) CROSS JOIN LATERAL (SELECT row_id FROM " + by.table +
+		" WHERE space = ? AND " + by.column + " = v.k OFFSET 0) x" // see lookup
+	return append(texts, text), append(append(args, values...), in)
+}
+
 // filter writes the FROM and WHERE of a query, without what concerns its pages.
 func (s *Store) filter(t *table, in int64, q *crm.Query) (from, where string, args []any, err error) {
 	from = t.name + " t"
@@ -244,18 +256,20 @@ func (s *Store) filter(t *table, in int64, q *crm.Query) (from, where string, ar
 		conds = append(conds, cond)
 		args = append(args, values...)
 	}
+	// The few rows that have a key come first; SQLite takes CROSS JOIN as an order to do so.
+	var found []string
 	if q.Tokens != nil {
-		// The few rows that carry a token come first; SQLite takes CROSS JOIN as an order to do so.
-		marks, tokens := list(q.Tokens, tokenArg)
+		found, args = hits(s, found, args, byToken, in, q.Tokens, tokenArg)
+	}
+	if q.Persons != nil {
+		found, args = hits(s, found, args, byPerson, in, q.Persons, idArg)
+	}
+	if found != nil {
+		join := "JOIN "
 		if s.d == dialect.SQLite {
-			from = "(SELECT DISTINCT row_id AS hit FROM crm_tokens WHERE space = ? AND token IN " + marks + ") k CROSS JOIN " + from
-			args = append(append(args, in), tokens...)
-			add("t.row_id = k.hit")
-		} else { // see lookup
-			from = "(SELECT DISTINCT x.row_id AS hit FROM (VALUES " + castList(tokens) + ") v (k) CROSS JOIN LATERAL (SELECT row_id" +
-				" FROM crm_tokens WHERE space = ? AND token = v.k OFFSET 0) x) k JOIN " + from + " ON t.row_id = k.hit"
-			args = append(append(args, tokens...), in)
+			join = "CROSS JOIN "
 		}
+		from = "(" + strings.Join(found, " INTERSECT ") + ") k " + join + from + " ON t.row_id = k.hit"
 	}
 	add("t.space = ?", in)
 	switch q.Deletion {
@@ -330,7 +344,7 @@ var operators = map[crm.Op]string{
 
 // empty tells whether q can have no rows whatever the store holds.
 func empty(q *crm.Query) bool {
-	return q.Tokens != nil && len(q.Tokens) == 0 || q.IDs != nil && len(q.IDs) == 0
+	return q.Tokens != nil && len(q.Tokens) == 0 || q.IDs != nil && len(q.IDs) == 0 || q.Persons != nil && len(q.Persons) == 0
 }
 
 // Count counts all rows that q's filters admit; see crm.Store.
@@ -358,7 +372,7 @@ func (s *Store) Count(ctx context.Context, q crm.Query) (int64, error) {
 		return s.r.QueryRowContext(ctx, s.d.Rebind("SELECT COUNT(*) FROM "+from+" WHERE "+where), args...).Scan(&n)
 	})
 	if err != nil {
-		return 0, s.fail("count", err)
+		return 0, fail("count", err)
 	}
 	return n, nil
 }
@@ -399,7 +413,7 @@ func (s *Store) Group(ctx context.Context, q crm.Query, g crm.Grouping) ([]crm.G
 		return err
 	})
 	if err != nil {
-		return nil, s.fail("group", err)
+		return nil, fail("group", err)
 	}
 	return groups, nil
 }
@@ -515,7 +529,7 @@ func (s *Store) List(ctx context.Context, q crm.Query) (crm.Page, error) {
 		return nil
 	})
 	if err != nil {
-		return crm.Page{}, s.fail("list", err)
+		return crm.Page{}, fail("list", err)
 	}
 	var page crm.Page
 	if len(found) > q.Limit {

@@ -16,16 +16,16 @@ import (
 )
 
 // reindexCost bounds what one transaction of Reindex does: a row counts one, and so does each of its
-// tokens. The more, the fewer pages of the tables are written twice; each token takes 24 bytes of memory.
+// tokens and persons. The more, the fewer pages of the tables are written twice; each token takes 24 bytes of memory, each person 48.
 var reindexCost = 500_000
 
 // reindexRows is how many rows one statement of Reindex reads.
 const reindexRows = 1000
 
-// tokenTables are what Reindex rebuilds.
-var tokenTables = []string{"crm_tokens", "crm_uniques"}
+// indexes are what Reindex rebuilds.
+var indexes = []index{byToken, byUnique, byPerson}
 
-// RowError is a row of which Reindex cannot take the tokens. It says where the row lies and nothing of
+// RowError is a row of which Reindex cannot take the keys. It says where the row lies and nothing of
 // what it holds. Err is crm.ErrDamaged for a row that no store wrote, and crm.ErrDuplicate for one whose
 // unique token another living row has.
 type RowError struct {
@@ -42,9 +42,9 @@ func (e *RowError) Error() string {
 // Unwrap returns the reason.
 func (e *RowError) Unwrap() error { return e.Err }
 
-// Reindexing tells whether searches by token miss rows: a Reindex has not ended, or a token table is
-// missing because the database comes from a backup, which holds none. Token tables that are there and empty
-// tell nothing, so whoever restores rows beside them calls Reindex whatever it says. Errors:
+// Reindexing tells whether searches by token or person miss rows: a Reindex has not ended, Open added an index to a
+// database that has rows, or an index is missing because the database comes from a backup, which holds none. Indexes that
+// are there and empty tell nothing, so whoever restores rows beside them calls Reindex whatever it says. Errors:
 // crm.ErrUnavailable, the context's.
 func (s *Store) Reindexing(ctx context.Context) (bool, error) {
 	var unfinished bool
@@ -53,8 +53,8 @@ func (s *Store) Reindexing(ctx context.Context) (bool, error) {
 		if unfinished, err = s.has(ctx, s.r, "crm_reindex"); err != nil {
 			return err
 		}
-		for _, t := range tokenTables {
-			there, err := s.has(ctx, s.r, t)
+		for _, i := range indexes {
+			there, err := s.has(ctx, s.r, i.table)
 			if err != nil {
 				return err
 			}
@@ -62,14 +62,14 @@ func (s *Store) Reindexing(ctx context.Context) (bool, error) {
 		}
 		return nil
 	})
-	return unfinished, s.fail("reindexing", err)
+	return unfinished, fail("reindexing", err)
 }
 
-// Reindex rebuilds the token tables from the rows of all types, declared or not, after a restore. It
-// empties the tables, or creates them where they are missing, and fills them in transactions that each
+// Reindex rebuilds the indexes of tokens and persons from the rows of all types, declared or not, after a restore. It
+// empties them, or creates them where they are missing, and fills them in transactions that each
 // note how far they came: a call that was interrupted is taken up by the next one, also of another
-// program. Until it returns nil, searches by token miss rows and unique tokens are not all held, so nobody
-// should be served.
+// program. After Open added an index it fills that one and keeps what the others have. Until it returns nil, searches by
+// token or person miss rows and unique tokens may not all be held, so nobody should be served.
 //
 // progress may be nil. It is called after each transaction that read rows or found no more, with the
 // number of rows read so far, by earlier calls too, and the number of all rows.
@@ -113,7 +113,7 @@ func (s *Store) has(ctx context.Context, q querier, table string) (there bool, e
 	return there, err
 }
 
-// beginReindex makes both token tables empty and creates crm_reindex, unless a run is to be taken up. It
+// beginReindex makes the indexes empty and creates crm_reindex, unless a run is to be taken up. It
 // returns where that one was.
 func (s *Store) beginReindex(ctx context.Context) (list []place, err error) {
 	err = s.write(ctx, "reindex", 0, func(tx *sql.Tx, _ int64) error {
@@ -143,23 +143,23 @@ func (s *Store) emptying(ctx context.Context, tx *sql.Tx) ([]string, error) {
 		"CREATE TABLE crm_reindex (type " + s.columnType(crm.KindString) + " NOT NULL PRIMARY KEY, row_id " +
 			s.columnType(crm.KindInt) + " NOT NULL)",
 	}
-	for _, t := range tokenTables {
-		there, err := s.has(ctx, tx, t)
+	for _, i := range indexes {
+		there, err := s.has(ctx, tx, i.table)
 		if err != nil {
 			return nil, err
 		}
 		switch {
 		case !there:
 			going = false // of a database that is no more
-			made, err := definition(s.d, t)
+			made, err := definition(s.d, i.table)
 			if err != nil {
 				return nil, err
 			}
 			texts = append(texts, made...)
 		case s.d == dialect.Postgres:
-			texts = append(texts, "TRUNCATE "+t)
+			texts = append(texts, "TRUNCATE "+i.table)
 		default:
-			texts = append(texts, "DELETE FROM "+t)
+			texts = append(texts, "DELETE FROM "+i.table)
 		}
 	}
 	if going {
@@ -238,19 +238,20 @@ func (s *Store) countReindex(ctx context.Context, list []place) (done, total int
 		}
 		return nil
 	})
-	return done, total, s.fail("reindex", err)
+	return done, total, fail("reindex", err)
 }
 
-// tokenBatch is what one transaction of Reindex writes.
-type tokenBatch struct {
-	tokens, uniques []token
+// keyBatch is what one transaction of Reindex writes.
+type keyBatch struct {
+	tokens, uniques []posting[int64]
+	persons         []posting[string]
 	types           map[int64]string // by space
 	rows            int64
 }
 
-func (b *tokenBatch) full() bool { return int(b.rows)+len(b.tokens) >= reindexCost }
+func (b *keyBatch) full() bool { return int(b.rows)+len(b.tokens)+len(b.persons) >= reindexCost }
 
-// reindex writes the tokens of the next n rows. ended = there are no more, and crm_reindex is gone.
+// reindex writes the keys of the next n rows. ended = there are no more, and crm_reindex is gone.
 func (s *Store) reindex(ctx context.Context, tx *sql.Tx) (n int64, ended bool, err error) {
 	if going, err := s.has(ctx, tx, "crm_reindex"); err != nil || !going {
 		return 0, true, err // another program did the last batch
@@ -259,11 +260,11 @@ func (s *Store) reindex(ctx context.Context, tx *sql.Tx) (n int64, ended bool, e
 	if err != nil {
 		return 0, false, err
 	}
-	b := &tokenBatch{types: map[int64]string{}}
+	b := &keyBatch{types: map[int64]string{}}
 	for _, p := range list {
 		before := p.after
 		for more := true; more && !b.full(); {
-			if more, err = s.readTokens(ctx, tx, &p, b); err != nil {
+			if more, err = s.readKeys(ctx, tx, &p, b); err != nil {
 				return 0, false, err
 			}
 		}
@@ -286,9 +287,9 @@ func (s *Store) reindex(ctx context.Context, tx *sql.Tx) (n int64, ended bool, e
 	return b.rows, ended, err
 }
 
-// readTokens reads rows of p's type behind its place into b, and moves the place. more = there may be
+// readKeys reads rows of p's type behind its place into b, and moves the place. more = there may be
 // others.
-func (s *Store) readTokens(ctx context.Context, tx *sql.Tx, p *place, b *tokenBatch) (more bool, err error) {
+func (s *Store) readKeys(ctx context.Context, tx *sql.Tx, p *place, b *keyBatch) (more bool, err error) {
 	rows, err := tx.QueryContext(ctx, s.d.Rebind("SELECT row_id, space, deleted, body FROM "+s.d.Quote("crm_rows_"+p.typ)+
 		" WHERE row_id > ? ORDER BY row_id LIMIT ?"), p.after, reindexRows)
 	if err != nil {
@@ -308,10 +309,11 @@ func (s *Store) readTokens(ctx context.Context, tx *sql.Tx, p *place, b *tokenBa
 		if err := rowformat.Parse(body, &row); err != nil {
 			return false, &RowError{p.typ, number, err}
 		}
-		all, unique := tokensOf(&row)
-		b.tokens = diff(b.tokens, in, number, all, nil)
+		k := keysOf(&row)
+		b.tokens = diff(b.tokens, in, number, k.tokens, nil)
+		b.persons = diff(b.persons, in, number, k.persons, nil)
 		if deleted == 0 {
-			b.uniques = diff(b.uniques, in, number, unique, nil)
+			b.uniques = diff(b.uniques, in, number, k.unique, nil)
 		}
 		b.types[in] = p.typ
 		b.rows++
@@ -324,13 +326,16 @@ func (s *Store) readTokens(ctx context.Context, tx *sql.Tx, p *place, b *tokenBa
 	return more, rows.Err()
 }
 
-// putBatch inserts both kinds of tokens in the order of their keys. What is there already was written by
-// a Store meanwhile.
-func (s *Store) putBatch(ctx context.Context, tx *sql.Tx, b *tokenBatch) error {
-	if _, err := s.insertTokens(ctx, tx, "crm_tokens", b.tokens, " ON CONFLICT DO NOTHING"); err != nil {
+// putBatch inserts keys in their order. What is there already was written by a Store meanwhile, or was
+// never lost.
+func (s *Store) putBatch(ctx context.Context, tx *sql.Tx, b *keyBatch) error {
+	if _, err := insertPostings(ctx, s, tx, byToken, b.tokens, " ON CONFLICT DO NOTHING"); err != nil {
 		return err
 	}
-	n, err := s.insertTokens(ctx, tx, "crm_uniques", b.uniques, " ON CONFLICT DO NOTHING")
+	if _, err := insertPostings(ctx, s, tx, byPerson, b.persons, " ON CONFLICT DO NOTHING"); err != nil {
+		return err
+	}
+	n, err := insertPostings(ctx, s, tx, byUnique, b.uniques, " ON CONFLICT DO NOTHING")
 	if err != nil || n == int64(len(b.uniques)) {
 		return err
 	}
@@ -339,7 +344,7 @@ func (s *Store) putBatch(ctx context.Context, tx *sql.Tx, b *tokenBatch) error {
 		end := 0
 		var values []int64
 		for ; end < len(rest) && rest[end].space == in; end++ {
-			values = append(values, rest[end].value)
+			values = append(values, rest[end].key)
 		}
 		holders := make(map[int64]int64, end)
 		err := s.taken(ctx, tx, in, slices.Compact(values), func(t, number int64) { holders[t] = number })
@@ -347,7 +352,7 @@ func (s *Store) putBatch(ctx context.Context, tx *sql.Tx, b *tokenBatch) error {
 			return err
 		}
 		for _, t := range rest[:end] {
-			if holders[t.value] != t.number {
+			if holders[t.key] != t.number {
 				return &RowError{b.types[in], t.number, crm.ErrDuplicate}
 			}
 		}

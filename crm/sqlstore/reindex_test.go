@@ -57,6 +57,14 @@ func fill(t testing.TB, st *sqlstore.Store) {
 		if i%13 == 0 {
 			r.Sealed = nil
 		}
+		switch i % 4 { // of one person, of several, of nobody
+		case 1:
+			r.Persons = append(r.Persons, crmtest.PersonID(1000).UUID(), crmtest.PersonID(1000+i).UUID())
+		case 2:
+			r.Persons[0] = crm.UUID{}
+		case 3:
+			r.Persons = nil
+		}
 		if i%5 == 0 && len(r.Sealed) > 0 { // the same token in both fields
 			r.Sealed[1].Tokens = append(r.Sealed[1].Tokens, r.Sealed[0].Tokens...)
 		}
@@ -95,20 +103,24 @@ func fill(t testing.TB, st *sqlstore.Store) {
 	apply()
 }
 
-// tokensIn returns both token tables in the order of their keys.
-func tokensIn(t testing.TB, db *sql.DB) (all [2][][3]int64) {
+// indexes are the tables that Reindex makes, with the column of their key.
+var indexes = [...][2]string{{"crm_tokens", "token"}, {"crm_uniques", "token"}, {"crm_persons", "person"}}
+
+// keysIn returns the indexes in the order of their keys.
+func keysIn(t testing.TB, db *sql.DB) (all [len(indexes)][]string) {
 	t.Helper()
-	for i, table := range []string{"crm_tokens", "crm_uniques"} {
-		rows, err := db.Query("SELECT space, token, row_id FROM " + table + " ORDER BY space, token, row_id")
+	for i, index := range indexes {
+		rows, err := db.Query("SELECT space, " + index[1] + ", row_id FROM " + index[0] + " ORDER BY space, " + index[1] + ", row_id")
 		if err != nil {
 			t.Fatal(err)
 		}
 		for rows.Next() {
-			var r [3]int64
-			if err := rows.Scan(&r[0], &r[1], &r[2]); err != nil {
+			var in, number int64
+			var key any
+			if err := rows.Scan(&in, &key, &number); err != nil {
 				t.Fatal(err)
 			}
-			all[i] = append(all[i], r)
+			all[i] = append(all[i], fmt.Sprintf("%d %x %d", in, key, number))
 		}
 		if err := rows.Err(); err != nil {
 			t.Fatal(err)
@@ -118,12 +130,12 @@ func tokensIn(t testing.TB, db *sql.DB) (all [2][][3]int64) {
 	return all
 }
 
-func wantTokens(t testing.TB, db *sql.DB, want [2][][3]int64) {
+func wantKeys(t testing.TB, db *sql.DB, want [len(indexes)][]string) {
 	t.Helper()
-	got := tokensIn(t, db)
-	for i, table := range []string{"crm_tokens", "crm_uniques"} {
+	got := keysIn(t, db)
+	for i, index := range indexes {
 		if !slices.Equal(got[i], want[i]) {
-			t.Fatalf("%s has %d rows, want %d, or others", table, len(got[i]), len(want[i]))
+			t.Fatalf("%s has %d rows, want %d, or others", index[0], len(got[i]), len(want[i]))
 		}
 	}
 }
@@ -135,14 +147,14 @@ func wantReindexing(t testing.TB, st *sqlstore.Store, want bool) {
 	}
 }
 
-// lose leaves the token tables as a restore does: SQLite has none, PostgreSQL has those of the migrations.
+// lose leaves the indexes as a restore does: SQLite has none, PostgreSQL has those of the migrations.
 func lose(t testing.TB, db *sql.DB, d dialect.Dialect) {
 	t.Helper()
 	exec(t, db, "DROP TABLE IF EXISTS crm_reindex")
-	for _, table := range []string{"crm_tokens", "crm_uniques"} {
-		q := "DROP TABLE " + table
+	for _, index := range indexes {
+		q := "DROP TABLE " + index[0]
 		if d == dialect.Postgres {
-			q = "TRUNCATE " + table
+			q = "TRUNCATE " + index[0]
 		}
 		if _, err := db.Exec(q); err != nil {
 			t.Fatal(err)
@@ -150,7 +162,7 @@ func lose(t testing.TB, db *sql.DB, d dialect.Dialect) {
 	}
 }
 
-// search returns which rows of each type and tenant some tokens find.
+// search returns which rows of each type and tenant some tokens and persons find.
 func search(t testing.TB, st *sqlstore.Store) (found []string) {
 	t.Helper()
 	for _, typ := range indexedTypes {
@@ -168,6 +180,16 @@ func search(t testing.TB, st *sqlstore.Store) (found []string) {
 						found = append(found, fmt.Sprintf("%s %s %d %d %s", typ, tenant, g, deletion, r.ID))
 					}
 				}
+			}
+			page, err := st.List(t.Context(), crm.Query{
+				Tenant: tenant, Type: typ, Where: crm.Everything{}, Deletion: crm.LivingAndBin, Limit: 1000,
+				Persons: []crm.UUID{crmtest.PersonID(1000).UUID(), crmtest.PersonID(4).UUID()},
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, r := range page.Rows {
+				found = append(found, fmt.Sprintf("%s %s person %s", typ, tenant, r.ID))
 			}
 		}
 	}
@@ -211,15 +233,15 @@ func TestReindex(t *testing.T) {
 		filled := openStore(t, w, r, d)
 		fill(t, filled)
 		wantReindexing(t, filled, false)
-		want, found, schema := tokensIn(t, r), search(t, filled), schemaOf(t, r, d)
-		if len(want[0]) < 1500 || len(want[1]) < 250 || len(found) < 300 || len(schema) < 10 {
-			t.Fatalf("%d tokens, %d uniques, %d found, %d in the schema", len(want[0]), len(want[1]), len(found), len(schema))
+		want, found, schema := keysIn(t, r), search(t, filled), schemaOf(t, r, d)
+		if len(want[0]) < 1500 || len(want[1]) < 250 || len(want[2]) < 250 || len(found) < 300 || len(schema) < 10 {
+			t.Fatalf("%d tokens, %d uniques, %d persons, %d found, %d in the schema", len(want[0]), len(want[1]), len(want[2]), len(found), len(schema))
 		}
 		for _, cost := range []int{1, 100, 500_000} {
 			for _, missing := range []bool{false, true}[:min(cost, 2)] {
 				lose(t, w, d)
 				if missing && d == dialect.Postgres { // not what a restore leaves
-					if _, err := w.Exec("DROP TABLE crm_uniques; DROP TABLE crm_tokens"); err != nil {
+					if _, err := w.Exec("DROP TABLE crm_uniques; DROP TABLE crm_tokens; DROP TABLE crm_persons"); err != nil {
 						t.Fatal(err)
 					}
 				}
@@ -241,7 +263,7 @@ func TestReindex(t *testing.T) {
 				if cost == 1 && calls != 401 || cost == 500_000 && calls != 1 || cost == 100 && calls < 20 {
 					t.Errorf("cost %d: %d transactions", cost, calls)
 				}
-				wantTokens(t, r, want)
+				wantKeys(t, r, want)
 				wantReindexing(t, st, false)
 				if got := schemaOf(t, r, d); !slices.Equal(got, schema) {
 					t.Fatalf("the schema became\n%s\nand was\n%s", strings.Join(got, "\n"), strings.Join(schema, "\n"))
@@ -252,13 +274,14 @@ func TestReindex(t *testing.T) {
 			t.Fatalf("tokens find %d rows, want %d", len(got), len(found))
 		}
 		// A store that has its tokens keeps them, but for those of no row.
-		if _, err := w.Exec("INSERT INTO crm_tokens (space, token, row_id) VALUES (1, 5, 5000), (99, 1, 1)"); err != nil {
+		exec(t, w, "INSERT INTO crm_tokens (space, token, row_id) VALUES (1, 5, 5000), (99, 1, 1)")
+		if _, err := w.Exec(d.Rebind("INSERT INTO crm_persons (space, person, row_id) VALUES (1, ?, 1)"), make([]byte, 16)); err != nil {
 			t.Fatal(err)
 		}
 		if err := filled.Reindex(t.Context(), nil); err != nil {
 			t.Fatal(err)
 		}
-		wantTokens(t, r, want)
+		wantKeys(t, r, want)
 		// The rebuilt tables are written to as before.
 		row := crmtest.Row("default", 6)
 		row.Type, row.Clear = "order", nil
@@ -295,7 +318,7 @@ func TestReindexFresh(t *testing.T) {
 func TestReindexInterrupted(t *testing.T) {
 	each(t, func(t *testing.T, w, r *sql.DB, d dialect.Dialect) {
 		fill(t, openStore(t, w, r, d))
-		want := tokensIn(t, r)
+		want := keysIn(t, r)
 		lose(t, w, d)
 		defer sqlstore.SetReindexCost(150)()
 		var last int64
@@ -326,7 +349,7 @@ func TestReindexInterrupted(t *testing.T) {
 			}
 			wantReindexing(t, st, true)
 		}
-		wantTokens(t, r, want)
+		wantKeys(t, r, want)
 		wantReindexing(t, openStore(t, w, r, d), false)
 		// What another restore left tells nothing.
 		ctx, cancel := context.WithCancel(t.Context())
@@ -337,14 +360,14 @@ func TestReindexInterrupted(t *testing.T) {
 		if err := openStore(t, w, r, d).Reindex(t.Context(), nil); err != nil {
 			t.Fatal(err)
 		}
-		wantTokens(t, r, want)
+		wantKeys(t, r, want)
 		// Before the first transaction, nothing changes.
 		ctx, cancel = context.WithCancel(t.Context())
 		cancel()
 		if err := openStore(t, w, r, d).Reindex(ctx, nil); !errors.Is(err, context.Canceled) {
 			t.Fatal(err)
 		}
-		wantTokens(t, r, want)
+		wantKeys(t, r, want)
 	})
 }
 
@@ -354,7 +377,7 @@ func TestReindexFails(t *testing.T) {
 	each(t, func(t *testing.T, w, r *sql.DB, d dialect.Dialect) {
 		st := openStore(t, w, r, d)
 		fill(t, st)
-		want := tokensIn(t, r)
+		want := keysIn(t, r)
 		defer sqlstore.SetReindexCost(150)()
 		for _, test := range []struct {
 			table string
@@ -362,7 +385,8 @@ func TestReindexFails(t *testing.T) {
 			after int64 // it fails after so many rows at least
 		}{
 			{"crm_tokens", 2, 0}, {"crm_tokens", 200, 0}, {"crm_tokens", 398, 100},
-			{"crm_uniques", 2, 0}, {"crm_uniques", 200, 0}, {"crm_uniques", 398, 100}, {"crm_reindex", 0, 10},
+			{"crm_uniques", 2, 0}, {"crm_uniques", 200, 0}, {"crm_uniques", 398, 100},
+			{"crm_persons", 2, 0}, {"crm_persons", 200, 0}, {"crm_persons", 397, 100}, {"crm_reindex", 0, 10},
 		} {
 			arm, disarm := trap(d, test.table, test.row)
 			if test.table != "crm_reindex" {
@@ -390,7 +414,7 @@ func TestReindexFails(t *testing.T) {
 			if first <= before {
 				t.Errorf("%v: taken up at %d rows, after %d", test, first, before)
 			}
-			wantTokens(t, r, want)
+			wantKeys(t, r, want)
 			wantReindexing(t, st, false)
 		}
 	})
@@ -427,7 +451,7 @@ func TestReindexRefused(t *testing.T) {
 	each(t, func(t *testing.T, w, r *sql.DB, d dialect.Dialect) {
 		st := openStore(t, w, r, d)
 		fill(t, st)
-		want := tokensIn(t, r)
+		want := keysIn(t, r)
 		var body []byte
 		if err := w.QueryRow("SELECT body FROM crm_rows_order WHERE row_id = 203").Scan(&body); err != nil {
 			t.Fatal(err)
@@ -475,7 +499,7 @@ func TestReindexRefused(t *testing.T) {
 		if err := st.Reindex(t.Context(), nil); err != nil {
 			t.Fatal(err)
 		}
-		wantTokens(t, r, want)
+		wantKeys(t, r, want)
 	})
 }
 
@@ -511,11 +535,11 @@ func TestReindexBesideWriters(t *testing.T) {
 		if err != nil || n < 510 {
 			t.Fatalf("%v, %d writes", err, n-500)
 		}
-		got := tokensIn(t, r)
+		got := keysIn(t, r)
 		if err := st.Reindex(t.Context(), nil); err != nil {
 			t.Fatal(err)
 		}
-		wantTokens(t, r, got)
+		wantKeys(t, r, got)
 	})
 }
 
@@ -524,7 +548,7 @@ func TestReindexTwice(t *testing.T) {
 	each(t, func(t *testing.T, w, r *sql.DB, d dialect.Dialect) {
 		st := openStore(t, w, r, d)
 		fill(t, st)
-		want := tokensIn(t, r)
+		want := keysIn(t, r)
 		lose(t, w, d)
 		defer sqlstore.SetReindexCost(50)()
 		errs := make(chan error)
@@ -536,7 +560,7 @@ func TestReindexTwice(t *testing.T) {
 				t.Error(err)
 			}
 		}
-		wantTokens(t, r, want)
+		wantKeys(t, r, want)
 		wantReindexing(t, st, false)
 	})
 }
@@ -545,7 +569,7 @@ func TestReindexUnavailable(t *testing.T) {
 	p := realtest.Postgres(t)
 	st := openStore(t, p.DB, p.DB, dialect.Postgres)
 	fill(t, st)
-	want := tokensIn(t, p.DB)
+	want := keysIn(t, p.DB)
 	back := sqlstore.SetReindexCost(150)
 	defer back()
 	err := st.Reindex(t.Context(), func(done, _ int64) {
@@ -568,7 +592,7 @@ func TestReindexUnavailable(t *testing.T) {
 	if first <= 200 {
 		t.Errorf("it was not taken up, but read %d rows", first)
 	}
-	wantTokens(t, p.DB, want)
+	wantKeys(t, p.DB, want)
 }
 
 // TestReindexSpeed logs how long 100,000 rows of six tokens each take.
@@ -583,14 +607,14 @@ func TestReindexSpeed(t *testing.T) {
 		for i := 0; i < rows; i += 1000 {
 			create(t, st, i, i+1000)
 		}
-		want := tokensIn(t, r)
+		want := keysIn(t, r)
 		lose(t, w, d)
 		start, cpu := time.Now(), processor(t)
 		if err := st.Reindex(t.Context(), nil); err != nil {
 			t.Fatal(err)
 		}
 		took, used := time.Since(start), processor(t)-cpu
-		wantTokens(t, r, want)
+		wantKeys(t, r, want)
 		t.Logf("%d rows, %d tokens: %v (%.0f rows/s), of this process's processor time %v (%.0f rows/s)",
 			rows, len(want[0]), took.Round(time.Millisecond), rows/took.Seconds(), used.Round(time.Millisecond), rows/used.Seconds())
 	})

@@ -3,7 +3,7 @@
 //
 // Each declared type has a table of its own, with a typed column per clear field; sealed fields, persons
 // and the MAC lie together in one column (docs/formats/row.md). Index tokens are rows of one table,
-// clustered by token; backups leave it out, and Store.Reindex rebuilds it. One counter row is raised in
+// clustered by token, and so are persons; backups leave them out, and Store.Reindex rebuilds them. One counter row is raised in
 // every transaction that writes, so that change numbers follow the order of commits and writers do not
 // overtake each other.
 //
@@ -55,9 +55,39 @@ type table struct {
 
 var _ crm.Store = (*Store)(nil)
 
+// schema is the table of goose.
+const schema = "crm_schema"
+
 // Open brings the common tables up to date and returns the store. w writes, r reads; they may be the
-// same handle. d is "sqlite" or "postgres".
+// same handle. d is "sqlite" or "postgres". Tables of a newer program are a *NewerError; a program of an older version that
+// still writes must end before. When an index is new, Reindexing says so.
 func Open(ctx context.Context, w, r *sql.DB, d dialect.Dialect) (*Store, error) {
+	files, err := migrationsOf(d)
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{w: w, r: r, d: d, types: map[string]*table{}, spaces: map[space]int64{}}
+	if err := dialect.Migrate(ctx, w, d, files, schema); err != nil {
+		return nil, fail("open", err)
+	}
+	return s, s.settle(ctx)
+}
+
+// Rollback takes the common tables back to a version, 1 or more, so that a program that knows no later one can open them. What
+// later versions added goes, rows stay. No store may be open. Version 1 has no index of persons; version 2 has.
+func Rollback(ctx context.Context, db *sql.DB, d dialect.Dialect, to int) error {
+	files, err := migrationsOf(d)
+	if err != nil {
+		return err
+	}
+	err = dialect.Rollback(ctx, db, d, files, schema, int64(to))
+	if errors.Is(err, dialect.ErrNoVersion) {
+		return fmt.Errorf("crm/sqlstore: rollback: there is no version %d", to)
+	}
+	return fail("rollback", err)
+}
+
+func migrationsOf(d dialect.Dialect) (fs.FS, error) {
 	d, err := dialect.Parse(string(d))
 	if err != nil {
 		return nil, errors.New("crm/sqlstore: the dialect is neither sqlite nor postgres")
@@ -66,25 +96,51 @@ func Open(ctx context.Context, w, r *sql.DB, d dialect.Dialect) (*Store, error) 
 	if err != nil {
 		return nil, fmt.Errorf("crm/sqlstore: %w", err)
 	}
-	s := &Store{w: w, r: r, d: d, types: map[string]*table{}, spaces: map[space]int64{}}
-	if err := dialect.Migrate(ctx, w, d, files, "crm_schema"); err != nil {
-		return nil, s.fail("open", err)
+	return files, nil
+}
+
+// settle ends the Reindex that a migration began in a database that has no rows.
+func (s *Store) settle(ctx context.Context) error {
+	begun, err := s.has(ctx, s.w, "crm_reindex")
+	if err != nil || !begun {
+		return fail("open", err)
 	}
-	return s, nil
+	return s.write(ctx, "open", 0, func(tx *sql.Tx, _ int64) error {
+		var rows bool
+		if err := tx.QueryRowContext(ctx, "SELECT COUNT(*) > 0 FROM crm_spaces").Scan(&rows); err != nil || rows {
+			return err
+		}
+		_, err := tx.ExecContext(ctx, "DROP TABLE IF EXISTS crm_reindex")
+		return err
+	})
+}
+
+// NewerError is a database whose tables a newer program has changed; this one would not keep up what it does not know.
+type NewerError struct {
+	Version int64 // of the tables
+	Known   int64 // the latest that this program knows
+}
+
+// Error names both versions.
+func (e *NewerError) Error() string {
+	return fmt.Sprintf("crm/sqlstore: the tables are of version %d, newer than %d", e.Version, e.Known)
 }
 
 // fail turns a database's error into one that says nothing of data or connection: an error of package
 // crm or the context's as it is, else what was being done, the database's code, and
 // crm.ErrUnavailable where it applies.
-func (s *Store) fail(doing string, err error) error {
+func fail(doing string, err error) error {
 	var request *crm.RequestError
 	var write *crm.WriteError
 	var limit *crm.LimitError
 	var condition *conditionError
 	var row *RowError
+	var newer *dialect.NewerError
 	switch {
 	case err == nil:
 		return nil
+	case errors.As(err, &newer):
+		return &NewerError{newer.Version, newer.Known}
 	case errors.As(err, &request), errors.As(err, &write), errors.As(err, &limit), errors.As(err, &condition), errors.As(err, &row),
 		errors.Is(err, crm.ErrUnknown):
 		return err
@@ -166,7 +222,7 @@ func (s *Store) write(ctx context.Context, doing string, n int, f func(tx *sql.T
 		}
 		return nil
 	})
-	return s.fail(doing, err)
+	return fail(doing, err)
 }
 
 // unknownCommit tells whether a failed commit may have happened all the same.
@@ -384,7 +440,7 @@ func (s *Store) Applied(ctx context.Context, log string, from uint64) ([]uint64,
 		return rows.Err()
 	})
 	if err != nil {
-		return nil, s.fail("applied", err)
+		return nil, fail("applied", err)
 	}
 	return events, nil
 }
@@ -394,7 +450,7 @@ func (s *Store) Prune(ctx context.Context, log string, below uint64) error {
 	if err := request.Event(log, below); err != nil {
 		return err
 	}
-	return s.fail("prune", s.retry(ctx, func() error {
+	return fail("prune", s.retry(ctx, func() error {
 		_, err := s.w.ExecContext(ctx, s.d.Rebind("DELETE FROM crm_applied WHERE log = ? AND event < ?"), log, int64(below))
 		return err
 	}))

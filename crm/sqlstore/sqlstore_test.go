@@ -187,6 +187,19 @@ func TestListUsesIndex(t *testing.T) {
 		!strings.Contains(plan, "SEARCH t USING INTEGER PRIMARY KEY") {
 		t.Fatalf("a search by token: %s", plan)
 	}
+	q := crm.Query{
+		Tenant: "default", Type: "thing", Where: crm.Everything{}, Sort: "owner", Persons: []crm.UUID{crmtest.PersonID(3).UUID(), crmtest.PersonID(4).UUID()}, Limit: 50,
+	}
+	for _, q.Tokens = range [][]int64{nil, {1, 2}} {
+		texts, args, err := st.Statements(t.Context(), q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if plan := explain(t, r, texts[0], args[0]); !strings.Contains(plan, "SEARCH crm_persons USING PRIMARY KEY (space=? AND person=?)") ||
+			!strings.Contains(plan, "SEARCH t USING INTEGER PRIMARY KEY") || strings.Contains(plan, "SCAN t") {
+			t.Fatalf("a search by person: %s", plan)
+		}
+	}
 }
 
 func explain(t *testing.T, db *sql.DB, text string, args []any) string {

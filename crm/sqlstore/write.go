@@ -26,9 +26,15 @@ type pending struct {
 	number int64 // row_id
 	seq    int64
 	body   []byte
-	tokens []int64 // sorted, each once
-	unique []int64 // those that only one living row may have
-	old    oldRow
+	keys
+	old oldRow
+}
+
+// keys are what a row is found by, each sorted and once.
+type keys struct {
+	tokens  []int64
+	unique  []int64  // tokens that only one living row may have
+	persons []string // the bytes of their ids
 }
 
 // oldRow is what a row that is rewritten held.
@@ -36,30 +42,57 @@ type oldRow struct {
 	number  int64
 	version int64
 	living  bool
-	tokens  []int64
-	unique  []int64
+	keys
 }
 
-// token is one row of crm_tokens or crm_uniques.
-type token struct{ space, value, number int64 }
+// index is one of the tables that say which rows have a key. Persons have one of their own: cut to 8 bytes they would
+// fit among the tokens, but then counts and pages would need each hit compared with its row's body.
+type index struct{ table, column string }
 
-func compareTokens(a, b token) int {
-	return cmp.Or(cmp.Compare(a.space, b.space), cmp.Compare(a.value, b.value), cmp.Compare(a.number, b.number))
+var (
+	byToken  = index{"crm_tokens", "token"}
+	byUnique = index{"crm_uniques", "token"}
+	byPerson = index{"crm_persons", "person"}
+)
+
+// posting is one row of an index.
+type posting[K int64 | string] struct {
+	space  int64
+	key    K
+	number int64
 }
 
-// tokensOf returns a row's tokens, each once and sorted, and those that are unique.
-func tokensOf(row *crm.Row) (all, unique []int64) {
+func comparePostings[K int64 | string](a, b posting[K]) int {
+	return cmp.Or(cmp.Compare(a.space, b.space), cmp.Compare(a.key, b.key), cmp.Compare(a.number, b.number))
+}
+
+// keyArg is a key as a column takes it.
+func keyArg(key any) any {
+	if s, ok := key.(string); ok {
+		return []byte(s)
+	}
+	return key
+}
+
+func keysOf(row *crm.Row) (k keys) {
 	for i := range row.Sealed {
 		for _, t := range row.Sealed[i].Tokens {
-			all = append(all, t.Value)
+			k.tokens = append(k.tokens, t.Value)
 			if t.Unique {
-				unique = append(unique, t.Value)
+				k.unique = append(k.unique, t.Value)
 			}
 		}
 	}
-	slices.Sort(all)
-	slices.Sort(unique)
-	return slices.Compact(all), slices.Compact(unique)
+	for i := range row.Persons {
+		if !row.Persons[i].IsZero() { // nobody
+			k.persons = append(k.persons, string(row.Persons[i][:]))
+		}
+	}
+	slices.Sort(k.tokens)
+	slices.Sort(k.unique)
+	slices.Sort(k.persons)
+	k.tokens, k.unique = slices.Compact(k.tokens), slices.Compact(k.unique)
+	return k
 }
 
 // Apply stores a batch; see crm.Store. When it returns nil the batch is durable as far as the database
@@ -84,8 +117,7 @@ func (s *Store) Apply(ctx context.Context, b crm.Batch) (int64, error) {
 	writes := map[space][]*pending{}
 	for i := range b.Writes {
 		row := &b.Writes[i].Row
-		p := &pending{index: i, row: row, expect: b.Writes[i].Expect, body: rowformat.Append(nil, row)}
-		p.tokens, p.unique = tokensOf(row)
+		p := &pending{index: i, row: row, expect: b.Writes[i].Expect, body: rowformat.Append(nil, row), keys: keysOf(row)}
 		in := space{row.Tenant, row.Type}
 		writes[in] = append(writes[in], p)
 	}
@@ -117,7 +149,7 @@ func (s *Store) Apply(ctx context.Context, b crm.Batch) (int64, error) {
 				}
 			}
 		}
-		if err := s.putTokens(ctx, tx, writes, spaces); err != nil {
+		if err := s.putKeys(ctx, tx, writes, spaces); err != nil {
 			return err
 		}
 		for in, list := range writes {
@@ -235,9 +267,7 @@ func (s *Store) readOld(ctx context.Context, tx *sql.Tx, t *table, in int64, wri
 		ids = ids[len(some):]
 		text, args := lookup(s.d, t.columns, t.name, "id", in, some, idArg)
 		err := s.query(ctx, tx, t, text, args, func(number int64, row crm.Row) {
-			old := oldRow{number: number, version: row.Version, living: !row.Deleted}
-			old.tokens, old.unique = tokensOf(&row)
-			byID[row.ID].old = old
+			byID[row.ID].old = oldRow{number: number, version: row.Version, living: !row.Deleted, keys: keysOf(&row)}
 		})
 		if err != nil {
 			return err
@@ -314,14 +344,15 @@ func (s *Store) measure(ctx context.Context, tx *sql.Tx, t *table, tenant string
 	return nil
 }
 
-// putTokens writes the differences of both token tables, in the order of their keys.
-func (s *Store) putTokens(ctx context.Context, tx *sql.Tx, writes map[space][]*pending, spaces map[space]int64) error {
-	var added, removed, claimed, freed []token
+// putKeys writes the differences of all indexes, in the order of their keys.
+func (s *Store) putKeys(ctx context.Context, tx *sql.Tx, writes map[space][]*pending, spaces map[space]int64) error {
+	var tokens, uniques changes[int64]
+	var persons changes[string]
 	for in, list := range writes {
 		n := spaces[in]
 		for _, p := range list {
-			added = diff(added, n, p.number, p.tokens, p.old.tokens)
-			removed = diff(removed, n, p.number, p.old.tokens, p.tokens)
+			tokens.add(n, p.number, p.tokens, p.old.tokens)
+			persons.add(n, p.number, p.persons, p.old.persons)
 			var now, before []int64
 			if !p.row.Deleted {
 				now = p.unique
@@ -329,56 +360,66 @@ func (s *Store) putTokens(ctx context.Context, tx *sql.Tx, writes map[space][]*p
 			if p.old.living {
 				before = p.old.unique
 			}
-			claimed = diff(claimed, n, p.number, now, before)
-			freed = diff(freed, n, p.number, before, now)
+			uniques.add(n, p.number, now, before)
 		}
 	}
-	for _, t := range []struct {
-		table   string
-		removed []token
-		added   []token
-	}{{"crm_tokens", removed, added}, {"crm_uniques", freed, claimed}} {
-		if err := s.deleteTokens(ctx, tx, t.table, t.removed); err != nil {
-			return err
-		}
-		if _, err := s.insertTokens(ctx, tx, t.table, t.added, ""); err != nil {
-			return err
-		}
+	if err := tokens.put(ctx, s, tx, byToken); err != nil {
+		return err
 	}
-	return nil
+	if err := uniques.put(ctx, s, tx, byUnique); err != nil {
+		return err
+	}
+	return persons.put(ctx, s, tx, byPerson)
 }
 
-// insertTokens sorts tokens in the order of the tables' keys, inserts them, and returns how many tail let in.
-func (s *Store) insertTokens(ctx context.Context, tx *sql.Tx, table string, tokens []token, tail string) (int64, error) {
-	slices.SortFunc(tokens, compareTokens)
-	return s.insert(ctx, tx, "INSERT INTO "+table+" (space, token, row_id) VALUES ", tail, 3, len(tokens),
+// changes are what comes into an index and what goes.
+type changes[K int64 | string] struct{ added, removed []posting[K] }
+
+// add compares a row's keys with those it had.
+func (c *changes[K]) add(in, number int64, now, before []K) {
+	c.added = diff(c.added, in, number, now, before)
+	c.removed = diff(c.removed, in, number, before, now)
+}
+
+func (c *changes[K]) put(ctx context.Context, s *Store, tx *sql.Tx, to index) error {
+	if err := deletePostings(ctx, s, tx, to, c.removed); err != nil {
+		return err
+	}
+	_, err := insertPostings(ctx, s, tx, to, c.added, "")
+	return err
+}
+
+// insertPostings sorts postings in the order of the index's key, inserts them, and returns how many tail let in.
+func insertPostings[K int64 | string](ctx context.Context, s *Store, tx *sql.Tx, to index, list []posting[K], tail string) (int64, error) {
+	slices.SortFunc(list, comparePostings)
+	return s.insert(ctx, tx, "INSERT INTO "+to.table+" (space, "+to.column+", row_id) VALUES ", tail, 3, len(list),
 		func(args []any, i int) []any {
-			return append(args, tokens[i].space, tokens[i].value, tokens[i].number)
+			return append(args, list[i].space, keyArg(list[i].key), list[i].number)
 		})
 }
 
-// diff adds to list the tokens of a that are not in b; both are sorted.
-func diff(list []token, in, number int64, a, b []int64) []token {
-	for _, t := range a {
-		if _, both := slices.BinarySearch(b, t); !both {
-			list = append(list, token{in, t, number})
+// diff adds to list the keys of a that are not in b; both are sorted.
+func diff[K int64 | string](list []posting[K], in, number int64, a, b []K) []posting[K] {
+	for _, k := range a {
+		if _, both := slices.BinarySearch(b, k); !both {
+			list = append(list, posting[K]{in, k, number})
 		}
 	}
 	return list
 }
 
-func (s *Store) deleteTokens(ctx context.Context, tx *sql.Tx, table string, tokens []token) error {
-	if len(tokens) == 0 {
+func deletePostings[K int64 | string](ctx context.Context, s *Store, tx *sql.Tx, from index, list []posting[K]) error {
+	if len(list) == 0 {
 		return nil
 	}
-	slices.SortFunc(tokens, compareTokens)
-	stmt, err := tx.PrepareContext(ctx, s.d.Rebind("DELETE FROM "+table+" WHERE space = ? AND token = ? AND row_id = ?"))
+	slices.SortFunc(list, comparePostings)
+	stmt, err := tx.PrepareContext(ctx, s.d.Rebind("DELETE FROM "+from.table+" WHERE space = ? AND "+from.column+" = ? AND row_id = ?"))
 	if err != nil {
 		return err
 	}
 	defer stmt.Close()
-	for _, t := range tokens {
-		if _, err := stmt.ExecContext(ctx, t.space, t.value, t.number); err != nil {
+	for _, p := range list {
+		if _, err := stmt.ExecContext(ctx, p.space, keyArg(p.key), p.number); err != nil {
 			return err
 		}
 	}

@@ -188,6 +188,43 @@ func TestMigrate(t *testing.T) {
 			}
 		}
 	}
+	further := fstest.MapFS{
+		"00001_a.sql": one["00001_a.sql"],
+		"00002_d.sql": {Data: []byte("-- +goose Up\nCREATE TABLE d (x INTEGER);\n-- +goose Down\nDROP TABLE d;\n")},
+	}
+	var newer *dialect.NewerError
+	for range 2 {
+		if err := dialect.Migrate(t.Context(), w, dialect.SQLite, further, "one"); err != nil {
+			t.Fatal(err)
+		}
+		for name, call := range map[string]func() error{
+			"Migrate":  func() error { return dialect.Migrate(t.Context(), w, dialect.SQLite, one, "one") },
+			"Rollback": func() error { return dialect.Rollback(t.Context(), w, dialect.SQLite, one, "one", 1) },
+		} {
+			if err := call(); !errors.As(err, &newer) || err.Error() != "dialect: one is at version 2, newer than 1" {
+				t.Fatalf("%s of a newer database: %v", name, err)
+			}
+		}
+		if _, err := w.Exec("SELECT x FROM d"); err != nil {
+			t.Fatal(err)
+		}
+		for _, to := range []int64{-1, 0, 3} {
+			if err := dialect.Rollback(t.Context(), w, dialect.SQLite, further, "one", to); !errors.Is(err, dialect.ErrNoVersion) {
+				t.Fatalf("back to %d: %v", to, err)
+			}
+		}
+		for _, to := range []int64{2, 1, 1} {
+			if err := dialect.Rollback(t.Context(), w, dialect.SQLite, further, "one", to); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := w.Exec("SELECT x FROM d"); err == nil {
+			t.Error("what was rolled back is still there")
+		}
+	}
+	if _, err := w.Exec("SELECT a.x FROM a, b"); err != nil {
+		t.Error("a migration that stays, or another's, is gone")
+	}
 	broken := fstest.MapFS{
 		"00001_a.sql": one["00001_a.sql"],
 		"00002_c.sql": {Data: []byte("-- +goose Up\nCREATE TABLE c (x INTEGER);\nSECRET;\n")},

@@ -2,6 +2,8 @@ package request_test
 
 import (
 	"errors"
+	"math"
+	"slices"
 	"testing"
 	"time"
 
@@ -21,6 +23,37 @@ func TestPrefixEnd(t *testing.T) {
 	for _, prefix := range []string{"", "\U0010ffff", "\U0010ffff\U0010ffff"} {
 		if end, ok := request.PrefixEnd(prefix); ok {
 			t.Errorf("%q: %q", prefix, end)
+		}
+	}
+}
+
+func TestSum(t *testing.T) {
+	const least, most = math.MinInt64, math.MaxInt64
+	for _, test := range []struct {
+		add  []int64
+		want int64
+		fits bool
+	}{
+		{nil, 0, true}, {[]int64{-1}, -1, true}, {[]int64{1, -1}, 0, true}, {[]int64{most}, most, true}, {[]int64{least}, least, true},
+		{[]int64{most, 1}, 0, false}, {[]int64{least, -1}, 0, false}, {[]int64{most, most, least, least}, -2, true},
+		{[]int64{least, least, most, most}, -2, true}, {[]int64{most, most, most}, 0, false}, {[]int64{most, 1, -1}, most, true},
+		{[]int64{1<<32 - 1, 1}, 1 << 32, true}, {[]int64{-1 << 32, -1, -1}, -1<<32 - 2, true}, {slices.Repeat([]int64{-3}, 1000), -3000, true},
+		{slices.Repeat([]int64{least}, 1000), 0, false}, {slices.Repeat([]int64{most}, 1000), 0, false},
+	} {
+		var one, halves request.Sum
+		var high, low int64 // as a database sums them
+		for _, n := range test.add {
+			one.Add(n)
+			high, low = high+n>>32, low+n&(1<<32-1)
+		}
+		halves.AddHalves(high, low)
+		for _, s := range []request.Sum{one, halves} {
+			if got, err := s.Int64(); got != test.want || (err == nil) != test.fits {
+				t.Errorf("%v: got %d, %v", test.add[:min(4, len(test.add))], got, err)
+			}
+		}
+		if least, err := one.Holds(&crm.Limit{Least: true, Value: test.want}); least != test.fits || (err == nil) != test.fits {
+			t.Errorf("%v is not at least itself: %v", test.add[:min(4, len(test.add))], err)
 		}
 	}
 }

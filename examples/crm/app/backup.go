@@ -32,8 +32,8 @@ import (
 )
 
 // excluded are the tables that no backup holds: wrapped keys, which lie in the shard bucket, the
-// heads of the log, which belong to the running installation, and index tokens, which follow from the rows.
-var excluded = []string{"encrypt_", "app_", "crm_tokens", "crm_uniques", "crm_reindex"}
+// heads of the log, which belong to the running installation, and the indexes of tokens and persons, which follow from the rows.
+var excluded = []string{"encrypt_", "app_", "crm_tokens", "crm_uniques", "crm_persons", "crm_reindex"}
 
 // Files of the data folder that backups need.
 const (
