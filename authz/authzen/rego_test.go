@@ -38,6 +38,32 @@ func (c corpus) Resource(_ context.Context, _, id string) (authz.Resource, error
 	return r.Resource, err
 }
 
+// TestPools: the pools of a caller and the pool of a record reach the shipped policy as properties, and not without trust.
+func TestPools(t *testing.T) {
+	e, err := rego.New(t.Context(), nil)
+	require.NoError(t, err)
+	free := authz.Request{
+		Subject:  authz.Subject{ID: "e1", Tenant: "t", Roles: []string{"sales"}, Active: true},
+		Resource: authz.Resource{Tenant: "t", Type: "customer", ID: "c1"},
+	}
+	for _, c := range []struct {
+		pools, pool    string
+		trust, allowed bool
+	}{
+		{`["p1","p2"]`, `"p2"`, true, true},
+		{`["p1","p2"]`, `"p2"`, false, false},
+		{`["p1"]`, `"p2"`, true, false},
+		{`[]`, `"p2"`, true, false},
+		{`[""]`, `""`, true, false},
+	} {
+		h := serve(t, e, corpus{{Request: free}}, &authzen.Options{TrustProperties: c.trust})
+		w := post(h, "/access/v1/evaluation", fmt.Sprintf(`{"subject":{"type":"user","id":"0","properties":{"pools":%s}},"action":{"name":"claim"},
+			"resource":{"type":"record","id":"0","properties":{"pool":%s}}}`, c.pools, c.pool))
+		require.Equal(t, http.StatusOK, w.Code, w.Body.String())
+		assert.Contains(t, w.Body.String(), fmt.Sprintf(`"decision":%v`, c.allowed), "%s %s", c.pools, c.pool)
+	}
+}
+
 // TestShippedPolicy asks for the corpus over HTTP.
 func TestShippedPolicy(t *testing.T) {
 	e, err := rego.New(t.Context(), nil)

@@ -154,11 +154,12 @@ func ExampleWhatCan() {
 }
 
 func ExampleSamples() {
-	for _, r := range review.Samples(authz.Subject{ID: "e1", Tenant: "t", Team: "/east/"}, "customer") {
-		fmt.Printf("%-4s owner %-8s team %s\n", r.ID, r.Owner, r.Team)
+	for _, r := range review.Samples(authz.Subject{ID: "e1", Tenant: "t", Team: "/east/", Pools: []string{"p1"}}, "customer") {
+		fmt.Printf("%-4s owner %-8s team %-11s pool %q\n", r.ID, r.Owner, r.Team, r.Pool)
 	}
 	// Output:
-	// all  owner e1-other team /elsewhere/
-	// team owner e1-other team /east/
-	// own  owner e1       team /elsewhere/
+	// all  owner e1-other team /elsewhere/ pool ""
+	// team owner e1-other team /east/      pool ""
+	// own  owner e1       team /elsewhere/ pool ""
+	// pool owner          team /elsewhere/ pool "p1"
 }

@@ -282,7 +282,7 @@ func TestExportApprovedByAnother(t *testing.T) {
 	require.Equal(t, http.StatusOK, w.Code, w.Body.String())
 	assert.Contains(t, w.Body.String(), "# end")
 	code, _ = admin.post(at+"/download", nil)
-	assert.Equal(t, http.StatusUnprocessableEntity, code, "once")
+	assert.Equal(t, http.StatusForbidden, code, "once: what was taken is final")
 	found, err := o.app.Log.Query(t.Context(), audit.Filter{Action: "customer.export", Actor: o.id("admin")}, math.MaxUint64, 1)
 	require.NoError(t, err)
 	assert.Equal(t, strings.TrimPrefix(at, "/exports/"), found[0].Event.Note)
