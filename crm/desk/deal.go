@@ -101,7 +101,7 @@ func (d *Desk) AcceptQuote(ctx context.Context, c guard.Caller, id crm.ID[crm.Qu
 
 // draw takes the next number of a series.
 func (d *Desk) draw(ctx context.Context, tx *guard.Tx, series crm.ID[crm.Series]) (number string, err error) {
-	err = act(ctx, tx, d.r.Series, "draw", series.UUID(), 0, func(s *crm.Series) error {
+	err = act(ctx, tx, d.r.Series, "update", series.UUID(), 0, func(s *crm.Series) error {
 		number, err = s.Draw(d.now())
 		return err
 	})
