@@ -36,6 +36,12 @@ func TestOracle(t *testing.T) {
 	askers := map[string]guard.Caller{
 		"sales": sales, "other": other, "manager": manager, "admin": admin, "auditor": auditor, "support": support,
 		"analyst": as("analyst", crm.NewUUID().String(), "/east/"), "nobody": as("nothing", crm.NewUUID().String(), ""),
+		"member": as("sales", crm.NewUUID().String(), "/south/"),
+	}
+	for _, name := range []string{"member", "manager"} {
+		c := askers[name]
+		c.Subject.Pools = []string{eastPool.String()}
+		askers[name] = c
 	}
 	n := 1000
 	if os.Getenv("CRMGUARD_SOAK") != "" {
@@ -79,6 +85,9 @@ func TestOracle(t *testing.T) {
 	}
 }
 
+// eastPool is a pool in which some records are free.
+var eastPool = crm.NewUUID()
+
 var west = as("manager", crm.NewUUID().String(), "/west/")
 
 var fixed = time.Date(2026, 3, 2, 9, 0, 0, 0, time.UTC) // a Monday
@@ -87,6 +96,7 @@ var fixed = time.Date(2026, 3, 2, 9, 0, 0, 0, time.UTC) // a Monday
 type oracle struct {
 	asker     guard.Caller
 	log       *audit.Log
+	tx        func(guard.Caller) *guard.Tx
 	customers *guard.Records[crm.Customer]
 	ids       []crm.UUID
 	words     []string // values of both, seen or not
@@ -138,7 +148,7 @@ func newOracle(t *testing.T, asker guard.Caller, kek keys.KEK, store keys.Store,
 	require.NoError(t, err)
 	g, _, err := guard.New(ctx, memstore.New(), keeper, policy, log, &guard.Options{Clock: clock, SearchPerHour: math.MaxInt32})
 	require.NoError(t, err)
-	o := &oracle{asker: asker, log: log}
+	o := &oracle{asker: asker, log: log, tx: func(c guard.Caller) *guard.Tx { return g.Begin(c, "test") }}
 	o.customers, err = guard.For[crm.Customer](ctx, g, &guard.TypeOptions{Type: crm.TypeCustomer})
 	require.NoError(t, err)
 
@@ -155,7 +165,11 @@ func newOracle(t *testing.T, asker guard.Caller, kek keys.KEK, store keys.Store,
 		id, err := crm.ParseUUID(owner.Subject.ID)
 		require.NoError(t, err)
 		v.Owner, v.Team = crm.ID[crm.Employee](id), owner.Subject.Team
-		visible := o.visible(t, v)
+		free := *v
+		if i%4 == 2 {
+			free.Owner, free.Pool, free.FreeIn = crm.ID[crm.Employee]{}, eastPool, eastPool
+		}
+		visible := o.visible(t, &free)
 		for _, f := range o.customers.Fields() {
 			from := same
 			seen := visible[f.Name]
@@ -189,7 +203,12 @@ func newOracle(t *testing.T, asker guard.Caller, kek keys.KEK, store keys.Store,
 		_, err = o.customers.Create(ctx, admin, v)
 		require.NoError(t, err)
 		o.ids = append(o.ids, v.ID.UUID())
-		if i%7 == 3 {
+		if i%4 == 2 {
+			require.NoError(t, o.customers.Act(ctx, admin, authz.Enter, v.ID.UUID(), 1, func(c *crm.Customer) error {
+				c.Owner, c.Pool, c.FreeIn = free.Owner, free.Pool, free.FreeIn
+				return nil
+			}))
+		} else if i%7 == 3 {
 			require.NoError(t, o.customers.Delete(ctx, boss, v.ID.UUID(), 1))
 		}
 	}
@@ -197,7 +216,8 @@ func newOracle(t *testing.T, asker guard.Caller, kek keys.KEK, store keys.Store,
 	return o
 }
 
-var readings = []authz.Action{authz.Read, authz.List, authz.Search, authz.Export, authz.Reveal, authz.History, authz.Update, authz.Delete, authz.Restore}
+var readings = []authz.Action{authz.Read, authz.List, authz.Search, authz.Export, authz.Reveal, authz.History, authz.Update, authz.Delete, authz.Restore,
+	authz.Browse, authz.Aggregate, authz.Claim, authz.Release, authz.Purge}
 
 // visible are the fields of a record of which some action shows the asker something.
 func (o *oracle) visible(t *testing.T, v *crm.Customer) map[string]bool {
@@ -229,7 +249,10 @@ func (o *oracle) ask(t *testing.T, r *rand.Rand) (what, answer string) {
 		return all[r.IntN(len(all))].Name
 	}
 	query := func() guard.Query {
-		q := guard.Query{Limit: 1 + r.IntN(30), Desc: r.IntN(2) == 0, Bin: r.IntN(5) == 0}
+		q := guard.Query{Limit: 1 + r.IntN(30), Desc: r.IntN(2) == 0, Bin: r.IntN(5) == 0, Browse: r.IntN(4) == 0}
+		if r.IntN(5) == 0 {
+			q.Hide = []string{field()}
+		}
 		if r.IntN(2) == 0 {
 			q.Sort = field()
 		}
@@ -258,7 +281,7 @@ func (o *oracle) ask(t *testing.T, r *rand.Rand) (what, answer string) {
 		}
 		return w
 	}
-	switch r.IntN(13) {
+	switch r.IntN(16) {
 	case 0:
 		v, err := o.customers.Get(ctx, c, id)
 		return "get", said(err, show(v))
@@ -313,6 +336,28 @@ func (o *oracle) ask(t *testing.T, r *rand.Rand) (what, answer string) {
 		v.ID, v.Version = crm.ID[crm.Customer](id), 99
 		got, err := o.customers.Update(ctx, c, v)
 		return "update", said(err, show(got))
+	case 12:
+		q := guard.Grouping{Clauses: query().Clauses}
+		for range r.IntN(3) {
+			q.By = append(q.By, field())
+		}
+		for range r.IntN(3) {
+			q.Sums = append(q.Sums, pick(r, "open_value", "credit_limit", field()))
+		}
+		got, err := o.customers.Group(ctx, c, q)
+		return "group", said(err, fmt.Sprintf("%+v", got))
+	case 13:
+		// A claim or a purge that changes nothing, because the version is not there.
+		if r.IntN(2) == 0 {
+			_, err := o.customers.Purge(ctx, c, id, 99)
+			return "purge", said(err, "")
+		}
+		return "claim", said(o.customers.Act(ctx, c, authz.Claim, id, 99, func(*crm.Customer) error { return nil }), "")
+	case 14:
+		g := o.tx(c)
+		v := &crm.Customer{Kind: crm.PersonCustomer, Stage: crm.CustomerNew, Name: crm.NewText(word()), Currency: "CNY"}
+		v.ID, v.Version = crm.ID[crm.Customer](id), 99
+		return "transaction", said(o.customers.UpdateIn(ctx, g, v), "")
 	default:
 		v := &crm.Customer{}
 		v.ID = crm.ID[crm.Customer](id)

@@ -1,0 +1,351 @@
+package guard_test
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/crmguard/crmguard/audit"
+	"github.com/crmguard/crmguard/authz"
+	"github.com/crmguard/crmguard/crm"
+	"github.com/crmguard/crmguard/crm/guard"
+	"github.com/crmguard/crmguard/crm/memstore"
+	"github.com/crmguard/crmguard/encrypt"
+	"github.com/crmguard/crmguard/encrypt/keys"
+)
+
+var program = as("system", "system", "")
+
+func denied(t testing.TB, err error, control string) {
+	t.Helper()
+	var d *authz.DeniedError
+	require.ErrorAs(t, err, &d)
+	assert.Contains(t, d.Controls, control)
+}
+
+func TestTxIsAllOrNothing(t *testing.T) {
+	r := newRig(t)
+	ctx := t.Context()
+	contracts, err := guard.For[crm.Contract](ctx, r.guard, nil)
+	require.NoError(t, err)
+	a := r.add(t, sales, "A", "13800135678", "a@example.com")
+	count := func() int64 {
+		n, err := r.customers.Count(ctx, sales, guard.Query{})
+		require.NoError(t, err)
+		return n
+	}
+	made := func(tx *guard.Tx) *crm.Customer {
+		v := customer("B", "13900000000", "b@example.com")
+		require.NoError(t, r.customers.CreateIn(ctx, tx, v))
+		return v
+	}
+
+	// One event for writes of two types, and both are there.
+	tx := r.guard.Begin(sales, "customer.win")
+	b := made(tx)
+	k := &crm.Contract{Number: "C-1", Customer: b.ID, Amount: 1, Currency: "CNY", State: crm.ContractDraft}
+	require.NoError(t, contracts.CreateIn(ctx, tx, k))
+	next := a.Value
+	next.City = "Paris"
+	require.NoError(t, r.customers.UpdateIn(ctx, tx, &next))
+	assert.EqualValues(t, 1, next.Version, "not before the commit")
+	event, err := tx.Commit(ctx)
+	require.NoError(t, err)
+	assert.EqualValues(t, 2, next.Version)
+	e := r.last(t)
+	assert.Equal(t, "customer.win", e.Action)
+	assert.Equal(t, audit.Intended, e.Outcome)
+	require.Len(t, e.Targets, 3)
+	assert.Equal(t, crm.TypeContract, e.Targets[1].Type)
+	assert.NotEmpty(t, e.Controls)
+	assert.NotZero(t, event)
+	assert.EqualValues(t, 2, count())
+
+	// A conflict, a limit, a refusal by the store: nothing of it.
+	tx = r.guard.Begin(sales, "customer.win")
+	made(tx)
+	old := a.Value
+	err = r.customers.UpdateIn(ctx, tx, &old)
+	require.ErrorIs(t, err, crm.ErrConflict)
+	tx = r.guard.Begin(sales, "customer.win")
+	made(tx)
+	require.NoError(t, r.customers.DeleteIn(ctx, tx, next.ID.UUID(), 2))
+	again := next
+	again.City = "Lyon"
+	_, err = r.customers.Update(ctx, sales, &again)
+	require.NoError(t, err)
+	_, err = tx.Commit(ctx)
+	require.ErrorIs(t, err, crm.ErrConflict)
+	assert.EqualValues(t, 2, count())
+	own := errors.New("two are enough")
+	tx = r.guard.Begin(sales, "customer.win")
+	made(tx)
+	tx.Require(crm.Limit{Of: []crm.Measure{{Type: crm.TypeCustomer}}, Value: 99}, errors.New("another"))
+	tx.Require(crm.Limit{Of: []crm.Measure{{Type: crm.TypeCustomer}}, Value: 2}, own)
+	_, err = tx.Commit(ctx)
+	require.ErrorIs(t, err, own)
+	assert.Equal(t, audit.Aborted, r.last(t).Outcome)
+	assert.EqualValues(t, 2, count())
+
+	// A refusal by the policy is in the log at once.
+	tx = r.guard.Begin(other, "customer.win")
+	require.ErrorIs(t, r.customers.DeleteIn(ctx, tx, next.ID.UUID(), 3), crm.ErrNotFound)
+	tx = r.guard.Begin(as("support", crm.NewUUID().String(), "/east/1/"), "customer.win")
+	require.Error(t, r.customers.CreateIn(ctx, tx, customer("C", "1", "")))
+	assert.Equal(t, audit.Denied, r.last(t).Outcome)
+
+	// How it is not used.
+	_, err = tx.Commit(ctx)
+	require.ErrorIs(t, err, guard.ErrTx, "nothing in it")
+	tx = r.guard.Begin(sales, "customer.win")
+	v := made(tx)
+	require.ErrorIs(t, r.customers.DeleteIn(ctx, tx, v.ID.UUID(), 1), crm.ErrNotFound)
+	require.NoError(t, r.customers.DeleteIn(ctx, tx, next.ID.UUID(), 3))
+	require.ErrorIs(t, r.customers.DeleteIn(ctx, tx, next.ID.UUID(), 3), guard.ErrTx)
+	_, err = tx.Commit(ctx)
+	require.NoError(t, err)
+	_, err = tx.Commit(ctx)
+	require.ErrorIs(t, err, guard.ErrTx)
+	tx = r.guard.Begin(sales, "customer.many")
+	for range guard.MaxBatch {
+		made(tx)
+	}
+	require.ErrorIs(t, r.customers.CreateIn(ctx, tx, customer("D", "1", "")), guard.ErrTx)
+}
+
+// The log is down: nothing is stored, of one type or of two.
+func TestTxNeedsTheLog(t *testing.T) {
+	r := newRig(t)
+	tx := r.guard.Begin(sales, "customer.win")
+	require.NoError(t, r.customers.CreateIn(t.Context(), tx, customer("B", "13900000000", "")))
+	r.log.fail = errors.New("the disk is full")
+	_, err := tx.Commit(t.Context())
+	require.ErrorIs(t, err, r.log.fail)
+	r.log.fail = nil
+	n, err := r.customers.Count(t.Context(), sales, guard.Query{})
+	require.NoError(t, err)
+	assert.Zero(t, n)
+}
+
+func TestReservedFields(t *testing.T) {
+	r := newRig(t)
+	ctx := t.Context()
+	v := r.add(t, sales, "A", "13800135678", "a@example.com").Value
+	for what, edit := range map[string]func(*crm.Customer){
+		"pool":   func(c *crm.Customer) { c.Pool, c.ClaimedAt = eastPool, c.CreatedAt },
+		"former": func(c *crm.Customer) { c.Pool, c.ClaimedAt, c.Former, c.ReturnedAt = eastPool, c.CreatedAt, c.Owner, c.CreatedAt },
+	} {
+		next := v
+		edit(&next)
+		_, err := r.customers.Update(ctx, admin, &next)
+		denied(t, err, "fields.reserved")
+		fresh := *customer("B", "1", "")
+		fresh.Owner, fresh.CreatedAt = v.Owner, v.CreatedAt
+		edit(&fresh)
+		_, err = r.customers.Create(ctx, admin, &fresh)
+		require.Error(t, err, what)
+	}
+	next := v
+	next.Owner = crm.ID[crm.Employee](wu)
+	_, err := r.customers.Update(ctx, admin, &next)
+	denied(t, err, "fields.reserved")
+
+	// An act that hands nothing over leaves the owner as they are.
+	require.NoError(t, r.customers.Act(ctx, admin, authz.Update, v.ID.UUID(), 1, func(c *crm.Customer) error {
+		c.Owner, c.Team, c.City = crm.ID[crm.Employee](wu), "/west/", "Paris"
+		return nil
+	}))
+	got, err := r.customers.Get(ctx, sales, v.ID.UUID())
+	require.NoError(t, err)
+	assert.Equal(t, v.Owner, got.Value.Owner)
+	assert.Equal(t, "/east/1/", got.Value.Team)
+	assert.Equal(t, "Paris", got.Value.City)
+}
+
+func TestWhoChangedItHasAPartInIt(t *testing.T) {
+	r := newRig(t)
+	ctx := t.Context()
+	contracts, err := guard.For[crm.Contract](ctx, r.guard, nil)
+	require.NoError(t, err)
+	k := &crm.Contract{Number: "C-1", Customer: crm.ID[crm.Customer](crm.NewUUID()), Amount: 1, Currency: "CNY", State: crm.ContractDraft}
+	k.SignatoryPerson, k.Signatory = crm.ID[crm.Person](crm.NewUUID()), crm.NewText("Ann")
+	k.Starts, k.Ends = fixed, fixed.AddDate(1, 0, 0)
+	v, err := contracts.Create(ctx, sales, k)
+	require.NoError(t, err)
+	assert.Equal(t, "<"+sales.Subject.ID+">", v.Value.Actors)
+	approve := func(c guard.Caller) error {
+		by, err := crm.ParseUUID(c.Subject.ID)
+		require.NoError(t, err)
+		return contracts.Act(ctx, c, authz.Approve, v.Value.ID.UUID(), 0, func(k *crm.Contract) error { return k.Approve(crm.ID[crm.Employee](by), fixed) })
+	}
+	edited := v.Value
+	edited.Amount = 2
+	_, err = contracts.Update(ctx, manager, &edited)
+	require.NoError(t, err)
+	denied(t, approve(manager), "sod.dynamic")
+	edited.Actors = ""
+	_, err = contracts.Update(ctx, manager, &edited)
+	denied(t, err, "update.attributes")
+	require.NoError(t, approve(admin))
+}
+
+func TestPurge(t *testing.T) {
+	r := newRigOn(t, memstore.New(), keys.NewMemory(), &encrypt.Options{Grace: -1})
+	ctx := t.Context()
+	v := r.add(t, sales, "A", "13800135678", "a@example.com").Value
+	twin := customer("A again", "13800135678", "a@example.com")
+	twin.Person = v.Person
+	_, err := r.customers.Create(ctx, sales, twin)
+	require.NoError(t, err)
+	id := v.ID.UUID()
+
+	_, err = r.customers.Purge(ctx, admin, id, 1)
+	require.ErrorIs(t, err, crm.ErrNotFound, "it lives")
+	require.NoError(t, r.customers.Delete(ctx, sales, id, 1))
+	_, err = r.customers.Purge(ctx, sales, id, 2)
+	denied(t, err, "access.granted")
+	_, err = r.customers.Purge(ctx, other, id, 2)
+	require.ErrorIs(t, err, crm.ErrNotFound)
+	_, err = r.customers.Purge(ctx, admin, id, 1)
+	require.ErrorIs(t, err, crm.ErrConflict)
+	persons, err := r.customers.Purge(ctx, program, id, 2)
+	require.NoError(t, err)
+	assert.Equal(t, []crm.UUID{v.Person.UUID()}, persons)
+
+	rows, err := r.store.Store.Load(ctx, "default", crm.TypeCustomer, []crm.UUID{id})
+	require.NoError(t, err)
+	assert.Empty(t, rows[0].Sealed)
+	assert.Empty(t, rows[0].Persons)
+	for _, value := range rows[0].Clear {
+		assert.Zero(t, value.Kind())
+	}
+	for name, do := range map[string]func() error{
+		"get":     func() error { _, err := r.customers.Get(ctx, program, id); return err },
+		"restore": func() error { return r.customers.Restore(ctx, admin, id, 3) },
+		"purge":   func() error { _, err := r.customers.Purge(ctx, admin, id, 3); return err },
+		"reveal":  func() error { _, err := r.customers.Reveal(ctx, because(admin, "why"), id, "phone"); return err },
+	} {
+		assert.ErrorIs(t, do(), crm.ErrNotFound, name)
+	}
+	page, err := r.customers.List(ctx, program, guard.Query{Bin: true})
+	require.NoError(t, err)
+	assert.Empty(t, page.Items)
+
+	// Their other record still names them.
+	_, err = r.guard.Forget(ctx, sales, persons...)
+	denied(t, err, "access.granted")
+	erased, err := r.guard.Forget(ctx, program, persons...)
+	require.NoError(t, err)
+	assert.Empty(t, erased)
+	got, err := r.customers.Get(ctx, program, twin.ID.UUID())
+	require.NoError(t, err)
+	assert.Equal(t, "A again", got.Value.Name.Expose())
+	require.NoError(t, r.customers.Delete(ctx, sales, twin.ID.UUID(), 1))
+	erased, err = r.guard.Forget(ctx, program, persons...)
+	require.NoError(t, err)
+	assert.Empty(t, erased, "what is in the bin may come back")
+	_, err = r.customers.Purge(ctx, program, twin.ID.UUID(), 2)
+	require.NoError(t, err)
+	erased, err = r.guard.Forget(ctx, program, append(persons, crm.UUID{})...)
+	require.NoError(t, err)
+	assert.Equal(t, persons, erased)
+	e := r.last(t)
+	assert.Equal(t, "person.erase", e.Action)
+	assert.Equal(t, audit.Erase, e.Activity)
+}
+
+func TestGroup(t *testing.T) {
+	r := newRig(t)
+	ctx := t.Context()
+	for i := range 12 {
+		v := customer(fmt.Sprintf("N%d", i), fmt.Sprintf("1380000%04d", i), "")
+		v.City, v.OpenValue, v.Currency = "Shanghai", int64(i), "CNY"
+		if i > 8 {
+			v.City = "Paris"
+		}
+		_, err := r.customers.Create(ctx, sales, v)
+		require.NoError(t, err)
+	}
+	q := guard.Grouping{By: []string{"city"}, Sums: []string{"open_value"}}
+	for _, c := range []guard.Caller{sales, other, as("auditor", crm.NewUUID().String(), "")} {
+		_, err := r.customers.Group(ctx, c, q)
+		denied(t, err, "access.granted")
+	}
+	got, err := r.customers.Group(ctx, manager, guard.Grouping{Sums: []string{"open_value"}})
+	require.NoError(t, err)
+	require.Len(t, got.Groups, 1)
+	assert.EqualValues(t, 12, got.Groups[0].Count)
+	assert.EqualValues(t, 66, got.Groups[0].Sums[0])
+	e := r.last(t)
+	assert.Equal(t, "customer.aggregate", e.Action)
+	assert.Equal(t, []string{"open_value"}, e.Fields)
+	assert.Empty(t, e.Targets)
+
+	// Three in Paris are few: they are left out, and Shanghai with them, from which they would follow.
+	got, err = r.customers.Group(ctx, manager, q)
+	require.NoError(t, err)
+	assert.Empty(t, got.Groups)
+	assert.Equal(t, 2, got.Hidden)
+	paris := crm.Clause{Column: "city", Op: crm.Equal, Values: []crm.Value{crm.StringValue("Paris")}}
+	for _, clause := range []crm.Clause{paris, {Column: "city", Op: crm.NotEqual, Values: paris.Values}} {
+		got, err = r.customers.Group(ctx, manager, guard.Grouping{Clauses: []crm.Clause{clause}, Sums: []string{"open_value"}})
+		require.NoError(t, err)
+		assert.Empty(t, got.Groups, "neither the few nor all others")
+		assert.Equal(t, 1, got.Hidden)
+	}
+	west := as("manager", crm.NewUUID().String(), "/west/")
+	got, err = r.customers.Group(ctx, west, guard.Grouping{Sums: []string{"open_value"}})
+	require.NoError(t, err)
+	assert.Zero(t, got.Groups[0].Count, "of other teams")
+
+	for _, bad := range []guard.Grouping{
+		{By: []string{"phone"}}, {By: []string{"no_such"}}, {Sums: []string{"id_number"}}, {Clauses: []crm.Clause{{Column: "phone", Op: crm.NotNull}}},
+	} {
+		_, err := r.customers.Group(ctx, manager, bad)
+		require.ErrorIs(t, err, encrypt.ErrUnsupported)
+	}
+	_, err = r.customers.Group(ctx, manager, guard.Grouping{Sums: []string{"city"}})
+	require.Error(t, err)
+	employees, err := guard.For[crm.Employee](ctx, r.guard, nil)
+	require.NoError(t, err)
+	_, err = employees.Group(ctx, manager, guard.Grouping{})
+	denied(t, err, "access.granted")
+	r.log.fail = errors.New("the disk is full")
+	_, err = r.customers.Group(ctx, manager, q)
+	require.ErrorIs(t, err, r.log.fail)
+}
+
+func TestBrowseShowsAMask(t *testing.T) {
+	r := newRig(t)
+	ctx := t.Context()
+	v := r.add(t, admin, "Ann Lee", "13800135678", "a@example.com").Value
+	require.NoError(t, r.customers.Act(ctx, admin, authz.Enter, v.ID.UUID(), 1, func(c *crm.Customer) error {
+		c.Owner, c.Pool, c.FreeIn = crm.ID[crm.Employee]{}, eastPool, eastPool
+		return nil
+	}))
+	member := sales
+	member.Subject.Pools = []string{eastPool.String()}
+	page, err := r.customers.List(ctx, member, guard.Query{Browse: true, Hide: []string{"name"}})
+	require.NoError(t, err)
+	require.Len(t, page.Items, 1)
+	assert.Equal(t, crm.Masked, page.Items[0].Value.Phone.State())
+	assert.Equal(t, crm.Hidden, page.Items[0].Value.Name.State())
+	assert.Equal(t, crm.Hidden, page.Items[0].Value.IDNumber.State())
+	n, err := r.customers.Count(ctx, member, guard.Query{Browse: true})
+	require.NoError(t, err)
+	assert.EqualValues(t, 1, n)
+	for _, c := range []guard.Caller{sales, other, as("support", crm.NewUUID().String(), "")} {
+		_, err := r.customers.List(ctx, c, guard.Query{Browse: true})
+		denied(t, err, "access.granted")
+	}
+	page, err = r.customers.List(ctx, member, guard.Query{})
+	require.NoError(t, err)
+	assert.Empty(t, page.Items)
+	_, err = r.customers.Get(ctx, member, v.ID.UUID())
+	require.ErrorIs(t, err, crm.ErrNotFound)
+	require.ErrorIs(t, r.customers.Delete(ctx, other, v.ID.UUID(), 2), crm.ErrNotFound)
+	denied(t, r.customers.Delete(ctx, member, v.ID.UUID(), 2), "access.granted") // they know of it
+}
