@@ -65,7 +65,7 @@ func typeNames(t *testing.T) map[string]string {
 // that there is not.
 func TestEveryTypeHasGrants(t *testing.T) {
 	grants, _ := shipped(t)
-	known := []string{"log", "backup", "keys", "account"} // functions, and the type of the program's own
+	known := []string{"log", "backup", "keys", "person", "account"} // functions, and the type of the program's own
 	for constant, name := range typeNames(t) {
 		known = append(known, name)
 		assert.NotEmpty(t, grants["admin"][name], constant)
