@@ -226,8 +226,8 @@ test_deny_purge[role] if {
 	}
 }
 
-# What can be deleted can be purged, by the administrator and when its time is over; what cannot be deleted cannot. A person whom no
-# record names any more is purged with the last one.
+# What can be deleted can be purged, by the administrator and when its time is over; what cannot be deleted cannot.
+# A person goes with the last record that names them.
 test_allow_purge_of_what_is_deleted if {
 	deleted := {type |
 		some types in data.settings.grants
