@@ -173,6 +173,9 @@ func (r *rig) last(t testing.TB) audit.Event {
 	return es[0].Event
 }
 
+// TestFieldsFollowThePolicy: the same field of one record is open, masked or hidden by who asks.
+//
+//crm:item 23
 func TestFieldsFollowThePolicy(t *testing.T) {
 	r := newRig(t)
 	v := r.add(t, sales, "华东精密仪器有限公司", "13800135678", "z@example.com")
@@ -241,6 +244,9 @@ func TestAnotherRecordDoesNotExist(t *testing.T) {
 	assert.Zero(t, n)
 }
 
+// TestReadersMayNotWrite: who may read a record may not change, delete, create, import or reveal by that.
+//
+//crm:item 23
 func TestReadersMayNotWrite(t *testing.T) {
 	r := newRig(t)
 	v := r.add(t, sales, "A", "13800135678", "a@example.com")
@@ -343,6 +349,9 @@ func TestUpdateKeepsWhatWasNotShown(t *testing.T) {
 	require.ErrorAs(t, err, &te)
 }
 
+// TestForgedRows: a row that was changed past the guard in any part is an error for whoever asks.
+//
+//crm:item 42
 func TestForgedRows(t *testing.T) {
 	for name, bend := range map[string]func(row *crm.Row){
 		"owner":            func(row *crm.Row) { row.Clear[0] = crm.StringValue(wu.String()) },
@@ -381,6 +390,9 @@ func TestForgedRows(t *testing.T) {
 }
 
 // TestNoLogNoData: when the log does not take the event, nothing is read or written.
+//
+//crm:item 30 partly
+//crm:item 32
 func TestNoLogNoData(t *testing.T) {
 	r := newRig(t)
 	v := r.add(t, sales, "A", "13800135678", "a@example.com")
