@@ -142,7 +142,7 @@ func clone(row crm.Row) crm.Row {
 
 // query runs a statement that selects t.columns and hands each row on, without its tenant.
 func (s *Store) query(ctx context.Context, q querier, t *table, text string, args []any, each func(number int64, row crm.Row)) error {
-	rows, err := q.QueryContext(ctx, s.d.Rebind(text), args...)
+	rows, err := s.prepared(ctx, q, text, args)
 	if err != nil {
 		return err
 	}
@@ -158,35 +158,36 @@ func (s *Store) query(ctx context.Context, q querier, t *table, text string, arg
 	return rows.Err()
 }
 
-// cell is the place that a clear value is scanned into.
-type cell struct {
-	kind   crm.Kind
-	text   sql.NullString
-	number sql.NullInt64
-	bool   sql.NullBool
-}
+// mostStatements is how many statements a store keeps prepared.
+const mostStatements = 256
 
-func (c *cell) dest() any {
-	switch c.kind {
-	case crm.KindString:
-		return &c.text
-	case crm.KindBool:
-		return &c.bool
+// prepared makes a query. On SQLite the statement stays prepared when it is one of the reading handle, for to parse and plan it takes
+// longer than to read a row; pgx keeps those of PostgreSQL by itself.
+func (s *Store) prepared(ctx context.Context, q querier, text string, args []any) (*sql.Rows, error) {
+	if s.d != dialect.SQLite || q != querier(s.r) {
+		return q.QueryContext(ctx, s.d.Rebind(text), args...)
 	}
-	return &c.number
-}
-
-// value is what was scanned.
-func (c *cell) value() crm.Value {
-	switch {
-	case c.kind == crm.KindString && c.text.Valid:
-		return crm.StringValue(c.text.String)
-	case c.kind == crm.KindBool && c.bool.Valid:
-		return crm.BoolValue(c.bool.Bool)
-	case c.number.Valid:
-		return request.Number(c.kind, c.number.Int64)
+	s.mu.RLock()
+	stmt, full := s.statements[text], len(s.statements) >= mostStatements
+	s.mu.RUnlock()
+	if stmt == nil {
+		if full {
+			return q.QueryContext(ctx, text, args...)
+		}
+		made, err := s.r.PrepareContext(ctx, text)
+		if err != nil {
+			return nil, err
+		}
+		s.mu.Lock()
+		if stmt = s.statements[text]; stmt == nil {
+			stmt, s.statements[text] = made, made
+		}
+		s.mu.Unlock()
+		if stmt != made {
+			made.Close()
+		}
 	}
-	return crm.Value{}
+	return stmt.QueryContext(ctx, args...)
 }
 
 // scanner holds the places that rows are scanned into.
@@ -200,6 +201,7 @@ type scanner struct {
 	deleted int64
 	body    sql.RawBytes
 	cells   []cell
+	parser  rowformat.Parser
 }
 
 func newScanner(t *table) *scanner {
@@ -207,9 +209,50 @@ func newScanner(t *table) *scanner {
 	s.dest = append(make([]any, 0, t.width), &s.number, &s.id, &s.version, &s.seq, &s.deleted, &s.body)
 	for i, c := range t.schema.Columns {
 		s.cells[i].kind = c.Kind
-		s.dest = append(s.dest, s.cells[i].dest())
+		s.dest = append(s.dest, &s.cells[i])
 	}
 	return s
+}
+
+// cell takes the value of a clear column of one kind. It is a sql.Scanner because those of database/sql go by reflection, which for
+// all columns of a page is much of its time.
+type cell struct {
+	kind  crm.Kind
+	value crm.Value
+}
+
+// Scan takes null or a value of the column's kind.
+func (c *cell) Scan(src any) error {
+	c.value = crm.Value{}
+	switch v := src.(type) {
+	case nil:
+		return nil
+	case string:
+		if c.kind == crm.KindString {
+			c.value = crm.StringValue(v)
+			return nil
+		}
+	case []byte:
+		if c.kind == crm.KindString {
+			c.value = crm.StringValue(string(v))
+			return nil
+		}
+	case bool:
+		if c.kind == crm.KindBool {
+			c.value = crm.BoolValue(v)
+			return nil
+		}
+	case int64:
+		switch {
+		case c.kind == crm.KindBool && (v == 0 || v == 1):
+			c.value = crm.BoolValue(v == 1)
+			return nil
+		case c.kind == crm.KindInt || c.kind == crm.KindTime:
+			c.value = request.Number(c.kind, v)
+			return nil
+		}
+	}
+	return crm.ErrDamaged
 }
 
 func (s *scanner) row(rows *sql.Rows) (int64, crm.Row, error) {
@@ -227,11 +270,11 @@ func (s *scanner) row(rows *sql.Rows) (int64, crm.Row, error) {
 		return 0, crm.Row{}, crm.ErrDamaged
 	}
 	copy(row.ID[:], s.id)
-	if err := rowformat.Parse(s.body, &row); err != nil {
+	if err := s.parser.Parse(s.body, &row); err != nil {
 		return 0, crm.Row{}, err
 	}
 	for i := range s.cells {
-		row.Clear[i] = s.cells[i].value()
+		row.Clear[i] = s.cells[i].value
 	}
 	return s.number, row, nil
 }
@@ -432,7 +475,7 @@ func (s *Store) group(ctx context.Context, t *table, in int64, q *crm.Query, g *
 		column := s.column(name)
 		by, order = append(by, column), append(order, column+" NULLS FIRST")
 		keys[i].kind = t.schema.Columns[request.Column(&t.schema, name)].Kind
-		dest = append(dest, keys[i].dest())
+		dest = append(dest, &keys[i])
 	}
 	what, dest = append(slices.Clone(by), "COUNT(*)"), append(dest, &count)
 	for i, name := range g.Sums {
@@ -457,7 +500,7 @@ func (s *Store) group(ctx context.Context, t *table, in int64, q *crm.Query, g *
 		}
 		to := crm.Group{Keys: make([]crm.Value, len(keys)), Count: count, Sums: make([]int64, len(halves))}
 		for i := range keys {
-			to.Keys[i] = keys[i].value()
+			to.Keys[i] = keys[i].value
 		}
 		for i, h := range halves {
 			var sum request.Sum
