@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"math/bits"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -520,12 +521,6 @@ func (s *Store) group(ctx context.Context, t *table, in int64, q *crm.Query, g *
 	return groups, fits
 }
 
-// listed is a row on its way into a page.
-type listed struct {
-	number int64
-	row    crm.Row
-}
-
 // List returns one page; see crm.Store. A list by a column reads the rows that have a value from the
 // column's index, then, when the page is not full, those that have none.
 func (s *Store) List(ctx context.Context, q crm.Query) (crm.Page, error) {
@@ -540,9 +535,10 @@ func (s *Store) List(ctx context.Context, q crm.Query) (crm.Page, error) {
 	if err := ctx.Err(); err != nil {
 		return crm.Page{}, err
 	}
-	var found []listed
+	var found []crm.Row
+	var numbers []int64 // of the rows found
 	err = s.retry(ctx, func() error {
-		found = nil
+		found, numbers = make([]crm.Row, 0, min(q.Limit+1, 64)), make([]int64, 0, min(q.Limit+1, 64))
 		in, err := s.space(ctx, s.r, space{q.Tenant, q.Type})
 		if err != nil || in == 0 || empty(&q) {
 			return err
@@ -553,13 +549,13 @@ func (s *Store) List(ctx context.Context, q crm.Query) (crm.Page, error) {
 				return err
 			}
 			seen := make(map[int64]bool, len(found))
-			for _, l := range found {
-				seen[l.number] = true
+			for _, n := range numbers {
+				seen[n] = true
 			}
 			err = s.query(ctx, s.r, t, text, args, func(number int64, row crm.Row) {
 				if !seen[number] { // it lost its value between the two statements
 					row.Tenant = q.Tenant
-					found = append(found, listed{number, row})
+					found, numbers = append(found, row), append(numbers, number)
 				}
 			})
 			if err != nil {
@@ -577,15 +573,14 @@ func (s *Store) List(ctx context.Context, q crm.Query) (crm.Page, error) {
 	var page crm.Page
 	if len(found) > q.Limit {
 		found = found[:q.Limit]
-		last := found[q.Limit-1]
-		cursor := request.Cursor{Row: last.number}
+		cursor := request.Cursor{Row: numbers[q.Limit-1]}
 		if q.Sort != "" {
-			cursor.Value = last.row.Clear[request.Column(&t.schema, q.Sort)]
+			cursor.Value = found[q.Limit-1].Clear[request.Column(&t.schema, q.Sort)]
 		}
 		page.Next = cursor.Encode(&q)
 	}
-	for i := range found {
-		page.Rows = append(page.Rows, found[i].row)
+	if len(found) > 0 {
+		page.Rows = found
 	}
 	return page, nil
 }
@@ -635,6 +630,9 @@ func (s *Store) page(t *table, in int64, q *crm.Query, p part, limit int) (strin
 			args = append(args, valueArg(p.after.Value), p.after.Row)
 		}
 	}
-	text := "SELECT " + t.columns + " FROM " + from + " WHERE " + where + " ORDER BY " + order + " LIMIT ?"
-	return text, append(args, limit), nil
+	text := "SELECT " + t.columns + " FROM " + from + " WHERE " + where + " ORDER BY " + order + " LIMIT "
+	if s.d == dialect.SQLite { // which plans anew whenever a bound limit is set
+		return text + strconv.Itoa(limit), args, nil
+	}
+	return text + "?", append(args, limit), nil
 }
