@@ -292,8 +292,35 @@ func hits[K any](s *Store, texts []string, args []any, by index, in int64, keys 
 	return append(texts, text), append(append(args, values...), in)
 }
 
-// filter writes the FROM and WHERE of a query, without what concerns its pages.
-func (s *Store) filter(t *table, in int64, q *crm.Query) (from, where string, args []any, err error) {
+// mostMerged is how many tokens are merged in the order of rows.
+const mostMerged = 16
+
+// merges tells whether the rows that carry a token are read in the order of the list, which then ends with its page. PostgreSQL sorts
+// them, and SQLite does not see that order when it is descending.
+func (s *Store) merges(q *crm.Query) bool {
+	return s.d == dialect.SQLite && q.Sort == "" && !q.Desc && q.Persons == nil && len(q.Tokens) > 0 && len(q.Tokens) <= mostMerged
+}
+
+// merged writes the rows behind a cursor that carry one of the tokens, each once, in the order of the list: the tokens are clustered with
+// their rows, so SQLite merges what it reads of each and sorts nothing.
+func merged(in int64, q *crm.Query, p *part) (string, []any) {
+	tokens := slices.Compact(slices.Sorted(slices.Values(q.Tokens)))
+	var arms []string
+	var args []any
+	for _, t := range tokens {
+		arm := "SELECT row_id AS hit FROM crm_tokens WHERE space = ? AND token = ?"
+		args = append(args, in, t)
+		if p.after.Row != 0 {
+			arm += " AND row_id > ?"
+			args = append(args, p.after.Row)
+		}
+		arms = append(arms, arm)
+	}
+	return strings.Join(arms, " UNION ") + " ORDER BY 1", args
+}
+
+// filter writes the FROM and WHERE of a query, without what concerns its pages. p is the part of a page, or nil for all rows.
+func (s *Store) filter(t *table, in int64, q *crm.Query, p *part) (from, where string, args []any, err error) {
 	from = t.name + " t"
 	var conds []string
 	add := func(cond string, values ...any) {
@@ -303,7 +330,12 @@ func (s *Store) filter(t *table, in int64, q *crm.Query) (from, where string, ar
 	// The few rows that have a key come first; SQLite takes CROSS JOIN as an order to do so.
 	var found []string
 	if q.Tokens != nil {
-		found, args = hits(s, found, args, byToken, in, q.Tokens, tokenArg)
+		if p != nil && s.merges(q) {
+			text, of := merged(in, q, p)
+			found, args = append(found, text), append(args, of...)
+		} else {
+			found, args = hits(s, found, args, byToken, in, q.Tokens, tokenArg)
+		}
 	}
 	if q.Persons != nil {
 		found, args = hits(s, found, args, byPerson, in, q.Persons, idArg)
@@ -409,7 +441,7 @@ func (s *Store) Count(ctx context.Context, q crm.Query) (int64, error) {
 		if err != nil || in == 0 || empty(&q) {
 			return err
 		}
-		from, where, args, err := s.filter(t, in, &q)
+		from, where, args, err := s.filter(t, in, &q, nil)
 		if err != nil {
 			return err
 		}
@@ -464,7 +496,7 @@ func (s *Store) Group(ctx context.Context, q crm.Query, g crm.Grouping) ([]crm.G
 
 // group reads the groups of a space.
 func (s *Store) group(ctx context.Context, t *table, in int64, q *crm.Query, g *crm.Grouping) (groups []crm.Group, err error) {
-	from, where, args, err := s.filter(t, in, q)
+	from, where, args, err := s.filter(t, in, q, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -604,7 +636,7 @@ func parts(q *crm.Query, after request.Cursor) []part {
 
 // page writes one statement of a page of at most limit rows.
 func (s *Store) page(t *table, in int64, q *crm.Query, p part, limit int) (string, []any, error) {
-	from, where, args, err := s.filter(t, in, q)
+	from, where, args, err := s.filter(t, in, q, &p)
 	if err != nil {
 		return "", nil, err
 	}
@@ -613,6 +645,9 @@ func (s *Store) page(t *table, in int64, q *crm.Query, p part, limit int) (strin
 		than, direction = "<", " DESC"
 	}
 	order := "t.row_id" + direction
+	if s.merges(q) {
+		order = "k.hit"
+	}
 	switch column := s.column(q.Sort); {
 	case q.Sort == "" || p.null:
 		if p.null {
