@@ -73,6 +73,10 @@ bench-authz: ## decisions beside cedar-go, Casbin, OPA and Go by hand; lists, wh
 bench-backup: ## backups beside restic, tar|zstd|age and bare inserts; two million rows, long, 15 GB of disk
 	$(GO) run -C internal/bench ./backup
 
+.PHONY: bench-crm
+bench-crm: ## a million customers behind the guard beside bare queries, SQLite and PostgreSQL; an hour, 10 GB of disk
+	$(GO) run -C internal/bench ./crm
+
 .PHONY: vaultd
 vaultd: ## build the real Vault server for tests (minutes, once)
 	$(GO) run ./internal/realtest/build vault

@@ -74,6 +74,8 @@ func owners(t testing.TB, file []byte) []int64 {
 }
 
 // A flip of any byte is found, and the first bad event is named.
+//
+//crm:item 32
 func TestFlip(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "log")
 	sealer := audittest.NewSealer()

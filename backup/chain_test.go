@@ -95,7 +95,9 @@ func wander(rnd *mrand.Rand, m *backuptest.Memory, next *int64) {
 	}
 }
 
-// TestChainsRestoreAsFullOnes lets a store wander and restores each of its moments.
+// TestChainsRestoreAsFullOnes lets a store wander, backed up in full and then incrementally or differentially, and restores each of its moments.
+//
+//crm:item 36
 func TestChainsRestoreAsFullOnes(t *testing.T) {
 	rounds := 12
 	if testing.Short() {

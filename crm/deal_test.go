@@ -28,6 +28,8 @@ func stays(t *testing.T, what string, err error, from, to string) {
 	}
 }
 
+// TestItem04Quotes: quotes add up with discounts and parts of units, large discounts need another's approval, versions follow each other, and an
+// accepted one becomes a contract.
 func TestItem04Quotes(t *testing.T) {
 	draft := crmtest.Quote(1)
 	at := draft.CreatedAt.Add(time.Hour)
@@ -138,6 +140,8 @@ func TestItem04Quotes(t *testing.T) {
 	}
 }
 
+// TestItem05Contracts: a contract is approved by somebody else, signed by its parties, active only then, renewed, reminded of and terminated for a
+// reason.
 func TestItem05Contracts(t *testing.T) {
 	at := crmtest.Start()
 	boss := crmtest.EmployeeID(9)
@@ -243,6 +247,7 @@ func TestItem05Contracts(t *testing.T) {
 	broken(t, "another reason", changed.CheckUpdate(k), "end_reason fixed")
 }
 
+// TestItem03FollowUps: a follow-up stays as it was noted; what was planned next is due at its time, listed for its owner and done once.
 func TestItem03FollowUps(t *testing.T) {
 	type f = crm.FollowUp
 	at := crmtest.FollowUp(1).At

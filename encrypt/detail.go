@@ -4,7 +4,9 @@ import (
 	"context"
 	"crypto/hmac"
 	"crypto/rand"
+	"crypto/sha256"
 	"errors"
+	"hash"
 	"time"
 
 	"github.com/crmguard/crmguard/encrypt/keys"
@@ -50,7 +52,17 @@ func (k *Keeper) mac(ctx context.Context, tenant, label string, data []byte, wri
 	if err != nil {
 		return nil, err
 	}
-	return macOf(tk.mac, labelMAC, label, string(data)), nil
+	h, ok := tk.macs.Get().(hash.Hash)
+	if !ok {
+		h = hmac.New(sha256.New, tk.mac)
+	}
+	b := appendPart(make([]byte, 0, 128), labelMAC)
+	b = appendBytesPart(appendPart(b, label), data)
+	h.Write(b)
+	sum := h.Sum(b[:0])
+	h.Reset()
+	tk.macs.Put(h)
+	return sum, nil
 }
 
 // detailAD is the associated data of SealFor.

@@ -112,6 +112,9 @@ func sample() *customer {
 
 var rec = encrypt.Record{Tenant: "acme", ID: [16]byte{1}, Person: [16]byte{2}}
 
+// TestRoundTrip: a record is sealed, holds nothing in the clear, and opens to what it was, field by field.
+//
+//crm:item 17
 func TestRoundTrip(t *testing.T) {
 	c, k := newCodec(t), newKeeper(t, newKEK(t), keys.NewMemory(), nil)
 	v := sample()
@@ -399,6 +402,9 @@ func TestCompileErrors(t *testing.T) {
 	check(err, "not a struct")
 }
 
+// TestErase: who is erased opens in no process, and keys that were exported before do not bring them back.
+//
+//crm:item 20
 func TestErase(t *testing.T) {
 	c, store, kek := newCodec(t), keys.NewMemory(), newKEK(t)
 	atOnce := &encrypt.Options{Grace: -1}
@@ -505,6 +511,9 @@ func TestMissingKeyIsNoErasure(t *testing.T) {
 	}
 }
 
+// TestRotateWithReaders: keys are rotated beside readers, none of whom fails.
+//
+//crm:item 20
 func TestRotateWithReaders(t *testing.T) {
 	c, store, kek := newCodec(t), keys.NewMemory(), newKEK(t)
 	writer := newKeeper(t, kek, store, nil)

@@ -212,12 +212,12 @@ func commitment(key []byte, tenant string, id keys.ID) []byte {
 // macOf is HMAC-SHA-256 over length-prefixed parts.
 func macOf(key []byte, parts ...string) []byte {
 	h := hmac.New(sha256.New, key)
-	var buf []byte
+	buf := make([]byte, 0, 128)
 	for _, p := range parts {
-		buf = appendPart(buf[:0], p)
-		h.Write(buf)
+		buf = appendPart(buf, p)
 	}
-	return h.Sum(nil)
+	h.Write(buf)
+	return h.Sum(buf[:0])
 }
 
 func randomID() (id keys.ID) {

@@ -55,6 +55,9 @@ func (x *station) write() error {
 	return err
 }
 
+// TestOutageWindows: for how long reads and writes go on while the key service is away.
+//
+//crm:item 42
 func TestOutageWindows(t *testing.T) {
 	// Each moment in an outage that began right after the KEK had answered.
 	for _, tc := range []struct {

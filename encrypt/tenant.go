@@ -74,6 +74,7 @@ type tenantKeys struct {
 	secretID  keys.ID
 
 	indexes atomic.Pointer[map[indexAt]*indexKey]
+	macs    sync.Pool // hash.Hash under mac, reset: to set one up costs more than a short message
 	mu      sync.Mutex
 	labels  map[string]tink.AEAD // of SealTenant
 }

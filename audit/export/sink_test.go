@@ -460,6 +460,9 @@ func TestSyslog(t *testing.T) {
 	}
 }
 
+// TestSyslogTLS: events leave over TLS only to a server that is vouched for, which refuses a client that it does not know.
+//
+//crm:item 19
 func TestSyslogTLS(t *testing.T) {
 	p := newPKI(t)
 	other := newPKI(t)

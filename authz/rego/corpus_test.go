@@ -103,6 +103,8 @@ func TestCorpusFile(t *testing.T) {
 }
 
 // TestMatrix writes what each role may do as tables that a reviewer reads as a difference.
+//
+//crm:item 22
 func TestMatrix(t *testing.T) {
 	long(t)
 	var data struct {

@@ -36,6 +36,9 @@ func TestMovers(t *testing.T) {
 	}
 }
 
+// TestConflicts: who holds two roles that exclude each other is named.
+//
+//crm:item 26
 func TestConflicts(t *testing.T) {
 	pairs := [][2]string{{"requester", "approver"}, {"admin", "auditor"}, {"sales", "sales"}}
 	hold := func(roles ...string) (out []review.Assignment) {

@@ -32,6 +32,9 @@ func log(err error, uses ...review.Use) iter.Seq2[review.Use, error] {
 	}
 }
 
+// TestUnused: grants that nobody used for their days are named, so that they can be taken away.
+//
+//crm:item 25
 func TestUnused(t *testing.T) {
 	use := review.Use{Subject: "e1", Role: "sales", Type: "customer", Action: authz.Read}
 	at := func(u review.Use, ago time.Duration) review.Use { u.Time = now.Add(-ago); return u }

@@ -116,6 +116,9 @@ func count(ctx context.Context, s drill.Scratch) error {
 	return nil
 }
 
+// TestDrill: a drill restores into a scratch database, compares every row and reports, on SQLite and PostgreSQL.
+//
+//crm:item 39
 func TestDrill(t *testing.T) {
 	t.Run("sqlite", func(t *testing.T) {
 		s := sqliteShop(t)
@@ -173,6 +176,8 @@ func TestDrill(t *testing.T) {
 }
 
 // TestBroken drills on backups that are broken, each in another way: the report is red, and says at which step.
+//
+//crm:item 39
 func TestBroken(t *testing.T) {
 	s := sqliteShop(t)
 	var names []string

@@ -80,6 +80,8 @@ func rows(n int) *backuptest.Memory {
 
 // TestTargetFails lets the second target fail at each write of a backup: the backup is whole in the others, the second one shows
 // no snapshot that it has not, and the next Sync gives it what it lacks, writing nothing twice.
+//
+//crm:item 38
 func TestTargetFails(t *testing.T) {
 	down := errors.New("down")
 	for fail := 1; ; fail++ {

@@ -43,6 +43,9 @@ func TestSchedule(t *testing.T) {
 	}
 }
 
+// TestObjectives: facts are held against objectives: recovery point and time, drills, lag, copies, media, off-site and locked ones.
+//
+//crm:item 37
 func TestObjectives(t *testing.T) {
 	o := policy.Objectives{RPO: 2 * time.Hour, RTO: time.Minute, Verify: 24 * time.Hour, Drill: 7 * 24 * time.Hour, Lag: time.Hour,
 		Copies: 3, Media: 2, OffSite: 1, Locked: 1}

@@ -25,6 +25,9 @@ func series(n int, step time.Duration, length int) (all []policy.Snapshot) {
 	return all
 }
 
+// TestRetention: which backups a policy keeps: the last, by hour, day, week, month and year, held ones and what they build on.
+//
+//crm:item 37
 func TestRetention(t *testing.T) {
 	hours := series(24*60, time.Hour, 1) // to the end of March 1
 	other := series(2, time.Hour, 1)

@@ -90,6 +90,10 @@ func damage(t testing.TB, b *backuptest.Bucket, prefix string, last bool) {
 	}
 }
 
+// TestRecovery: places are assessed, the snapshot of a moment is chosen with what is lost by it, another place when one is of no use, and the plan is
+// carried out.
+//
+//crm:item 40
 func TestRecovery(t *testing.T) {
 	s := newShop(t)
 	a := s.assess(t, s.places(), nil)

@@ -51,6 +51,9 @@ func (d *diary) loop(t *testing.T, j *schedule.Job, long time.Duration) {
 	}
 }
 
+// TestLoop: backups are made when they are due, missed ones are told, and failed ones are tried again later and later.
+//
+//crm:item 37
 func TestLoop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := &diary{}

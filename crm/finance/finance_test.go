@@ -65,6 +65,8 @@ func TestStored(t *testing.T) {
 	}
 }
 
+// TestItem06Payments: a contract's sum is split into instalments; receipts are matched to them, over-payments, reversals and what is overdue are
+// counted at any moment.
 func TestItem06Payments(t *testing.T) {
 	list := plan(t)
 	if len(list) != 3 || list[0].Amount != 30_000 || list[2].Amount != 40_000 || list[2].Number != 3 || list[0].Person != contract().Person {
@@ -295,6 +297,7 @@ func months() finance.Books {
 	return books
 }
 
+// TestItem11Finance: invoices with credit notes, expenses approved by somebody else, closed periods that take nothing more, and debts by age.
 func TestItem11Finance(t *testing.T) {
 	type i = finance.Invoice
 	crmtest.Edits(t, invoice, (*i).Validate,

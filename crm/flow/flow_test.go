@@ -107,6 +107,8 @@ func TestStored(t *testing.T) {
 	}
 }
 
+// TestItem08FlowsThatAreRefused: a flow without a way in or out, with states nobody reaches, steps that end nowhere or approvals that nobody can give
+// is refused by name.
 func TestItem08FlowsThatAreRefused(t *testing.T) {
 	type f = flow.Flow
 	crmtest.Edits(t, discount, (*f).Validate,
@@ -180,6 +182,8 @@ func TestItem08FlowsThatAreRefused(t *testing.T) {
 	})
 }
 
+// TestItem08Flows: a flow goes from step to step where conditions hold and approvers say so: the superior, several people of whom enough agree, or
+// all, in stages, with deadlines that refuse or move on.
 func TestItem08Flows(t *testing.T) {
 	who := people(t)
 	f, i := running(t)

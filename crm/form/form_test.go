@@ -69,6 +69,7 @@ func TestStored(t *testing.T) {
 	}
 }
 
+// TestItem07Forms: a form is data: its fields have kinds, bounds and a class, a published version is fixed, and no later one lowers a class.
 func TestItem07Forms(t *testing.T) {
 	type f = form.Form
 	crmtest.Edits(t, sample, (*f).Validate,

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"reflect"
 	"slices"
 	"strings"
 	"unicode"
@@ -126,97 +127,172 @@ func (r *Records[T]) open(ctx context.Context, c Caller, a authz.Action, row *cr
 func (r *Records[T]) openAll(ctx context.Context, c Caller, a authz.Action, rows []crm.Row, ds []authz.Decision) ([]View[T], uint64, error) {
 	e := c.event(r.typ, a, authz.Decision{})
 	e.Count = int64(len(rows))
-	var shown []string
+	e.Targets = make([]audit.Target, len(rows))
+	shown := r.showings(ds)
+	var fields []string // for the event: no list of a decision is appended to
 	for i := range rows {
-		e.Targets = append(e.Targets, audit.Target{Type: r.typ, ID: rows[i].ID.String(), Version: uint64(rows[i].Version)})
+		e.Targets[i] = audit.Target{Type: r.typ, ID: rows[i].ID.String(), Version: uint64(rows[i].Version)}
 		e.Policy = ds[i].Revision
-		for _, control := range ds[i].Controls {
-			if !slices.Contains(e.Controls, control) {
-				e.Controls = append(e.Controls, control)
-			}
+		if i == 0 || !sameList(ds[i].Controls, ds[i-1].Controls) {
+			e.Controls = union(e.Controls, ds[i].Controls)
 		}
-		for _, f := range r.sealed {
-			word := f.Name
-			switch ds[i].Fields.Access(f.Name, string(f.Class)) {
-			case authz.Open:
-			case authz.Masked:
-				word += ":masked"
-			default:
-				continue
-			}
-			if !slices.Contains(shown, word) {
-				shown = append(shown, word)
-			}
+		if i == 0 || shown[i] != shown[i-1] {
+			fields = union(fields, shown[i].words)
 		}
 	}
-	e.Fields = shown
+	e.Fields = fields
 	receipt, err := r.g.log.Append(ctx, e)
 	if err != nil {
 		return nil, 0, fmt.Errorf("guard: no log, no data: %w", err)
 	}
 	views := make([]View[T], len(rows))
+	values := make([]any, len(r.columns))
 	for i := range rows {
-		if err := r.hydrate(&rows[i], &views[i].Value); err != nil {
+		if err := r.hydrateFrom(values, &rows[i], &views[i].Value); err != nil {
 			return nil, 0, err
 		}
 		views[i].Controls = ds[i].Controls
 		views[i].Event = receipt.Index
 	}
-	return views, receipt.Index, r.fill(ctx, rows, ds, views)
+	return views, receipt.Index, r.fill(ctx, rows, shown, views)
+}
+
+// union appends those of b that a lacks.
+func union(a, b []string) []string {
+	for _, s := range b {
+		if !slices.Contains(a, s) {
+			a = append(a, s)
+		}
+	}
+	return a
+}
+
+// sameList tells whether two lists are the same memory, as those of decisions by one plan are.
+func sameList(a, b []string) bool { return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0]) }
+
+// showing is what a field policy means for the fields of a type. It is worked out once for all rows that share it.
+type showing struct {
+	access map[string]Access // of every field, by name
+	open   []string          // the sealed fields that are opened
+	masked []string
+	hidden []string
+	words  []string // for the event
+}
+
+// showings returns the showing of each decision: one for all with equal field policies.
+func (r *Records[T]) showings(ds []authz.Decision) []*showing {
+	out := make([]*showing, len(ds))
+	var others map[string]*showing
+	for i := range ds {
+		if i > 0 && sameFields(ds[i].Fields, ds[i-1].Fields) {
+			out[i] = out[i-1]
+			continue
+		}
+		key := make([]byte, len(r.fields))
+		for j, f := range r.fields {
+			key[j] = byte(ds[i].Fields.Access(f.Name, string(f.Class)))
+		}
+		if out[i] = others[string(key)]; out[i] != nil {
+			continue
+		}
+		if others == nil {
+			others = map[string]*showing{}
+		}
+		out[i] = r.showing(ds[i].Fields)
+		others[string(key)] = out[i]
+	}
+	return out
+}
+
+// sameFields tells whether two field policies are the same maps, as those of decisions by one plan are.
+func sameFields(a, b authz.Fields) bool {
+	same := func(a, b map[string]Access) bool {
+		return reflect.ValueOf(a).UnsafePointer() == reflect.ValueOf(b).UnsafePointer()
+	}
+	return same(a.ByClass, b.ByClass) && same(a.ByName, b.ByName)
+}
+
+func (r *Records[T]) showing(fields authz.Fields) *showing {
+	s := &showing{access: make(map[string]Access, len(r.fields))}
+	for _, f := range r.fields {
+		access := fields.Access(f.Name, string(f.Class))
+		s.access[f.Name] = access
+		switch access {
+		case authz.Masked:
+			s.masked = append(s.masked, f.Name)
+		case authz.Hidden:
+			s.hidden = append(s.hidden, f.Name)
+		}
+		if f.Clear || access == authz.Hidden {
+			continue
+		}
+		s.open = append(s.open, f.Name)
+		switch access {
+		case authz.Open:
+			s.words = append(s.words, f.Name)
+		case authz.Masked:
+			s.words = append(s.words, f.Name+":masked")
+		}
+	}
+	return s
 }
 
 // fill opens the allowed fields of rows into views and masks or hides the rest. Rows with equal field
 // policies are opened together, so that their keys are loaded in one query.
-func (r *Records[T]) fill(ctx context.Context, rows []crm.Row, ds []authz.Decision, views []View[T]) error {
-	groups := map[string][]int{}
-	names := map[string][]string{}
-	for i := range rows {
-		var open []string
-		key := ""
-		for _, f := range r.sealed {
-			if ds[i].Fields.Access(f.Name, string(f.Class)) != authz.Hidden {
-				open = append(open, f.Name)
-				key += f.Name + ","
+func (r *Records[T]) fill(ctx context.Context, rows []crm.Row, shown []*showing, views []View[T]) error {
+	done := make([]bool, len(rows))
+	pooled := fieldSpaces.Get().(*[]encrypt.SealedField)
+	space := (*pooled)[:0]
+	defer func() {
+		clear(space)
+		*pooled = space
+		fieldSpaces.Put(pooled)
+	}()
+	for from := range rows {
+		if done[from] {
+			continue
+		}
+		s := shown[from]
+		var recs []encrypt.Record
+		var fields [][]encrypt.SealedField
+		var into []*T
+		for i := from; i < len(rows); i++ {
+			if shown[i] != s {
+				continue
 			}
+			if recs == nil {
+				most := len(rows) - from
+				recs, fields, into = make([]encrypt.Record, 0, most), make([][]encrypt.SealedField, 0, most), make([]*T, 0, most)
+			}
+			done[i] = true
+			var values []encrypt.SealedField
+			values, space = valuesOf(space, rows[i].Sealed)
+			recs, fields, into = append(recs, recordOf(&rows[i])), append(fields, values), append(into, &views[i].Value)
 		}
-		groups[key] = append(groups[key], i)
-		names[key] = open
-	}
-	for key, members := range groups {
-		recs := make([]encrypt.Record, len(members))
-		fields := make([][]encrypt.SealedField, len(members))
-		into := make([]*T, len(members))
-		for j, i := range members {
-			recs[j], fields[j], into[j] = recordOf(&rows[i]), sealedOf(rows[i].Sealed), &views[i].Value
-		}
-		if len(names[key]) > 0 {
-			if _, err := r.codec.OpenAll(ctx, r.g.keeper, recs, fields, into, names[key]...); err != nil {
+		if len(s.open) > 0 {
+			if _, err := r.codec.OpenAll(ctx, r.g.keeper, recs, fields, into, s.open...); err != nil {
 				return fmt.Errorf("guard: %s: %w", r.typ, err)
 			}
 		}
-		for _, i := range members {
-			if err := r.conceal(&views[i], ds[i]); err != nil {
-				return err
-			}
+	}
+	for i := range views {
+		if err := r.conceal(&views[i], shown[i]); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// conceal masks and hides the fields of a view as the decision says.
-func (r *Records[T]) conceal(v *View[T], d authz.Decision) error {
-	v.Fields = make(map[string]Access, len(r.fields))
-	for _, f := range r.fields {
-		access := d.Fields.Access(f.Name, string(f.Class))
-		v.Fields[f.Name] = access
-		var err error
-		switch {
-		case access == authz.Masked:
-			err = r.codec.Conceal(&v.Value, f.Name, encrypt.StateMasked)
-		case access == authz.Hidden:
-			err = r.codec.Conceal(&v.Value, f.Name, encrypt.StateHidden)
+// conceal masks and hides the fields of a view.
+func (r *Records[T]) conceal(v *View[T], s *showing) error {
+	v.Fields = s.access
+	for _, name := range s.masked {
+		if err := r.codec.Conceal(&v.Value, name, encrypt.StateMasked); err != nil {
+			return fmt.Errorf("guard: %w", err)
 		}
-		if err != nil {
+	}
+	for _, name := range s.hidden {
+		if err := r.codec.Conceal(&v.Value, name, encrypt.StateHidden); err != nil {
 			return fmt.Errorf("guard: %w", err)
 		}
 	}
@@ -271,7 +347,7 @@ func (r *Records[T]) reveal(ctx context.Context, c Caller, id crm.UUID, field st
 			return none, err
 		}
 	}
-	if err := r.fill(ctx, []crm.Row{*row}, []authz.Decision{only}, v); err != nil {
+	if err := r.fill(ctx, []crm.Row{*row}, r.showings([]authz.Decision{only}), v); err != nil {
 		return none, err
 	}
 	return v[0], nil
@@ -571,7 +647,8 @@ func (r *Records[T]) recheck(ctx context.Context, c Caller, page *Page[T], rows 
 	values := make([]T, len(rows))
 	into := make([]*T, len(rows))
 	for i := range rows {
-		recs[i], fields[i], into[i] = recordOf(&rows[i]), sealedOf(rows[i].Sealed), &values[i]
+		recs[i], into[i] = recordOf(&rows[i]), &values[i]
+		fields[i], _ = valuesOf(nil, rows[i].Sealed)
 	}
 	if _, err := r.codec.OpenAll(ctx, r.g.keeper, recs, fields, into, names...); err != nil {
 		return fmt.Errorf("guard: %w", err)

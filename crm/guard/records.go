@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/crmguard/crmguard/audit"
 	"github.com/crmguard/crmguard/authz"
@@ -40,6 +41,8 @@ type Records[T any] struct {
 	columns []crm.Column // of the clear fields, in order
 	column  map[string]int
 	state   string // the column that policies call state; "" when the type has none
+
+	attributes []attributeColumn // those that the type has
 
 	header    func(*T) crm.Header
 	setHeader func(*T, crm.Header)
@@ -93,6 +96,11 @@ func door[T any, P record[T]](g *Guard, opts *TypeOptions) (*Records[T], crm.Sch
 		if i, ok := r.column[name]; ok && r.columns[i].Kind == crm.KindString {
 			r.state = name
 			break
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(attributes)) {
+		if i, ok := r.attribute(name); ok {
+			r.attributes = append(r.attributes, attributeColumn{name, i})
 		}
 	}
 	return r, schema, nil
@@ -152,7 +160,7 @@ func (r *Records[T]) Fields() []encrypt.Field { return r.fields }
 type View[T any] struct {
 	Value    T
 	Controls []string          // why the caller may see it
-	Fields   map[string]Access // for each field, by name
+	Fields   map[string]Access // for each field, by name; views of a page may share it, so it is not changed
 	Event    uint64            // the log's event of this reading
 }
 
@@ -178,13 +186,12 @@ func (r *Records[T]) resource(row *crm.Row) authz.Resource {
 	if r.state != "" {
 		res.State = r.str(row, r.state)
 	}
-	for name := range attributes {
-		i, ok := r.attribute(name)
-		if !ok || i >= len(row.Clear) {
+	for _, a := range r.attributes {
+		if a.column >= len(row.Clear) {
 			continue
 		}
-		v := row.Clear[i]
-		switch name {
+		v := row.Clear[a.column]
+		switch a.name {
 		case "level":
 			res.Level = int(v.Int())
 		case "amount":
@@ -214,6 +221,12 @@ var attributes = map[string]struct {
 	"level": {"level", crm.KindInt, "0"}, "amount": {"amount", crm.KindInt, "0"}, "held": {"held", crm.KindBool, "(1=0)"},
 	"compartments": {"compartments", crm.KindString, "''"}, "actors": {"actors", crm.KindString, "''"},
 	"consents": {"consents", crm.KindString, "''"}, "pool": {"free_in", crm.KindString, "''"},
+}
+
+// attributeColumn is an attribute that a type has.
+type attributeColumn struct {
+	name   string
+	column int
 }
 
 // attribute returns the column that holds an attribute of the policy.
@@ -408,8 +421,13 @@ func (r *Records[T]) forged(ctx context.Context, tenant string, row *crm.Row) er
 
 // hydrate sets the clear fields and the header of v from a row.
 func (r *Records[T]) hydrate(row *crm.Row, v *T) error {
-	values := make([]any, len(r.columns))
+	return r.hydrateFrom(make([]any, len(r.columns)), row, v)
+}
+
+// hydrateFrom is hydrate with the space that it needs.
+func (r *Records[T]) hydrateFrom(values []any, row *crm.Row, v *T) error {
 	for i := range values {
+		values[i] = nil
 		if i < len(row.Clear) {
 			values[i] = row.Clear[i].Any()
 		}
@@ -428,6 +446,18 @@ func (r *Records[T]) hydrate(row *crm.Row, v *T) error {
 func recordOf(row *crm.Row) encrypt.Record {
 	return encrypt.Record{Tenant: row.Tenant, ID: row.ID, Person: personOf(row)}
 }
+
+// valuesOf appends the fields as the codec opens them, without tokens, to the space, and returns them and the space.
+func valuesOf(space []encrypt.SealedField, fields []crm.SealedField) (out, rest []encrypt.SealedField) {
+	from := len(space)
+	for i := range fields {
+		space = append(space, encrypt.SealedField{Name: fields[i].Name, Data: fields[i].Data})
+	}
+	return space[from:len(space):len(space)], space
+}
+
+// fieldSpaces are what valuesOf appends to.
+var fieldSpaces = sync.Pool{New: func() any { s := make([]encrypt.SealedField, 0, 512); return &s }}
 
 // sealedOf and rowSealed convert between the store's and the codec's view of sealed fields.
 func sealedOf(fields []crm.SealedField) []encrypt.SealedField {

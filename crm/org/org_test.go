@@ -99,6 +99,7 @@ func TestTree(t *testing.T) {
 	}
 }
 
+// TestItem09Employees: employees move under superiors and between teams without cycles, and who leaves hands over every record and report first.
 func TestItem09Employees(t *testing.T) {
 	at := crmtest.Start()
 	x := tree(t)
@@ -197,6 +198,7 @@ func TestItem09Employees(t *testing.T) {
 	}
 }
 
+// TestItem24Scopes: who sees a record in the scopes own, reports, team, team and below, and everything.
 func TestItem24Scopes(t *testing.T) {
 	list := people()
 	for i, team := range []string{"/", "/east/", "/east/", "/east/1/", "/east/1/", "/east/1/a/", "/west/", "/west/"} {

@@ -179,6 +179,8 @@ func TestClocks(t *testing.T) {
 	}
 }
 
+// TestItem01Pools: who may claim, assign, transfer, return and hand over a customer of a public pool, with caps, cooldowns, locks and the clock that
+// takes it back.
 func TestItem01Pools(t *testing.T) {
 	for _, c := range []struct {
 		name string

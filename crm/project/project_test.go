@@ -51,6 +51,7 @@ func TestStored(t *testing.T) {
 	}
 }
 
+// TestItem07Projects: tasks wait for others without cycles, are done by members only, count into progress, and a project ends when none is open.
 func TestItem07Projects(t *testing.T) {
 	type p = project.Project
 	crmtest.Edits(t, sample, (*p).Validate,

@@ -180,6 +180,8 @@ func TestOpportunities(t *testing.T) {
 	}
 }
 
+// TestItem02LeadConversion: a qualified lead becomes a customer, a contact and an opportunity once, or joins those that are there, and carries its
+// person along.
 func TestItem02LeadConversion(t *testing.T) {
 	ids := sales.Conversion{
 		CustomerID: crmtest.CustomerID(90), ContactID: crm.ID[crm.Contact]{4}, Opportunity: crm.ID[sales.Opportunity]{5}, Pipeline: pipeline(),

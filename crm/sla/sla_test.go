@@ -58,6 +58,8 @@ func TestAgreements(t *testing.T) {
 	)
 }
 
+// TestItem08Tickets: deadlines of tickets for answer and solution in business hours, with pauses, reopening, and who is told when they are at risk or
+// missed.
 func TestItem08Tickets(t *testing.T) {
 	a := agreement()
 	check := func(what string, k *crm.Ticket, now time.Time, response, resolution sla.State, level int, due time.Time) {

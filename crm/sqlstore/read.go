@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"math/bits"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -142,7 +143,7 @@ func clone(row crm.Row) crm.Row {
 
 // query runs a statement that selects t.columns and hands each row on, without its tenant.
 func (s *Store) query(ctx context.Context, q querier, t *table, text string, args []any, each func(number int64, row crm.Row)) error {
-	rows, err := q.QueryContext(ctx, s.d.Rebind(text), args...)
+	rows, err := s.prepared(ctx, q, text, args)
 	if err != nil {
 		return err
 	}
@@ -158,35 +159,36 @@ func (s *Store) query(ctx context.Context, q querier, t *table, text string, arg
 	return rows.Err()
 }
 
-// cell is the place that a clear value is scanned into.
-type cell struct {
-	kind   crm.Kind
-	text   sql.NullString
-	number sql.NullInt64
-	bool   sql.NullBool
-}
+// mostStatements is how many statements a store keeps prepared.
+const mostStatements = 256
 
-func (c *cell) dest() any {
-	switch c.kind {
-	case crm.KindString:
-		return &c.text
-	case crm.KindBool:
-		return &c.bool
+// prepared makes a query. On SQLite the statement stays prepared when it is one of the reading handle, for to parse and plan it takes
+// longer than to read a row; pgx keeps those of PostgreSQL by itself.
+func (s *Store) prepared(ctx context.Context, q querier, text string, args []any) (*sql.Rows, error) {
+	if s.d != dialect.SQLite || q != querier(s.r) {
+		return q.QueryContext(ctx, s.d.Rebind(text), args...)
 	}
-	return &c.number
-}
-
-// value is what was scanned.
-func (c *cell) value() crm.Value {
-	switch {
-	case c.kind == crm.KindString && c.text.Valid:
-		return crm.StringValue(c.text.String)
-	case c.kind == crm.KindBool && c.bool.Valid:
-		return crm.BoolValue(c.bool.Bool)
-	case c.number.Valid:
-		return request.Number(c.kind, c.number.Int64)
+	s.mu.RLock()
+	stmt, full := s.statements[text], len(s.statements) >= mostStatements
+	s.mu.RUnlock()
+	if stmt == nil {
+		if full {
+			return q.QueryContext(ctx, text, args...)
+		}
+		made, err := s.r.PrepareContext(ctx, text)
+		if err != nil {
+			return nil, err
+		}
+		s.mu.Lock()
+		if stmt = s.statements[text]; stmt == nil {
+			stmt, s.statements[text] = made, made
+		}
+		s.mu.Unlock()
+		if stmt != made {
+			made.Close()
+		}
 	}
-	return crm.Value{}
+	return stmt.QueryContext(ctx, args...)
 }
 
 // scanner holds the places that rows are scanned into.
@@ -200,6 +202,7 @@ type scanner struct {
 	deleted int64
 	body    sql.RawBytes
 	cells   []cell
+	parser  rowformat.Parser
 }
 
 func newScanner(t *table) *scanner {
@@ -207,9 +210,50 @@ func newScanner(t *table) *scanner {
 	s.dest = append(make([]any, 0, t.width), &s.number, &s.id, &s.version, &s.seq, &s.deleted, &s.body)
 	for i, c := range t.schema.Columns {
 		s.cells[i].kind = c.Kind
-		s.dest = append(s.dest, s.cells[i].dest())
+		s.dest = append(s.dest, &s.cells[i])
 	}
 	return s
+}
+
+// cell takes the value of a clear column of one kind. It is a sql.Scanner because those of database/sql go by reflection, which for
+// all columns of a page is much of its time.
+type cell struct {
+	kind  crm.Kind
+	value crm.Value
+}
+
+// Scan takes null or a value of the column's kind.
+func (c *cell) Scan(src any) error {
+	c.value = crm.Value{}
+	switch v := src.(type) {
+	case nil:
+		return nil
+	case string:
+		if c.kind == crm.KindString {
+			c.value = crm.StringValue(v)
+			return nil
+		}
+	case []byte:
+		if c.kind == crm.KindString {
+			c.value = crm.StringValue(string(v))
+			return nil
+		}
+	case bool:
+		if c.kind == crm.KindBool {
+			c.value = crm.BoolValue(v)
+			return nil
+		}
+	case int64:
+		switch {
+		case c.kind == crm.KindBool && (v == 0 || v == 1):
+			c.value = crm.BoolValue(v == 1)
+			return nil
+		case c.kind == crm.KindInt || c.kind == crm.KindTime:
+			c.value = request.Number(c.kind, v)
+			return nil
+		}
+	}
+	return crm.ErrDamaged
 }
 
 func (s *scanner) row(rows *sql.Rows) (int64, crm.Row, error) {
@@ -227,11 +271,11 @@ func (s *scanner) row(rows *sql.Rows) (int64, crm.Row, error) {
 		return 0, crm.Row{}, crm.ErrDamaged
 	}
 	copy(row.ID[:], s.id)
-	if err := rowformat.Parse(s.body, &row); err != nil {
+	if err := s.parser.Parse(s.body, &row); err != nil {
 		return 0, crm.Row{}, err
 	}
 	for i := range s.cells {
-		row.Clear[i] = s.cells[i].value()
+		row.Clear[i] = s.cells[i].value
 	}
 	return s.number, row, nil
 }
@@ -248,8 +292,35 @@ func hits[K any](s *Store, texts []string, args []any, by index, in int64, keys 
 	return append(texts, text), append(append(args, values...), in)
 }
 
-// filter writes the FROM and WHERE of a query, without what concerns its pages.
-func (s *Store) filter(t *table, in int64, q *crm.Query) (from, where string, args []any, err error) {
+// mostMerged is how many tokens are merged in the order of rows.
+const mostMerged = 16
+
+// merges tells whether the rows that carry a token are read in the order of the list, which then ends with its page. PostgreSQL sorts
+// them, and SQLite does not see that order when it is descending.
+func (s *Store) merges(q *crm.Query) bool {
+	return s.d == dialect.SQLite && q.Sort == "" && !q.Desc && q.Persons == nil && len(q.Tokens) > 0 && len(q.Tokens) <= mostMerged
+}
+
+// merged writes the rows behind a cursor that carry one of the tokens, each once, in the order of the list: the tokens are clustered with
+// their rows, so SQLite merges what it reads of each and sorts nothing.
+func merged(in int64, q *crm.Query, p *part) (string, []any) {
+	tokens := slices.Compact(slices.Sorted(slices.Values(q.Tokens)))
+	var arms []string
+	var args []any
+	for _, t := range tokens {
+		arm := "SELECT row_id AS hit FROM crm_tokens WHERE space = ? AND token = ?"
+		args = append(args, in, t)
+		if p.after.Row != 0 {
+			arm += " AND row_id > ?"
+			args = append(args, p.after.Row)
+		}
+		arms = append(arms, arm)
+	}
+	return strings.Join(arms, " UNION ") + " ORDER BY 1", args
+}
+
+// filter writes the FROM and WHERE of a query, without what concerns its pages. p is the part of a page, or nil for all rows.
+func (s *Store) filter(t *table, in int64, q *crm.Query, p *part) (from, where string, args []any, err error) {
 	from = t.name + " t"
 	var conds []string
 	add := func(cond string, values ...any) {
@@ -259,7 +330,12 @@ func (s *Store) filter(t *table, in int64, q *crm.Query) (from, where string, ar
 	// The few rows that have a key come first; SQLite takes CROSS JOIN as an order to do so.
 	var found []string
 	if q.Tokens != nil {
-		found, args = hits(s, found, args, byToken, in, q.Tokens, tokenArg)
+		if p != nil && s.merges(q) {
+			text, of := merged(in, q, p)
+			found, args = append(found, text), append(args, of...)
+		} else {
+			found, args = hits(s, found, args, byToken, in, q.Tokens, tokenArg)
+		}
 	}
 	if q.Persons != nil {
 		found, args = hits(s, found, args, byPerson, in, q.Persons, idArg)
@@ -365,7 +441,7 @@ func (s *Store) Count(ctx context.Context, q crm.Query) (int64, error) {
 		if err != nil || in == 0 || empty(&q) {
 			return err
 		}
-		from, where, args, err := s.filter(t, in, &q)
+		from, where, args, err := s.filter(t, in, &q, nil)
 		if err != nil {
 			return err
 		}
@@ -420,7 +496,7 @@ func (s *Store) Group(ctx context.Context, q crm.Query, g crm.Grouping) ([]crm.G
 
 // group reads the groups of a space.
 func (s *Store) group(ctx context.Context, t *table, in int64, q *crm.Query, g *crm.Grouping) (groups []crm.Group, err error) {
-	from, where, args, err := s.filter(t, in, q)
+	from, where, args, err := s.filter(t, in, q, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -432,7 +508,7 @@ func (s *Store) group(ctx context.Context, t *table, in int64, q *crm.Query, g *
 		column := s.column(name)
 		by, order = append(by, column), append(order, column+" NULLS FIRST")
 		keys[i].kind = t.schema.Columns[request.Column(&t.schema, name)].Kind
-		dest = append(dest, keys[i].dest())
+		dest = append(dest, &keys[i])
 	}
 	what, dest = append(slices.Clone(by), "COUNT(*)"), append(dest, &count)
 	for i, name := range g.Sums {
@@ -457,7 +533,7 @@ func (s *Store) group(ctx context.Context, t *table, in int64, q *crm.Query, g *
 		}
 		to := crm.Group{Keys: make([]crm.Value, len(keys)), Count: count, Sums: make([]int64, len(halves))}
 		for i := range keys {
-			to.Keys[i] = keys[i].value()
+			to.Keys[i] = keys[i].value
 		}
 		for i, h := range halves {
 			var sum request.Sum
@@ -477,12 +553,6 @@ func (s *Store) group(ctx context.Context, t *table, in int64, q *crm.Query, g *
 	return groups, fits
 }
 
-// listed is a row on its way into a page.
-type listed struct {
-	number int64
-	row    crm.Row
-}
-
 // List returns one page; see crm.Store. A list by a column reads the rows that have a value from the
 // column's index, then, when the page is not full, those that have none.
 func (s *Store) List(ctx context.Context, q crm.Query) (crm.Page, error) {
@@ -497,9 +567,10 @@ func (s *Store) List(ctx context.Context, q crm.Query) (crm.Page, error) {
 	if err := ctx.Err(); err != nil {
 		return crm.Page{}, err
 	}
-	var found []listed
+	var found []crm.Row
+	var numbers []int64 // of the rows found
 	err = s.retry(ctx, func() error {
-		found = nil
+		found, numbers = make([]crm.Row, 0, min(q.Limit+1, 64)), make([]int64, 0, min(q.Limit+1, 64))
 		in, err := s.space(ctx, s.r, space{q.Tenant, q.Type})
 		if err != nil || in == 0 || empty(&q) {
 			return err
@@ -510,13 +581,13 @@ func (s *Store) List(ctx context.Context, q crm.Query) (crm.Page, error) {
 				return err
 			}
 			seen := make(map[int64]bool, len(found))
-			for _, l := range found {
-				seen[l.number] = true
+			for _, n := range numbers {
+				seen[n] = true
 			}
 			err = s.query(ctx, s.r, t, text, args, func(number int64, row crm.Row) {
 				if !seen[number] { // it lost its value between the two statements
 					row.Tenant = q.Tenant
-					found = append(found, listed{number, row})
+					found, numbers = append(found, row), append(numbers, number)
 				}
 			})
 			if err != nil {
@@ -534,15 +605,14 @@ func (s *Store) List(ctx context.Context, q crm.Query) (crm.Page, error) {
 	var page crm.Page
 	if len(found) > q.Limit {
 		found = found[:q.Limit]
-		last := found[q.Limit-1]
-		cursor := request.Cursor{Row: last.number}
+		cursor := request.Cursor{Row: numbers[q.Limit-1]}
 		if q.Sort != "" {
-			cursor.Value = last.row.Clear[request.Column(&t.schema, q.Sort)]
+			cursor.Value = found[q.Limit-1].Clear[request.Column(&t.schema, q.Sort)]
 		}
 		page.Next = cursor.Encode(&q)
 	}
-	for i := range found {
-		page.Rows = append(page.Rows, found[i].row)
+	if len(found) > 0 {
+		page.Rows = found
 	}
 	return page, nil
 }
@@ -566,7 +636,7 @@ func parts(q *crm.Query, after request.Cursor) []part {
 
 // page writes one statement of a page of at most limit rows.
 func (s *Store) page(t *table, in int64, q *crm.Query, p part, limit int) (string, []any, error) {
-	from, where, args, err := s.filter(t, in, q)
+	from, where, args, err := s.filter(t, in, q, &p)
 	if err != nil {
 		return "", nil, err
 	}
@@ -575,6 +645,9 @@ func (s *Store) page(t *table, in int64, q *crm.Query, p part, limit int) (strin
 		than, direction = "<", " DESC"
 	}
 	order := "t.row_id" + direction
+	if s.merges(q) {
+		order = "k.hit"
+	}
 	switch column := s.column(q.Sort); {
 	case q.Sort == "" || p.null:
 		if p.null {
@@ -592,6 +665,9 @@ func (s *Store) page(t *table, in int64, q *crm.Query, p part, limit int) (strin
 			args = append(args, valueArg(p.after.Value), p.after.Row)
 		}
 	}
-	text := "SELECT " + t.columns + " FROM " + from + " WHERE " + where + " ORDER BY " + order + " LIMIT ?"
-	return text, append(args, limit), nil
+	text := "SELECT " + t.columns + " FROM " + from + " WHERE " + where + " ORDER BY " + order + " LIMIT "
+	if s.d == dialect.SQLite { // which plans anew whenever a bound limit is set
+		return text + strconv.Itoa(limit), args, nil
+	}
+	return text + "?", append(args, limit), nil
 }

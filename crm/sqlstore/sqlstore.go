@@ -38,9 +38,10 @@ type Store struct {
 	w, r *sql.DB
 	d    dialect.Dialect
 
-	mu     sync.RWMutex
-	types  map[string]*table
-	spaces map[space]int64
+	mu         sync.RWMutex
+	types      map[string]*table
+	spaces     map[space]int64
+	statements map[string]*sql.Stmt // of r
 }
 
 type space struct{ tenant, typ string }
@@ -66,7 +67,7 @@ func Open(ctx context.Context, w, r *sql.DB, d dialect.Dialect) (*Store, error) 
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{w: w, r: r, d: d, types: map[string]*table{}, spaces: map[space]int64{}}
+	s := &Store{w: w, r: r, d: d, types: map[string]*table{}, spaces: map[space]int64{}, statements: map[string]*sql.Stmt{}}
 	if err := dialect.Migrate(ctx, w, d, files, schema); err != nil {
 		return nil, fail("open", err)
 	}

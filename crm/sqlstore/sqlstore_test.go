@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -200,6 +201,77 @@ func TestListUsesIndex(t *testing.T) {
 			t.Fatalf("a search by person: %s", plan)
 		}
 	}
+	// In the order of rows a search by tokens merges what it reads and ends with its page.
+	for _, tokens := range [][]int64{{1}, {2, 1, 2}, {5, 4, 3, 2, 1}} {
+		texts, args, err := st.Statements(t.Context(), crm.Query{
+			Tenant: "default", Type: "thing", Where: crm.Everything{}, Tokens: tokens, Limit: 50,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if plan := explain(t, r, texts[0], args[0]); strings.Contains(plan, "TEMP B-TREE") || strings.Contains(plan, "SCAN crm_") ||
+			!strings.Contains(plan, "SEARCH t USING INTEGER PRIMARY KEY") {
+			t.Fatalf("a search by %d tokens: %s", len(tokens), plan)
+		}
+	}
+}
+
+// TestMergedTokens compares pages of searches by several tokens, whose rows overlap, with what the rows carry, in both directions.
+func TestMergedTokens(t *testing.T) {
+	each(t, func(t *testing.T, w, r *sql.DB, d dialect.Dialect) {
+		st := openStore(t, w, r, d)
+		declare(t, st)
+		rnd := rand.New(rand.NewPCG(1, 2))
+		carry := map[crm.UUID][]int64{}
+		var order []crm.UUID
+		batch := crm.Batch{}
+		for i := range 200 {
+			row := crmtest.Row("default", i)
+			row.Sealed = []crm.SealedField{{Name: "f", Data: []byte{1}}}
+			for _, n := range rnd.Perm(20)[:rnd.IntN(4)] {
+				row.Sealed[0].Tokens = append(row.Sealed[0].Tokens, crm.Token{Value: int64(n)})
+				carry[row.ID] = append(carry[row.ID], int64(n))
+			}
+			order = append(order, row.ID)
+			batch.Writes = append(batch.Writes, crm.Write{Row: row})
+		}
+		if _, err := st.Apply(t.Context(), batch); err != nil {
+			t.Fatal(err)
+		}
+		for n := range 40 {
+			q := crm.Query{Tenant: "default", Type: "thing", Where: crm.Everything{}, Desc: n%2 == 1, Limit: 1 + rnd.IntN(9)}
+			for range 1 + rnd.IntN(18) { // some more than are merged
+				q.Tokens = append(q.Tokens, rnd.Int64N(25))
+			}
+			var want, got []crm.UUID
+			for _, id := range order {
+				if slices.ContainsFunc(carry[id], func(t int64) bool { return slices.Contains(q.Tokens, t) }) {
+					want = append(want, id)
+				}
+			}
+			if q.Desc {
+				slices.Reverse(want)
+			}
+			for {
+				page, err := st.List(t.Context(), q)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, row := range page.Rows {
+					got = append(got, row.ID)
+				}
+				if q.After = page.Next; page.Next == "" {
+					break
+				}
+			}
+			if !slices.Equal(got, want) {
+				t.Fatalf("tokens %v, desc %v: %d rows of %d", q.Tokens, q.Desc, len(got), len(want))
+			}
+			if n, err := st.Count(t.Context(), crm.Query{Tenant: q.Tenant, Type: q.Type, Where: q.Where, Tokens: q.Tokens}); err != nil || int(n) != len(want) {
+				t.Fatalf("%d counted, %v", n, err)
+			}
+		}
+	})
 }
 
 func explain(t *testing.T, db *sql.DB, text string, args []any) string {

@@ -328,7 +328,7 @@ func (s *Store) measure(ctx context.Context, tx *sql.Tx, t *table, tenant string
 	if err != nil || in == 0 {
 		return err
 	}
-	from, where, args, err := s.filter(t, in, &crm.Query{Where: crm.Everything{}, Clauses: m.Clauses})
+	from, where, args, err := s.filter(t, in, &crm.Query{Where: crm.Everything{}, Clauses: m.Clauses}, nil)
 	if err != nil {
 		return err
 	}

@@ -58,6 +58,8 @@ func order() *stock.Order {
 	return o
 }
 
+// TestItem10Stock: stock is a ledger: nothing goes out that is not there, not even entered late, mistakes are reversed by counter movements, and what
+// runs low is to be ordered.
 func TestItem10Stock(t *testing.T) {
 	// The ledger.
 	type m = stock.Movement

@@ -9,6 +9,7 @@ import (
 	"github.com/crmguard/crmguard/crm/tally"
 )
 
+// TestItem24NumbersOnly: numbers over groups show no group that is small, nor one that follows from the others.
 func TestItem24NumbersOnly(t *testing.T) {
 	g := func(key string, n int) tally.Group { return tally.Group{Key: key, Count: n, Sum: int64(n) * 10} }
 	for _, c := range []struct {

@@ -41,6 +41,7 @@ func numbers(refs []trash.Ref) []int {
 	return out
 }
 
+// TestItem14RecycleBin: what is deleted goes and comes back with what belongs to it, and is purged after its days unless it is held.
 func TestItem14RecycleBin(t *testing.T) {
 	// 1 is a customer, 2 and 3 its contracts, 4 an instalment of 2, 5 a task of both contracts.
 	living := []trash.Item{item(1), item(2, 1), item(3, 1), item(4, 2), item(5, 2, 3), item(9)}

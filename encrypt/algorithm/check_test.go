@@ -147,6 +147,9 @@ func TestErrorsShowNoSecret(t *testing.T) {
 	}
 }
 
+// TestByLevel: each level of importance has a cipher of its own, with the reason and its bounds.
+//
+//crm:item 21
 func TestByLevel(t *testing.T) {
 	seen := map[string]bool{}
 	for _, level := range []algorithm.Level{algorithm.Basic, algorithm.Standard, algorithm.High, algorithm.LongTerm} {

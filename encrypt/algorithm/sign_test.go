@@ -64,6 +64,9 @@ func TestKeysOfOpenSSL(t *testing.T) {
 	}
 }
 
+// TestSignaturesOfOpenSSL: RSA and other signatures of OpenSSL verify, and those over anything else do not.
+//
+//crm:item 18 partly
 func TestSignaturesOfOpenSSL(t *testing.T) {
 	v := load[opensslSigns](t, "testdata/sign.json")
 	for _, s := range v.Signatures {

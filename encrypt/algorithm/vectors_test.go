@@ -83,6 +83,8 @@ func TestVectors(t *testing.T) {
 
 // TestGCMCases runs the cases of AES-GCM with one known modification each. What this package refuses although GCM has it is
 // "acceptable".
+//
+//crm:item 17
 func TestGCMCases(t *testing.T) {
 	v := load[struct {
 		Comment []string

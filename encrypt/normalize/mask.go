@@ -115,14 +115,18 @@ func MaskLast4(s string) string {
 // province or nothing.
 func MaskAddress(s string) string {
 	s = clip(s)
-	if strings.ContainsFunc(s, func(r rune) bool { return unicode.Is(unicode.Han, r) }) {
+	if !isASCII(s) && strings.ContainsFunc(s, func(r rune) bool { return r >= utf8.RuneSelf && unicode.Is(unicode.Han, r) }) {
 		var ends []int
 		for at, r := range s {
-			if len(ends) < 2 && strings.ContainsRune("省市区县", r) && at < 60 {
+			if at >= 60 || len(ends) == 2 {
+				break
+			}
+			switch r {
+			case '省', '市', '区', '县':
 				ends = append(ends, at+utf8.RuneLen(r))
 			}
 		}
-		for len(ends) > 0 && alnum(s[ends[len(ends)-1]:]) == "" {
+		for len(ends) > 0 && !strings.ContainsFunc(s[ends[len(ends)-1]:], lettered) {
 			ends = ends[:len(ends)-1]
 		}
 		if len(ends) == 0 {
@@ -131,7 +135,7 @@ func MaskAddress(s string) string {
 		return s[:ends[len(ends)-1]] + "***"
 	}
 	at := strings.LastIndexByte(s, ',')
-	if at < 0 || alnum(s[:at]) == "" {
+	if at < 0 || !strings.ContainsFunc(s[:at], lettered) {
 		return "***"
 	}
 	region := strings.Join(strings.FieldsFunc(s[at+1:], func(r rune) bool { return !unicode.IsLetter(r) }), " ")

@@ -27,6 +27,7 @@ package normalize
 import (
 	"strings"
 	"unicode"
+	"unicode/utf8"
 
 	"github.com/nyaruka/phonenumbers"
 	"golang.org/x/net/idna"
@@ -157,12 +158,25 @@ func Person(typed string) string { return simplified(Name(typed)) }
 // clean drops bytes that are not UTF-8 and what nobody sees: characters of format (category Cf), such as marks
 // of direction that come along with a copied number, byte order marks and soft hyphens.
 func clean(s string) string {
+	if isASCII(s) {
+		return s
+	}
 	return strings.Map(func(r rune) rune {
 		if r >= 0xAD && unicode.Is(unicode.Cf, r) {
 			return -1
 		}
 		return r
 	}, strings.ToValidUTF8(s, ""))
+}
+
+// isASCII tells whether s has ASCII characters only: most of what is masked needs no more than that look.
+func isASCII(s string) bool {
+	for i := range len(s) {
+		if s[i] >= utf8.RuneSelf {
+			return false
+		}
+	}
+	return true
 }
 
 // clip is clean of the first maxMasked bytes, for masks.
@@ -206,12 +220,14 @@ func digits(s string) string {
 // alnum keeps letters, marks on them and numbers.
 func alnum(s string) string {
 	return strings.Map(func(r rune) rune {
-		if unicode.IsLetter(r) || unicode.IsNumber(r) || unicode.IsMark(r) {
+		if lettered(r) {
 			return r
 		}
 		return -1
 	}, s)
 }
+
+func lettered(r rune) bool { return unicode.IsLetter(r) || unicode.IsNumber(r) || unicode.IsMark(r) }
 
 // code is what a document's number is compared by: letters and digits in upper case.
 func code(typed string) string {

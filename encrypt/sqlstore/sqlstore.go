@@ -63,6 +63,7 @@ type Store struct {
 	dialect   dialect.Dialect
 	patience  time.Duration
 	traces    atomic.Bool // destroyed keys may still lie in SQLite's write-ahead log
+	number    atomic.Pointer[sql.Stmt]
 }
 
 const (
@@ -550,11 +551,32 @@ func (s *Store) Erase(ctx context.Context, tenant string, tombstones []keys.Reco
 // Erasures implements keys.Store.
 func (s *Store) Erasures(ctx context.Context, tenant string) (uint64, error) {
 	var n int64
-	err := s.reads.QueryRowContext(ctx, s.dialect.Rebind("SELECT number FROM encrypt_erasure WHERE tenant = ?"), tenant).Scan(&n)
+	err := s.erasures(ctx, tenant, &n)
 	if errors.Is(err, sql.ErrNoRows) {
 		return 1, nil
 	}
 	return uint64(n), s.wrap("erasure number", err)
+}
+
+// erasures reads the number, which every operation on a record asks for. On SQLite its statement stays prepared; pgx keeps those of
+// PostgreSQL by itself.
+func (s *Store) erasures(ctx context.Context, tenant string, n *int64) error {
+	const text = "SELECT number FROM encrypt_erasure WHERE tenant = ?"
+	if s.dialect != dialect.SQLite {
+		return s.reads.QueryRowContext(ctx, s.dialect.Rebind(text), tenant).Scan(n)
+	}
+	stmt := s.number.Load()
+	if stmt == nil {
+		made, err := s.reads.PrepareContext(ctx, text)
+		if err != nil {
+			return err
+		}
+		if stmt = made; !s.number.CompareAndSwap(nil, made) {
+			stmt = s.number.Load()
+			made.Close()
+		}
+	}
+	return stmt.QueryRowContext(ctx, tenant).Scan(n)
 }
 
 // Fence implements keys.Store.

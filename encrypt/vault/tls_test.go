@@ -12,6 +12,9 @@ import (
 	"github.com/crmguard/crmguard/internal/realtest"
 )
 
+// TestTLS: a key service is spoken to over TLS with both certificates checked: strange authorities, names and plain HTTP are refused.
+//
+//crm:item 19
 func TestTLS(t *testing.T) {
 	s := realtest.VaultTLS(t)
 	s.Key("crm")

@@ -16,6 +16,8 @@ import (
 )
 
 // TestBackupIncremental: a backup that holds only what changed brings everything back, and what is not kept is said.
+//
+//crm:item 36
 func TestBackupIncremental(t *testing.T) {
 	data, _ := filled(t, 200, nil)
 	with := func(args ...string) []string { return append(args, "--data", data) }
@@ -58,6 +60,8 @@ const backupPlan = `{"schedule": {"every": "1h"}, "chain": {}, "gate": {"changed
 
 // TestBackupPlaces: backups in two places, damaged in one and healed from the other; a drill that passes and one on broken backups that fails, each with a report that
 // verifies; shares of the recovery key that bring everything back as of a moment.
+//
+//crm:item 38
 func TestBackupPlaces(t *testing.T) {
 	data, _ := filled(t, 200, nil)
 	away := t.TempDir()

@@ -199,6 +199,8 @@ func backupRestore(t *testing.T, where func(testing.TB) (data string, env, flags
 }
 
 // TestFlippedLog: wherever one bit of the log changes, verify does not call it good, and says where.
+//
+//crm:item 32
 func TestFlippedLog(t *testing.T) {
 	data, _ := filled(t, 1200, nil)
 	p := serve(t, data, nil)
@@ -541,6 +543,8 @@ func exec1(t testing.TB, db *sql.DB, query string, args ...any) {
 
 // TestServersGone: while Vault is sealed cached keys serve on, while PostgreSQL is away pages say 503,
 // and both come back without a restart.
+//
+//crm:item 42
 func TestServersGone(t *testing.T) {
 	long(t)
 	v := realtest.Vault(t)

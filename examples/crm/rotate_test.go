@@ -63,6 +63,8 @@ func readable(t testing.TB, data string, rows []somebody, binned int) (ids map[s
 }
 
 // TestRotateAll replaces all keys of a filled CRM: everything opens, and nothing of it by old keys.
+//
+//crm:item 20
 func TestRotateAll(t *testing.T) {
 	data, rows := filled(t, 2000, nil)
 	ids := readable(t, data, rows, 0)

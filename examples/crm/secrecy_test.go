@@ -383,6 +383,8 @@ func unique(in []string) (out []string) {
 
 // TestAnotherSalesPersonsCustomer: to a sales person the customer of another one does not exist, by
 // whatever way it is asked for, and phones in lists are masked.
+//
+//crm:item 24
 func TestAnotherSalesPersonsCustomer(t *testing.T) {
 	p := serve(t, filepath.Join(t.TempDir(), "data"), nil)
 	admin, sales := p.signIn(t, "admin"), p.signIn(t, "sales")

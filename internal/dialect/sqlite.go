@@ -43,7 +43,7 @@ func OpenSQLite(ctx context.Context, path string) (w, r *sql.DB, err error) {
 	if err := checkPragmas(ctx, w); err != nil {
 		return nil, nil, errors.Join(err, w.Close())
 	}
-	if r, err = sql.Open("sqlite", base+"&mode=ro"); err != nil {
+	if r, err = sql.Open("sqlite", base+"&_pragma=cache_size(-16384)&mode=ro"); err != nil {
 		return nil, nil, errors.Join(errors.New("dialect: SQLite settings are refused"), w.Close())
 	}
 	r.SetMaxOpenConns(4)

@@ -47,14 +47,50 @@ func Append(b []byte, row *crm.Row) []byte {
 // Parse reads a body into the Persons, Sealed and MAC of row. What it sets shares no memory with b.
 // Whatever Append does not write is crm.ErrDamaged, and the error says no more, for bodies come from a
 // database that an attacker may write to.
-func Parse(b []byte, row *crm.Row) error {
+func Parse(b []byte, row *crm.Row) error { return new(Parser).Parse(b, row) }
+
+// Parser parses the bodies of many rows, which mostly have the same field names. The zero value is ready.
+type Parser struct {
+	names  []string // seen so far
+	next   int      // the place of the name that is expected
+	tokens int      // how many the last row had
+}
+
+// mostNames bounds the names that a Parser remembers.
+const mostNames = 64
+
+// name returns b as a string, the same memory for the same name.
+func (ps *Parser) name(b []byte) string {
+	for range ps.names {
+		if ps.next >= len(ps.names) {
+			ps.next = 0
+		}
+		n := ps.names[ps.next]
+		ps.next++
+		if n == string(b) {
+			return n
+		}
+	}
+	n := string(b)
+	if len(ps.names) < mostNames {
+		ps.names = append(ps.names, n)
+	}
+	return n
+}
+
+// Parse is the function Parse.
+func (ps *Parser) Parse(b []byte, row *crm.Row) error {
 	p := parser{b: bytes.Clone(b)}
 	if len(p.b) == 0 || p.b[0] != version {
 		return crm.ErrDamaged
 	}
 	p.b = p.b[1:]
 	var persons []crm.UUID
-	for range p.count(len(crm.UUID{})) {
+	n := p.count(len(crm.UUID{}))
+	if n > 0 {
+		persons = make([]crm.UUID, 0, n)
+	}
+	for range n {
 		id := crm.UUID(p.take(len(crm.UUID{})))
 		if n := len(persons); n > 0 && id == persons[0] || n > 1 && bytes.Compare(persons[n-1][:], id[:]) >= 0 {
 			return crm.ErrDamaged
@@ -62,12 +98,23 @@ func Parse(b []byte, row *crm.Row) error {
 		persons = append(persons, id)
 	}
 	var sealed []crm.SealedField
-	for range p.count(3) {
-		f := crm.SealedField{Name: string(p.take(p.count(1)))}
+	if n = p.count(3); n > 0 {
+		sealed = make([]crm.SealedField, 0, n)
+	}
+	var tokens []crm.Token // of all fields, in few pieces
+	total := 0
+	for range n {
+		f := crm.SealedField{Name: ps.name(p.take(p.count(1)))}
 		f.Data = p.take(p.count(1))
 		n := p.count(9)
+		total += n
+		if n > cap(tokens)-len(tokens) {
+			tokens = make([]crm.Token, 0, max(n, ps.tokens))
+		}
 		if n > 0 {
-			f.Tokens = make([]crm.Token, n)
+			at := len(tokens)
+			tokens = tokens[:at+n]
+			f.Tokens = tokens[at : at+n : at+n]
 		}
 		for i := range f.Tokens {
 			t := p.take(9)
@@ -85,6 +132,7 @@ func Parse(b []byte, row *crm.Row) error {
 	if p.bad || len(p.b) != 0 {
 		return crm.ErrDamaged
 	}
+	ps.tokens = total
 	row.Persons, row.Sealed, row.MAC = persons, sealed, mac
 	return nil
 }

@@ -227,6 +227,9 @@ func (o *office) tamper(query string, args ...any) {
 	require.Positive(o.t, n)
 }
 
+// TestExportApprovedByAnother: an export above the policy's number waits for somebody else's approval, and nobody approves their own.
+//
+//crm:item 26
 func TestExportApprovedByAnother(t *testing.T) {
 	o := newOffice(t)
 	admin, other, sales, manager := o.as("admin"), o.as("admin2"), o.as("sales"), o.as("manager")
@@ -531,6 +534,9 @@ func TestShare(t *testing.T) {
 	assert.Equal(t, http.StatusNotFound, peer.get(customer), "withdrawn")
 }
 
+// TestCertification: a campaign asks for every role of everybody; what is revoked, or decided by nobody until it closes, is taken away.
+//
+//crm:item 27
 func TestCertification(t *testing.T) {
 	o := newOffice(t)
 	ctx := t.Context()

@@ -9,7 +9,6 @@ package main
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"flag"
 	"fmt"
 	"log"
@@ -106,61 +105,16 @@ func load() string {
 }
 
 // withDatabase runs f over a fresh database on a disk.
-func withDatabase(name string, f func(authzbench.Database) error) (err error) {
-	b := &bench{}
-	defer b.end()
-	defer func() {
-		if r := recover(); r != nil {
-			if r != errStopped { //nolint:errorlint // a panic value
-				panic(r)
-			}
-			err = b.err
+func withDatabase(name string, f func(authzbench.Database) error) error {
+	return measure.Servers(func(tb testing.TB) error {
+		if name == "PostgreSQL" {
+			return f(authzbench.Database{Name: name, DB: realtest.Postgres(tb).DB, Dialect: cond.Dollar})
 		}
-	}()
-	if name == "PostgreSQL" {
-		return f(authzbench.Database{Name: name, DB: realtest.Postgres(b).DB, Dialect: cond.Dollar})
-	}
-	db, err := sql.Open("sqlite", "file:"+filepath.Join(b.TempDir(), "bench.db")+"?_pragma=journal_mode(wal)")
-	if err != nil {
-		return err
-	}
-	b.Cleanup(func() { db.Close() })
-	return f(authzbench.Database{Name: name, DB: db, Dialect: cond.Question})
-}
-
-// bench lets a program use the servers of the tests.
-type bench struct {
-	testing.TB
-	cleanups []func()
-	err      error
-}
-
-var errStopped = errors.New("stopped")
-
-func (b *bench) Helper()                  {}
-func (b *bench) Cleanup(f func())         { b.cleanups = append(b.cleanups, f) }
-func (b *bench) Logf(string, ...any)      {}
-func (b *bench) Name() string             { return "bench" }
-func (b *bench) Context() context.Context { return context.Background() }
-
-func (b *bench) TempDir() string {
-	dir, err := os.MkdirTemp("", "bench")
-	if err != nil {
-		b.Fatalf("%v", err)
-	}
-	b.Cleanup(func() { os.RemoveAll(dir) })
-	return dir
-}
-
-func (b *bench) Fatalf(format string, args ...any) {
-	b.err = fmt.Errorf(format, args...)
-	panic(errStopped)
-}
-
-func (b *bench) Skipf(format string, args ...any) { b.Fatalf(format, args...) }
-
-func (b *bench) end() {
-	for i := len(b.cleanups) - 1; i >= 0; i-- {
-		b.cleanups[i]()
-	}
+		db, err := sql.Open("sqlite", "file:"+filepath.Join(tb.TempDir(), "bench.db")+"?_pragma=journal_mode(wal)")
+		if err != nil {
+			return err
+		}
+		defer db.Close()
+		return f(authzbench.Database{Name: name, DB: db, Dialect: cond.Question})
+	})
 }

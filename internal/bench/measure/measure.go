@@ -36,6 +36,8 @@ type Figure struct {
 	NsPerOp       float64
 	AllocsPerOp   float64
 	Ratio         float64 // median over the rounds of time divided by the peer's time in the same round
+	CPUPerOp      float64 // processor time of the whole process, nanoseconds, whatever NsPerOp is
+	CPURatio      float64 // as Ratio, of processor time
 }
 
 // Compare measures the variants of one work. One of them must be the peer.
@@ -51,37 +53,45 @@ func Compare(work string, opts Options, variants ...Variant) ([]Figure, error) {
 		return nil, fmt.Errorf("measure: %s has no peer", work)
 	}
 	ns := make([][]float64, len(variants))
+	cpu := make([][]float64, len(variants))
 	allocs := make([][]float64, len(variants))
 	for i, v := range variants { // warm up
-		if _, _, err := run(v.Do, opts.Round, opts.CPU); err != nil {
+		if _, err := run(v.Do, opts.Round); err != nil {
 			return nil, fmt.Errorf("%s, %s: %w", work, variants[i].Name, err)
 		}
 	}
 	for range opts.Rounds {
 		for i, v := range variants {
-			n, a, err := run(v.Do, opts.Round, opts.CPU)
+			c, err := run(v.Do, opts.Round)
 			if err != nil {
 				return nil, fmt.Errorf("%s, %s: %w", work, v.Name, err)
 			}
-			ns[i], allocs[i] = append(ns[i], n), append(allocs[i], a)
+			n := c.wall
+			if opts.CPU {
+				n = c.cpu
+			}
+			ns[i], cpu[i], allocs[i] = append(ns[i], n), append(cpu[i], c.cpu), append(allocs[i], c.allocs)
 		}
 	}
 	figures := make([]Figure, len(variants))
 	for i, v := range variants {
-		ratios := make([]float64, opts.Rounds)
+		ratios, ofCPU := make([]float64, opts.Rounds), make([]float64, opts.Rounds)
 		for r := range ratios {
-			ratios[r] = ns[i][r] / ns[peer][r]
+			ratios[r], ofCPU[r] = ns[i][r]/ns[peer][r], cpu[i][r]/cpu[peer][r]
 		}
 		figures[i] = Figure{
 			Work: work, Variant: v.Name, Peer: v.Peer,
-			NsPerOp: median(ns[i]), AllocsPerOp: median(allocs[i]), Ratio: median(ratios),
+			NsPerOp: median(ns[i]), AllocsPerOp: median(allocs[i]), Ratio: median(ratios), CPUPerOp: median(cpu[i]), CPURatio: median(ofCPU),
 		}
 	}
 	return figures, nil
 }
 
-// run repeats f for about d and returns nanoseconds and allocations of one.
-func run(f func() error, d time.Duration, cpu bool) (ns, allocs float64, err error) {
+// cost of one, in nanoseconds and allocations.
+type cost struct{ wall, cpu, allocs float64 }
+
+// run repeats f for about d.
+func run(f func() error, d time.Duration) (cost, error) {
 	runtime.GC()
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
@@ -90,17 +100,17 @@ func run(f func() error, d time.Duration, cpu bool) (ns, allocs float64, err err
 	for batch := 1; ; batch = min(2*batch, 1<<12) {
 		for range batch {
 			if err := f(); err != nil {
-				return 0, 0, err
+				return cost{}, err
 			}
 		}
 		n += batch
 		took := time.Since(start)
 		if took >= d {
-			if cpu {
-				took = ProcessorTime() - used
-			}
+			used = ProcessorTime() - used
 			runtime.ReadMemStats(&after)
-			return float64(took.Nanoseconds()) / float64(n), float64(after.Mallocs-before.Mallocs) / float64(n), nil
+			return cost{
+				float64(took.Nanoseconds()) / float64(n), float64(used.Nanoseconds()) / float64(n), float64(after.Mallocs-before.Mallocs) / float64(n),
+			}, nil
 		}
 		// Another doubling must not overshoot by more than the time that is left.
 		if per := took / time.Duration(n); per > 0 {
