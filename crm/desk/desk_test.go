@@ -17,6 +17,7 @@ import (
 	_ "modernc.org/sqlite"
 
 	"github.com/crmguard/crmguard/audit"
+	"github.com/crmguard/crmguard/audit/driver"
 	auditmem "github.com/crmguard/crmguard/audit/memstore"
 	"github.com/crmguard/crmguard/authz"
 	"github.com/crmguard/crmguard/authz/rego"
@@ -47,6 +48,8 @@ type office struct {
 	now    time.Time
 	mu     sync.Mutex
 	teams  map[crm.ID[crm.Employee]]string
+
+	aborted int // writes that a crash had announced and not made
 
 	sales, other, manager, admin, finance, system guard.Caller
 }
@@ -101,19 +104,25 @@ func door[T any, P interface {
 
 func newOffice(t testing.TB, store crm.Store) *office {
 	t.Helper()
+	return newOfficeOn(t, store, keys.NewMemory(), auditmem.New(), t.TempDir())
+}
+
+// newOfficeOn is newOffice over other stores of keys and events; the KEK lies in dir.
+func newOfficeOn(t testing.TB, store crm.Store, keyStore keys.Store, events driver.Store, dir string) *office {
+	t.Helper()
 	ctx := t.Context()
-	kek, err := localkek.Open(filepath.Join(t.TempDir(), "kek"), nil)
+	kek, err := localkek.Open(filepath.Join(dir, "kek"), nil)
 	require.NoError(t, err)
 	o := &office{store: store, now: time.Date(2026, 3, 2, 9, 0, 0, 0, time.UTC), teams: map[crm.ID[crm.Employee]]string{}}
-	o.keeper, err = encrypt.NewKeeper(kek, keys.NewMemory(), &encrypt.Options{Grace: -1})
+	o.keeper, err = encrypt.NewKeeper(kek, keyStore, &encrypt.Options{Grace: -1})
 	require.NoError(t, err)
 	signer, err := audit.NewEd25519Signer("test/log", ed25519.NewKeyFromSeed(make([]byte, 32)))
 	require.NoError(t, err)
-	o.log, err = audit.Open(ctx, auditmem.New(), signer, &audit.Options{Sealer: sealer{o.keeper}})
+	o.log, err = audit.Open(ctx, events, signer, &audit.Options{Sealer: sealer{o.keeper}})
 	require.NoError(t, err)
 	policy, err := rego.New(ctx, nil)
 	require.NoError(t, err)
-	o.guard, _, err = guard.New(ctx, store, o.keeper, policy, o.log, &guard.Options{Clock: o.clock})
+	o.guard, o.aborted, err = guard.New(ctx, store, o.keeper, policy, o.log, &guard.Options{Clock: o.clock})
 	require.NoError(t, err)
 	o.Records = desk.Records{
 		Customers: door[crm.Customer](t, o), Contacts: door[crm.Contact](t, o), Leads: door[crm.Lead](t, o), FollowUps: door[crm.FollowUp](t, o),
@@ -148,8 +157,12 @@ func (o *office) pass(d time.Duration) {
 	o.now = o.now.Add(d)
 }
 
+// person makes a caller; the first ones are the same in every office.
 func (o *office) person(role, team string) guard.Caller {
 	id := crm.NewUUID()
+	if n := len(o.teams); n < 5 {
+		id = crm.UUID{6: 0x70, 8: 0x80, 15: byte(n + 1)}
+	}
 	o.teams[crm.ID[crm.Employee](id)] = team
 	return guard.Caller{
 		Subject:     authz.Subject{ID: id.String(), Tenant: "default", Roles: []string{role}, Team: team, Active: true},
