@@ -135,8 +135,10 @@ func TestReservedFields(t *testing.T) {
 	ctx := t.Context()
 	v := r.add(t, sales, "A", "13800135678", "a@example.com").Value
 	for what, edit := range map[string]func(*crm.Customer){
-		"pool":   func(c *crm.Customer) { c.Pool, c.ClaimedAt = eastPool, c.CreatedAt },
-		"former": func(c *crm.Customer) { c.Pool, c.ClaimedAt, c.Former, c.ReturnedAt = eastPool, c.CreatedAt, c.Owner, c.CreatedAt },
+		"pool": func(c *crm.Customer) { c.Pool, c.ClaimedAt = eastPool, c.CreatedAt },
+		"former": func(c *crm.Customer) {
+			c.Pool, c.ClaimedAt, c.Former, c.ReturnedAt = eastPool, c.CreatedAt, c.Owner, c.CreatedAt
+		},
 	} {
 		next := v
 		edit(&next)
