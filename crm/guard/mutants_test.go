@@ -85,7 +85,7 @@ func TestMutants(t *testing.T) {
 		b, err := json.Marshal(map[string]map[string]string{"Replace": {original: changed}})
 		require.NoError(t, err)
 		require.NoError(t, os.WriteFile(overlay, b, 0o600))
-		cmd := exec.CommandContext(t.Context(), "go", "test", "-count=1", "-short", "-vet=off", "-overlay", overlay, ".")
+		cmd := exec.CommandContext(t.Context(), "go", "test", "-count=1", "-short", "-failfast", "-vet=off", "-overlay", overlay, ".")
 		cmd.Env = append(os.Environ(), "CRMGUARD_MUTANT=1", "CRMGUARD_SOAK=")
 		out, err := cmd.CombinedOutput()
 		switch {
