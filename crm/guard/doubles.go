@@ -68,6 +68,14 @@ func (d *Doubles) Body(ctx context.Context, row crm.Row, body []byte, with Inven
 
 // double seals inventions in the places of what was sealed.
 func (r *Records[T]) double(ctx context.Context, row, was *crm.Row, with Invention) ([]byte, error) {
+	if len(was.Persons) == 0 { // a purged row stays one
+		row.Persons, row.Sealed = nil, nil
+		w, err := r.seal(ctx, *row, 0)
+		if err != nil {
+			return nil, err
+		}
+		return rowformat.Append(nil, &w.row), nil
+	}
 	own := with.Person(personOf(was))
 	row.Persons, row.Sealed, row.MAC = []crm.UUID{own}, nil, nil
 	v := new(T)

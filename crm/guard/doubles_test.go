@@ -78,6 +78,16 @@ func TestDoubles(t *testing.T) {
 	assert.Equal(t, "invented note", v.Note.Expose())
 	assert.Equal(t, "invented signatory", v.Signatory.Expose())
 
+	// What was purged has no double but an empty row.
+	empty := crm.Row{Tenant: "default", Type: crm.TypeContract, ID: crm.NewUUID(), Version: 9, Deleted: true, Clear: make([]crm.Value, len(d.Schema().Columns))}
+	hollow, err := d.Body(ctx, empty, rowformat.Append(nil, &crm.Row{MAC: []byte("old")}), with)
+	require.NoError(t, err)
+	now = crm.Row{}
+	require.NoError(t, rowformat.Parse(hollow, &now))
+	assert.Empty(t, now.Persons)
+	assert.Empty(t, now.Sealed)
+	assert.NotEmpty(t, now.MAC)
+
 	// Refused: what is no body, another type, other columns, and what the inventor or the key service says.
 	failing := errors.New("not now")
 	_, err = d.Body(ctx, row, body[:len(body)-1], with)
