@@ -470,6 +470,11 @@ func (r *Records[T]) revise(ctx context.Context, c Caller, v *T) (*T, pending, a
 	if err := r.stamp(c, &next); err != nil {
 		return fail(d, err)
 	}
+	if w, ok := any(&next).(validator); ok { // which may keep that field itself
+		if err := w.Validate(); err != nil {
+			return fail(d, err)
+		}
+	}
 	sealed, err := r.codec.Seal(ctx, r.g.keeper, r.recordOf(c, &next), &next, sealedOf(row.Sealed), r.unseen(d)...)
 	if err != nil {
 		return fail(d, fmt.Errorf("guard: %s: %w", r.typ, err))
