@@ -41,7 +41,7 @@ func Diff(ctx context.Context, from, to *Engine, corpus iter.Seq[authz.Request])
 	}
 }
 
-// Corpus yields a request for each role, type and action of the policy, in each lifecycle state that it names, by the owner, by somebody of the owner's
+// Corpus yields a request for each role, type and action that some role of the policy has with the type, in each lifecycle state that it names, by the owner, by somebody of the owner's
 // team and by a stranger, and where a grant reaches pools, by a member of the one in which the record is free: enough to see what a change of the
 // policy changes.
 func (e *Engine) Corpus() iter.Seq[authz.Request] {
@@ -64,6 +64,9 @@ func (e *Engine) Corpus() iter.Seq[authz.Request] {
 					places = append(places, [3]string{"", "", "pool"})
 				}
 				for _, action := range s.Actions {
+					if !s.granted(typ, action) {
+						continue // denied to all alike
+					}
 					for _, state := range states {
 						for _, where := range places {
 							r := authz.Request{
@@ -81,6 +84,16 @@ func (e *Engine) Corpus() iter.Seq[authz.Request] {
 			}
 		}
 	}
+}
+
+// granted tells whether some role has an action with a type.
+func (s *settingsData) granted(typ, action string) bool {
+	for _, types := range s.Grants {
+		if types[typ][action] != "" {
+			return true
+		}
+	}
+	return false
 }
 
 // pooled tells whether a grant reaches the free records of a type.

@@ -266,7 +266,7 @@ func TestItem10Stock(t *testing.T) {
 		denied(t, o.PostStock(ctx, o.finance, move(stock.KindReceipt, 10_000)))
 		var wg sync.WaitGroup
 		var gone, busy atomic.Int64
-		for range 30 {
+		for range max(12, few(30)) {
 			wg.Go(func() {
 				var short *stock.ShortError
 				for {

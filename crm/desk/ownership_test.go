@@ -17,12 +17,20 @@ import (
 	"github.com/crmguard/crmguard/crm/pool"
 )
 
+// few is n, or a fifth of it where time is short.
+func few(n int) int {
+	if testing.Short() {
+		return n / 5
+	}
+	return n
+}
+
 // TestItem01OneWinner has 200 members claim one record at once: one gets it, on every store.
 func TestItem01OneWinner(t *testing.T) {
 	each(t, func(t *testing.T, o *office) {
 		var members []guard.Caller
 		p := o.pool(t, func(p *pool.Pool) {
-			for range 200 {
+			for range few(200) {
 				c := o.person("sales", "/east/3/")
 				members = append(members, c)
 				p.Members = append(p.Members, self(c))
@@ -68,7 +76,7 @@ func TestItem01Quotas(t *testing.T) {
 			each(t, func(t *testing.T, o *office) {
 				p := o.pool(t, set)
 				var free []desk.Target
-				for i := range 40 {
+				for i := range few(40) {
 					free = append(free, o.free(t, p, name(i)))
 				}
 				var wg sync.WaitGroup
