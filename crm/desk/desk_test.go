@@ -73,6 +73,9 @@ func (s sealer) OpenOpening(ctx context.Context, tenant string, person [16]byte,
 func each(t *testing.T, test func(t *testing.T, o *office)) {
 	t.Run("memory", func(t *testing.T) { test(t, newOffice(t, memstore.New())) })
 	t.Run("SQLite", func(t *testing.T) {
+		if testing.Short() {
+			t.Skip("the race detector makes SQLite very slow")
+		}
 		w, r, err := dialect.OpenSQLite(t.Context(), filepath.Join(t.TempDir(), "crm.db"))
 		require.NoError(t, err)
 		t.Cleanup(func() { r.Close(); w.Close() })
