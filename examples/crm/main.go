@@ -78,6 +78,7 @@ func command() *cobra.Command {
 	f.StringVar(&c.SIEM, "siem", env("SIEM", ""), "where the log's events go: file:PATH, tls://HOST:PORT (syslog) or https://HOST/PATH")
 	f.StringVar(&c.SIEMFormat, "siem-format", env("SIEM_FORMAT", ""), "ocsf, cef or ecs (default: cef for syslog, else ocsf)")
 	f.StringVar(&c.SIEMCA, "siem-ca", env("SIEM_CA", ""), "PEM file of the authorities of the receiver (default: the system's)")
+	f.DurationVar(&c.SweepEvery, "sweep-every", time.Minute, "how often to look for records that go back to their pool while serving; below 0: never, as where cron calls crm sweep and crm purge")
 	f.BoolVar(&c.Plain, "http", false, "serve plain HTTP, on loopback only")
 	f.BoolVar(&c.AllowLocalKEK, "allow-local-kek", false, "serve beyond loopback with a development key")
 	f.BoolVar(&c.Seed, "seed", true, "demo data on the first start")
@@ -94,6 +95,13 @@ func command() *cobra.Command {
 			}
 			*v = b
 		}
+		if text := env("SWEEP_EVERY", ""); text != "" && !cmd.Flags().Changed("sweep-every") {
+			d, err := time.ParseDuration(text)
+			if err != nil {
+				return errors.New("CRM_SWEEP_EVERY is no duration such as 1m30s")
+			}
+			c.SweepEvery = d
+		}
 		return nil
 	}
 
@@ -103,7 +111,7 @@ func command() *cobra.Command {
 	}
 	root.RunE = serve.RunE
 	root.AddCommand(serve, importCommand(&c), verifyCommand(&c), backupCommand(&c), restoreCommand(&c), drillCommand(&c),
-		rotateCommand(&c), accountCommand(&c), policyCommand(&c))
+		rotateCommand(&c), accountCommand(&c), policyCommand(&c), sweepCommand(&c), purgeCommand(&c))
 	return root
 }
 
@@ -157,6 +165,7 @@ func runServe(ctx context.Context, c app.Config, out io.Writer) (err error) {
 	watch, stop := context.WithCancel(ctx)
 	var watching sync.WaitGroup
 	watching.Go(func() { a.WatchPolicy(watch, hup) })
+	watching.Go(func() { a.KeepTime(watch) })
 	watching.Go(func() { a.WatchBackups(watch, func(line string) { fmt.Fprintln(os.Stderr, line) }) })
 	watching.Go(func() {
 		if err := a.ScheduleBackups(watch, func(line string) { fmt.Fprintln(os.Stderr, line) }); err != nil {
@@ -333,6 +342,51 @@ func rotateCommand(c *app.Config) *cobra.Command {
 	}
 	cmd.Flags().BoolVar(&all, "all", false, "replace the keys of all persons and indexes too, and seal every record under the new ones")
 	return cmd
+}
+
+func sweepCommand(c *app.Config) *cobra.Command {
+	return &cobra.Command{
+		Use: "sweep", Short: "Give back to the pools what their clocks let go, once", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return once(cmd, c, func(a *app.App, out io.Writer) error {
+				s, err := a.SweepPools(cmd.Context())
+				fmt.Fprintf(out, "%d records went back to their pool, %d go back soon\n", s.Back, s.Soon)
+				return err
+			})
+		},
+	}
+}
+
+func purgeCommand(c *app.Config) *cobra.Command {
+	limit := app.PurgeLimit
+	cmd := &cobra.Command{
+		Use: "purge", Short: "Take out of the recycle bin for good what has been in it long enough, once", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if limit < 1 {
+				return errors.New("--limit takes a number above 0")
+			}
+			return once(cmd, c, func(a *app.App, out io.Writer) error {
+				p, err := a.PurgeBin(cmd.Context(), limit)
+				fmt.Fprintf(out, "%d records are gone for good, and the keys of %d persons with them\n", len(p.Records), len(p.Persons))
+				return err
+			})
+		},
+	}
+	cmd.Flags().IntVar(&limit, "limit", limit, "the most records of one run; more persons than the keeper's limit of a day are not erased at once")
+	return cmd
+}
+
+// once opens an installation for one act.
+func once(cmd *cobra.Command, c *app.Config, do func(a *app.App, out io.Writer) error) (err error) {
+	if err := c.MustExist(); err != nil {
+		return err
+	}
+	a, err := openApp(cmd.Context(), *c, cmd.OutOrStdout())
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, a.Close()) }()
+	return do(a, cmd.OutOrStdout())
 }
 
 // thousands writes a number for people: 4,500.

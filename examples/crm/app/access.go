@@ -12,6 +12,7 @@ import (
 	"github.com/crmguard/crmguard/authz"
 	"github.com/crmguard/crmguard/crm"
 	"github.com/crmguard/crmguard/crm/guard"
+	"github.com/crmguard/crmguard/crm/pool"
 )
 
 // access is what subjects are made of: who works here, which of their roles are certified, and what others have lent
@@ -32,10 +33,11 @@ type rights struct {
 	shared      map[crm.UUID][]*crm.Sharing
 	delegated   map[crm.UUID][]*crm.Delegation
 	emergencies map[crm.UUID][]*crm.Emergency
+	pools       []*pool.Pool // by name
 }
 
 // accessTypes are the types that a subject is made of.
-var accessTypes = []string{crm.TypeEmployee, crm.TypeCertification, crm.TypeSharing, crm.TypeDelegation, crm.TypeEmergency}
+var accessTypes = []string{crm.TypeEmployee, crm.TypeCertification, crm.TypeSharing, crm.TypeDelegation, crm.TypeEmergency, crm.TypePool}
 
 // elsewhere is how long writes of other processes may stay unseen.
 const elsewhere = 3 * time.Second
@@ -135,6 +137,12 @@ func (a *App) readRights(ctx context.Context) (*rights, error) {
 	} else if err != nil {
 		return nil, err
 	}
+	err = each(ctx, a.Pools, guard.Query{Sort: "name"}, func(p *pool.Pool) { r.pools = append(r.pools, p) })
+	if errors.Is(err, guard.ErrForged) {
+		r.pools = nil
+	} else if err != nil {
+		return nil, err
+	}
 	return r, nil
 }
 
@@ -191,7 +199,21 @@ func (a *App) Subject(ctx context.Context, employee crm.UUID) (authz.Subject, er
 			s.Emergencies = append(s.Emergencies, authz.Emergency{Type: x.RecordType, Approvers: x.ApproverIDs(), Until: x.Ends})
 		}
 	}
+	for _, p := range r.pools {
+		if p.Member(crm.ID[crm.Employee](employee)) {
+			s.Pools = append(s.Pools, p.ID.String())
+		}
+	}
 	return s, nil
+}
+
+// LivingPools returns the pools that are not in the recycle bin, by name. What is returned is shared and not to be changed.
+func (a *App) LivingPools(ctx context.Context) ([]*pool.Pool, error) {
+	r, err := a.rights(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return r.pools, nil
 }
 
 // Employee returns who works here by id, nil for nobody.

@@ -18,8 +18,13 @@ import (
 	"github.com/crmguard/crmguard/audit/witness"
 	"github.com/crmguard/crmguard/authz/rego"
 	"github.com/crmguard/crmguard/crm"
+	"github.com/crmguard/crmguard/crm/desk"
+	"github.com/crmguard/crmguard/crm/finance"
 	"github.com/crmguard/crmguard/crm/guard"
+	"github.com/crmguard/crmguard/crm/pool"
+	"github.com/crmguard/crmguard/crm/sales"
 	"github.com/crmguard/crmguard/crm/sqlstore"
+	"github.com/crmguard/crmguard/crm/stock"
 	"github.com/crmguard/crmguard/encrypt"
 	"github.com/crmguard/crmguard/encrypt/keys"
 	"github.com/crmguard/crmguard/encrypt/localkek"
@@ -51,6 +56,19 @@ type App struct {
 	Employees *guard.Records[crm.Employee]
 	Accounts  *guard.Records[Account]
 
+	Pools         *guard.Records[pool.Pool]
+	Ownerships    *guard.Records[pool.Ownership]
+	Series        *guard.Records[crm.Series]
+	Pipelines     *guard.Records[sales.Pipeline]
+	Opportunities *guard.Records[sales.Opportunity]
+	Products      *guard.Records[sales.Product]
+	Periods       *guard.Records[finance.Period]
+	Receipts      *guard.Records[finance.Receipt]
+	Instalments   *guard.Records[finance.Instalment]
+	Warehouses    *guard.Records[stock.Warehouse]
+	Movements     *guard.Records[stock.Movement]
+	Desk          *desk.Desk // the acts that touch several of these
+
 	Emergencies    *guard.Records[crm.Emergency]
 	Delegations    *guard.Records[crm.Delegation]
 	Sharings       *guard.Records[crm.Sharing]
@@ -62,6 +80,7 @@ type App struct {
 	access    access
 	policy    policyWatch
 	emergency sync.Mutex // one request or approval at a time
+	due       sync.Mutex // one run at a time of what time asks for
 	db        databases
 	store     crm.Store
 	openings  *openings
@@ -287,6 +306,18 @@ func (a *App) openRecords(ctx context.Context) error {
 	a.Certifications = open[crm.Certification](ctx, a, &errs)
 	a.Campaigns = open[crm.Campaign](ctx, a, &errs)
 	a.Exports = open[crm.Export](ctx, a, &errs)
+	a.Pools = open[pool.Pool](ctx, a, &errs)
+	a.Ownerships = open[pool.Ownership](ctx, a, &errs)
+	a.Series = open[crm.Series](ctx, a, &errs)
+	a.Pipelines = open[sales.Pipeline](ctx, a, &errs)
+	a.Opportunities = open[sales.Opportunity](ctx, a, &errs)
+	a.Products = open[sales.Product](ctx, a, &errs)
+	a.Periods = open[finance.Period](ctx, a, &errs)
+	a.Receipts = open[finance.Receipt](ctx, a, &errs)
+	a.Instalments = open[finance.Instalment](ctx, a, &errs)
+	a.Warehouses = open[stock.Warehouse](ctx, a, &errs)
+	a.Movements = open[stock.Movement](ctx, a, &errs)
+	a.openDesk()
 	return errors.Join(errs...)
 }
 

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"time"
 
 	"github.com/crmguard/crmguard/backup"
 	"github.com/crmguard/crmguard/internal/dialect"
@@ -44,7 +45,10 @@ type Config struct {
 	SIEM          string // where events go: file:PATH, tls://HOST:PORT (syslog) or https://HOST/PATH; "": nowhere
 	SIEMFormat    string // ocsf, cef or ecs; "": cef for syslog, else ocsf
 	SIEMCA        string // PEM file of the authorities that a receiver's certificate must be of; "": the system's
-	PolicyKey     string // PEM file of the public key that signs policy bundles; "": the shipped policy only
+	// SweepEvery is how often a serving process looks for records that go back to their pool; 0: every minute; below 0: it does nothing of what
+	// time asks for, as where cron calls crm sweep and crm purge.
+	SweepEvery time.Duration
+	PolicyKey  string // PEM file of the public key that signs policy bundles; "": the shipped policy only
 }
 
 var instanceName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,39}$`)

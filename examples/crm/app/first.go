@@ -5,10 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"time"
 
 	"github.com/crmguard/crmguard/audit"
+	"github.com/crmguard/crmguard/authz"
 	"github.com/crmguard/crmguard/crm"
+	"github.com/crmguard/crmguard/crm/desk"
 	"github.com/crmguard/crmguard/crm/guard"
+	"github.com/crmguard/crmguard/crm/pool"
 	"github.com/crmguard/crmguard/examples/crm/seed"
 )
 
@@ -81,6 +85,14 @@ func (a *App) Populate(ctx context.Context) ([]OneTime, error) {
 	if err := a.certifyAll(ctx); err != nil {
 		return nil, err
 	}
+	if err := a.furnish(ctx); err != nil {
+		return nil, err
+	}
+	if a.Config.Seed {
+		if err := a.fillPool(ctx, seed.New(demoCustomers)); err != nil {
+			return nil, fmt.Errorf("crm: the demo pool: %w", err)
+		}
+	}
 	return out, a.note(ctx, actionPopulated)
 }
 
@@ -117,6 +129,29 @@ func (a *App) populate(ctx context.Context) ([]OneTime, error) {
 		out = append(out, OneTime{l.Role, l.Login, p})
 	}
 	return out, nil
+}
+
+// fillPool makes the demo pool and puts the customers that nobody has into it, as its administrator would.
+func (a *App) fillPool(ctx context.Context, w *seed.World) error {
+	if _, err := a.Pools.Create(ctx, setter(), w.Pool); err != nil && !errors.Is(err, crm.ErrConflict) {
+		return err
+	}
+	if err := fill(ctx, a.Customers, w.Free); err != nil {
+		return err
+	}
+	s, err := a.Subject(ctx, w.Pool.Admins[0].UUID())
+	if err != nil {
+		return err
+	}
+	c := guard.Caller{Subject: s, Environment: authz.Environment{Time: time.Now(), Purpose: "seed"}}
+	for _, k := range w.Free {
+		var there *pool.Refusal
+		err := a.Desk.Enter(ctx, c, desk.Target{Type: crm.TypeCustomer, ID: k.ID.UUID()}, w.Pool.ID)
+		if err != nil && !errors.As(err, &there) && !errors.Is(err, crm.ErrNotFound) { // an interrupted run put it there, and somebody has it by now
+			return err
+		}
+	}
+	return nil
 }
 
 // fill creates records in batches; one that exists already, from an interrupted run, stays.

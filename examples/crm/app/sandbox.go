@@ -18,7 +18,11 @@ import (
 	"github.com/crmguard/crmguard/backup/backupkey"
 	"github.com/crmguard/crmguard/backup/sandbox"
 	"github.com/crmguard/crmguard/crm"
+	"github.com/crmguard/crmguard/crm/finance"
 	"github.com/crmguard/crmguard/crm/guard"
+	"github.com/crmguard/crmguard/crm/pool"
+	"github.com/crmguard/crmguard/crm/sales"
+	"github.com/crmguard/crmguard/crm/stock"
 	"github.com/crmguard/crmguard/encrypt"
 	"github.com/crmguard/crmguard/encrypt/keys"
 	keystore "github.com/crmguard/crmguard/encrypt/sqlstore"
@@ -252,6 +256,17 @@ func doubles(keeper *encrypt.Keeper) (map[string]*guard.Doubles, error) {
 	add(guard.DoublesOf[crm.Contract](keeper, nil))
 	add(guard.DoublesOf[crm.Ticket](keeper, nil))
 	add(guard.DoublesOf[crm.Employee](keeper, nil))
+	add(guard.DoublesOf[pool.Pool](keeper, nil))
+	add(guard.DoublesOf[pool.Ownership](keeper, nil))
+	add(guard.DoublesOf[crm.Series](keeper, nil))
+	add(guard.DoublesOf[sales.Pipeline](keeper, nil))
+	add(guard.DoublesOf[sales.Opportunity](keeper, nil))
+	add(guard.DoublesOf[sales.Product](keeper, nil))
+	add(guard.DoublesOf[finance.Period](keeper, nil))
+	add(guard.DoublesOf[finance.Receipt](keeper, nil))
+	add(guard.DoublesOf[finance.Instalment](keeper, nil))
+	add(guard.DoublesOf[stock.Warehouse](keeper, nil))
+	add(guard.DoublesOf[stock.Movement](keeper, nil))
 	return out, errors.Join(errs...)
 }
 
@@ -266,7 +281,10 @@ var left = []string{
 var numbered = []string{"number", "external_id"}
 
 // composed are clear fields of several parts that name nobody. All others of that kind stay empty, as the parties of a contract, which refer to records.
-var composed = []string{"lines", "pauses", "roles"}
+var composed = []string{"lines", "pauses", "roles", "stages", "clocks", "hide"}
+
+// named are clear texts that list people by their ids. They stay empty: nobody had a part in what a sandbox holds.
+var named = []string{"actors"}
 
 // sandboxRules says what becomes of each column: what the protect tags say of the records, and what the tables around them hold.
 // Tables of PostgreSQL are named with their schema.
@@ -306,9 +324,9 @@ func sandboxRules(all map[string]*guard.Doubles) map[string]sandbox.Table {
 // clearRule says what becomes of a clear field; the codec lets none through that is personal.
 func clearRule(f encrypt.Field) sandbox.Rule {
 	switch {
-	case f.Class != encrypt.Public && f.Class != encrypt.Internal:
+	case f.Class != encrypt.Public && f.Class != encrypt.Internal, slices.Contains(named, f.Name):
 		return sandbox.Null
-	case f.Kind == encrypt.KindID, slices.Contains(numbered, f.Name):
+	case f.Kind == encrypt.KindID, f.Kind == encrypt.KindText && slices.Contains(numbered, f.Name):
 		return sandbox.Remap
 	case f.Kind == encrypt.KindTime:
 		return sandbox.Shift

@@ -12,7 +12,11 @@ import (
 	"github.com/crmguard/crmguard/audit"
 	"github.com/crmguard/crmguard/audit/filestore"
 	"github.com/crmguard/crmguard/crm"
+	"github.com/crmguard/crmguard/crm/finance"
 	"github.com/crmguard/crmguard/crm/guard"
+	"github.com/crmguard/crmguard/crm/pool"
+	"github.com/crmguard/crmguard/crm/sales"
+	"github.com/crmguard/crmguard/crm/stock"
 	"github.com/crmguard/crmguard/encrypt"
 	keystore "github.com/crmguard/crmguard/encrypt/sqlstore"
 )
@@ -131,6 +135,17 @@ func schemas() ([]crm.Schema, error) {
 	add(guard.Schema[crm.Certification](nil))
 	add(guard.Schema[crm.Campaign](nil))
 	add(guard.Schema[crm.Export](nil))
+	add(guard.Schema[pool.Pool](nil))
+	add(guard.Schema[pool.Ownership](nil))
+	add(guard.Schema[crm.Series](nil))
+	add(guard.Schema[sales.Pipeline](nil))
+	add(guard.Schema[sales.Opportunity](nil))
+	add(guard.Schema[sales.Product](nil))
+	add(guard.Schema[finance.Period](nil))
+	add(guard.Schema[finance.Receipt](nil))
+	add(guard.Schema[finance.Instalment](nil))
+	add(guard.Schema[stock.Warehouse](nil))
+	add(guard.Schema[stock.Movement](nil))
 	return out, errors.Join(errs...)
 }
 

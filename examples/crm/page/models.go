@@ -41,15 +41,16 @@ type Kind uint8
 
 // The kinds of a Cell.
 const (
-	KindText   Kind = iota // Text or Key
-	KindMoney              // Amount and Currency, to the right in lists
-	KindTime               // Time, as how long ago or as date and time
-	KindDate               // Time without its hour
-	KindNumber             // Amount as a whole number
-	KindBadge              // Text or Key in a coloured box
-	KindMono               // Text in fixed width: ids, hashes, codes
-	KindList               // Items, as badges
-	KindLong               // Text with its line breaks
+	KindText    Kind = iota // Text or Key
+	KindMoney               // Amount and Currency, to the right in lists
+	KindTime                // Time, as how long ago or as date and time
+	KindDate                // Time without its hour
+	KindNumber              // Amount as a whole number
+	KindBadge               // Text or Key in a coloured box
+	KindMono                // Text in fixed width: ids, hashes, codes
+	KindList                // Items, as badges
+	KindLong                // Text with its line breaks
+	KindActions             // Actions, as buttons
 )
 
 // State says what the reader holds of a field. The numbers are those of crm.State.
@@ -73,6 +74,7 @@ type Cell struct {
 	Currency  string // ISO 4217, beside KindMoney
 	Time      time.Time
 	Items     []Text
+	Actions   []Action
 	State     State
 	Tone      Tone
 	Href      string // makes the value a link
@@ -81,12 +83,13 @@ type Cell struct {
 	Strong    bool   // the name of a row
 }
 
-// Action is a link or, with Post, a button that posts a form.
+// Action is a link or, with Post, a button that posts a form. One with Fields opens to ask for them first, without script too.
 type Action struct {
 	Label  Text
 	Href   string
 	Post   bool
 	Inputs []Input // form values of a Post
+	Fields []Field // of a Post: what is asked for; each has an ID of its own on the page
 	Tone   Tone    // Danger for what takes something away
 }
 
@@ -230,12 +233,21 @@ type Detail struct {
 	Tabs       []Tab
 	Sections   []Section
 	Lists      []List
+	Panels     []Panel  // beside the record, above everything else there
 	Timeline   []Entry  // newest first; nil: no timeline
 	Why        []Reason // why the reader can see this
 	Access     []Fact   // below Why: people with access, times opened
 	Protection []Fact   // person key, last backup, consent, retention
 	Moves      []Action // lifecycle moves and removal; all are posted with the version
 	Version    int64    // sent as version with every move
+}
+
+// Panel is a card beside a record: what there is to know of one matter, and what may be done about it.
+type Panel struct {
+	Title   Text
+	Note    Text
+	Facts   []Fact
+	Actions []Action // posted with the version, as Moves
 }
 
 // Tab is a part of a record with a page of its own.
@@ -314,6 +326,7 @@ const (
 // Field is one field of a Form.
 type Field struct {
 	Name     string // as it is posted
+	ID       string // of the element; empty: from Name
 	Kind     FieldKind
 	Label    Text
 	Value    string
@@ -475,6 +488,14 @@ type Error struct {
 	Ask      Text     // how to ask for access; zero beside Controls: the usual way
 	Ref      string   // for whoever looks into the log
 	Actions  []Action
+}
+
+// Numbers is a page of counts and sums.
+type Numbers struct {
+	Title Text
+	Note  Text   // how to read them
+	Chips []Chip // of what
+	Lists []List
 }
 
 // Search is the page of a search.

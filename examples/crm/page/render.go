@@ -137,7 +137,7 @@ type framed struct {
 }
 
 // Page writes a whole page around content: a pointer to SignIn, Home, List, Detail, Form, Reveal, Log,
-// Event, Backups, Error or Search. It is rendered completely before the first byte is written, so an
+// Event, Backups, Error, Numbers or Search. It is rendered completely before the first byte is written, so an
 // error of the template leaves w untouched.
 func (r *Renderer) Page(w io.Writer, f Frame, content any) error {
 	l := r.language(f.Lang)
@@ -164,6 +164,8 @@ func (r *Renderer) Page(w io.Writer, f Frame, content any) error {
 		name = "backups"
 	case *Search:
 		name = "search"
+	case *Numbers:
+		name = "numbers"
 	case *Error:
 		name = "error"
 		e := c.filled()
@@ -263,7 +265,7 @@ type cellView struct {
 func (v *cellView) Open() bool { return v.Cell.State == Clear }
 
 // Words tells whether the value is shown as it is.
-func (v *cellView) Words() bool { return v.Cell.Kind == KindText || v.Cell.Kind > KindLong }
+func (v *cellView) Words() bool { return v.Cell.Kind == KindText || v.Cell.Kind > KindActions }
 
 // Blank tells whether there is nothing to show.
 func (v *cellView) Blank() bool {
@@ -277,6 +279,8 @@ func (v *cellView) Blank() bool {
 		return false
 	case KindList:
 		return len(c.Items) == 0
+	case KindActions:
+		return len(c.Actions) == 0
 	}
 	return c.Text == "" && c.Key == ""
 }
@@ -421,7 +425,12 @@ func (l *language) funcs(files map[string]asset) template.FuncMap {
 		"fiveRows": func(rows []LineRow) []LineRow {
 			return append(slices.Clone(rows), make([]LineRow, max(0, 5-len(rows)))...)
 		},
-		"fieldID": func(name string) string { return "f-" + strings.ReplaceAll(name, ".", "-") },
+		"fieldID": func(f Field) string {
+			if f.ID != "" {
+				return f.ID
+			}
+			return "f-" + strings.ReplaceAll(f.Name, ".", "-")
+		},
 		"chosen": func(f Field, value string) bool {
 			return f.Kind == FieldChecks && slices.Contains(f.Values, value) || f.Kind == FieldSelect && f.Value == value
 		},

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/crmguard/crmguard/crm"
+	"github.com/crmguard/crmguard/crm/pool"
 )
 
 // Base is when the demo world stands; every date counts from it.
@@ -26,6 +27,9 @@ type World struct {
 	Quotes    []*crm.Quote
 	Contracts []*crm.Contract
 	Tickets   []*crm.Ticket
+
+	Pool *pool.Pool      // of customers; the sales people are its members
+	Free []*crm.Customer // that are to be put into it; the manager has them until then
 }
 
 // Logins of the demo accounts, one of each role.
@@ -116,7 +120,38 @@ func New(customers int) *World {
 	for range customers * 3 / 10 {
 		w.lead(g, pick(g, sellers))
 	}
+	w.pool(sellers, w.Employees[1])
 	return w
+}
+
+// FreeCustomers is how many customers of the demo world nobody has.
+const FreeCustomers = 12
+
+// pool makes the pool and what is free in it, from a stream of its own: the rest of the world is as it was without it.
+func (w *World) pool(sellers []*crm.Employee, manager *crm.Employee) {
+	g := &generator{rnd: rand.New(rand.NewPCG(2026, 12))}
+	at := Base.AddDate(0, -6, 0)
+	w.Pool = &pool.Pool{
+		Meta: crm.Meta[pool.Pool]{ID: id[pool.Pool](g, at), Person: id[crm.Person](g, at), Owner: manager.ID, Team: manager.Team},
+		Name: "East", RecordType: crm.TypeCustomer, Mode: pool.MembersClaim, Admins: []crm.ID[crm.Employee]{manager.ID},
+		HoldCap: 20, DailyCap: 5, LockCap: 3, Cooldown: 72, Clocks: pool.Clocks{Protect: 10, Extend: 7, Max: 90}, RemindDays: 3,
+		Hide: []string{"note"}, Zone: "Asia/Shanghai",
+	}
+	for _, s := range sellers {
+		w.Pool.Members = append(w.Pool.Members, s.ID)
+	}
+	for range FreeCustomers {
+		p := g.person()
+		c := &crm.Customer{
+			Meta: meta[crm.Customer](g, manager, g.days(300)), Kind: crm.PersonCustomer, Name: crm.NewText(p.name),
+			Phone: crm.NewText(p.phone), Email: crm.NewText(p.email), Address: crm.NewText(p.address), City: p.city, Country: p.country,
+			Industry: pick(g, industries), Source: pick(g, sources), Stage: crm.CustomerNew, Currency: "CNY", LastFollowUp: Base.Add(-30*24*time.Hour - g.days(90)),
+		}
+		if p.chinese {
+			c.Kind, c.Name, c.Contact = crm.CompanyCustomer, crm.NewText(pick(g, citiesChina)+pick(g, companyWords)+pick(g, companyTrades)+pick(g, companyForms)), c.Name
+		}
+		w.Free = append(w.Free, c)
+	}
 }
 
 // person is a human of the demo world.

@@ -4,12 +4,14 @@ import (
 	"context"
 	"net/http"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/crmguard/crmguard/authz"
 	"github.com/crmguard/crmguard/crm"
+	"github.com/crmguard/crmguard/crm/trash"
 	"github.com/crmguard/crmguard/encrypt/normalize"
 	"github.com/crmguard/crmguard/examples/crm/page"
 )
@@ -30,11 +32,6 @@ func (k *resource[T]) create(s *Server, w http.ResponseWriter, r *request) error
 			_, err = k.records.Create(r.Context(), r.caller(), &v)
 		}
 		if err == nil {
-			if f, ok := any(&v).(*crm.FollowUp); ok {
-				if err := s.followed(r, f); err != nil {
-					return err
-				}
-			}
 			return s.done(w, r, "created", "/"+k.plural+"/"+k.header(&v).ID.String(), k.typ)
 		}
 	}
@@ -85,6 +82,7 @@ func (k *resource[T]) update(s *Server, w http.ResponseWriter, r *request) error
 	if err == nil {
 		if q, ok := any(&next).(*crm.Quote); ok {
 			_ = q.Compute() // a total that does not fit is told by Validate
+			q.DropApproval(any(&v.Value).(*crm.Quote))
 		}
 		if _, err = k.records.Update(r.Context(), r.caller(), &next); err == nil {
 			return s.done(w, r, "saved", "/"+k.plural+"/"+u.String(), k.typ)
@@ -115,10 +113,17 @@ func (k *resource[T]) remove(s *Server, w http.ResponseWriter, r *request) error
 	if err != nil {
 		return err
 	}
-	if err := k.records.Delete(r.Context(), r.caller(), u, version); err != nil {
+	if !k.bin {
+		if err := k.records.Delete(r.Context(), r.caller(), u, version); err != nil {
+			return err
+		}
+		return s.done(w, r, "deleted", "/"+k.plural, k.typ)
+	}
+	gone, err := s.app.Desk.Delete(r.Context(), r.caller(), trash.Ref{Type: k.typ, ID: u}, version)
+	if err != nil {
 		return err
 	}
-	return s.done(w, r, "deleted", "/"+k.plural, k.typ)
+	return s.done(w, r, with("deleted", len(gone)-1), "/"+k.plural, k.typ)
 }
 
 func (k *resource[T]) restore(s *Server, w http.ResponseWriter, r *request) error {
@@ -126,10 +131,26 @@ func (k *resource[T]) restore(s *Server, w http.ResponseWriter, r *request) erro
 	if err != nil {
 		return err
 	}
-	if err := k.records.Restore(r.Context(), r.caller(), u, version); err != nil {
+	to := "/" + k.plural + "/" + u.String()
+	if !k.bin {
+		if err := k.records.Restore(r.Context(), r.caller(), u, version); err != nil {
+			return err
+		}
+		return s.done(w, r, "restored", to, k.typ)
+	}
+	back, err := s.app.Desk.Restore(r.Context(), r.caller(), trash.Ref{Type: k.typ, ID: u}, version)
+	if err != nil {
 		return err
 	}
-	return s.done(w, r, "restored", "/"+k.plural+"/"+u.String(), k.typ)
+	return s.done(w, r, with("restored", len(back)-1), to, k.typ)
+}
+
+// with is what the next page says when something else was deleted or restored with a record.
+func with(flash string, others int) string {
+	if others == 0 {
+		return flash
+	}
+	return flash + "_with." + strconv.Itoa(others)
 }
 
 func (k *resource[T]) changeState(s *Server, w http.ResponseWriter, r *request) error {
@@ -148,8 +169,15 @@ func (k *resource[T]) changeState(s *Server, w http.ResponseWriter, r *request) 
 		return crm.ErrConflict
 	}
 	to := r.FormValue("to")
-	if k.typ == crm.TypeLead && to == string(crm.LeadConverted) {
-		return s.convert(w, r, u)
+	switch {
+	case k.typ == crm.TypeLead && to == string(crm.LeadConverted):
+		return s.convert(w, r, u, version)
+	case k.typ == crm.TypeQuote && to == string(crm.QuoteSent):
+		return s.sendQuote(w, r, u, version)
+	case k.typ == crm.TypeContract && to == string(crm.ContractApproved):
+		return s.approveContract(w, r, u, version)
+	case slices.Contains(byDesk[k.typ], to):
+		return errBadRequest // it takes more than a state
 	}
 	if err := k.move(&v.Value, to, time.Now()); err != nil {
 		return err

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"reflect"
+	"slices"
 	"strings"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 	"github.com/crmguard/crmguard/authz"
 	"github.com/crmguard/crmguard/crm"
 	"github.com/crmguard/crmguard/crm/guard"
+	"github.com/crmguard/crmguard/crm/pool"
 )
 
 // apiKey carries the request of who is signed in.
@@ -57,6 +59,7 @@ func (s *Server) api(mux *http.ServeMux) {
 	for _, k := range s.kinds {
 		k.(interface{ register(huma.API) }).register(api)
 	}
+	s.poolAPI(api)
 }
 
 // apiError is RFC 9457's problem, without the values that were sent.
@@ -67,6 +70,9 @@ type apiError struct {
 	Places   []string `json:"places,omitempty"`
 	Controls []string `json:"controls,omitempty"`
 	Ref      string   `json:"ref,omitempty"`
+	// Reason is why a pool refuses something, and Until when it may be tried again.
+	Reason string    `json:"reason,omitempty"`
+	Until  time.Time `json:"until,omitzero"`
 }
 
 // Error returns title and detail.
@@ -88,6 +94,10 @@ func apiFault(err error) error {
 	}
 	var denied *authz.DeniedError
 	var invalid *crm.InvalidError
+	var refusal *pool.Refusal
+	if errors.As(err, &refusal) {
+		e.Reason, e.Until = string(refusal.Reason), refusal.Until
+	}
 	if errors.As(err, &denied) {
 		e.Controls = denied.Controls
 	}
@@ -125,6 +135,9 @@ func (k *resource[T]) record(v *guard.View[T]) apiRecord {
 	h := k.header(&v.Value)
 	out := apiRecord{ID: h.ID.String(), Version: h.Version, Fields: map[string]apiField{}}
 	for _, f := range k.records.Fields() {
+		if slices.Contains(inner, f.Name) {
+			continue
+		}
 		state := crm.Clear
 		var value any
 		switch x := k.value(&v.Value, f.Name).Interface().(type) {

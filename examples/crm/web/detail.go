@@ -59,7 +59,7 @@ func (k *resource[T]) showDetail(s *Server, w http.ResponseWriter, r *request) e
 	if q, ok := any(&v.Value).(*crm.Quote); ok {
 		d.Lists = append(d.Lists, quoteLines(q))
 	}
-	if err := k.actions(r, d, &v, base); err != nil {
+	if err := k.actions(s, r, d, &v, base); err != nil {
 		return err
 	}
 	if err := k.parts(s, r, d, &v, base); err != nil {
@@ -70,9 +70,12 @@ func (k *resource[T]) showDetail(s *Server, w http.ResponseWriter, r *request) e
 		return err
 	}
 	if k.detail != nil {
-		if err := k.detail(r, d, u, base); err != nil {
+		if err := k.detail(r, d, &v, base); err != nil {
 			return err
 		}
+	}
+	if err := k.held(s, r, d, &v, base); err != nil {
+		return err
 	}
 	person := h.Person.String()
 	if person != "" {
@@ -88,7 +91,7 @@ func (k *resource[T]) showDetail(s *Server, w http.ResponseWriter, r *request) e
 }
 
 // actions offers what the caller may do with the record.
-func (k *resource[T]) actions(r *request, d *page.Detail, v *guard.View[T], base string) error {
+func (k *resource[T]) actions(s *Server, r *request, d *page.Detail, v *guard.View[T], base string) error {
 	may := func(a authz.Action) (bool, error) {
 		ok, _, err := k.records.May(r.Context(), r.caller(), a, &v.Value)
 		return ok, err
@@ -96,6 +99,9 @@ func (k *resource[T]) actions(r *request, d *page.Detail, v *guard.View[T], base
 	h := k.header(&v.Value)
 	if h.Deleted {
 		d.Notice = page.T("detail.deleted")
+		if at, ok := s.app.Desk.PurgeAt(h); ok && k.bin {
+			d.Notice = page.T("detail.deleted_until", at)
+		}
 		ok, err := may(authz.Restore)
 		if ok {
 			d.Moves = append(d.Moves, page.Action{Label: page.T("act.restore"), Href: base + "/restore", Post: true})
@@ -143,7 +149,7 @@ func (k *resource[T]) parts(s *Server, r *request, d *page.Detail, v *guard.View
 	u := k.header(&v.Value).ID
 	for _, typ := range k.tabs {
 		other := s.kind(typ)
-		l, err := other.related(r, s, u, 5)
+		l, err := other.related(r, s, cmp.Or(k.belongs, "customer"), u, 5)
 		if err != nil {
 			return err
 		}
@@ -156,7 +162,7 @@ func (k *resource[T]) parts(s *Server, r *request, d *page.Detail, v *guard.View
 		}
 		if typ == crm.TypeQuote || typ == crm.TypeFollowUp || typ == crm.TypeTicket || typ == crm.TypeContact {
 			d.Secondary = append(d.Secondary, page.Action{
-				Label: page.T("act.new." + typ), Href: "/" + other.path() + "/new?customer=" + u.String(),
+				Label: page.T("act.new." + typ), Href: "/" + other.path() + "/new?" + k.typ + "=" + u.String(),
 			})
 		}
 	}
@@ -204,16 +210,22 @@ func (k *resource[T]) timeline(s *Server, r *request, u crm.UUID) ([]page.Entry,
 		t := page.Entry{Time: e.Event.Time}
 		who := page.Plain(s.actor(e.Event.Actor))
 		t.Detail = []page.Text{who, page.T("timeline.event", int64(e.Index))}
-		_, action, _ := strings.Cut(e.Event.Action, ".")
+		typ, action, _ := strings.Cut(e.Event.Action, ".")
 		switch {
 		case e.Event.Outcome == audit.Denied:
 			t.Title, t.Tone = page.T("action.denied"), page.Warning
 		case action == "approve" || action == "certify" || action == "share":
 			t.Title, t.Tone = page.T("timeline."+action), page.Accent
+		case typ == crm.TypeFollowUp && k.typ != crm.TypeFollowUp:
+			t.Title, t.Tone = page.T("timeline.followed"), page.Accent
 		case action == "create" || action == "import":
 			t.Title, t.Tone = page.T("timeline.created"), page.Accent
 		case action == "update":
 			t.Title, t.Tone = page.T("timeline.updated", page.T("type."+k.typ)), page.Accent
+		case handing[action] != "" || action == "recycle" || action == "handover":
+			t.Title, t.Tone = page.T("timeline."+action), page.Accent
+		case action == "convert" || action == "send" || action == "revise" || action == "accept":
+			t.Title, t.Tone = page.T("timeline."+action), page.Accent
 		case action == "delete":
 			t.Title, t.Tone = page.T("timeline.deleted"), page.Danger
 		case action == "restore":

@@ -54,7 +54,7 @@ func (k *resource[T]) columns(ctx context.Context, c guard.Caller) ([]string, er
 	}
 	var out []string
 	for _, f := range k.records.Fields() {
-		if fields[f.Name] != authz.Hidden {
+		if fields[f.Name] != authz.Hidden && !slices.Contains(inner, f.Name) {
 			out = append(out, f.Name)
 		}
 	}

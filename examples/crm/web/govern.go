@@ -224,8 +224,8 @@ func (k *resource[T]) authorize(ctx context.Context, c guard.Caller, a authz.Act
 }
 
 // showCampaign shows who is asked about whom, and what they said.
-func (s *Server) showCampaign(r *request, d *page.Detail, u crm.UUID, base string) error {
-	c, items, err := s.app.Campaign(r.Context(), r.caller(), u)
+func (s *Server) showCampaign(r *request, d *page.Detail, v *guard.View[crm.Campaign], base string) error {
+	c, items, err := s.app.Campaign(r.Context(), r.caller(), v.Value.ID.UUID())
 	if err != nil {
 		return err
 	}

@@ -21,8 +21,8 @@ type kind interface {
 	routes(s *Server, mux *http.ServeMux)
 	// visible tells whether the caller may list the type at all.
 	visible(r *request) bool
-	// related lists the newest records that belong to a customer, nil when the caller sees none.
-	related(r *request, s *Server, customer crm.UUID, limit int) (*page.List, error)
+	// related lists the newest records that belong to another by a column, nil when the caller sees none.
+	related(r *request, s *Server, column string, to crm.UUID, limit int) (*page.List, error)
 	// search returns the matches of a term in the indexed fields.
 	search(r *request, s *Server, term string) (*page.List, error)
 	// titles names records that others refer to, as the caller may see them.
@@ -70,13 +70,16 @@ type resource[T any] struct {
 	lines       bool                                // a quote has lines
 	money       []string                            // fields in minor units of the field currency
 	tabs        []string                            // types that belong to it
+	belongs     string                              // by which column of theirs; "": customer
+	hands       bool                                // it changes hands: owner and pool are set by acts
+	bin         bool                                // it goes to the recycle bin with what belongs to it
 	ofCustomer  bool                                // made from a customer's page only
 	refs        map[string]string                   // field -> type it refers to
 	store       func(r *request, v *T) error        // stores a new record, instead of Create alone
 	acts        func(r *request, v *guard.View[T], base string) []page.Action
-	detail      func(r *request, d *page.Detail, u crm.UUID, base string) error // adds to the page of a record
-	ends        string                                                          // what removal is called; "": moving to the recycle bin
-	governs     bool                                                            // a record about rights: it is not shared or exported
+	detail      func(r *request, d *page.Detail, v *guard.View[T], base string) error // adds to the page of a record
+	ends        string                                                                // what removal is called; "": moving to the recycle bin
+	governs     bool                                                                  // a record about rights: it is not shared or exported
 	header      func(v *T) crm.Header
 	byName      map[string]encrypt.Field
 }
@@ -101,6 +104,9 @@ func (k *resource[T]) routes(s *Server, mux *http.ServeMux) {
 	s.handle(mux, "POST "+p+"/{id}/move", with(k.changeState))
 	s.handle(mux, "GET "+p+"/{id}/reveal/{field}", with(k.showReveal))
 	s.handle(mux, "POST "+p+"/{id}/reveal/{field}", with(k.reveal))
+	if k.hands {
+		k.handRoutes(s, mux)
+	}
 	if !k.governs {
 		s.handle(mux, "GET "+p+"/export", with(k.showExport))
 		s.handle(mux, "POST "+p+"/export", with(k.requestExport))
@@ -125,6 +131,9 @@ func (k *resource[T]) visible(r *request) bool {
 func (k *resource[T]) value(v *T, name string) reflect.Value {
 	return reflect.ValueOf(v).Elem().FieldByName(k.byName[name].GoName)
 }
+
+// inner are fields that the program keeps for its decisions; they are in no list, file or answer.
+var inner = []string{"actors", "free_in"}
 
 // seers names a role that sees a hidden field, for who wonders.
 var seers = map[encrypt.Class]string{encrypt.Sensitive: "finance", encrypt.Financial: "finance", encrypt.Personal: "manager"}

@@ -13,7 +13,6 @@ import (
 	"github.com/crmguard/crmguard/crm"
 	"github.com/crmguard/crmguard/crm/guard"
 	"github.com/crmguard/crmguard/encrypt"
-	"github.com/crmguard/crmguard/examples/crm/app"
 	"github.com/crmguard/crmguard/examples/crm/page"
 )
 
@@ -46,7 +45,9 @@ func lifecycle[T any, S ~string](k *resource[T], l crm.Lifecycle[S], state func(
 	k.moves = func(v *T) []string {
 		var out []string
 		for _, s := range l.Next(state(v)) {
-			out = append(out, string(s))
+			if !slices.Contains(byDesk[k.typ], string(s)) {
+				out = append(out, string(s))
+			}
 		}
 		return out
 	}
@@ -105,6 +106,8 @@ func (s *Server) allKinds() []kind {
 	leads.list = []string{"name", "company", "phone", "state", "source", "updated_at"}
 	leads.badge = "state"
 	leads.refs["customer"] = crm.TypeCustomer
+	leads.tabs, leads.belongs = []string{crm.TypeFollowUp}, "subject"
+	leads.acts = s.leadActs
 	leads.sections = []section{
 		{"main", []field{{name: "name", required: true}, text("company"), text("title"), {name: "phone", kind: page.FieldTel}, {name: "email", kind: page.FieldEmail}, text("source"), view("customer")}},
 		{"address", []field{text("city"), text("country")}},
@@ -119,6 +122,7 @@ func (s *Server) allKinds() []kind {
 	followUps.sort = "at"
 	followUps.sections = []section{
 		{"main", []field{
+			{name: "subject_type", kind: page.FieldHidden, create: true}, {name: "subject", kind: page.FieldHidden, create: true},
 			{name: "channel", kind: page.FieldSelect, options: strs(crm.ChannelCall, crm.ChannelVisit, crm.ChannelWeChat, crm.ChannelEmail, crm.ChannelOther), labels: "channel"},
 			{name: "at", kind: page.FieldTime, required: true}, {name: "next_at", kind: page.FieldTime}, view("customer"), customerRef,
 			{name: "text", kind: page.FieldTextarea, wide: true, required: true},
@@ -128,8 +132,12 @@ func (s *Server) allKinds() []kind {
 		v.Channel, v.At, v.SubjectType = crm.ChannelCall, time.Now().UTC().Truncate(time.Minute), crm.TypeCustomer
 		errs := setCustomer(&v.Customer, r)
 		v.Subject = v.Customer.UUID()
+		if u, err := crm.ParseUUID(r.FormValue("lead")); err == nil {
+			v.SubjectType, v.Subject, v.Customer = crm.TypeLead, u, crm.ID[crm.Customer]{}
+		}
 		return errs
 	}
+	followUps.store = func(r *request, v *crm.FollowUp) error { return a.Desk.FollowUp(r.Context(), r.caller(), v) }
 
 	quotes := resourceOf(a.Quotes, "quotes", "number")
 	quotes.ofCustomer = true
@@ -137,7 +145,7 @@ func (s *Server) allKinds() []kind {
 	quotes.badge, quotes.lines = "state", true
 	quotes.money = []string{"net", "tax", "total"}
 	quotes.sections = []section{
-		{"main", []field{{name: "number", required: true}, view("customer"), customerRef, currency, {name: "valid_until", kind: page.FieldDate, required: true}, view("sent_at"), view("decided_at")}},
+		{"main", []field{{name: "number", required: true}, view("customer"), customerRef, currency, {name: "valid_until", kind: page.FieldDate, required: true}, view("revision"), view("approver"), view("approved_at"), view("sent_at"), view("decided_at")}},
 		{"money", []field{view("net"), view("tax"), view("total")}},
 		{"note", []field{{name: "note", kind: page.FieldTextarea, wide: true}}},
 	}
@@ -146,6 +154,13 @@ func (s *Server) allKinds() []kind {
 		v.Number = number("Q")
 		v.ValidUntil = time.Now().UTC().Truncate(24*time.Hour).AddDate(0, 1, 0)
 		return setCustomer(&v.Customer, r)
+	}
+	quotes.acts = s.quoteActs
+	quotes.detail = func(_ *request, d *page.Detail, v *guard.View[crm.Quote], _ string) error {
+		if d.Notice.IsZero() {
+			d.Notice = quoteNotice(&v.Value)
+		}
+		return nil
 	}
 	lifecycle(quotes, crm.QuoteLifecycle(), func(v *crm.Quote) crm.QuoteState { return v.State }, (*crm.Quote).Move)
 
@@ -156,7 +171,7 @@ func (s *Server) allKinds() []kind {
 	contracts.money = []string{"amount", "paid"}
 	contracts.refs["quote"] = crm.TypeQuote
 	contracts.sections = []section{
-		{"main", []field{{name: "number", required: true}, view("customer"), customerRef, view("quote"), {name: "starts", kind: page.FieldDate, required: true}, {name: "ends", kind: page.FieldDate, required: true}, text("signatory"), view("approved_at"), view("closed_at")}},
+		{"main", []field{{name: "number", required: true}, view("customer"), customerRef, view("quote"), {name: "starts", kind: page.FieldDate, required: true}, {name: "ends", kind: page.FieldDate, required: true}, text("signatory"), view("approver"), view("approved_at"), view("closed_at")}},
 		{"money", []field{{name: "amount", kind: page.FieldMoney}, {name: "paid", kind: page.FieldMoney}, currency}},
 		{"note", []field{{name: "note", kind: page.FieldTextarea, wide: true}}},
 	}
@@ -167,6 +182,7 @@ func (s *Server) allKinds() []kind {
 		v.Ends = v.Starts.AddDate(1, 0, 0)
 		return setCustomer(&v.Customer, r)
 	}
+	contracts.acts = s.contractActs
 	lifecycle(contracts, crm.ContractLifecycle(), func(v *crm.Contract) crm.ContractState { return v.State }, (*crm.Contract).Move)
 
 	tickets := resourceOf(a.Tickets, "tickets", "subject")
@@ -190,7 +206,7 @@ func (s *Server) allKinds() []kind {
 	employees.badge = "state"
 	employees.sections = []section{
 		{"main", []field{{name: "name", required: true}, {name: "email", kind: page.FieldEmail, required: true}, {name: "phone", kind: page.FieldTel}, {name: "team"},
-			{name: "roles", kind: page.FieldChecks, options: []string{"admin", "manager", "sales", "marketing", "support", "finance", "auditor"}, labels: "role", wide: true},
+			{name: "roles", kind: page.FieldChecks, options: []string{"admin", "manager", "sales", "marketing", "support", "finance", "analyst", "auditor"}, labels: "role", wide: true},
 			{name: "joined", kind: page.FieldDate}}},
 	}
 	employees.prepare = func(v *crm.Employee, _ *http.Request) []error {
@@ -198,6 +214,10 @@ func (s *Server) allKinds() []kind {
 		return nil
 	}
 	lifecycle(employees, crm.EmployeeLifecycle(), func(v *crm.Employee) crm.EmployeeState { return v.State }, (*crm.Employee).Move)
+
+	customers.hands, leads.hands = true, true
+	customers.bin, contacts.bin, leads.bin, followUps.bin = true, true, true, true
+	quotes.bin, contracts.bin, tickets.bin = true, true, true
 
 	return append([]kind{customers, contacts, leads, followUps, quotes, contracts, tickets, employees}, s.governKinds()...)
 }
@@ -222,7 +242,15 @@ func (s *Server) inherit(r *request, v any) error {
 	var id crm.ID[crm.Customer]
 	switch x := v.(type) {
 	case *crm.FollowUp:
-		id = x.Customer
+		if x.SubjectType == crm.TypeLead {
+			l, err := s.app.Leads.Get(r.Context(), r.caller(), x.Subject)
+			if err != nil {
+				return err
+			}
+			x.Person, x.Customer = l.Value.Person, crm.ID[crm.Customer]{}
+			return nil
+		}
+		x.SubjectType, id = crm.TypeCustomer, x.Customer
 	case *crm.Quote:
 		id = x.Customer
 		_ = x.Compute() // a total that does not fit is told by Validate
@@ -266,80 +294,6 @@ func (s *Server) keepsOwnRole(r *request, v any) error {
 		return nil
 	}
 	return &crm.InvalidError{Type: crm.TypeEmployee, Fields: []crm.FieldError{{Field: "roles", Rule: "fixed"}}}
-}
-
-// followed notes at the customer when it was last followed up. Somebody else's change in between is
-// taken in; who may not change the customer leaves it as it is.
-func (s *Server) followed(r *request, f *crm.FollowUp) error {
-	for range 3 {
-		v, err := s.app.Customers.Get(r.Context(), r.caller(), f.Customer.UUID())
-		if err != nil {
-			return err
-		}
-		if !f.At.After(v.Value.LastFollowUp) {
-			return nil
-		}
-		v.Value.LastFollowUp = f.At
-		_, err = s.app.Customers.Update(r.Context(), r.caller(), &v.Value)
-		var denied *authz.DeniedError
-		if err == nil || errors.As(err, &denied) {
-			return nil
-		}
-		if !errors.Is(err, crm.ErrConflict) {
-			return err
-		}
-	}
-	return nil
-}
-
-// convert makes a customer and a contact of a lead. The caller must be allowed to change the lead and to
-// create both; the program then copies what they may see masked only. The ids follow from the lead, so that
-// a conversion that was interrupted is finished by the next.
-func (s *Server) convert(w http.ResponseWriter, r *request, u crm.UUID) error {
-	ctx, c := r.Context(), r.caller()
-	mine, err := s.app.Leads.Get(ctx, c, u)
-	if err != nil {
-		return err
-	}
-	for _, may := range []func() (bool, error){
-		func() (bool, error) { ok, _, err := s.app.Leads.May(ctx, c, authz.Update, &mine.Value); return ok, err },
-		func() (bool, error) { ok, _, err := s.app.Customers.May(ctx, c, authz.Create, nil); return ok, err },
-		func() (bool, error) { ok, _, err := s.app.Contacts.May(ctx, c, authz.Create, nil); return ok, err },
-	} {
-		ok, err := may()
-		if err != nil {
-			return err
-		}
-		if !ok {
-			return &authz.DeniedError{Controls: []string{"access.granted"}}
-		}
-	}
-	full, err := s.app.Leads.Get(ctx, app.System("conversion"), u)
-	if err != nil {
-		return err
-	}
-	lead := full.Value
-	customer, contact, err := lead.Convert(crm.ID[crm.Customer](derived(u, 1)), crm.ID[crm.Contact](derived(u, 2)), time.Now())
-	if err != nil {
-		return err
-	}
-	if _, err := s.app.Customers.Create(ctx, c, customer); err != nil && !errors.Is(err, crm.ErrConflict) {
-		return err
-	}
-	if _, err := s.app.Contacts.Create(ctx, c, contact); err != nil && !errors.Is(err, crm.ErrConflict) {
-		return err
-	}
-	mine.Value.State, mine.Value.Customer, mine.Value.Contact, mine.Value.ConvertedAt = lead.State, lead.Customer, lead.Contact, lead.ConvertedAt
-	if _, err := s.app.Leads.Update(ctx, c, &mine.Value); err != nil {
-		return err
-	}
-	return s.done(w, r, "created", "/customers/"+lead.Customer.String(), crm.TypeCustomer)
-}
-
-// derived makes an id that follows from another.
-func derived(u crm.UUID, n byte) crm.UUID {
-	u[15] ^= n
-	return u
 }
 
 // quoteLines shows the lines of a quote.
@@ -449,6 +403,13 @@ func (s *Server) nav(r *request) []page.NavGroup {
 		groups[group] = append(groups[group], visible(k)...)
 	}
 	groups["work"] = append([]page.NavItem{{Label: page.T("nav.home"), Href: "/", Active: r.URL.Path == "/"}}, groups["work"]...)
+	active := func(href string) bool { return r.URL.Path == href || strings.HasPrefix(r.URL.Path, href+"/") }
+	if s.mayListPools(r) {
+		groups["work"] = append(groups["work"], page.NavItem{Label: page.T("nav.pools"), Href: "/pools", Active: active("/pools")})
+	}
+	if len(s.numbered(r)) > 0 {
+		groups["data"] = append([]page.NavItem{{Label: page.T("nav.numbers"), Href: "/numbers", Active: active("/numbers")}}, groups["data"]...)
+	}
 	if s.kind(crm.TypeCustomer).visible(r) {
 		groups["data"] = append(groups["data"], page.NavItem{Label: page.T("nav.recycle_bin"), Href: "/customers?show=bin"})
 	}
@@ -502,6 +463,17 @@ func (s *Server) home(w http.ResponseWriter, r *request) error {
 			return err
 		}
 		h.Counts = append(h.Counts, page.Count{Label: page.T(c.label), Value: n, Href: c.href, Tone: c.tone})
+	}
+	for _, typ := range []string{crm.TypeCustomer, crm.TypeLead} {
+		l, err := s.kind(typ).(interface {
+			goingBack(s *Server, r *request) (*page.List, error)
+		}).goingBack(s, r)
+		if err != nil {
+			return err
+		}
+		if l != nil {
+			h.Lists = append(h.Lists, *l)
+		}
 	}
 	if k := s.kind(crm.TypeCustomer).(*resource[crm.Customer]); k.visible(r) {
 		p, err := k.records.List(r.Context(), r.caller(), guard.Query{Sort: "updated_at", Desc: true, Limit: 6})

@@ -57,6 +57,13 @@ func (k *resource[T]) showList(s *Server, w http.ResponseWriter, r *request) err
 	if err != nil {
 		return err
 	}
+	if q.Bin && k.bin {
+		l.Columns = append(l.Columns, page.Column{Label: page.T("field.purge_at"), Kind: page.KindDate})
+		for i := range p.Items {
+			at, _ := s.app.Desk.PurgeAt(k.header(&p.Items[i].Value))
+			l.Rows[i].Cells = append(l.Rows[i].Cells, page.Cell{Kind: page.KindDate, Time: at})
+		}
+	}
 	if l.Count, err = k.records.Count(r.Context(), r.caller(), q); err != nil {
 		return err
 	}
@@ -144,12 +151,12 @@ func (k *resource[T]) table(s *Server, r *request, views []guard.View[T], column
 
 func (k *resource[T]) label(name string) page.Text { return page.T("field." + k.typ + "." + name) }
 
-func (k *resource[T]) related(r *request, s *Server, customer crm.UUID, limit int) (*page.List, error) {
-	if _, ok := k.byName["customer"]; !ok || !k.visible(r) {
+func (k *resource[T]) related(r *request, s *Server, column string, to crm.UUID, limit int) (*page.List, error) {
+	if _, ok := k.byName[column]; !ok || !k.visible(r) {
 		return nil, nil
 	}
 	q := guard.Query{Limit: limit, Sort: k.sort, Desc: true, Clauses: []crm.Clause{
-		{Column: "customer", Op: crm.Equal, Values: []crm.Value{crm.StringValue(customer.String())}},
+		{Column: column, Op: crm.Equal, Values: []crm.Value{crm.StringValue(to.String())}},
 	}}
 	p, err := k.records.List(r.Context(), r.caller(), q)
 	if err != nil {
@@ -160,8 +167,8 @@ func (k *resource[T]) related(r *request, s *Server, customer crm.UUID, limit in
 	if err != nil {
 		return nil, err
 	}
-	if p.Next != "" {
-		l.NextHref = "/" + k.plural + "?customer=" + customer.String()
+	if p.Next != "" && column == "customer" {
+		l.NextHref = "/" + k.plural + "?customer=" + to.String()
 	}
 	return l, nil
 }

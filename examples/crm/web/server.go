@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/netip"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -19,6 +20,8 @@ import (
 	"github.com/crmguard/crmguard/authz/review"
 	"github.com/crmguard/crmguard/crm"
 	"github.com/crmguard/crmguard/crm/guard"
+	"github.com/crmguard/crmguard/crm/pool"
+	"github.com/crmguard/crmguard/crm/trash"
 	"github.com/crmguard/crmguard/encrypt"
 	"github.com/crmguard/crmguard/encrypt/normalize"
 	"github.com/crmguard/crmguard/examples/crm/app"
@@ -78,6 +81,9 @@ func New(ctx context.Context, a *app.App) (*Server, error) {
 	s.handle(mux, "POST /backups", s.runBackup)
 	s.handle(mux, "POST /backups/cancel", s.cancelBackup)
 	s.governance(mux)
+	s.deals(mux)
+	s.pools(mux)
+	s.handle(mux, "GET /numbers", s.numbers)
 	for _, k := range s.kinds {
 		k.routes(s, mux)
 	}
@@ -319,8 +325,17 @@ func (s *Server) flash(w http.ResponseWriter, r *request) *page.Flash {
 		return nil
 	}
 	http.SetCookie(w, &http.Cookie{Name: "crm-flash", Path: "/", MaxAge: -1, HttpOnly: true, SameSite: http.SameSiteLaxMode, Secure: !s.app.Config.Plain})
+	key, number, _ := strings.Cut(c.Value, ".")
+	switch key {
+	case "deleted_with", "restored_with":
+		if n, err := strconv.ParseUint(number, 10, 16); err == nil {
+			return &page.Flash{Text: page.T("flash."+key, int64(n)), Tone: page.Accent}
+		}
+		return nil
+	}
 	switch c.Value {
-	case "created", "saved", "deleted", "restored", "shared", "approved", "refused", "reviewed", "closed":
+	case "claimed", "assigned", "transferred", "released", "entered", "locked", "unlocked", "sent", "revised", "accepted", "converted",
+		"created", "saved", "deleted", "restored", "shared", "approved", "refused", "reviewed", "closed":
 		return &page.Flash{Text: page.T("flash." + c.Value), Tone: page.Accent}
 	case "backup_cancelled":
 		return &page.Flash{Text: page.T("flash.backup_cancelled")}
@@ -336,7 +351,17 @@ func statusOf(err error) int {
 	var invalid *crm.InvalidError
 	var transition *crm.TransitionError
 	var large *http.MaxBytesError
+	var refusal *pool.Refusal
+	var gone *trash.GoneError
 	switch {
+	case errors.As(err, &refusal):
+		switch refusal.Reason {
+		case pool.NotMember, pool.NotAdmin, pool.AssignOnly:
+			return http.StatusForbidden
+		}
+		return http.StatusConflict
+	case errors.As(err, &gone):
+		return http.StatusConflict
 	case errors.Is(err, crm.ErrNotFound):
 		return http.StatusNotFound
 	case errors.As(err, &denied), errors.Is(err, review.ErrSelf), errors.Is(err, review.ErrReviewer):
@@ -384,7 +409,18 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 		f := invalid.Fields[0]
 		p.What = page.T("format.pair", page.T("field."+invalid.Type+"."+f.Field), page.T("rule."+f.Rule))
 	}
+	var refusal *pool.Refusal
+	var gone *trash.GoneError
 	switch {
+	case errors.As(err, &refusal):
+		refused(refusal, p)
+	case errors.As(err, &gone):
+		p.Title, p.What = page.T("error.gone.title"), page.T("error.gone", page.T("type."+gone.Missing.Type))
+		p.Kept, p.Do = page.T("error.404.kept"), page.T("error.gone.do")
+	case errors.Is(err, crm.ErrDuplicate):
+		p.What = page.T("form.duplicate")
+	case discountRefused(err):
+		p.What, p.Do = page.T("quote.needs_approval", int64(app.MostDiscount/100)), page.T("quote.needs_approval.do")
 	case errors.Is(err, app.ErrLastAdmin):
 		p.What = page.T("error.last_admin")
 	case errors.Is(err, review.ErrOpen):

@@ -31,6 +31,8 @@ var logActions = []string{
 	"backup.restored", "backup.sandbox", "keys.rotate", "keys.renew", "keys.retire", "guard.aborted", "guard.forged", "log.read",
 	"customer.export", "customer.share", "export.create", "export.approve", "emergency.create", "emergency.approve", "emergency.certify",
 	"delegation.create", "delegation.delete", "sharing.create", "sharing.delete", "certification.certify", "campaign.create", "campaign.update",
+	"customer.browse", "customer.claim", "customer.assign", "customer.transfer", "customer.release", "customer.recycle", "customer.enter", "customer.lock",
+	"customer.aggregate", "customer.purge", "person.erase", "pool.create", "pool.update", "lead.convert", "quote.approve", "quote.accept", "quote.revise", "contract.approve",
 	"account.certified", "session.step_up", "policy.loaded", "policy.refused",
 }
 
