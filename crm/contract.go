@@ -160,6 +160,9 @@ func (c *Contract) CheckUpdate(prev *Contract) error {
 		return err
 	}
 	v := Checks{Type: TypeContract}
+	if prev.State == ContractApproved && c.State == ContractActive && !c.Signed() {
+		v.Add("parties", "not_signed")
+	}
 	if prev.State == ContractDraft {
 		v.Required("approver", c.State == ContractApproved && c.Approver.IsZero())
 		return v.Err()
@@ -213,7 +216,20 @@ func (c *Contract) Approve(by ID[Employee], at time.Time) error {
 }
 
 // Reserved names the fields that no update sets: an approval is given by Approve.
-func (c *Contract) Reserved(bool) []string { return []string{"approver", "approved_at"} }
+func (c *Contract) Reserved(isNew bool) []string {
+	if isNew { // an import brings when it was approved, not by whom here
+		return []string{"approver"}
+	}
+	return []string{"approver", "approved_at"}
+}
+
+// CheckNew refuses a contract that does not begin as a draft: a *TransitionError.
+func (c *Contract) CheckNew() error {
+	if c.State != ContractDraft {
+		return &TransitionError{Type: TypeContract, From: "new", To: ContractLifecycle().name(c.State)}
+	}
+	return nil
+}
 
 // Sign notes when the i-th party signed an approved contract, once. In another state it is a *TransitionError; an
 // *InvalidError has the rule bad_reference for no such party, fixed for one that has signed, too_early before the approval.

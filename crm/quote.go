@@ -209,12 +209,25 @@ func (q *Quote) Approve(by ID[Employee], at time.Time) error {
 	return nil
 }
 
-// Reserved names the fields that no update sets: an approval is given by Approve. An update may take it away.
-func (q *Quote) Reserved(bool) []string {
-	if q.Approver.IsZero() && q.ApprovedAt.IsZero() {
-		return nil
+// Reserved names the fields that no update sets: an approval is given by Approve, and a draft is sent by an act that looks for one. An update may take an
+// approval away.
+func (q *Quote) Reserved(isNew bool) []string {
+	var names []string
+	if !isNew {
+		names = append(names, "sent_at")
 	}
-	return []string{"approver", "approved_at"}
+	if !q.Approver.IsZero() || !q.ApprovedAt.IsZero() {
+		names = append(names, "approver", "approved_at")
+	}
+	return names
+}
+
+// CheckNew refuses a quote that does not begin as a draft: a *TransitionError.
+func (q *Quote) CheckNew() error {
+	if q.State != QuoteDraft {
+		return &TransitionError{Type: TypeQuote, From: "new", To: QuoteLifecycle().name(q.State)}
+	}
+	return nil
 }
 
 // DropApproval takes the approval of a draft away when it offers something else than prev.
@@ -224,9 +237,9 @@ func (q *Quote) DropApproval(prev *Quote) {
 	}
 }
 
-// terms tells whether two quotes offer the same.
+// terms tells whether two quotes offer the same to the same.
 func (q *Quote) terms(p *Quote) bool {
-	return slices.Equal(q.Lines, p.Lines) && q.Discount == p.Discount && q.Currency == p.Currency && q.Total == p.Total
+	return q.Number == p.Number && q.Customer == p.Customer && q.Deal == p.Deal && sameTime(q.ValidUntil, p.ValidUntil) && slices.Equal(q.Lines, p.Lines) && q.Discount == p.Discount && q.Currency == p.Currency && q.Total == p.Total
 }
 
 // Revise makes the next version of an offer that was not accepted: a draft with the same number, lines and terms, which is
@@ -276,7 +289,7 @@ func (q *Quote) Contract(id ID[Contract], number string, starts, ends, at time.T
 	c := &Contract{
 		Meta:   Meta[Contract]{ID: id, Person: q.Person, Owner: q.Owner, Team: q.Team, CreatedAt: at, UpdatedAt: at},
 		Number: number, Customer: q.Customer, Quote: q.ID, Lines: slices.Clone(q.Lines), Discount: q.Discount,
-		Amount: q.Total, Currency: q.Currency, Starts: starts, Ends: ends, State: ContractDraft,
+		Amount: q.Total, Currency: q.Currency, Starts: starts, Ends: ends, State: ContractDraft, Actors: q.Actors,
 	}
 	v := Checks{Type: TypeContract}
 	v.Required("id", id.IsZero())

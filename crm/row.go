@@ -260,6 +260,8 @@ const MaxGroups = 10_000
 type Store interface {
 	// Declare makes the store ready for rows of these types. It may be called again at every start.
 	Declare(ctx context.Context, schemas ...Schema) error
+	// Types returns the names of all types that were ever declared, in any process, in ascending order.
+	Types(ctx context.Context) ([]string, error)
 	// Load returns the rows of these ids, in the recycle bin or not, in the order of ids; a row that
 	// does not exist has Version 0.
 	Load(ctx context.Context, tenant, typ string, ids []UUID) ([]Row, error)

@@ -47,6 +47,14 @@ func (s *Series) CheckUpdate(prev *Series) error {
 	return v.Err()
 }
 
+// Reserved names the fields that no update sets: what was given is not given again, and Draw counts.
+func (s *Series) Reserved(isNew bool) []string {
+	if isNew {
+		return []string{"year", "last"}
+	}
+	return []string{"prefix", "digits", "yearly", "year", "last"}
+}
+
 // Draw gives the next number at a time, whose year counts in its own location: "C-2026-00042". A yearly series that has given numbers
 // of a later year goes on in that year. An *InvalidError has the rule out_of_range when the digits do not hold the counter.
 func (s *Series) Draw(at time.Time) (string, error) {

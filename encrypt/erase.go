@@ -96,6 +96,29 @@ func (k *Keeper) Erase(ctx context.Context, tenant string, person [16]byte, opts
 	return k.destroy(ctx, &v, records, out)
 }
 
+// Held tells whether a legal hold forbids to erase a person, or one who was joined to them, in any retention class: what Options.Held answers. Error: that
+// of Options.Held and of the key store.
+func (k *Keeper) Held(ctx context.Context, tenant string, person [16]byte) (bool, error) {
+	if k.opts.Held == nil {
+		return false, nil
+	}
+	persons, err := k.Joined(ctx, tenant, person)
+	if err != nil {
+		return false, err
+	}
+	classes := []keys.Retention{keys.Ordinary, keys.Contract, keys.Tax, keys.Evidence}
+	for _, p := range append([][16]byte{person}, persons...) {
+		held, err := k.opts.Held(ctx, tenant, p, classes)
+		if err != nil {
+			return false, fmt.Errorf("encrypt: legal holds: %w", err)
+		}
+		if held {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
 // waits tells whether a key waits for its destruction. One in quarantine is blocked too, but empty.
 func waits(r *keys.Record) bool { return !r.Blocked.IsZero() && len(r.Wrapped) > 0 }
 

@@ -7,6 +7,7 @@ import (
 
 	"github.com/crmguard/crmguard/crm"
 	"github.com/crmguard/crmguard/crm/guard"
+	"github.com/crmguard/crmguard/crm/pool"
 	"github.com/crmguard/crmguard/crm/trash"
 )
 
@@ -18,13 +19,14 @@ type binned interface {
 	list(ctx context.Context, c guard.Caller, q guard.Query) (list []entry, next string, err error)
 	delete(ctx context.Context, tx *guard.Tx, id crm.UUID, version int64) error
 	restore(ctx context.Context, tx *guard.Tx, id crm.UUID, version int64) error
-	purge(ctx context.Context, tx *guard.Tx, id crm.UUID, version int64) ([]crm.UUID, error)
+	purge(ctx context.Context, tx *guard.Tx, id crm.UUID, version int64) error
 }
 
 // entry is what the bin needs to know of a record.
 type entry struct {
 	h       crm.Header
 	parents []trash.Ref
+	pooled  *pool.Record // of a record that changes hands
 }
 
 // bin is a type whose records belong to others by the columns that parents reads.
@@ -32,9 +34,17 @@ type bin[T any] struct {
 	r       *guard.Records[T]
 	header  func(*T) crm.Header
 	parents func(*T) []trash.Ref
+	pooled  func(*T) pool.Record // nil: the type does not change hands
 }
 
-func (b bin[T]) entry(v *T) entry { return entry{b.header(v), b.parents(v)} }
+func (b bin[T]) entry(v *T) entry {
+	e := entry{h: b.header(v), parents: b.parents(v)}
+	if b.pooled != nil {
+		r := b.pooled(v)
+		e.pooled = &r
+	}
+	return e
+}
 
 func (b bin[T]) get(ctx context.Context, c guard.Caller, id crm.UUID) (entry, error) {
 	v, err := b.r.Get(ctx, c, id)
@@ -58,7 +68,7 @@ func (b bin[T]) restore(ctx context.Context, tx *guard.Tx, id crm.UUID, version 
 	return b.r.RestoreIn(ctx, tx, id, version)
 }
 
-func (b bin[T]) purge(ctx context.Context, tx *guard.Tx, id crm.UUID, version int64) ([]crm.UUID, error) {
+func (b bin[T]) purge(ctx context.Context, tx *guard.Tx, id crm.UUID, version int64) error {
 	return b.r.PurgeIn(ctx, tx, id, version)
 }
 
@@ -93,28 +103,28 @@ func (d *Desk) bins() (order []string, of map[string]binned) {
 				return parent(crm.TypeLead, v.Subject)
 			}
 			return parent(crm.TypeCustomer, v.Customer.UUID())
-		}})
+		}, nil})
 	}
 	if d.r.Contacts != nil {
-		add(crm.TypeContact, bin[crm.Contact]{d.r.Contacts, (*crm.Contact).Header, func(v *crm.Contact) []trash.Ref { return parent(crm.TypeCustomer, v.Customer.UUID()) }})
+		add(crm.TypeContact, bin[crm.Contact]{d.r.Contacts, (*crm.Contact).Header, func(v *crm.Contact) []trash.Ref { return parent(crm.TypeCustomer, v.Customer.UUID()) }, nil})
 	}
 	if d.r.Tickets != nil {
-		add(crm.TypeTicket, bin[crm.Ticket]{d.r.Tickets, (*crm.Ticket).Header, func(v *crm.Ticket) []trash.Ref { return parent(crm.TypeCustomer, v.Customer.UUID()) }})
+		add(crm.TypeTicket, bin[crm.Ticket]{d.r.Tickets, (*crm.Ticket).Header, func(v *crm.Ticket) []trash.Ref { return parent(crm.TypeCustomer, v.Customer.UUID()) }, nil})
 	}
 	if d.r.Contracts != nil {
-		add(crm.TypeContract, bin[crm.Contract]{d.r.Contracts, (*crm.Contract).Header, func(v *crm.Contract) []trash.Ref { return parent(crm.TypeCustomer, v.Customer.UUID()) }})
+		add(crm.TypeContract, bin[crm.Contract]{d.r.Contracts, (*crm.Contract).Header, func(v *crm.Contract) []trash.Ref { return parent(crm.TypeCustomer, v.Customer.UUID()) }, nil})
 	}
 	if d.r.Quotes != nil {
-		add(crm.TypeQuote, bin[crm.Quote]{d.r.Quotes, (*crm.Quote).Header, func(v *crm.Quote) []trash.Ref { return parent(crm.TypeCustomer, v.Customer.UUID()) }})
+		add(crm.TypeQuote, bin[crm.Quote]{d.r.Quotes, (*crm.Quote).Header, func(v *crm.Quote) []trash.Ref { return parent(crm.TypeCustomer, v.Customer.UUID()) }, nil})
 	}
 	if d.r.Opportunities != nil {
 		add(crm.TypeOpportunity, opportunities(d))
 	}
 	if d.r.Leads != nil {
-		add(crm.TypeLead, bin[crm.Lead]{d.r.Leads, (*crm.Lead).Header, func(*crm.Lead) []trash.Ref { return nil }})
+		add(crm.TypeLead, bin[crm.Lead]{d.r.Leads, (*crm.Lead).Header, func(*crm.Lead) []trash.Ref { return nil }, pool.OfLead})
 	}
 	if d.r.Customers != nil {
-		add(crm.TypeCustomer, bin[crm.Customer]{d.r.Customers, (*crm.Customer).Header, func(*crm.Customer) []trash.Ref { return nil }})
+		add(crm.TypeCustomer, bin[crm.Customer]{d.r.Customers, (*crm.Customer).Header, func(*crm.Customer) []trash.Ref { return nil }, pool.OfCustomer})
 	}
 	return order, of
 }
@@ -197,8 +207,22 @@ func (d *Desk) Delete(ctx context.Context, c guard.Caller, root trash.Ref, versi
 			return nil, hideBelow(err, r == root)
 		}
 	}
+	alone(tx, of, root)
 	_, err = tx.Commit(ctx)
 	return deleted, err
+}
+
+// alone requires that nothing lives that belongs to a record, also what was made since it was looked for.
+func alone(tx *guard.Tx, of map[string]binned, r trash.Ref) {
+	var l crm.Limit
+	for _, k := range children[r.Type] {
+		if of[k.typ] != nil {
+			l.Of = append(l.Of, crm.Measure{Type: k.typ, Clauses: []crm.Clause{is(k.column, r.ID)}})
+		}
+	}
+	if len(l.Of) > 0 {
+		tx.Require(l, crm.ErrConflict)
+	}
 }
 
 // hideBelow makes what is wrong with a record that belongs to another one a denial: the caller may not even know of it.
@@ -225,6 +249,7 @@ func (d *Desk) Restore(ctx context.Context, c guard.Caller, root trash.Ref, vers
 	}
 	p := d.program(c, "bin")
 	versions := map[trash.Ref]int64{root: version}
+	hands := map[trash.Ref]*pool.Record{root: e.pooled}
 	items := []trash.Item{item(root.Type, e)}
 	roots := []trash.Ref{root}
 	for n := 0; n < len(items); n++ { // what it belongs to
@@ -239,7 +264,7 @@ func (d *Desk) Restore(ctx context.Context, c guard.Caller, root trash.Ref, vers
 			if err != nil {
 				return nil, err
 			}
-			versions[r] = up.h.Version
+			versions[r], hands[r] = up.h.Version, up.pooled
 			items = append(items, item(r.Type, up))
 			roots = append(roots, r)
 		}
@@ -262,6 +287,13 @@ func (d *Desk) Restore(ctx context.Context, c guard.Caller, root trash.Ref, vers
 		if err := of[r.Type].restore(ctx, tx, r.ID, versions[r]); err != nil {
 			return nil, hideBelow(err, r == root)
 		}
+		if rec := hands[r]; rec != nil && !rec.Owner.IsZero() && !rec.Pool.IsZero() { // it counts for its owner's quotas again
+			in, err := d.pool(ctx, p, rec.Pool)
+			if err != nil {
+				return nil, err
+			}
+			limit(tx, pool.Change{Act: pool.Claim, Type: r.Type, To: rec.Owner, Set: rec.Pooled, HoldCap: in.HoldCap, TotalCap: in.TotalCap}, in)
+		}
 	}
 	_, err = tx.Commit(ctx)
 	return restored, err
@@ -270,12 +302,12 @@ func (d *Desk) Restore(ctx context.Context, c guard.Caller, root trash.Ref, vers
 // Purged is what Purge did.
 type Purged struct {
 	Records []trash.Ref
-	Persons []crm.UUID // whose keys were destroyed, because no record names them any more
+	guard.Forgotten
 }
 
 // Purge takes out of the recycle bin for good what has been in it for Options.BinDays, at most limit records: what is held or has something that
-// belongs to it and stays, stays. Then it destroys the keys of the persons whom no record names any more, so that backups do
-// not bring them back. c is the program itself, or who may purge.
+// belongs to it and stays, stays. Then it forgets the persons whom no record names any more (guard.Guard.Forget), also those of a purge that was cut off.
+// c is the program itself, or who may purge.
 func (d *Desk) Purge(ctx context.Context, c guard.Caller, limit int) (out Purged, err error) {
 	order, of := d.bins()
 	now := d.now()
@@ -287,7 +319,7 @@ func (d *Desk) Purge(ctx context.Context, c guard.Caller, limit int) (out Purged
 		q := guard.Query{Bin: true, Limit: 200, Sort: "updated_at", Clauses: []crm.Clause{
 			{Column: "updated_at", Op: crm.LessOrEqual, Values: []crm.Value{crm.TimeValue(before)}},
 		}}
-		for len(due) < 10*limit {
+		for len(due) < 1000+10*limit {
 			list, next, err := of[typ].list(ctx, c, q)
 			if err != nil {
 				return out, err
@@ -312,24 +344,35 @@ func (d *Desk) Purge(ctx context.Context, c guard.Caller, limit int) (out Purged
 			items = append(items, i)
 		}
 	}
-	var persons []crm.UUID
+	parents := map[trash.Ref][]trash.Ref{}
+	for _, i := range items {
+		parents[i.Ref] = i.Parents
+	}
+	stays := map[trash.Ref]bool{} // something that belongs to it was not purged
+	var failed error
 	for _, r := range trash.PurgeDue(items, d.o.BinDays, limit, now) {
-		tx := d.g.Begin(c, r.Type+".purge")
-		named, err := of[r.Type].purge(ctx, tx, r.ID, versions[r])
-		if err == nil {
-			_, err = tx.Commit(ctx)
+		err := error(crm.ErrConflict)
+		if !stays[r] {
+			tx := d.g.Begin(c, r.Type+".purge")
+			if err = of[r.Type].purge(ctx, tx, r.ID, versions[r]); err == nil {
+				alone(tx, of, r)
+				_, err = tx.Commit(ctx)
+			}
 		}
-		switch {
-		case err == nil:
+		if err == nil {
 			out.Records = append(out.Records, r)
-			persons = append(persons, named...)
-		case errors.Is(err, crm.ErrConflict), errors.Is(err, crm.ErrNotFound), guard.Denied(err): // restored meanwhile, or held
-		default:
-			return out, err
+			continue
+		}
+		for _, p := range parents[r] {
+			stays[p] = true
+		}
+		if !errors.Is(err, crm.ErrConflict) && !errors.Is(err, crm.ErrNotFound) && !guard.Denied(err) { // restored meanwhile, or held
+			failed = err
+			break
 		}
 	}
-	out.Persons, err = d.g.Forget(ctx, c, persons...)
-	return out, err
+	out.Forgotten, err = d.g.Forget(ctx, c)
+	return out, errors.Join(failed, err)
 }
 
 // PurgeAt returns when a record in the bin is purged; ok is false for one that lives.

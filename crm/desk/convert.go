@@ -18,11 +18,19 @@ type Conversion struct {
 	Currency string                 // ISO 4217
 }
 
+// Converted is what a lead became. It has ids only: what its caller may see of the records is for guard to show.
+type Converted struct {
+	Customer    crm.ID[crm.Customer]
+	Contact     crm.ID[crm.Contact]
+	Opportunity crm.ID[sales.Opportunity] // none when none was asked for
+	Join        crm.ID[crm.Person]        // see sales.Converted
+}
+
 // Convert turns a qualified lead into a customer, a contact and, if wanted, an opportunity, in one transaction. version is the one
 // that the caller saw. What is made carries the lead's person, owner and team. Personal fields are copied as they are, though the caller may see
 // them masked: see Options.Program. When a contact that exists is another person than the lead's, the two ids are one human
 // from now on, for Converted.Join; joining their keys is for the caller.
-func (d *Desk) Convert(ctx context.Context, c guard.Caller, id crm.ID[crm.Lead], version int64, q Conversion) (*sales.Converted, error) {
+func (d *Desk) Convert(ctx context.Context, c guard.Caller, id crm.ID[crm.Lead], version int64, q Conversion) (*Converted, error) {
 	if d.r.Leads == nil || d.r.Customers == nil || d.r.Contacts == nil || !q.Pipeline.IsZero() && (d.r.Pipelines == nil || d.r.Opportunities == nil) {
 		return nil, ErrNoDoor
 	}
@@ -64,6 +72,9 @@ func (d *Desk) Convert(ctx context.Context, c guard.Caller, id crm.ID[crm.Lead],
 		return nil, crm.ErrConflict
 	}
 	lead := full.Value
+	if lead.Owner.IsZero() { // free in a pool: somebody claims it first
+		return nil, &crm.InvalidError{Type: crm.TypeLead, Fields: []crm.FieldError{{Field: "owner", Rule: "required"}}}
+	}
 	out, err := sales.Convert(&lead, into, now)
 	if err != nil {
 		return nil, err
@@ -92,12 +103,16 @@ func (d *Desk) Convert(ctx context.Context, c guard.Caller, id crm.ID[crm.Lead],
 	if _, err := tx.Commit(ctx); err != nil {
 		return nil, err
 	}
-	return out, nil
+	made := &Converted{Customer: out.Customer.ID, Contact: out.Contact.ID, Join: out.Join}
+	if out.Opportunity != nil {
+		made.Opportunity = out.Opportunity.ID
+	}
+	return made, nil
 }
 
 // opportunities are the opportunities for the bin.
 func opportunities(d *Desk) binned {
 	return bin[sales.Opportunity]{d.r.Opportunities, (*sales.Opportunity).Header, func(v *sales.Opportunity) []trash.Ref {
 		return parent(crm.TypeCustomer, v.Customer.UUID())
-	}}
+	}, nil}
 }

@@ -13,6 +13,9 @@ func (d *Desk) ApproveQuote(ctx context.Context, c guard.Caller, id crm.ID[crm.Q
 	if d.r.Quotes == nil {
 		return ErrNoDoor
 	}
+	if version == 0 {
+		return crm.ErrConflict // who approves has seen what
+	}
 	return d.r.Quotes.Act(ctx, c, "approve", id.UUID(), version, func(q *crm.Quote) error { return q.Approve(by(c), d.now()) })
 }
 
@@ -32,37 +35,39 @@ func (d *Desk) SendQuote(ctx context.Context, c guard.Caller, id crm.ID[crm.Quot
 
 // ReviseQuote makes the next version of an offer, a draft, and withdraws the one before when it is still open, both in one transaction. The
 // note is copied as it is: see Options.Program.
-func (d *Desk) ReviseQuote(ctx context.Context, c guard.Caller, id crm.ID[crm.Quote], version int64) (*crm.Quote, error) {
+func (d *Desk) ReviseQuote(ctx context.Context, c guard.Caller, id crm.ID[crm.Quote], version int64) (made crm.ID[crm.Quote], err error) {
+	none := crm.ID[crm.Quote]{}
 	if d.r.Quotes == nil {
-		return nil, ErrNoDoor
+		return none, ErrNoDoor
 	}
 	if _, err := d.r.Quotes.Authorize(ctx, c, "read", id.UUID()); err != nil {
-		return nil, err
+		return none, err
 	}
 	full, err := d.r.Quotes.Get(ctx, d.program(c, "revision"), id.UUID())
 	if err != nil {
-		return nil, err
+		return none, err
 	}
 	if full.Value.Version != version {
-		return nil, crm.ErrConflict
+		return none, crm.ErrConflict
 	}
 	old := full.Value
 	next, err := old.Revise(crm.ID[crm.Quote](crm.NewUUID()), d.now())
 	if err != nil {
-		return nil, err
+		return none, err
 	}
-	next.Actors = ""
 	tx := d.g.Begin(c, "quote.revise")
 	if err := d.r.Quotes.CreateIn(ctx, tx, next); err != nil {
-		return nil, err
+		return none, err
 	}
 	if old.State != full.Value.State {
 		if err := act(ctx, tx, d.r.Quotes, "update", id.UUID(), version, func(q *crm.Quote) error { return q.Move(old.State, d.now()) }); err != nil {
-			return nil, err
+			return none, err
 		}
 	}
-	_, err = tx.Commit(ctx)
-	return next, err
+	if _, err = tx.Commit(ctx); err != nil {
+		return none, err
+	}
+	return next.ID, nil
 }
 
 // Draft is what a contract has that its quote has not.
@@ -112,6 +117,9 @@ func (d *Desk) draw(ctx context.Context, tx *guard.Tx, series crm.ID[crm.Series]
 func (d *Desk) ApproveContract(ctx context.Context, c guard.Caller, id crm.ID[crm.Contract], version int64) error {
 	if d.r.Contracts == nil {
 		return ErrNoDoor
+	}
+	if version == 0 {
+		return crm.ErrConflict
 	}
 	return d.r.Contracts.Act(ctx, c, "approve", id.UUID(), version, func(k *crm.Contract) error { return k.Approve(by(c), d.now()) })
 }

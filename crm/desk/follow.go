@@ -3,6 +3,7 @@ package desk
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/crmguard/crmguard/crm"
 	"github.com/crmguard/crmguard/crm/guard"
@@ -14,6 +15,9 @@ import (
 func (d *Desk) FollowUp(ctx context.Context, c guard.Caller, f *crm.FollowUp) error {
 	if d.r.FollowUps == nil || d.r.Customers == nil || d.r.Leads == nil || d.r.Pools == nil {
 		return ErrNoDoor
+	}
+	if f.At.After(d.now().Add(time.Minute)) { // what did not happen yet puts nothing off
+		return &crm.InvalidError{Type: crm.TypeFollowUp, Fields: []crm.FieldError{{Field: "at", Rule: "too_late"}}}
 	}
 	v := *f
 	err := persist(ctx, func() (*guard.Tx, error) {

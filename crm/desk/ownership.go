@@ -298,13 +298,11 @@ func (d *Desk) Lock(ctx context.Context, c guard.Caller, t Target, unlock bool) 
 	return err
 }
 
-// Browse lists what is free in the pools of the caller, or in one of them, as it may be seen before a claim.
+// Browse makes a query one for what is free in a pool of the caller, as it may be seen before a claim: without what the pool hides.
 func (d *Desk) Browse(q guard.Query, p *pool.Pool) guard.Query {
 	q.Browse = true
-	if p != nil {
-		q.Clauses = append(q.Clauses[:len(q.Clauses):len(q.Clauses)], is("free_in", p.ID.UUID()))
-		q.Hide = append(q.Hide[:len(q.Hide):len(q.Hide)], p.Hide...)
-	}
+	q.Clauses = append(q.Clauses[:len(q.Clauses):len(q.Clauses)], is("free_in", p.ID.UUID()))
+	q.Hide = append(q.Hide[:len(q.Hide):len(q.Hide)], p.Hide...)
 	return q
 }
 

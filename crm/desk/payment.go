@@ -15,6 +15,9 @@ func (d *Desk) DecideReceipt(ctx context.Context, c guard.Caller, id crm.ID[fina
 	if d.r.Receipts == nil || d.r.Periods == nil {
 		return ErrNoDoor
 	}
+	if version == 0 {
+		return crm.ErrConflict
+	}
 	books, err := d.books(ctx, c)
 	if err != nil {
 		return err
@@ -46,17 +49,22 @@ func open(tx *guard.Tx, books finance.Books, at time.Time) {
 	if books == nil {
 		return
 	}
-	closed := &finance.ClosedError{}
-	for _, p := range books {
-		if !at.Before(p.Starts) && at.Before(p.Ends) {
-			closed.Period = p.Name
-		}
-	}
+	closed := &finance.ClosedError{Period: periodOf(books, at)}
 	tx.Require(crm.Limit{Of: []crm.Measure{{Type: crm.TypePeriod, Clauses: []crm.Clause{
 		word("state", string(finance.PeriodOpen)),
 		{Column: "starts", Op: crm.LessOrEqual, Values: []crm.Value{crm.TimeValue(at)}},
 		{Column: "ends", Op: crm.Greater, Values: []crm.Value{crm.TimeValue(at)}},
 	}}}, Least: true, Value: 1}, closed)
+}
+
+// periodOf names the period of a time; "" for none.
+func periodOf(books finance.Books, at time.Time) string {
+	for _, p := range books {
+		if !at.Before(p.Starts) && at.Before(p.Ends) {
+			return p.Name
+		}
+	}
+	return ""
 }
 
 // ClosePeriod closes a period after its end, the oldest open one first, when no payment of it is undecided. Nothing is posted into it from then on.

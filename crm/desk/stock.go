@@ -2,6 +2,7 @@ package desk
 
 import (
 	"context"
+	"slices"
 
 	"github.com/crmguard/crmguard/crm"
 	"github.com/crmguard/crmguard/crm/guard"
@@ -13,6 +14,9 @@ import (
 func (d *Desk) PostStock(ctx context.Context, c guard.Caller, add ...*stock.Movement) error {
 	if d.r.Movements == nil || d.r.Periods == nil {
 		return ErrNoDoor
+	}
+	if len(add) == 0 || slices.Contains(add, nil) {
+		return &crm.InvalidError{Type: crm.TypeMovement, Fields: []crm.FieldError{{Field: "movements", Rule: "required"}}}
 	}
 	return persist(ctx, func() (*guard.Tx, error) {
 		books, err := d.books(ctx, c)
@@ -44,8 +48,12 @@ func (d *Desk) PostStock(ctx context.Context, c guard.Caller, add ...*stock.Move
 		if err := stock.Post(ledger, add, books); err != nil {
 			return nil, err
 		}
+		asked := map[string]bool{}
 		for _, m := range add {
-			open(tx, books, m.At)
+			if p := periodOf(books, m.At); !asked[p] { // once for each period
+				asked[p] = true
+				open(tx, books, m.At)
+			}
 			if err := d.r.Movements.CreateIn(ctx, tx, m); err != nil {
 				return nil, err
 			}

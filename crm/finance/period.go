@@ -51,6 +51,9 @@ func (p *Period) Validate() error {
 	return v.Err()
 }
 
+// Reserved names the fields that no update sets: Books.Close does.
+func (p *Period) Reserved(isNew bool) []string { return []string{"closed_by", "closed_at"} }
+
 // CheckUpdate tells whether the stored record prev may become p: a *crm.TransitionError when a closed period would open, a
 // *crm.InvalidError with the rule fixed for its bounds.
 func (p *Period) CheckUpdate(prev *Period) error {

@@ -83,6 +83,11 @@ func (r *Records[T]) act(ctx context.Context, c Caller, a authz.Action, id crm.U
 	}
 	h.Version, h.UpdatedAt = row.Version+1, r.g.now().UTC()
 	r.setHeader(&v, h)
+	if a == authz.Update {
+		if err := r.stamp(c, &v); err != nil {
+			return fail(d, err)
+		}
+	}
 	if w, ok := any(&v).(validator); ok {
 		if err := w.Validate(); err != nil {
 			return fail(d, err)
@@ -116,106 +121,52 @@ func (r *Records[T]) act(ctx context.Context, c Caller, a authz.Action, id crm.U
 	return w, d, err
 }
 
-// Purge takes a record out of the recycle bin for good: nothing of it stays but its id, and the fact that it was there. version is the
-// one that the caller saw. It returns the persons whom the record named; see Guard.Forget. Errors: crm.ErrNotFound, also for
-// a record that is not in the bin, crm.ErrConflict, *authz.DeniedError.
-func (r *Records[T]) Purge(ctx context.Context, c Caller, id crm.UUID, version int64) (persons []crm.UUID, err error) {
-	w, persons, d, err := r.hollow(ctx, c, id, version)
+// Purge takes a record out of the recycle bin for good: nothing of it stays but its id, that it was there, and whose it was until Guard.Forget has seen to
+// them. version is the one that the caller saw. Errors: crm.ErrNotFound, also for a record that is not in the bin, crm.ErrConflict,
+// *authz.DeniedError, also where a person of the record is under a legal hold.
+func (r *Records[T]) Purge(ctx context.Context, c Caller, id crm.UUID, version int64) error {
+	w, d, err := r.hollow(ctx, c, id, version)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if err := unwrapWrite(r.commit(ctx, c, authz.Purge, d, []pending{w})); err != nil {
-		return nil, err
-	}
-	return persons, nil
+	return unwrapWrite(r.commit(ctx, c, authz.Purge, d, []pending{w}))
 }
 
-// hollow decides on a purge and makes its write: a row without anything in it, which says that the record is not merely missing.
-func (r *Records[T]) hollow(ctx context.Context, c Caller, id crm.UUID, version int64) (pending, []crm.UUID, authz.Decision, error) {
+// hollow decides on a purge and makes its write: a row without anything in it, which says that the record is not merely missing. It names its persons, and
+// has a time of change and none of creation, until they are forgotten.
+func (r *Records[T]) hollow(ctx context.Context, c Caller, id crm.UUID, version int64) (pending, authz.Decision, error) {
 	row, d, err := r.mayChange(ctx, c, authz.Purge, id)
 	if err != nil {
-		return pending{}, nil, d, err
+		return pending{}, d, err
 	}
 	if row.Version != version {
-		return pending{}, nil, d, crm.ErrConflict
+		return pending{}, d, crm.ErrConflict
 	}
 	if !row.Deleted {
-		return pending{}, nil, d, crm.ErrNotFound
+		return pending{}, d, crm.ErrNotFound
+	}
+	for _, p := range row.Persons {
+		held, err := r.g.keeper.Held(ctx, row.Tenant, p)
+		if err != nil {
+			return pending{}, d, fmt.Errorf("guard: %w", err)
+		}
+		if held {
+			d.Controls = []string{"hold.free"}
+			return pending{}, d, errors.Join(&authz.DeniedError{Controls: d.Controls}, r.deny(ctx, c, authz.Purge, row, d))
+		}
 	}
 	next := crm.Row{
-		Tenant: row.Tenant, Type: row.Type, ID: row.ID, Version: row.Version + 1, Deleted: true, Clear: make([]crm.Value, len(row.Clear)),
+		Tenant: row.Tenant, Type: row.Type, ID: row.ID, Persons: row.Persons, Version: row.Version + 1, Deleted: true, Clear: make([]crm.Value, len(row.Clear)),
+	}
+	if i, ok := r.column["updated_at"]; ok && i < len(next.Clear) {
+		next.Clear[i] = crm.TimeValue(r.g.now())
 	}
 	w, err := r.seal(ctx, next, row.Version)
-	return w, row.Persons, d, err
+	return w, d, err
 }
 
-// purged tells whether nothing but the id is left of a record.
-func purged(row *crm.Row) bool { return row.Deleted && len(row.Persons) == 0 }
-
-// Forget destroys the keys of those of the persons whom no record names any more, so that what lies in backups and stray copies does not open
-// either, and returns them. Where the keeper has a grace, they are blocked at once and destroyed by the first Forget after it, which needs no persons. It
-// decides on the action purge for the function "person". The log has an event for each person before the keys go. Errors of a legal
-// hold or of the brake on mass erasure are those of encrypt.Keeper.Erase; persons before that one are erased.
-func (g *Guard) Forget(ctx context.Context, c Caller, persons ...crm.UUID) (erased []crm.UUID, err error) {
-	d, err := g.authorize(ctx, c, authz.Purge, "person")
-	if err != nil {
-		return nil, err
-	}
-	due, err := g.keeper.Due(ctx, c.Subject.Tenant)
-	if err != nil {
-		return nil, fmt.Errorf("guard: %w", err)
-	}
-	for _, p := range due { // asked for before
-		if id := crm.UUID(p); !slices.Contains(persons, id) {
-			persons = append(persons, id)
-		}
-	}
-	for _, p := range persons {
-		if p.IsZero() {
-			continue
-		}
-		named, err := g.named(ctx, c.Subject.Tenant, p)
-		if err != nil {
-			return erased, err
-		}
-		if named {
-			continue
-		}
-		e := c.event("person", authz.Erase, d)
-		e.Activity = audit.Erase
-		e.Targets = []audit.Target{{Type: "person", ID: p.String()}}
-		if _, err := g.log.Append(ctx, e); err != nil {
-			return erased, fmt.Errorf("guard: no log, no erasure: %w", err)
-		}
-		if _, err := g.keeper.Erase(ctx, c.Subject.Tenant, p, nil); err != nil {
-			return erased, fmt.Errorf("guard: %w", err)
-		}
-		erased = append(erased, p)
-	}
-	return erased, nil
-}
-
-// named tells whether a record of any type names a person, or one who was joined to them.
-func (g *Guard) named(ctx context.Context, tenant string, person crm.UUID) (bool, error) {
-	joined, err := g.keeper.Joined(ctx, tenant, person)
-	if err != nil {
-		return false, fmt.Errorf("guard: %w", err)
-	}
-	all := []crm.UUID{person}
-	for _, p := range joined {
-		all = append(all, crm.UUID(p))
-	}
-	g.mu.Lock()
-	types := slices.Clone(g.types)
-	g.mu.Unlock()
-	for _, typ := range types {
-		n, err := g.store.Count(ctx, crm.Query{Tenant: tenant, Type: typ, Where: crm.Everything{}, Deletion: crm.LivingAndBin, Persons: all, Limit: 1})
-		if err != nil {
-			return false, fmt.Errorf("guard: %w", err)
-		}
-		if n > 0 {
-			return true, nil
-		}
-	}
-	return false, nil
+// purged tells whether nothing is left of a record: it has no time of creation.
+func (r *Records[T]) purged(row *crm.Row) bool {
+	i, ok := r.column["created_at"]
+	return row.Deleted && ok && i < len(row.Clear) && row.Clear[i].Kind() == 0
 }

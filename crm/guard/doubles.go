@@ -68,7 +68,7 @@ func (d *Doubles) Body(ctx context.Context, row crm.Row, body []byte, with Inven
 
 // double seals inventions in the places of what was sealed.
 func (r *Records[T]) double(ctx context.Context, row, was *crm.Row, with Invention) ([]byte, error) {
-	if len(was.Persons) == 0 { // a purged row stays one
+	if len(was.Persons) == 0 || r.purged(row) { // a purged row stays one, and names nobody
 		row.Persons, row.Sealed = nil, nil
 		w, err := r.seal(ctx, *row, 0)
 		if err != nil {

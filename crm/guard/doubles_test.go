@@ -42,6 +42,9 @@ func TestDoubles(t *testing.T) {
 	other := map[crm.UUID]crm.UUID{own: crm.NewUUID(), signer: crm.NewUUID()}
 	row := crm.Row{Tenant: "default", Type: crm.TypeContract, ID: crm.NewUUID(), Version: 7, Deleted: true, Clear: make([]crm.Value, len(d.Schema().Columns))}
 	for i, c := range d.Schema().Columns {
+		if c.Name == "created_at" {
+			row.Clear[i] = crm.TimeValue(fixed)
+		}
 		if c.Name == "signatory_person" {
 			row.Clear[i] = crm.StringValue(other[signer].String())
 		}

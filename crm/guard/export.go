@@ -70,6 +70,7 @@ func (r *Records[T]) Export(ctx context.Context, c Caller, q Query, write func(P
 		return 0, err
 	}
 	d := r.g.decider(c, authz.Export)
+	d.hide = q.Hide
 	for {
 		sq, err := r.prepare(ctx, c, authz.Export, d, q)
 		if err != nil {

@@ -83,7 +83,7 @@ type Guard struct {
 	smallest int // see Options.SmallestGroup
 
 	mu    sync.Mutex
-	types []string // that have a door here
+	types map[string]crm.Schema // that have a door here
 }
 
 // unsettled are the writes that the log has announced and whose outcome is not known yet. Each announcement
@@ -163,7 +163,7 @@ func New(ctx context.Context, store crm.Store, keeper *encrypt.Keeper, policy au
 	}
 	g = &Guard{
 		store: store, keeper: keeper, policy: policy, log: log, name: o.LogName, now: o.Clock,
-		region: o.Region, heard: o.Written, smallest: o.SmallestGroup, open: unsettled{all: map[*announcement]bool{}}, quota: quota{perHour: o.SearchPerHour, used: map[string]*bucket{}},
+		types: map[string]crm.Schema{}, region: o.Region, heard: o.Written, smallest: o.SmallestGroup, open: unsettled{all: map[*announcement]bool{}}, quota: quota{perHour: o.SearchPerHour, used: map[string]*bucket{}},
 	}
 	aborted, err = g.reconcile(ctx)
 	if err != nil {

@@ -78,7 +78,7 @@ func (r *Records[T]) load(ctx context.Context, c Caller, id crm.UUID) (*crm.Row,
 	if err := r.authentic(ctx, c.Subject.Tenant, rows); err != nil {
 		return nil, err
 	}
-	if purged(&rows[0]) {
+	if r.purged(&rows[0]) {
 		return nil, crm.ErrNotFound
 	}
 	return &rows[0], nil
@@ -707,6 +707,10 @@ func (r *Records[T]) History(ctx context.Context, c Caller, id crm.UUID, before 
 		return nil, err
 	}
 	for i := range entries {
+		// What else an event was about, and in which session, is not of this record.
+		e := &entries[i].Event
+		e.Session = ""
+		e.Targets = slices.DeleteFunc(slices.Clone(e.Targets), func(t audit.Target) bool { return t.Type != r.typ || t.ID != id.String() })
 		if len(entries[i].Event.Details) == 0 || reasons.Proceed(c.met()...) != nil {
 			continue
 		}

@@ -62,9 +62,7 @@ func For[T any, P record[T]](ctx context.Context, g *Guard, opts *TypeOptions) (
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if !slices.Contains(g.types, r.typ) {
-		g.types = append(g.types, r.typ)
-	}
+	g.types[r.typ] = schema
 	return r, nil
 }
 
@@ -229,10 +227,13 @@ type attributeColumn struct {
 	column int
 }
 
-// attribute returns the column that holds an attribute of the policy.
+// attribute returns the column that holds an attribute of the policy. The amount of what has lines is their total.
 func (r *Records[T]) attribute(name string) (int, bool) {
 	a := attributes[name]
 	i, ok := r.column[a.column]
+	if !ok && name == "amount" {
+		i, ok = r.column["total"]
+	}
 	return i, ok && r.columns[i].Kind == a.kind
 }
 
@@ -323,14 +324,20 @@ func (r *Records[T]) field(name string) (encrypt.Field, bool) {
 // where adapts a policy's filter to the columns of the type.
 type where struct {
 	cond cond.Cond
-	has  func(attribute string) bool // an attribute beyond owner, team, state and id
-	text string                      // the column of the state
+	has  func(attribute string) (column string, ok bool) // an attribute beyond owner, team, state and id
+	text string                                          // the column of the state
 }
 
 func (r *Records[T]) where(f authz.Filter) where {
 	return where{
 		cond: f.Cond(), text: r.state,
-		has: func(name string) bool { _, ok := r.attribute(name); return ok },
+		has: func(name string) (string, bool) {
+			i, ok := r.attribute(name)
+			if !ok {
+				return "", false
+			}
+			return r.columns[i].Name, true
+		},
 	}
 }
 
@@ -340,10 +347,10 @@ func (w where) name(attr string) (column, absent string) {
 		return w.text, "''"
 	}
 	if a, ok := attributes[attr]; ok {
-		if !w.has(attr) {
-			return "", a.absent
+		if column, ok := w.has(attr); ok {
+			return column, ""
 		}
-		return a.column, ""
+		return "", a.absent
 	}
 	return attr, ""
 }

@@ -141,11 +141,11 @@ func (r *Records[T]) RestoreIn(ctx context.Context, tx *Tx, id crm.UUID, version
 	return tx.add(w, d)
 }
 
-// PurgeIn adds a purge to a Tx, by the rules of Purge, and returns the persons whom the record named.
-func (r *Records[T]) PurgeIn(ctx context.Context, tx *Tx, id crm.UUID, version int64) (persons []crm.UUID, err error) {
-	w, persons, d, err := r.hollow(ctx, tx.c, id, version)
+// PurgeIn adds a purge to a Tx, by the rules of Purge.
+func (r *Records[T]) PurgeIn(ctx context.Context, tx *Tx, id crm.UUID, version int64) error {
+	w, d, err := r.hollow(ctx, tx.c, id, version)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return persons, tx.add(w, d)
+	return tx.add(w, d)
 }

@@ -1,9 +1,11 @@
 package guard_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -195,7 +197,13 @@ func TestWhoChangedItHasAPartInIt(t *testing.T) {
 }
 
 func TestPurge(t *testing.T) {
-	r := newRigOn(t, memstore.New(), keys.NewMemory(), &encrypt.Options{Grace: -1})
+	held := map[crm.UUID]bool{}
+	r := newRigOn(t, memstore.New(), keys.NewMemory(), &encrypt.Options{
+		Grace: -1,
+		Held: func(_ context.Context, _ string, person [16]byte, _ []keys.Retention) (bool, error) {
+			return held[crm.UUID(person)], nil
+		},
+	})
 	ctx := t.Context()
 	v := r.add(t, sales, "A", "13800135678", "a@example.com").Value
 	twin := customer("A again", "13800135678", "a@example.com")
@@ -204,30 +212,30 @@ func TestPurge(t *testing.T) {
 	require.NoError(t, err)
 	id := v.ID.UUID()
 
-	_, err = r.customers.Purge(ctx, admin, id, 1)
-	require.ErrorIs(t, err, crm.ErrNotFound, "it lives")
+	require.ErrorIs(t, r.customers.Purge(ctx, admin, id, 1), crm.ErrNotFound, "it lives")
 	require.NoError(t, r.customers.Delete(ctx, sales, id, 1))
-	_, err = r.customers.Purge(ctx, sales, id, 2)
-	denied(t, err, "access.granted")
-	_, err = r.customers.Purge(ctx, other, id, 2)
-	require.ErrorIs(t, err, crm.ErrNotFound)
-	_, err = r.customers.Purge(ctx, admin, id, 1)
-	require.ErrorIs(t, err, crm.ErrConflict)
-	persons, err := r.customers.Purge(ctx, program, id, 2)
-	require.NoError(t, err)
-	assert.Equal(t, []crm.UUID{v.Person.UUID()}, persons)
+	denied(t, r.customers.Purge(ctx, sales, id, 2), "access.granted")
+	require.ErrorIs(t, r.customers.Purge(ctx, other, id, 2), crm.ErrNotFound)
+	require.ErrorIs(t, r.customers.Purge(ctx, admin, id, 1), crm.ErrConflict)
+	require.NoError(t, r.customers.Purge(ctx, program, id, 2))
 
-	rows, err := r.store.Store.Load(ctx, "default", crm.TypeCustomer, []crm.UUID{id})
-	require.NoError(t, err)
-	assert.Empty(t, rows[0].Sealed)
-	assert.Empty(t, rows[0].Persons)
-	for _, value := range rows[0].Clear {
-		assert.Zero(t, value.Kind())
+	stored := func() crm.Row {
+		rows, err := r.store.Store.Load(ctx, "default", crm.TypeCustomer, []crm.UUID{id})
+		require.NoError(t, err)
+		return rows[0]
 	}
+	assert.Empty(t, stored().Sealed)
+	set := 0
+	for _, value := range stored().Clear {
+		if value.Kind() != 0 {
+			set++
+		}
+	}
+	assert.Equal(t, 1, set, "when it was purged, until its person is forgotten")
 	for name, do := range map[string]func() error{
 		"get":     func() error { _, err := r.customers.Get(ctx, program, id); return err },
 		"restore": func() error { return r.customers.Restore(ctx, admin, id, 3) },
-		"purge":   func() error { _, err := r.customers.Purge(ctx, admin, id, 3); return err },
+		"purge":   func() error { return r.customers.Purge(ctx, admin, id, 3) },
 		"reveal":  func() error { _, err := r.customers.Reveal(ctx, because(admin, "why"), id, "phone"); return err },
 	} {
 		assert.ErrorIs(t, do(), crm.ErrNotFound, name)
@@ -237,26 +245,78 @@ func TestPurge(t *testing.T) {
 	assert.Empty(t, page.Items)
 
 	// Their other record still names them.
-	_, err = r.guard.Forget(ctx, sales, persons...)
+	_, err = r.guard.Forget(ctx, sales)
 	denied(t, err, "access.granted")
-	erased, err := r.guard.Forget(ctx, program, persons...)
+	done, err := r.guard.Forget(ctx, program)
 	require.NoError(t, err)
-	assert.Empty(t, erased)
+	assert.Empty(t, done.Destroyed)
+	assert.Empty(t, stored().Persons, "the other record will see to them")
 	got, err := r.customers.Get(ctx, program, twin.ID.UUID())
 	require.NoError(t, err)
 	assert.Equal(t, "A again", got.Value.Name.Expose())
 	require.NoError(t, r.customers.Delete(ctx, sales, twin.ID.UUID(), 1))
-	erased, err = r.guard.Forget(ctx, program, persons...)
+	done, err = r.guard.Forget(ctx, program)
 	require.NoError(t, err)
-	assert.Empty(t, erased, "what is in the bin may come back")
-	_, err = r.customers.Purge(ctx, program, twin.ID.UUID(), 2)
+	assert.Empty(t, done.Destroyed, "what is in the bin may come back")
+
+	// A hold keeps record and keys; the brake keeps keys, and a later call makes up for it.
+	held[v.Person.UUID()] = true
+	denied(t, r.customers.Purge(ctx, program, twin.ID.UUID(), 2), "hold.free")
+	clear(held)
+	require.NoError(t, r.customers.Purge(ctx, program, twin.ID.UUID(), 2))
+	held[v.Person.UUID()] = true
+	done, err = r.guard.Forget(ctx, program)
+	require.ErrorIs(t, err, encrypt.ErrHeld)
+	assert.Empty(t, done.Destroyed)
+	clear(held)
+	done, err = r.guard.Forget(ctx, program)
 	require.NoError(t, err)
-	erased, err = r.guard.Forget(ctx, program, append(persons, crm.UUID{})...)
+	assert.Equal(t, []crm.UUID{v.Person.UUID()}, done.Destroyed)
+	done, err = r.guard.Forget(ctx, program)
 	require.NoError(t, err)
-	assert.Equal(t, persons, erased)
+	assert.Empty(t, done.Destroyed, "once")
+
+	// A type that another program made has no door here.
+	require.NoError(t, r.store.Store.Declare(ctx, crm.Schema{Type: "stranger"}))
+	_, err = r.guard.Forget(ctx, program)
+	require.ErrorContains(t, err, "stranger")
+}
+
+// TestForgetAfterGrace: during the grace the keys are blocked, and a record that is made meanwhile is refused.
+func TestForgetAfterGrace(t *testing.T) {
+	now := time.Now()
+	r := newRigOn(t, memstore.New(), keys.NewMemory(), &encrypt.Options{Grace: time.Hour, Now: func() time.Time { return now }})
+	ctx := t.Context()
+	v := r.add(t, sales, "A", "13800135678", "").Value
+	require.NoError(t, r.customers.Delete(ctx, sales, v.ID.UUID(), 1))
+	require.NoError(t, r.customers.Purge(ctx, program, v.ID.UUID(), 2))
+	done, err := r.guard.Forget(ctx, program)
+	require.NoError(t, err)
+	assert.Empty(t, done.Destroyed)
+	assert.Equal(t, []crm.UUID{v.Person.UUID()}, done.Blocked)
+	twin := customer("A again", "13800135678", "")
+	twin.Person = v.Person
+	_, err = r.customers.Create(ctx, sales, twin)
+	require.ErrorIs(t, err, encrypt.ErrBlocked)
+	now = now.Add(2 * time.Hour)
+	done, err = r.guard.Forget(ctx, program)
+	require.NoError(t, err)
+	assert.Equal(t, []crm.UUID{v.Person.UUID()}, done.Destroyed)
+}
+
+// TestCancelledWriteIsSettled: who goes away while a write is announced keeps no later one from counting as settled.
+func TestCancelledWriteIsSettled(t *testing.T) {
+	r := newRig(t)
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err := r.customers.Create(gone, sales, customer("A", "1", ""))
+	require.ErrorIs(t, err, context.Canceled)
+	r.add(t, sales, "B", "13800135678", "")
+	last := r.add(t, sales, "C", "13900135678", "")
+	require.NoError(t, r.guard.Settle(t.Context()))
 	e := r.last(t)
-	assert.Equal(t, "person.erase", e.Action)
-	assert.Equal(t, audit.Erase, e.Activity)
+	assert.Equal(t, "guard.settled", e.Action)
+	assert.Greater(t, e.Ref+3, last.Event, "up to the last announcement")
 }
 
 func TestGroup(t *testing.T) {

@@ -60,6 +60,10 @@ func (r *Records[T]) CreateAll(ctx context.Context, c Caller, vs []*T) (errs []e
 }
 
 func (r *Records[T]) create(ctx context.Context, c Caller, a authz.Action, vs []*T) ([]error, error) {
+	if _, ok := any((*T)(nil)).(actMade); ok {
+		denial := &authz.DeniedError{Controls: []string{"fields.reserved"}}
+		return nil, errors.Join(denial, r.deny(ctx, c, a, nil, authz.Decision{Controls: denial.Controls}))
+	}
 	d := r.g.decider(c, a)
 	errs := make([]error, len(vs))
 	var recs []encrypt.Record
@@ -127,7 +131,7 @@ func (r *Records[T]) admit(ctx context.Context, c Caller, a authz.Action, d *dec
 		h.Team = c.Subject.Team
 	}
 	h.Version, h.Deleted = 1, false
-	if h.CreatedAt.IsZero() {
+	if h.CreatedAt.IsZero() || a != authz.Import { // an import brings what was made elsewhere
 		h.CreatedAt = now
 	}
 	h.UpdatedAt = now
@@ -137,6 +141,11 @@ func (r *Records[T]) admit(ctx context.Context, c Caller, a authz.Action, d *dec
 	}
 	if w, ok := any(v).(validator); ok {
 		if err := w.Validate(); err != nil {
+			return dec, err, nil
+		}
+	}
+	if w, ok := any(v).(starter); ok && a != authz.Import {
+		if err := w.CheckNew(); err != nil {
 			return dec, err, nil
 		}
 	}
@@ -187,6 +196,13 @@ func (r *Records[T]) stamp(c Caller, v *T) error {
 	}
 	return nil
 }
+
+// starter is a domain type that says how a record may begin: CheckNew refuses one that begins in a state that only an act gives. An import, which brings what
+// began elsewhere, is not asked.
+type starter interface{ CheckNew() error }
+
+// actMade is a domain type whose records are made by acts only, in a Tx, such as the history of owners: a creation by itself is refused.
+type actMade interface{ MadeByActs() }
 
 // recordOf is v for the codec.
 func (r *Records[T]) recordOf(c Caller, v *T) encrypt.Record {
@@ -261,12 +277,14 @@ func (g *Guard) commit(ctx context.Context, c Caller, e audit.Event, writes []pe
 			types = append(types, w.row.Type)
 		}
 	}
+	if err := ctx.Err(); err != nil {
+		return 0, fmt.Errorf("guard: %w", err)
+	}
 	write := g.open.begin()
-	receipt, err := g.log.Append(ctx, e)
+	// Whether the log has taken it must be known, whoever goes away: else nothing after it would count as settled.
+	receipt, err := g.log.Append(context.WithoutCancel(ctx), e)
 	if err != nil {
-		if ctx.Err() == nil {
-			g.open.settle(write) // the log has not taken it; a caller who went away cannot know
-		}
+		g.open.settle(write)
 		return 0, fmt.Errorf("guard: no log, no write: %w", err)
 	}
 	batch.Event = receipt.Index

@@ -109,6 +109,16 @@ func (s *Store) Declare(ctx context.Context, schemas ...crm.Schema) error {
 	return nil
 }
 
+// Types returns the names of the types; see crm.Store.
+func (s *Store) Types(ctx context.Context) ([]string, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return slices.Sorted(maps.Keys(s.types)), nil
+}
+
 // schema returns the declared type, or nil; the lock is held.
 func (s *Store) schema(typ string) *crm.Schema {
 	if d := s.types[typ]; d != nil {

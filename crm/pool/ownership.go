@@ -50,6 +50,9 @@ func (o *Ownership) Validate() error {
 	return v.Err()
 }
 
+// MadeByActs says that an entry is made with the change that it is of, and never by itself.
+func (o *Ownership) MadeByActs() {}
+
 // CheckUpdate refuses every change: a *crm.InvalidError with the rule fixed.
 func (o *Ownership) CheckUpdate(*Ownership) error {
 	v := crm.Checks{Type: crm.TypeOwnership}

@@ -20,6 +20,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -416,6 +417,32 @@ func (s *Store) keepSpace(key space, n int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.spaces[key] = n
+}
+
+// Types returns the names of all types of the database; see crm.Store.
+func (s *Store) Types(ctx context.Context) ([]string, error) {
+	var types []string
+	err := s.retry(ctx, func() error {
+		types = nil
+		rows, err := s.r.QueryContext(ctx, "SELECT type FROM crm_types")
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var typ string
+			if err := rows.Scan(&typ); err != nil {
+				return err
+			}
+			types = append(types, typ)
+		}
+		return rows.Err()
+	})
+	if err != nil {
+		return nil, fail("types", err)
+	}
+	slices.Sort(types)
+	return types, nil
 }
 
 // Applied returns the applied events of a log from an index on; see crm.Store.

@@ -129,6 +129,9 @@ func (m *Movement) Validate() error {
 	return v.Err()
 }
 
+// MadeByActs says that a movement is posted with what it belongs to, by Post, and never by itself.
+func (m *Movement) MadeByActs() {}
+
 // CheckUpdate refuses every change of what moved: a *crm.InvalidError with the rule fixed.
 func (m *Movement) CheckUpdate(prev *Movement) error {
 	v := crm.Checks{Type: crm.TypeMovement}

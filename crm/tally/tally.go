@@ -1,8 +1,8 @@
 // Package tally gives numbers to those who may count records and see none of them, such as marketing: groups that are so small that
 // they show a person are left out. It imports the standard library only.
 //
-// A count of one group can also follow from the total and the other groups. So when a single group is left out, the smallest of the others is
-// left out with it, and the total counts only what is shown.
+// A count of what is left out can also follow from the total and the other groups. So as long as that is a single group, or fewer records than a group may
+// have, the smallest of the others is left out with it, and the total counts only what is shown.
 package tally
 
 import "slices"
@@ -25,24 +25,27 @@ type Report struct {
 // below 2 leaves nothing out.
 func Safe(groups []Group, smallest int) Report {
 	hide := make([]bool, len(groups))
-	hidden := 0
+	hidden, records := 0, 0
 	for i, g := range groups {
 		if g.Count > 0 && g.Count < smallest {
 			hide[i] = true
 			hidden++
+			records += g.Count
 		}
 	}
-	if hidden == 1 {
+	for hidden > 0 && (hidden == 1 || records < smallest) {
 		next := -1
 		for i, g := range groups {
 			if !hide[i] && g.Count > 0 && (next < 0 || g.Count < groups[next].Count) {
 				next = i
 			}
 		}
-		if next >= 0 {
-			hide[next] = true
-			hidden++
+		if next < 0 {
+			break
 		}
+		hide[next] = true
+		hidden++
+		records += groups[next].Count
 	}
 	r := Report{Hidden: hidden}
 	for i, g := range groups {

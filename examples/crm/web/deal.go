@@ -44,7 +44,7 @@ func (s *Server) deals(mux *http.ServeMux) {
 		if err != nil {
 			return err
 		}
-		return s.done(w, r, "revised", "/quotes/"+next.ID.String(), crm.TypeQuote)
+		return s.done(w, r, "revised", "/quotes/"+next.String(), crm.TypeQuote)
 	})
 	s.handle(mux, "POST /quotes/{id}/accept", s.acceptQuote)
 	s.handle(mux, "POST /contracts/{id}/approve", func(w http.ResponseWriter, r *request) error {
@@ -226,7 +226,7 @@ func (s *Server) convert(w http.ResponseWriter, r *request, u crm.UUID, version 
 	if err != nil {
 		return err
 	}
-	return s.done(w, r, "converted", "/customers/"+out.Customer.ID.String(), crm.TypeCustomer)
+	return s.done(w, r, "converted", "/customers/"+out.Customer.String(), crm.TypeCustomer)
 }
 
 // discountRefused tells whether an error says that a discount wants an approval first.
