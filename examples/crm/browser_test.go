@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/crmguard/crmguard/examples/crm/seed"
 	"github.com/crmguard/crmguard/internal/realtest"
 )
 
@@ -122,6 +123,21 @@ func (b *tab) picture(name string) {
 	png, err := chromedp.Run(b.Context, chromedp.FullScreenshot(100))
 	require.NoError(b.t, err)
 	require.NoError(b.t, os.WriteFile(filepath.Join(b.shot, name+".png"), png, 0o644))
+}
+
+// pictures keeps a screenshot of a page in both languages at both widths.
+func (b *tab) pictures(name, path string) {
+	b.t.Helper()
+	for _, lang := range []string{"en", "zh-CN,zh"} {
+		b.Language(b.t, lang)
+		for _, width := range []int64{1280, 390} {
+			b.Viewport(b.t, width)
+			b.visit(path)
+			b.picture(shotName(name, lang, width))
+		}
+	}
+	b.Language(b.t, "en")
+	b.Viewport(b.t, 1280)
 }
 
 // calm fails when the browser complained about anything but the statuses that the test provoked.
@@ -244,6 +260,31 @@ func journey(t *testing.T, p *process) {
 	assert.Contains(t, b.text(), "Söhne")
 	assert.NotContains(t, b.eval(`location.href`), "138")
 
+	// A customer that nobody has: masked in the pool, claimed there, theirs from then on.
+	b.visit("/pools")
+	assert.Contains(t, b.text(), "East")
+	pool := b.eval(`document.querySelector('main a[href^="/pools/"]').getAttribute("href")`)
+	b.visit(pool)
+	claims := `String(document.querySelectorAll('form[action$="/claim"]').length)`
+	assert.Equal(t, strconv.Itoa(seed.FreeCustomers), b.eval(claims))
+	assert.NotContains(t, b.text(), "@example.c")
+	assert.Regexp(t, `\*\*\*`, b.text())
+	b.pictures("pools", "/pools")
+	b.pictures("pool", pool)
+	b.visit(pool)
+	b.press(`form[action$="/claim"] button`)
+	assert.Contains(t, b.text(), "Claimed. It is yours now.")
+	ours := b.eval(`location.pathname`)
+	require.Regexp(t, customerPath, ours)
+	assert.Contains(t, b.text(), "Owner and pool")
+	assert.Contains(t, b.text(), "Who has had it")
+	b.do(chromedp.Click(chromedp.CSS(`details.more summary`)))
+	b.until(`!!document.querySelector('details.more[open] select[name=to]')`)
+	b.picture("hand-en-1280")
+	b.pictures("owned", ours)
+	b.visit(pool)
+	assert.Equal(t, strconv.Itoa(seed.FreeCustomers-1), b.eval(claims))
+
 	// The log and the backups are not for sales.
 	b.visit("/log")
 	assert.Contains(t, b.text(), "Denied by")
@@ -270,6 +311,10 @@ func journey(t *testing.T, p *process) {
 	}
 	b.Language(t, "en")
 	b.Viewport(t, 1280)
+	b.visit("/numbers")
+	assert.Contains(t, b.text(), "By stage")
+	b.pictures("numbers", "/numbers")
+	b.pictures("pool-edit", pool+"/edit")
 	b.visit("/log")
 	assert.Contains(t, b.text(), "Log pinned")
 	b.visit("/log/5")

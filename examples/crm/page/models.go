@@ -70,6 +70,7 @@ type Cell struct {
 	Kind      Kind
 	Text      string // data: the value, or its mask
 	Key       string // of the catalogues, shown instead of Text: T("state.customer.won").Key
+	Args      []any  // for Key, as those of a Text
 	Amount    int64
 	Currency  string // ISO 4217, beside KindMoney
 	Time      time.Time

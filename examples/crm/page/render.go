@@ -361,7 +361,7 @@ func (l *language) funcs(files map[string]asset) template.FuncMap {
 		"join": l.join,
 		"words": func(c *Cell) template.HTML {
 			if c.Key != "" {
-				return l.html(T(c.Key))
+				return l.html(T(c.Key, c.Args...))
 			}
 			return l.html(Plain(c.Text))
 		},

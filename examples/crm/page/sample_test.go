@@ -136,6 +136,53 @@ func customer(name string) *page.Detail {
 	}
 }
 
+// pool is a page whose rows have buttons, beside a panel with a small form.
+func pool(name string) *page.Detail {
+	claim := func(i string) page.Cell {
+		return page.Cell{Kind: page.KindActions, Actions: []page.Action{{Label: page.T("act.claim"), Href: "/pools/1/claim", Post: true, Inputs: []page.Input{{Name: "record", Value: i}}}}}
+	}
+	return &page.Detail{
+		Title: page.Cell{Text: name, Strong: true}, Badge: &page.Cell{Kind: page.KindBadge, Key: "type.customer.many"}, Edit: "/pools/1/edit", Version: 1,
+		Subtitle: []page.Text{page.T("pool.mode.claim"), page.T("pool.you.member")},
+		Lists: []page.List{{
+			ID: "free", Title: page.T("pool.free"), Count: 12, NextHref: "/pool?after=x", Policy: []page.Text{page.T("policy.masked", page.T("field.phone"), "field.personal")},
+			Chips:   []page.Chip{{Label: page.T("pool.sort.returned_at"), Href: "/pool?sort=returned_at", Active: true}, {Label: page.T("pool.sort.created_at"), Href: "/pool?sort=created_at"}},
+			Columns: []page.Column{{Label: page.T("field.customer.name")}, {Label: page.T("field.phone")}, {Label: page.T("field.returned_at"), Kind: page.KindTime}, {Label: page.T("list.action"), Kind: page.KindActions}},
+			Rows: []page.Row{
+				{Cells: []page.Cell{{Text: "华*", State: page.Masked, Strong: true}, {Text: "138****5678", State: page.Masked}, {Kind: page.KindTime, Time: ago(day)}, claim("1")}},
+				{Cells: []page.Cell{{Text: "H*** Callahan", State: page.Masked, Strong: true}, {State: page.Hidden}, {Kind: page.KindTime, Time: ago(9 * day)}, claim("2")}},
+			},
+		}},
+		Panels: []page.Panel{{
+			Title: page.T("hand.title"), Note: page.T("pool.counts.note"),
+			Facts: []page.Fact{{Label: page.T("field.owner"), Cell: page.Cell{Text: name}}, {Label: page.T("pool.people"), Cell: page.Cell{Kind: page.KindList, Items: []page.Text{page.Plain(name), page.Plain("Lin Mei")}}}},
+			Actions: []page.Action{
+				{Label: page.T("act.release"), Href: "/customers/1/release", Post: true},
+				{Label: page.T("act.transfer"), Href: "/customers/1/transfer", Post: true, Fields: []page.Field{
+					{Name: "to", ID: "f-transfer", Kind: page.FieldSelect, Label: page.T("hand.to"), Required: true, Options: []page.Option{{Value: "e1", Label: page.Plain(name)}}},
+				}},
+				{Label: page.T("act.assign"), Href: "/customers/1/assign", Post: true, Fields: []page.Field{
+					{Name: "to", ID: "f-assign", Kind: page.FieldSelect, Label: page.T("hand.to"), Required: true, Options: []page.Option{{Value: "e1", Label: page.Plain(name)}}},
+				}},
+			},
+		}},
+	}
+}
+
+// numbers is a page of counts and sums.
+func numbers(name string) *page.Numbers {
+	l := page.List{
+		ID: "by-source", Title: page.T("numbers.by.source"), Count: -1, Policy: []page.Text{page.T("numbers.hidden", 2)},
+		Columns: []page.Column{{Label: page.T("field.source")}, {Label: page.T("numbers.count"), Kind: page.KindNumber}, {Label: page.T("field.open_value"), Kind: page.KindMoney}},
+		Rows:    []page.Row{{Cells: []page.Cell{{Text: name}, {Kind: page.KindNumber, Amount: 1284}, {Kind: page.KindMoney, Amount: 48600000, Currency: "CNY"}}}},
+	}
+	none := page.List{ID: "by-owner", Title: page.T("numbers.by.owner"), Count: -1, Empty: page.Empty{Text: page.T("numbers.hidden", 1)}}
+	return &page.Numbers{
+		Title: page.T("nav.numbers"), Note: page.T("numbers.note"), Lists: []page.List{l, none},
+		Chips: []page.Chip{{Label: page.T("type.customer.many"), Href: "/numbers?of=customer", Active: true}, {Label: page.T("type.lead.many"), Href: "/numbers?of=lead"}},
+	}
+}
+
 func form(name string) *page.Form {
 	return &page.Form{
 		Title: page.T("form.edit.customer"), Action: "/customers/1/edit", Version: 4, Cancel: "/customers/1",
@@ -236,6 +283,8 @@ func samples(name string) []sample {
 		{"/tickets", "type.ticket.many", empty, false},
 		{"/customer", "type.customer", customer(name), false},
 		{"/deleted", "type.customer", gone, false},
+		{"/pool", "type.pool", pool(name), false},
+		{"/numbers", "nav.numbers", numbers(name), false},
 		{"/form", "form.edit.customer", form(name), false},
 		{"/reveal", "act.reveal", &page.Reveal{Label: page.T("field.phone"), Record: name, Mask: "138****5678", Action: "/reveal", Back: "/customer", Error: page.T("reveal.reason.required")}, false},
 		{"/revealed", "act.reveal", &page.Reveal{Label: page.T("field.phone"), Record: name, Mask: "138****5678", Action: "/reveal", Back: "/customer",

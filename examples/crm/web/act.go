@@ -84,6 +84,9 @@ func (k *resource[T]) update(s *Server, w http.ResponseWriter, r *request) error
 			_ = q.Compute() // a total that does not fit is told by Validate
 			q.DropApproval(any(&v.Value).(*crm.Quote))
 		}
+		if c, ok := any(&next).(*crm.Contract); ok && !c.Signatory.IsEmpty() && c.SignatoryPerson.IsZero() {
+			c.SignatoryPerson = c.Person // who signs for the customer
+		}
 		if _, err = k.records.Update(r.Context(), r.caller(), &next); err == nil {
 			return s.done(w, r, "saved", "/"+k.plural+"/"+u.String(), k.typ)
 		}

@@ -261,23 +261,24 @@ func (s *Server) owners(r *request, typ string, record crm.UUID) (*page.List, er
 		return nil, err
 	}
 	l := &page.List{ID: "owners", Title: page.T("owners.title"), Count: -1, Columns: []page.Column{
-		{Label: page.T("field.act")}, {Label: page.T("field.from")}, {Label: page.T("field.to")}, {Label: page.T("field.done_by")}, {Label: page.T("field.at"), Kind: page.KindTime},
+		{Label: page.T("field.act")}, {Label: page.T("owners.change")}, {Label: page.T("field.done_by")}, {Label: page.T("field.at"), Kind: page.KindTime},
 	}}
 	for i := range p.Items {
 		o := &p.Items[i].Value
 		l.Rows = append(l.Rows, page.Row{Cells: []page.Cell{
-			{Key: "hand.act." + string(o.Act)}, s.whom(o.From, "hand.nobody"), s.whom(o.To, "hand.pool"), s.whom(o.By, "hand.clock"), {Kind: page.KindTime, Time: o.At},
+			{Key: "hand.act." + string(o.Act)}, {Key: "owners.from_to", Args: []any{s.whom(o.From, "hand.nobody"), s.whom(o.To, "hand.pool")}},
+			{Key: "owners.by", Args: []any{s.whom(o.By, "hand.clock")}}, {Kind: page.KindTime, Time: o.At},
 		}})
 	}
 	return l, nil
 }
 
 // whom names an employee; none is what the key says.
-func (s *Server) whom(id crm.ID[crm.Employee], none string) page.Cell {
+func (s *Server) whom(id crm.ID[crm.Employee], none string) page.Text {
 	if id.IsZero() {
-		return page.Cell{Key: none}
+		return page.T(none)
 	}
-	return page.Cell{Text: s.actor(id.String())}
+	return page.Plain(s.actor(id.String()))
 }
 
 // refused says in words why a pool refuses something.

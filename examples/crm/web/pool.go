@@ -83,10 +83,10 @@ func (s *Server) freeOf(p *pool.Pool) (free, error) {
 	return nil, crm.ErrNotFound
 }
 
-// freeColumns are what a pool shows of its records.
+// freeColumns are what a pool shows of its records, beside what they are sorted by.
 var freeColumns = map[string][]string{
-	crm.TypeCustomer: {"name", "contact", "phone", "city", "source", "last_follow_up", "returned_at"},
-	crm.TypeLead:     {"name", "company", "phone", "city", "source", "state", "returned_at"},
+	crm.TypeCustomer: {"name", "phone", "city"},
+	crm.TypeLead:     {"name", "company", "phone", "city"},
 }
 
 // freeSorts are what they may be sorted by, the usual order first.
@@ -142,7 +142,11 @@ func (k *resource[T]) freeList(s *Server, r *request, p *pool.Pool, q guard.Quer
 	if err != nil {
 		return nil, err
 	}
-	columns := slices.DeleteFunc(slices.Clone(freeColumns[k.typ]), func(name string) bool { return slices.Contains(p.Hide, name) })
+	columns := slices.Clone(freeColumns[k.typ])
+	if q.Sort != "" {
+		columns = append(columns, q.Sort)
+	}
+	columns = slices.DeleteFunc(columns, func(name string) bool { return slices.Contains(p.Hide, name) })
 	l, err := k.table(s, r, found.Items, columns)
 	if err != nil {
 		return nil, err
@@ -188,7 +192,7 @@ func (s *Server) showPools(w http.ResponseWriter, r *request) error {
 	l := &page.List{
 		Title: page.T("nav.pools"), Count: -1, Empty: page.Empty{Text: page.T("empty.pool")}, Columns: []page.Column{
 			{Label: page.T("field.pool.name")}, {Label: page.T("field.record_type")}, {Label: page.T("pool.you")}, {Label: page.T("field.clocks")},
-			{Label: page.T("pool.caps")}, {Label: page.T("pool.free_count"), Kind: page.KindNumber}, {Label: page.T("pool.held_count"), Kind: page.KindNumber},
+			{Label: page.T("pool.caps")}, {Label: page.T("pool.free_count")}, {Label: page.T("pool.held_count")},
 		},
 		Policy: []page.Text{page.T("pool.counts.note")},
 	}
@@ -198,8 +202,7 @@ func (s *Server) showPools(w http.ResponseWriter, r *request) error {
 		if err != nil {
 			return err
 		}
-		none := page.Cell{Kind: page.KindMono} // not said
-		freeN, heldN := none, none
+		var freeN, heldN page.Cell // not said
 		if ok, err := k.browsable(r.Context(), r.caller(), p); err != nil {
 			return err
 		} else if ok {
@@ -207,14 +210,14 @@ func (s *Server) showPools(w http.ResponseWriter, r *request) error {
 			if err != nil {
 				return err
 			}
-			freeN = page.Cell{Kind: page.KindNumber, Amount: n}
+			freeN = page.Cell{Key: "pool.free_n", Args: []any{n}}
 		}
 		if s.kind(p.RecordType).visible(r) {
 			n, err := k.heldCount(r.Context(), r.caller(), p)
 			if err != nil {
 				return err
 			}
-			heldN = page.Cell{Kind: page.KindNumber, Amount: n}
+			heldN = page.Cell{Key: "pool.held_n", Args: []any{n}}
 		}
 		l.Rows = append(l.Rows, page.Row{Href: "/pools/" + p.ID.String(), Cells: []page.Cell{
 			{Text: p.Name, Strong: true}, {Key: "type." + p.RecordType + ".many"}, standing(p, r), {Kind: page.KindList, Items: clocks(p)}, {Kind: page.KindList, Items: caps(p)}, freeN, heldN,
@@ -478,7 +481,7 @@ func (s *Server) poolForm(w http.ResponseWriter, r *request, status int, p *pool
 			number("hold_cap", p.HoldCap), number("total_cap", p.TotalCap), number("daily_cap", p.DailyCap), number("lock_cap", p.LockCap), number("cooldown", p.Cooldown),
 			{Name: "count_won", Kind: page.FieldCheckbox, Label: label("count_won"), Value: won},
 		}},
-		{Title: label("hide"), Fields: []page.Field{hide}},
+		{Fields: []page.Field{hide}},
 	}
 	return s.show(w, r, status, title, f)
 }

@@ -106,7 +106,7 @@ func TestPoolOneWins(t *testing.T) {
 		body := b.body(at)
 		assert.Contains(t, body, wanted.ID.String())
 		assert.Contains(t, body, "8000", "the mask shows the last four")
-		for _, secret := range []string{"calc", "0013 8000", "13800138000", "+86", `href="/customers/` + wanted.ID.String(), "/reveal/", "field.city"} {
+		for _, secret := range []string{"=cmd", "0013 8000", "13800138000", "+86", `href="/customers/` + wanted.ID.String(), "/reveal/", "field.city"} {
 			assert.NotContains(t, body, secret)
 		}
 		assert.Equal(t, http.StatusNotFound, b.get(page))
@@ -143,7 +143,7 @@ func TestPoolOneWins(t *testing.T) {
 	assert.Contains(t, bodies[loser], "Somebody else has it by now")
 	t.Logf("two claim at once: %d and %d; the other is told %q", codes[winner], codes[loser], "Somebody else has it by now.")
 	assert.Equal(t, o.people[members[winner].name].ID, o.stored(wanted).Owner)
-	assert.Contains(t, members[winner].body(page), "calc")
+	assert.Contains(t, members[winner].body(page), "=cmd")
 	assert.Equal(t, http.StatusNotFound, members[loser].get(page))
 	assert.NotContains(t, members[loser].body(at), wanted.ID.String())
 

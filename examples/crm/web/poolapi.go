@@ -150,14 +150,18 @@ func (s *Server) poolAPI(api huma.API) {
 			huma.Register(api, op(act+"-"+k.path(), http.MethodPost, "/api/v1/"+k.path()+"/{id}/"+act, "Change who has a record: "+act, k.path()),
 				func(ctx context.Context, in *struct {
 					ID   string `path:"id" maxLength:"36"`
-					Body body   `required:"false"`
+					Body *body
 				}) (*struct{}, error) {
 					u, err := crm.ParseUUID(in.ID)
 					if err != nil {
 						return nil, apiFault(crm.ErrNotFound)
 					}
+					var b body
+					if in.Body != nil {
+						b = *in.Body
+					}
 					c, _ := caller(ctx)
-					if err := s.hand(ctx, c, act, desk.Target{Type: k.name(), ID: u, Version: in.Body.Version}, in.Body.To); err != nil {
+					if err := s.hand(ctx, c, act, desk.Target{Type: k.name(), ID: u, Version: b.Version}, b.To); err != nil {
 						return nil, apiFault(err)
 					}
 					return nil, nil
