@@ -24,6 +24,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
@@ -269,4 +270,31 @@ func (c *client) postJSON(t testing.TB, path, body string) response {
 	require.NoError(t, err)
 	req.Header.Set("Content-Type", "application/json")
 	return c.do(t, req)
+}
+
+// TestProcessTime runs by hand what a serving process does by itself, which keeps others out.
+func TestProcessTime(t *testing.T) {
+	data := filepath.Join(t.TempDir(), "data")
+	for _, command := range []string{"sweep", "purge"} {
+		out, code := run(t, nil, command, "--data", data)
+		assert.NotZero(t, code)
+		assert.Contains(t, out, "there is no installation")
+	}
+	p := serve(t, data, nil, "--seed=false", "--sweep-every", "50ms")
+	for _, command := range []string{"sweep", "purge"} {
+		out, code := run(t, nil, command, "--data", data)
+		assert.NotZero(t, code)
+		assert.Contains(t, out, "in use by another crm process")
+	}
+	p.stop(t)
+	assert.NotContains(t, p.output.String(), "background job failed")
+	assert.Contains(t, mustRun(t, nil, "sweep", "--data", data), "0 records went back to their pool")
+	assert.Contains(t, mustRun(t, nil, "purge", "--data", data), "0 records are gone for good")
+	out, code := run(t, nil, "purge", "--limit", "0", "--data", data)
+	assert.NotZero(t, code)
+	assert.Contains(t, out, "above 0")
+	out, code = run(t, []string{"CRM_SWEEP_EVERY=often"}, "sweep", "--data", data)
+	assert.NotZero(t, code)
+	assert.Contains(t, out, "CRM_SWEEP_EVERY")
+	assert.Contains(t, mustRun(t, nil, "verify", "--data", data), "0 findings")
 }

@@ -81,6 +81,7 @@ type App struct {
 	policy    policyWatch
 	emergency sync.Mutex // one request or approval at a time
 	due       sync.Mutex // one run at a time of what time asks for
+	now       func() time.Time
 	db        databases
 	store     crm.Store
 	openings  *openings
@@ -206,7 +207,7 @@ func Open(ctx context.Context, c Config) (a *App, err error) {
 	if err := c.prepare(); err != nil {
 		return nil, err
 	}
-	a = &App{Config: c}
+	a = &App{Config: c, now: time.Now}
 	defer func() {
 		if err != nil {
 			_ = a.Close() // err says what went wrong first

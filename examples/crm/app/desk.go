@@ -34,6 +34,7 @@ func (a *App) openDesk() {
 		Tickets: a.Tickets, Series: a.Series, Pools: a.Pools, Ownerships: a.Ownerships, Pipelines: a.Pipelines, Opportunities: a.Opportunities,
 		Periods: a.Periods, Receipts: a.Receipts, Movements: a.Movements,
 	}, &desk.Options{
+		Clock: func() time.Time { return a.now() },
 		Employee: func(ctx context.Context, id crm.ID[crm.Employee]) (team string, active bool, err error) {
 			e, err := a.Employee(ctx, id.UUID())
 			if err != nil || e == nil {
@@ -66,7 +67,7 @@ func (a *App) SweepPools(ctx context.Context) (out Swept, err error) {
 		// The store is asked first for a mere number, so that there are lines in the log only when there is something to do.
 		n, err := a.store.Count(ctx, crm.Query{Tenant: Tenant, Type: p.RecordType, Where: crm.Everything{}, Limit: 1, Clauses: []crm.Clause{
 			{Column: "pool", Op: crm.Equal, Values: []crm.Value{crm.StringValue(p.ID.String())}},
-			{Column: "recycle_at", Op: crm.LessOrEqual, Values: []crm.Value{crm.TimeValue(time.Now())}},
+			{Column: "recycle_at", Op: crm.LessOrEqual, Values: []crm.Value{crm.TimeValue(a.now())}},
 		}})
 		if err != nil || n == 0 {
 			errs = append(errs, err)
