@@ -300,8 +300,8 @@ func TestItem10Stock(t *testing.T) {
 	})
 }
 
-// TestItem14Bin: what belongs to a record goes and comes back with it, a unique value that was taken meanwhile is told, and what was in the bin for long
-// is erased: record, keys and all.
+// TestItem14Bin: what belongs to a record goes and comes back with it, all of it or nothing, and what was in the bin for long is erased: record, ordinary
+// keys and all.
 func TestItem14Bin(t *testing.T) {
 	each(t, func(t *testing.T, o *office) {
 		ctx := t.Context()
