@@ -367,7 +367,7 @@ func purgeCommand(c *app.Config) *cobra.Command {
 			}
 			return once(cmd, c, func(a *app.App, out io.Writer) error {
 				p, err := a.PurgeBin(cmd.Context(), limit)
-				fmt.Fprintf(out, "%d records are gone for good, and the keys of %d persons with them\n", len(p.Records), len(p.Destroyed))
+				fmt.Fprintf(out, "%d records are gone for good; the keys of %d persons are destroyed, those of %d are blocked until the grace is over\n", len(p.Records), len(p.Destroyed), len(p.Blocked))
 				return err
 			})
 		},

@@ -17,8 +17,8 @@ import (
 const (
 	// MostDiscount is how many basis points a quote may lower a price by without somebody's approval.
 	MostDiscount = 2000
-	// PurgeLimit is how many records one run takes out of the recycle bin for good. Two runs a day stay below the keeper's brake on the erasure of many
-	// persons, whose keys are blocked on one day and destroyed on another.
+	// PurgeLimit is how many records one run takes out of the recycle bin for good. With one run a day the keeper's brake on the erasure of many persons,
+	// whose keys are blocked on one day and destroyed on another, is not reached; what is above it waits for the next run.
 	PurgeLimit = 40
 	// sweepEvery is Config.SweepEvery where nothing is said.
 	sweepEvery = time.Minute

@@ -87,8 +87,8 @@ func TestTimeAsks(t *testing.T) {
 	gone, err = a.PurgeBin(ctx, PurgeLimit)
 	require.NoError(t, err)
 	assert.Equal(t, []trash.Ref{{Type: crm.TypeCustomer, ID: made[1].ID.UUID()}}, gone.Records)
-	assert.Equal(t, []crm.UUID{made[1].Person.UUID()}, gone.Persons)
-	t.Logf("after 31 days: %d record purged, %d person's keys", len(gone.Records), len(gone.Persons))
+	assert.Equal(t, []crm.UUID{made[1].Person.UUID()}, gone.Blocked)
+	t.Logf("after 31 days: %d record purged, the keys of %d person blocked", len(gone.Records), len(gone.Blocked))
 	_, err = a.Customers.Get(ctx, System("test"), made[1].ID.UUID())
 	require.ErrorIs(t, err, crm.ErrNotFound)
 

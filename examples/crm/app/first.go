@@ -89,11 +89,7 @@ func (a *App) Populate(ctx context.Context) ([]OneTime, error) {
 		return nil, err
 	}
 	if a.Config.Seed {
-		w := seed.New(demoCustomers)
-		if err := a.approveDemo(ctx, w); err != nil {
-			return nil, fmt.Errorf("crm: demo contracts: %w", err)
-		}
-		if err := a.fillPool(ctx, w); err != nil {
+		if err := a.fillPool(ctx, seed.New(demoCustomers)); err != nil {
 			return nil, fmt.Errorf("crm: the demo pool: %w", err)
 		}
 	}
@@ -117,7 +113,7 @@ func (a *App) populate(ctx context.Context) ([]OneTime, error) {
 		func() error { return fill(ctx, a.Leads, w.Leads) },
 		func() error { return fill(ctx, a.FollowUps, w.FollowUps) },
 		func() error { return fill(ctx, a.Quotes, w.Quotes) },
-		func() error { return fill(ctx, a.Contracts, drafts(w.Contracts)) },
+		func() error { return fill(ctx, a.Contracts, w.Contracts) },
 		func() error { return fill(ctx, a.Tickets, w.Tickets) },
 	} {
 		if err := step(); err != nil {
@@ -133,55 +129,6 @@ func (a *App) populate(ctx context.Context) ([]OneTime, error) {
 		out = append(out, OneTime{l.Role, l.Login, p})
 	}
 	return out, nil
-}
-
-// drafts are contracts as they were before somebody approved them: nobody stores one that is.
-func drafts(all []*crm.Contract) []*crm.Contract {
-	out := make([]*crm.Contract, len(all))
-	for i, k := range all {
-		d := *k
-		d.State, d.ApprovedAt, d.Paid = crm.ContractDraft, time.Time{}, 0
-		out[i] = &d
-	}
-	return out
-}
-
-// approveDemo takes the demo contracts as far as they are, in the name of the administrator. One above what an administrator may approve
-// stays a draft.
-func (a *App) approveDemo(ctx context.Context, w *seed.World) error {
-	by := w.Employees[0].ID
-	s, err := a.Subject(ctx, by.UUID())
-	if err != nil {
-		return err
-	}
-	c := guard.Caller{Subject: s, Environment: authz.Environment{Time: time.Now(), Purpose: "seed"}}
-	var done *crm.TransitionError // by an interrupted run
-	for _, k := range w.Contracts {
-		if k.State == crm.ContractDraft {
-			continue
-		}
-		err := a.Contracts.Act(ctx, c, authz.Approve, k.ID.UUID(), 0, func(d *crm.Contract) error { return d.Approve(by, k.ApprovedAt) })
-		if guard.Denied(err) {
-			continue
-		}
-		if err != nil && !errors.As(err, &done) {
-			return err
-		}
-		if k.State != crm.ContractActive {
-			continue
-		}
-		err = a.Contracts.Act(ctx, c, authz.Update, k.ID.UUID(), 0, func(d *crm.Contract) error {
-			if err := d.Move(crm.ContractActive, k.UpdatedAt); err != nil {
-				return err
-			}
-			d.Paid = k.Paid
-			return nil
-		})
-		if err != nil && !errors.As(err, &done) {
-			return err
-		}
-	}
-	return nil
 }
 
 // fillPool makes the demo pool and puts the customers that nobody has into it, as its administrator would.
