@@ -154,6 +154,8 @@ func TestMalformed(t *testing.T) {
 		{"a name twice within", `{"subject":{"type":"user","id":"alice","properties":{"a":[{"b":1,"b":2}]}}}`, nil, "a name occurs twice"},
 		{"a name twice, escaped", `{"subject":1,"\u0073ubject":2}`, nil, "a name occurs twice"},
 		{"deep", `{"x":` + strings.Repeat("[", 40) + strings.Repeat("]", 40) + `}`, nil, "nested too deep"},
+		{"a number beyond a double", `{"subject":{"type":"user","id":"alice"},"x":1e400}`, nil, "a number is out of range"},
+		{"a number beyond a double, within", `{"x":[{"y":-1e309}]}`, nil, "a number is out of range"},
 		{"nothing in it", `{}`, nil, "subject.type is required"},
 		{"subject as text", `{"subject":"alice","action":{"name":"read"},"resource":{"type":"record","id":"record-1"}}`, nil, "subject must be an object"},
 		{"subject as array", `{"subject":[],"action":{"name":"read"},"resource":{"type":"record","id":"record-1"}}`, nil, "subject must be an object"},

@@ -26,7 +26,8 @@ type object map[string]json.RawMessage
 // maxDepth is how deep a request may nest.
 const maxDepth = 32
 
-// parse reads a body that is one object in UTF-8, without a name twice in any object.
+// parse reads a body that is one object in UTF-8, without a name twice in any object and without a number that
+// other parsers could read as another one: those beyond a double are refused, as I-JSON (RFC 7493) asks.
 func parse(body []byte) (object, error) {
 	if !utf8.Valid(body) || !json.Valid(body) {
 		return nil, refuse("body is not JSON")
@@ -50,6 +51,11 @@ func parse(body []byte) (object, error) {
 				}
 				stack[n-1].names[name], stack[n-1].name = true, false
 				continue
+			}
+		}
+		if n, ok := tok.(json.Number); ok {
+			if _, err := n.Float64(); err != nil {
+				return nil, refuse("a number is out of range")
 			}
 		}
 		switch tok {
