@@ -19,6 +19,8 @@ var (
 	// ErrUnknown: the connection was lost during the commit, so the batch may or may not be stored.
 	// Store.Applied tells which, once the store answers again.
 	ErrUnknown = errors.New("crm: outcome of the commit is unknown")
+	// ErrReindexing: the index that was asked is being rebuilt, so rows may be missing from it. Nothing was read.
+	ErrReindexing = errors.New("crm: index is being rebuilt")
 	// ErrDamaged: what is stored is not what a store writes. Somebody else wrote it, or the disk lies.
 	ErrDamaged = errors.New("crm: stored data is damaged")
 )

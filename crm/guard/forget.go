@@ -24,8 +24,8 @@ type Forgotten struct {
 //
 // It decides on the action purge for the function "person", and the log has an event for each person before the keys go. Legal holds and the brake on mass
 // erasure (encrypt.ErrHeld, encrypt.ErrLimit) leave the persons for a later Forget; the others go on, and the errors are joined. Every type of the
-// store must have a door here (For): else it cannot know whom records name, and does nothing. Do not call it while the store's index of persons is being
-// made (sqlstore.Store.Reindexing): rows that it has not reached name nobody.
+// store must have a door here (For): else it cannot know whom records name, and does nothing. While the store's index of persons is being
+// rebuilt it does nothing either: crm.ErrReindexing.
 func (g *Guard) Forget(ctx context.Context, c Caller) (Forgotten, error) {
 	var out Forgotten
 	d, err := g.authorize(ctx, c, authz.Purge, "person")

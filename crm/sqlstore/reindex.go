@@ -102,15 +102,32 @@ func (s *Store) Reindex(ctx context.Context, progress func(done, total int64)) e
 	return nil
 }
 
+// complete returns crm.ErrReindexing when q asks the index of persons and that is being rebuilt. It is asked after the rows were read: a
+// rebuilding empties the index in the transaction that makes it known.
+func (s *Store) complete(ctx context.Context, q *crm.Query) error {
+	if q.Persons == nil {
+		return nil
+	}
+	rebuilt, err := s.has(ctx, s.r, "crm_reindex")
+	if err == nil && rebuilt {
+		return crm.ErrReindexing
+	}
+	return err
+}
+
 // has tells whether there is a table. to_regclass would not do: it may answer from a cache what was so
 // before a lock was waited for.
 func (s *Store) has(ctx context.Context, q querier, table string) (there bool, err error) {
-	text := "SELECT COUNT(*) > 0 FROM sqlite_master WHERE type = 'table' AND name = ?"
-	if s.d == dialect.Postgres {
-		text = "SELECT COUNT(*) > 0 FROM pg_catalog.pg_class WHERE relkind = 'r' AND relname = $1 AND pg_catalog.pg_table_is_visible(oid)"
-	}
-	err = q.QueryRowContext(ctx, text, table).Scan(&there)
+	err = q.QueryRowContext(ctx, s.d.Rebind("SELECT "+s.tableExists()), table).Scan(&there)
 	return there, err
+}
+
+// tableExists is true where the table that its one argument names exists.
+func (s *Store) tableExists() string {
+	if s.d == dialect.Postgres {
+		return "(SELECT COUNT(*) > 0 FROM pg_catalog.pg_class WHERE relkind = 'r' AND relname = ? AND pg_catalog.pg_table_is_visible(oid))"
+	}
+	return "(SELECT COUNT(*) > 0 FROM sqlite_master WHERE type = 'table' AND name = ?)"
 }
 
 // beginReindex makes the indexes empty and creates crm_reindex, unless a run is to be taken up. It

@@ -348,9 +348,16 @@ func TestReindexInterrupted(t *testing.T) {
 				t.Fatal(err)
 			}
 			wantReindexing(t, st, true)
+			declare(t, st)
+			wantRefused(t, st)
 		}
 		wantKeys(t, r, want)
 		wantReindexing(t, openStore(t, w, r, d), false)
+		st := openStore(t, w, r, d)
+		declare(t, st)
+		if n, err := st.Count(t.Context(), byPerson()); err != nil || n == 0 {
+			t.Fatalf("%d rows of a person, %v", n, err)
+		}
 		// What another restore left tells nothing.
 		ctx, cancel := context.WithCancel(t.Context())
 		if err := openStore(t, w, r, d).Reindex(ctx, func(int64, int64) { cancel() }); !errors.Is(err, context.Canceled) {
@@ -369,6 +376,30 @@ func TestReindexInterrupted(t *testing.T) {
 		}
 		wantKeys(t, r, want)
 	})
+}
+
+// byPerson asks for what names the person of the first row.
+func byPerson() crm.Query {
+	return crm.Query{Tenant: indexedTenants[0], Type: "thing", Where: crm.Everything{}, Persons: []crm.UUID{crmtest.PersonID(0).UUID()}, Limit: 10}
+}
+
+// wantRefused expects that nobody's rows are asked of an index that is not whole.
+func wantRefused(t *testing.T, st *sqlstore.Store) {
+	t.Helper()
+	q := byPerson()
+	if n, err := st.Count(t.Context(), q); !errors.Is(err, crm.ErrReindexing) {
+		t.Fatalf("count: %d, %v", n, err)
+	}
+	if page, err := st.List(t.Context(), q); !errors.Is(err, crm.ErrReindexing) {
+		t.Fatalf("list: %d rows, %v", len(page.Rows), err)
+	}
+	if groups, err := st.Group(t.Context(), q, crm.Grouping{}); !errors.Is(err, crm.ErrReindexing) {
+		t.Fatalf("group: %v, %v", groups, err)
+	}
+	q.Persons = nil
+	if n, err := st.Count(t.Context(), q); err != nil || n == 0 {
+		t.Fatalf("count of all: %d, %v", n, err)
+	}
 }
 
 // TestReindexFails makes the database refuse a statement of the first transaction, of one in the middle

@@ -146,6 +146,8 @@ func fail(doing string, err error) error {
 	case errors.As(err, &request), errors.As(err, &write), errors.As(err, &limit), errors.As(err, &condition), errors.As(err, &row),
 		errors.Is(err, crm.ErrUnknown):
 		return err
+	case errors.Is(err, crm.ErrReindexing):
+		return fmt.Errorf("crm/sqlstore: %s: %w", doing, crm.ErrReindexing)
 	case errors.Is(err, crm.ErrDamaged):
 		return fmt.Errorf("crm/sqlstore: %s: %w", doing, crm.ErrDamaged)
 	case errors.Is(err, context.Canceled):

@@ -6,7 +6,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"log"
@@ -80,59 +79,14 @@ func run(ctx context.Context, quick bool) error {
 }
 
 // withVault runs f against a real Vault on loopback.
-func withVault(ctx context.Context, f func(*vault.KEK) error) (err error) {
-	b := &bench{}
-	defer b.end()
-	defer func() {
-		if r := recover(); r != nil {
-			if r != errStopped { //nolint:errorlint // a panic value
-				panic(r)
-			}
-			err = b.err
+func withVault(ctx context.Context, f func(*vault.KEK) error) error {
+	return measure.Servers(func(tb testing.TB) error {
+		server := realtest.Vault(tb)
+		kek, err := vault.Open(ctx, vault.Config{Key: "bench", Address: server.Addr, Token: server.Root})
+		if err != nil {
+			return err
 		}
-	}()
-	server := realtest.Vault(b)
-	kek, err := vault.Open(ctx, vault.Config{Key: "bench", Address: server.Addr, Token: server.Root})
-	if err != nil {
-		return err
-	}
-	defer kek.Close()
-	return f(kek)
-}
-
-// bench lets a program use the servers of the tests.
-type bench struct {
-	testing.TB
-	cleanups []func()
-	err      error
-}
-
-var errStopped = errors.New("stopped")
-
-func (b *bench) Helper()                  {}
-func (b *bench) Cleanup(f func())         { b.cleanups = append(b.cleanups, f) }
-func (b *bench) Logf(string, ...any)      {}
-func (b *bench) Name() string             { return "bench" }
-func (b *bench) Context() context.Context { return context.Background() }
-
-func (b *bench) TempDir() string {
-	dir, err := os.MkdirTemp("", "bench")
-	if err != nil {
-		b.Fatalf("%v", err)
-	}
-	b.Cleanup(func() { os.RemoveAll(dir) })
-	return dir
-}
-
-func (b *bench) Fatalf(format string, args ...any) {
-	b.err = fmt.Errorf(format, args...)
-	panic(errStopped)
-}
-
-func (b *bench) Skipf(format string, args ...any) { b.Fatalf(format, args...) }
-
-func (b *bench) end() {
-	for i := len(b.cleanups) - 1; i >= 0; i-- {
-		b.cleanups[i]()
-	}
+		defer kek.Close()
+		return f(kek)
+	})
 }
