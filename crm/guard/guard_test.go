@@ -650,6 +650,7 @@ func TestSearchByParts(t *testing.T) {
 	for term, want := range map[string]int{
 		"5678": 1, "0958": 1, "小明": 1, "曾小": 1, "zeng": 1, "zengxiao": 1, "zxm": 1, "berna": 1, "aBeRnAtHy": 1, // "contact" is 张伟 in both
 		"678": 0, "1380": 0, "明小": 0, "ceng'": 1, "xiaoming": 0, "bernx": 0, "zeng@example": 0,
+		"13800135678": 1, "+86 138-0013-5678": 1, "13900005678": 0, "020 7946 0958": 0, "+44 (0)20 7946 0958": 1,
 	} {
 		p, err := r.customers.Search(t.Context(), sales, term, 5, fields...)
 		require.NoError(t, err, term)

@@ -493,11 +493,12 @@ type probe struct {
 	query encrypt.Query
 	field string
 	full  bool // it finds by the full value only
+	last  bool // it finds by the last digits
 }
 
 // Search returns the records, at most limit (1 to 200), that one of the fields' indexes finds under what was
 // typed, after normalisation: a phone in another spelling or by its last digits, a name by a part of it or in
-// pinyin, as the tags of the fields say. The fields must be indexed. One that the policy masks is found by
+// pinyin, as the tags of the fields say. A whole number that is found as such is not looked for by its last digits too. The fields must be indexed. One that the policy masks is found by
 // its full value under the actor's quota, and by what its mask shows; one that it hides is not searched, and the answer does not
 // tell. Candidates are opened to compare them, and logged like what is found. Errors: encrypt.ErrUnsupported,
 // ErrBroad, ErrQuota.
@@ -522,6 +523,38 @@ func (r *Records[T]) search(ctx context.Context, c Caller, term string, limit in
 	if masked && !r.g.quota.take(c.Subject.Tenant+"/"+c.Subject.ID, r.g.now()) {
 		return Page[T]{}, errors.Join(ErrQuota, r.deny(ctx, c, authz.Search, nil, sample))
 	}
+	if whole := exact(probes, term); whole != nil {
+		if page, err := r.find(ctx, c, d, sq, whole, masked); err != nil || len(page.Items) > 0 {
+			return page, err
+		}
+	}
+	return r.find(ctx, c, d, sq, probes, masked)
+}
+
+// exact returns the probes without those by last digits, for a term that is a whole number. nil: there is nothing to be left out. That index has many candidates
+// for each four digits, and whoever typed the number and finds it does not need them.
+func exact(probes []probe, term string) []probe {
+	digits := 0
+	for _, c := range term {
+		if unicode.IsDigit(c) {
+			digits++
+		}
+	}
+	var out []probe
+	for _, p := range probes {
+		if !p.last {
+			out = append(out, p)
+		}
+	}
+	if digits < 7 || len(out) == len(probes) {
+		return nil
+	}
+	return out
+}
+
+// find returns the records that one of the probes finds.
+func (r *Records[T]) find(ctx context.Context, c Caller, d *decider, sq crm.Query, probes []probe, masked bool) (Page[T], error) {
+	limit := sq.Limit
 	sq.Tokens = []int64{}
 	for _, p := range probes {
 		// A match carries a token of each group. The middle of a name says more than its ends, which are
@@ -532,6 +565,7 @@ func (r *Records[T]) search(ctx context.Context, c Caller, term string, limit in
 	for seen := 0; ; {
 		var found crm.Page
 		if len(sq.Tokens) > 0 {
+			var err error
 			if found, err = r.g.store.List(ctx, sq); err != nil {
 				return Page[T]{}, fmt.Errorf("guard: %w", err)
 			}
@@ -605,7 +639,7 @@ func (r *Records[T]) fieldProbes(ctx context.Context, c Caller, f encrypt.Field,
 	var found []probe
 	var unsupported error
 	for _, x := range f.Indexes {
-		p := probe{field: f.Name, full: x.Kind == "exact" && x.Normalizer != "pinyin"}
+		p := probe{field: f.Name, last: strings.HasPrefix(x.Kind, "suffix"), full: x.Kind == "exact" && x.Normalizer != "pinyin"}
 		if len(x.Of) > 0 {
 			continue
 		}
