@@ -99,7 +99,7 @@ vuln: ## known vulnerabilities; says "not checked" where the database cannot be 
 
 .PHONY: soak
 soak: ## kill loops and long fuzzing, with counts printed (long)
-	CRMGUARD_SOAK=1 $(GO) test -p $(P) -count=1 -timeout 120m -v -run 'Soak|Kill|Crash|Flip|Opener|SearchCustomers' ./audit/... ./backup/... ./crm/... ./encrypt/... ./examples/crm/...
+	CRMGUARD_SOAK=1 $(GO) test -p $(P) -count=1 -timeout 120m -v -run 'Soak|Kill|Crash|Flip|Opener|SearchCustomers|ReindexSpeed' ./audit/... ./backup/... ./crm/... ./encrypt/... ./examples/crm/...
 	@internal/tools/fuzz.sh 60s
 
 .PHONY: check
