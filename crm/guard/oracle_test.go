@@ -23,6 +23,7 @@ import (
 	"github.com/crmguard/crmguard/authz/rego"
 	"github.com/crmguard/crmguard/crm"
 	"github.com/crmguard/crmguard/crm/guard"
+	"github.com/crmguard/crmguard/crm/internal/rowformat"
 	"github.com/crmguard/crmguard/crm/memstore"
 	"github.com/crmguard/crmguard/encrypt"
 	"github.com/crmguard/crmguard/encrypt/keys"
@@ -99,6 +100,8 @@ type oracle struct {
 	tx        func(guard.Caller) *guard.Tx
 	customers *guard.Records[crm.Customer]
 	ids       []crm.UUID
+	early     []crm.Row // as they were made, with their bodies
+	bodies    [][]byte
 	words     []string // values of both, seen or not
 	varied    int
 }
@@ -135,9 +138,9 @@ var clearKinds = map[string]func(c *crm.Customer, r *rand.Rand){
 func pick(r *rand.Rand, all ...string) string { return all[r.IntN(len(all))] }
 
 // newOracle fills a database: seed rules what the asker may see, variant what not.
-func newOracle(t *testing.T, asker guard.Caller, kek keys.KEK, store keys.Store, seed, variant uint64) *oracle {
+func newOracle(t *testing.T, asker guard.Caller, kek keys.KEK, keyStore keys.Store, seed, variant uint64) *oracle {
 	ctx := t.Context()
-	keeper, err := encrypt.NewKeeper(kek, store, nil)
+	keeper, err := encrypt.NewKeeper(kek, keyStore, nil)
 	require.NoError(t, err)
 	signer, err := audit.NewEd25519Signer("test/log", ed25519.NewKeyFromSeed(make([]byte, 32)))
 	require.NoError(t, err)
@@ -146,7 +149,8 @@ func newOracle(t *testing.T, asker guard.Caller, kek keys.KEK, store keys.Store,
 	require.NoError(t, err)
 	policy, err := rego.New(ctx, nil)
 	require.NoError(t, err)
-	g, _, err := guard.New(ctx, memstore.New(), keeper, policy, log, &guard.Options{Clock: clock, SearchPerHour: math.MaxInt32})
+	store := memstore.New()
+	g, _, err := guard.New(ctx, store, keeper, policy, log, &guard.Options{Clock: clock, SearchPerHour: math.MaxInt32})
 	require.NoError(t, err)
 	o := &oracle{asker: asker, log: log, tx: func(c guard.Caller) *guard.Tx { return g.Begin(c, "test") }}
 	o.customers, err = guard.For[crm.Customer](ctx, g, &guard.TypeOptions{Type: crm.TypeCustomer})
@@ -170,32 +174,35 @@ func newOracle(t *testing.T, asker guard.Caller, kek keys.KEK, store keys.Store,
 			free.Owner, free.Pool, free.FreeIn = crm.ID[crm.Employee]{}, eastPool, eastPool
 		}
 		visible := o.visible(t, &free)
-		for _, f := range o.customers.Fields() {
-			from := same
-			seen := visible[f.Name]
-			if fill, ok := sealedKinds[f.Name]; ok {
-				value := fill(from)
-				for _, r := range both { // the words of both databases are asked of both
-					if word := fill(r); !seen {
-						o.words = append(o.words, word)
+		fill := func(v *crm.Customer) {
+			for _, f := range o.customers.Fields() {
+				from := same
+				seen := visible[f.Name]
+				if fill, ok := sealedKinds[f.Name]; ok {
+					value := fill(from)
+					for _, r := range both { // the words of both databases are asked of both
+						if word := fill(r); !seen {
+							o.words = append(o.words, word)
+						}
 					}
+					if !seen {
+						value = fill(differs)
+						o.varied++
+					} else {
+						o.words = append(o.words, value)
+					}
+					reflect.ValueOf(v).Elem().FieldByNameFunc(func(n string) bool { return strings.EqualFold(n, strings.ReplaceAll(f.Name, "_", "")) }).Set(reflect.ValueOf(crm.NewText(value)))
 				}
-				if !seen {
-					value = fill(differs)
-					o.varied++
-				} else {
-					o.words = append(o.words, value)
-				}
-				reflect.ValueOf(v).Elem().FieldByNameFunc(func(n string) bool { return strings.EqualFold(n, strings.ReplaceAll(f.Name, "_", "")) }).Set(reflect.ValueOf(crm.NewText(value)))
-			}
-			if fill, ok := clearKinds[f.Name]; ok {
-				fill(v, from)
-				if !seen {
-					fill(v, differs)
-					o.varied++
+				if fill, ok := clearKinds[f.Name]; ok {
+					fill(v, from)
+					if !seen {
+						fill(v, differs)
+						o.varied++
+					}
 				}
 			}
 		}
+		fill(v)
 		boss := manager
 		if i%3 == 1 {
 			boss = west
@@ -203,6 +210,9 @@ func newOracle(t *testing.T, asker guard.Caller, kek keys.KEK, store keys.Store,
 		_, err = o.customers.Create(ctx, admin, v)
 		require.NoError(t, err)
 		o.ids = append(o.ids, v.ID.UUID())
+		rows, err := store.Load(ctx, admin.Subject.Tenant, crm.TypeCustomer, []crm.UUID{v.ID.UUID()})
+		require.NoError(t, err)
+		o.early, o.bodies = append(o.early, rows[0]), append(o.bodies, rowformat.Append(nil, &rows[0]))
 		if i%4 == 2 {
 			require.NoError(t, o.customers.Act(ctx, admin, authz.Enter, v.ID.UUID(), 1, func(c *crm.Customer) error {
 				c.Owner, c.Pool, c.FreeIn = free.Owner, free.Pool, free.FreeIn
@@ -210,6 +220,12 @@ func newOracle(t *testing.T, asker guard.Caller, kek keys.KEK, store keys.Store,
 			}))
 		} else if i%7 == 3 {
 			require.NoError(t, o.customers.Delete(ctx, boss, v.ID.UUID(), 1))
+		} else if i%5 == 4 {
+			last := v.LastFollowUp
+			fill(v)
+			v.LastFollowUp = last
+			_, err := o.customers.Update(ctx, admin, v)
+			require.NoError(t, err)
 		}
 	}
 	o.ids = append(o.ids, crm.UUID(crm.IDAt[crm.Customer](fixed, bytes.NewReader(make([]byte, 16)))))
@@ -281,7 +297,7 @@ func (o *oracle) ask(t *testing.T, r *rand.Rand) (what, answer string) {
 		}
 		return w
 	}
-	switch r.IntN(16) {
+	switch r.IntN(17) {
 	case 0:
 		v, err := o.customers.Get(ctx, c, id)
 		return "get", said(err, show(v))
@@ -358,6 +374,10 @@ func (o *oracle) ask(t *testing.T, r *rand.Rand) (what, answer string) {
 		v := &crm.Customer{Kind: crm.PersonCustomer, Stage: crm.CustomerNew, Name: crm.NewText(word()), Currency: "CNY"}
 		v.ID, v.Version = crm.ID[crm.Customer](id), 99
 		return "transaction", said(o.customers.UpdateIn(ctx, g, v), "")
+	case 15:
+		i := r.IntN(len(o.early))
+		e, err := o.customers.Compare(ctx, c, o.early[i], o.bodies[i])
+		return "compare", said(err, show(e.Now)+show(e.Then)+fmt.Sprint(e.Fields))
 	default:
 		v := &crm.Customer{}
 		v.ID = crm.ID[crm.Customer](id)
