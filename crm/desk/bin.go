@@ -177,6 +177,20 @@ func below(ctx context.Context, of map[string]binned, c guard.Caller, roots []tr
 	return items, versions, nil
 }
 
+// Related lists what belongs to a record and is deleted, restored and purged with it, in the bin or not, as far as the caller may list it.
+func (d *Desk) Related(ctx context.Context, c guard.Caller, root trash.Ref) ([]trash.Ref, error) {
+	_, of := d.bins()
+	items, _, err := below(ctx, of, c, []trash.Ref{root}, false, true)
+	if err != nil {
+		return nil, err
+	}
+	refs := make([]trash.Ref, len(items))
+	for i := range items {
+		refs[i] = items[i].Ref
+	}
+	return refs, nil
+}
+
 // Delete puts a record and what belongs to it into the recycle bin, in one transaction: all of it or nothing. A record that belongs to it
 // and that the caller may not delete is a refusal of the whole.
 func (d *Desk) Delete(ctx context.Context, c guard.Caller, root trash.Ref, version int64) (deleted []trash.Ref, err error) {

@@ -14,11 +14,14 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/crmguard/crmguard/authz"
 	"github.com/crmguard/crmguard/backup"
 	"github.com/crmguard/crmguard/backup/backupkey"
 	"github.com/crmguard/crmguard/backup/drill"
 	"github.com/crmguard/crmguard/backup/policy"
 	"github.com/crmguard/crmguard/backup/schedule"
+	"github.com/crmguard/crmguard/crm"
+	"github.com/crmguard/crmguard/crm/guard"
 	"github.com/crmguard/crmguard/examples/crm/app"
 )
 
@@ -98,7 +101,7 @@ func backupCommand(c *app.Config) *cobra.Command {
 			return nil
 		},
 	}
-	cmd.AddCommand(backupList(c), backupStatus(c), backupHeal(c), backupAccept(c), backupKey(c))
+	cmd.AddCommand(backupList(c), backupStatus(c), backupHeal(c), backupAccept(c), backupKey(c), backupRevert(c))
 	cmd.Flags().BoolVar(&incremental, "incremental", false, "hold only what changed since the backup before; a full one each week")
 	cmd.Flags().StringVar(&keep, "keep", "", "then give up what is not kept, such as last=3,daily=7,weekly=4,monthly=12; it is deleted a day later")
 	return cmd
@@ -164,6 +167,77 @@ func restoreCommand(c *app.Config) *cobra.Command {
 	cmd.Flags().StringVar(&folder, "sandbox", "", "make a new data folder with a CRM that has no real person in it instead; the one here is left alone")
 	cmd.Flags().StringVar(&database, "sandbox-db", "", "postgres:// URL of an empty database for it, where the backup is of PostgreSQL")
 	cmd.Flags().StringVar(&at, "at", "", "the newest backup that was made at this time or before, such as 2026-03-01T12:00:00Z")
+	return cmd
+}
+
+func backupRevert(c *app.Config) *cobra.Command {
+	var o app.RevertOptions
+	var at, as string
+	var apply bool
+	cmd := &cobra.Command{
+		Use: "revert TYPE ID", Short: "Show in which fields a record differs from a backup and, with --apply, give it those of then", Args: cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) (err error) {
+			o.Type = args[0]
+			if o.ID, err = crm.ParseUUID(args[1]); err != nil {
+				return errors.New("ID is the identifier in the address of the record's page")
+			}
+			if at != "" {
+				moment, err := time.Parse(time.RFC3339, at)
+				if err != nil || o.Snapshot != "" {
+					return errors.New("--at takes a time such as 2026-03-01T12:00:00Z, and no --snapshot beside it")
+				}
+				if o.Snapshot, err = app.SnapshotAt(cmd.Context(), *c, moment, o.Older); err != nil {
+					return err
+				}
+			}
+			return once(cmd, c, func(a *app.App, out io.Writer) error {
+				who, err := a.Owner(cmd.Context(), as)
+				if err != nil {
+					return err
+				}
+				subject, err := a.Subject(cmd.Context(), who.ID.UUID())
+				if err != nil {
+					return err
+				}
+				caller := guard.Caller{Subject: subject, Environment: authz.Environment{Time: time.Now(), Purpose: "crm"}}
+				plan, do, err := a.Revert(cmd.Context(), caller, o)
+				if err != nil {
+					return err
+				}
+				for _, s := range plan {
+					fmt.Fprintf(out, "%s %s: version %d, then %d: ", s.Type, s.ID, s.Now, s.Then)
+					switch {
+					case len(s.Fields) == 0:
+						fmt.Fprint(out, "nothing to write")
+					default:
+						fmt.Fprint(out, strings.Join(s.Fields, ", "))
+					}
+					if s.InBin {
+						fmt.Fprint(out, "; comes out of the recycle bin")
+					}
+					fmt.Fprintln(out)
+				}
+				if !apply {
+					fmt.Fprintln(out, "nothing is written; --apply does it")
+					return nil
+				}
+				event, err := do(cmd.Context())
+				if err != nil {
+					return err
+				}
+				fmt.Fprintf(out, "written, event %d\n", event)
+				return nil
+			})
+		},
+	}
+	cmd.Flags().StringVar(&o.Snapshot, "snapshot", "", "the backup (default the newest)")
+	cmd.Flags().StringVar(&at, "at", "", "the newest backup that was made at this time or before, such as 2026-03-01T12:00:00Z")
+	cmd.Flags().StringSliceVar(&o.Fields, "field", nil, "only these fields of the record")
+	cmd.Flags().BoolVar(&o.Related, "related", false, "also what belongs to it: contacts, quotes, contracts, tickets")
+	cmd.Flags().BoolVar(&apply, "apply", false, "write it, in one transaction")
+	cmd.Flags().StringVar(&as, "as", "", "e-mail address of the employee in whose name and with whose rights (default the first administrator)")
+	cmd.Flags().StringVar(&o.Recovery, "recovery-key", "", "file of the key that opens backups (default DATA/recovery.key)")
+	cmd.Flags().BoolVar(&o.Older, "older", false, "take what is there although the log knows a newer backup")
 	return cmd
 }
 
