@@ -313,19 +313,18 @@ func (m *matcher[T]) score(n *Node, a, b *T, access map[string]guard.Access) (s 
 			}
 		}
 	default:
-		for_, all, weight := 0.0, 0.0, 0.0
+		for_, all := 0.0, 0.0
 		for i := range n.Mean {
 			x, present := m.score(&n.Mean[i], a, b, access)
 			if !present {
 				continue
 			}
 			w := or(n.Mean[i].Weight, 1)
-			weight += w
 			for_ += x.like * w
 			all += x.like*w + (1-x.like)*or(n.Mean[i].Against, w)
 			s.why = append(s.why, x.why...)
 		}
-		if weight == 0 || weight < n.Least || all == 0 {
+		if all == 0 || for_ < n.Least {
 			return scored{}, false
 		}
 		s.like, ok = for_/all, true

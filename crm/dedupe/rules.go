@@ -30,7 +30,7 @@ type Rules struct {
 type Node struct {
 	All  []Node `json:"all,omitempty"`  // AND: the lowest score of the nodes; absent when one of them is
 	Any  []Node `json:"any,omitempty"`  // OR: the highest score; absent when all are
-	Mean []Node `json:"mean,omitempty"` // the mean, weighted; absent when what is present weighs less than Least
+	Mean []Node `json:"mean,omitempty"` // the mean, weighted; absent when likeness weighs less than Least in all: an equal name is not enough
 
 	Fields []string `json:"fields,omitempty"` // any of these of one record with any of them of the other; the best counts
 	As     string   `json:"as,omitempty"`     // the comparator
