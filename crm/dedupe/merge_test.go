@@ -157,7 +157,9 @@ func (o *office) refers(t testing.TB, v *crm.Customer) int64 {
 	return n + m
 }
 
-//crm:item 13 partly
+// TestMergeAndUndo merges two customers with field choice, references and persons, and takes it back but for what changed since.
+//
+//crm:item 12 partly
 func TestMergeAndUndo(t *testing.T) {
 	o := newOffice(t)
 	ctx := t.Context()
@@ -240,13 +242,25 @@ func TestMergeRefused(t *testing.T) {
 	ctx := t.Context()
 	a, b, theirs := o.customer(t, sales, "A", "1", ""), o.customer(t, sales, "B", "2", ""), o.customer(t, other, "C", "3", "")
 	for what, do := range map[string]func() error{
-		"itself":       func() error { _, err := o.merger.Merge(ctx, sales, target(a), target(a), nil); return err },
-		"no field":     func() error { _, err := o.merger.Merge(ctx, sales, target(a), target(b), dedupe.Choice{"ssn"}); return err },
-		"the header":   func() error { _, err := o.merger.Merge(ctx, sales, target(a), target(b), dedupe.Choice{"owner"}); return err },
-		"an old one":   func() error { _, err := o.merger.Merge(ctx, sales, dedupe.Target{ID: a.ID.UUID(), Version: 9}, target(b), nil); return err },
+		"itself": func() error { _, err := o.merger.Merge(ctx, sales, target(a), target(a), nil); return err },
+		"no field": func() error {
+			_, err := o.merger.Merge(ctx, sales, target(a), target(b), dedupe.Choice{"ssn"})
+			return err
+		},
+		"the header": func() error {
+			_, err := o.merger.Merge(ctx, sales, target(a), target(b), dedupe.Choice{"owner"})
+			return err
+		},
+		"an old one": func() error {
+			_, err := o.merger.Merge(ctx, sales, dedupe.Target{ID: a.ID.UUID(), Version: 9}, target(b), nil)
+			return err
+		},
 		"another's":    func() error { _, err := o.merger.Merge(ctx, sales, target(a), target(theirs), nil); return err },
 		"into another": func() error { _, err := o.merger.Merge(ctx, sales, target(theirs), target(a), nil); return err },
-		"an auditor":   func() error { _, err := o.merger.Merge(ctx, as("auditor", 9, ""), target(a), target(b), nil); return err },
+		"an auditor": func() error {
+			_, err := o.merger.Merge(ctx, as("auditor", 9, ""), target(a), target(b), nil)
+			return err
+		},
 	} {
 		require.Error(t, do(), what)
 	}
@@ -325,6 +339,8 @@ func TestResume(t *testing.T) {
 	assert.Zero(t, n)
 }
 
+// TestCheck finds English and Chinese names in other spellings on sealed fields, and tells of another's record whom to ask.
+//
 //crm:item 12 partly
 func TestCheck(t *testing.T) {
 	o := newOffice(t)

@@ -58,6 +58,8 @@ func (byPhone) Compare(v, stored *crm.Customer, access map[string]guard.Access) 
 	return out
 }
 
+// TestAlike tells of a duplicate that the asker may not read only that it exists and whom to ask, and logs each candidate first.
+//
 //crm:item 12 partly
 func TestAlike(t *testing.T) {
 	r := newRig(t)
