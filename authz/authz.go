@@ -83,6 +83,8 @@ const (
 	Erase      Action = "erase"      // a person's data
 	Purge      Action = "purge"      // a record leaves the recycle bin for good
 	Manage     Action = "manage"     // operate a function such as backup or keys
+	Check      Action = "check"      // whether a record is there already, without reading it
+	Merge      Action = "merge"      // two records of one thing into one
 )
 
 // The actions by which a record changes hands. None of them changes what the record says.

@@ -53,12 +53,12 @@ type Customer struct {
 	Meta[Customer]
 	Pooled
 	Kind         CustomerKind  `protect:"internal" json:"kind"`
-	Name         Text          `protect:"personal,index=exact:name,index=ngram:person,index=exact:pinyin,leaks=fragments,mask=name" json:"name"`
+	Name         Text          `protect:"personal,index=exact:name,index=ngram:person,index=exact:pinyin,index=exact:sound,leaks=fragments,mask=name" json:"name"`
 	Contact      Text          `protect:"personal,index=exact:name,leaks=equality,distinct=1000000,mask=name" json:"contact"`        // who speaks for a company
 	Phone        Text          `protect:"personal,index=exact:phone,index=suffix4:digits:12,leaks=equality,mask=phone" json:"phone"` // kept as typed
 	Phone2       Text          `protect:"personal,index=exact:phone,index=suffix4:digits:12,leaks=equality,mask=phone" json:"phone2"`
 	Email        Text          `protect:"personal,index=exact:email,leaks=equality,mask=email" json:"email"`
-	Address      Text          `protect:"personal,mask=address" json:"address"`
+	Address      Text          `protect:"personal,index=exact:address,leaks=equality,distinct=1000000,mask=address" json:"address"`
 	Website      Text          `protect:"personal" json:"website"`
 	IDNumber     Text          `protect:"sensitive,index=exact:idnumber,leaks=equality,mask=idnumber" json:"id_number"` // of an identity document
 	Note         Text          `protect:"personal" json:"note"`

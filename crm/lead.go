@@ -32,7 +32,7 @@ func LeadLifecycle() Lifecycle[LeadState] {
 type Lead struct {
 	Meta[Lead]
 	Pooled
-	Name         Text         `protect:"personal,index=exact:name,index=ngram:person,index=exact:pinyin,leaks=fragments,mask=name" json:"name"`
+	Name         Text         `protect:"personal,index=exact:name,index=ngram:person,index=exact:pinyin,index=exact:sound,leaks=fragments,mask=name" json:"name"`
 	Company      Text         `protect:"personal,index=exact:name,leaks=equality,distinct=1000000,mask=name" json:"company"`
 	Title        string       `protect:"internal" json:"title"`
 	Phone        Text         `protect:"personal,index=exact:phone,index=suffix4:digits:12,leaks=equality,mask=phone" json:"phone"`

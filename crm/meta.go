@@ -21,6 +21,7 @@ const (
 	TypeExport        = "export"
 
 	TypeSeries = "series"
+	TypeMerge  = "merge"
 )
 
 // The names of the types in the packages beside this one.

@@ -34,7 +34,7 @@ var (
 
 // anyWords are the normalisers that take words of any kind, also those of which there are few. Others are of
 // things that hardly repeat, such as telephone numbers, or the author's own.
-var anyWords = []string{"text", "name", "person", "pinyin", "company", "address"}
+var anyWords = []string{"text", "name", "person", "pinyin", "sound", "company", "address"}
 
 // fieldPlan is a compiled field.
 type fieldPlan struct {

@@ -33,7 +33,7 @@ func newDrawer(seed uint64, subjects int) *drawer {
 		roles: []string{"admin", "manager", "sales", "marketing", "support", "finance", "auditor", "analyst", "system", "root"},
 		types: []string{"customer", "quote", "contract", "lead", "ticket", "export", "emergency", "account", "invoice", "ownership", "payroll"},
 		actions: []string{"list", "read", "browse", "claim", "search", "create", "export", "update", "delete", "reveal", "approve", "certify", "share", "declassify", "aggregate", "erase",
-			"assign", "transfer", "release", "recycle", "handover", "enter", "lock", "purge", "shred"},
+			"assign", "transfer", "release", "recycle", "handover", "enter", "lock", "purge", "check", "merge", "shred"},
 	}
 	for range subjects {
 		d.subjects = append(d.subjects, authz.Subject{

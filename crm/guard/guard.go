@@ -19,7 +19,7 @@ import (
 var (
 	// ErrForged: a row or the answer of the store does not authenticate. Somebody wrote past the guard.
 	ErrForged = errors.New("guard: row does not authenticate")
-	// ErrQuota: the actor has searched masked fields too often; the quota refills with time.
+	// ErrQuota: the actor has searched masked fields or checked for duplicates too often; the quota refills with time.
 	ErrQuota = errors.New("guard: search quota is used up")
 )
 
@@ -62,6 +62,7 @@ type Options struct {
 	LogName       string           // names the log in the store's list of applied events; "": "log"
 	Clock         func() time.Time // nil: time.Now
 	SearchPerHour int              // searches of masked fields an actor may make in an hour; 0: 120
+	ChecksPerHour int              // checks for duplicates, likewise; 0: 120
 	Region        string           // of phone numbers typed without one, ISO 3166; "": "CN"
 	SmallestGroup int              // records of a group whose numbers are shown to who may not see records; 0: 5
 	Written       func(typ string) // called after records of a type were written; nil: nobody hears it
@@ -75,10 +76,13 @@ type Guard struct {
 	log    Log
 	name   string
 	now    func() time.Time
-	quota  quota
-	region string
-	open   unsettled
-	heard  func(typ string)
+	quota  quota // of searches
+	checks quota
+	// imports are checks by who may import.
+	imports quota
+	region  string
+	open    unsettled
+	heard   func(typ string)
 
 	smallest int // see Options.SmallestGroup
 
@@ -149,6 +153,9 @@ func New(ctx context.Context, store crm.Store, keeper *encrypt.Keeper, policy au
 	if o.SearchPerHour == 0 {
 		o.SearchPerHour = 120
 	}
+	if o.ChecksPerHour == 0 {
+		o.ChecksPerHour = 120
+	}
 	if o.SmallestGroup == 0 {
 		o.SmallestGroup = 5
 	}
@@ -164,6 +171,7 @@ func New(ctx context.Context, store crm.Store, keeper *encrypt.Keeper, policy au
 	g = &Guard{
 		store: store, keeper: keeper, policy: policy, log: log, name: o.LogName, now: o.Clock,
 		types: map[string]crm.Schema{}, region: o.Region, heard: o.Written, smallest: o.SmallestGroup, open: unsettled{all: map[*announcement]bool{}}, quota: quota{perHour: o.SearchPerHour, used: map[string]*bucket{}},
+		checks: quota{perHour: o.ChecksPerHour, used: map[string]*bucket{}}, imports: quota{perHour: min(o.ChecksPerHour, 1<<24) * importChecks, used: map[string]*bucket{}},
 	}
 	aborted, err = g.reconcile(ctx)
 	if err != nil {
@@ -346,7 +354,7 @@ var activities = map[authz.Action]audit.Activity{
 	authz.Approve: audit.Update, authz.Certify: audit.Update, authz.Share: audit.Update,
 	reseal: audit.Update, authz.Browse: audit.List, authz.Aggregate: audit.List, authz.Purge: audit.Delete, authz.Erase: audit.Erase,
 	authz.Claim: audit.Update, authz.Assign: audit.Update, authz.Transfer: audit.Update, authz.Release: audit.Update, authz.Recycle: audit.Update,
-	authz.Handover: audit.Update, authz.Enter: audit.Update, authz.Lock: audit.Update,
+	authz.Handover: audit.Update, authz.Enter: audit.Update, authz.Lock: audit.Update, authz.Check: audit.Search, authz.Merge: audit.Update,
 }
 
 // event begins an event about an action of the caller.

@@ -637,7 +637,7 @@ func TestListsAreBounded(t *testing.T) {
 		_, err := r.customers.List(t.Context(), sales, q)
 		require.Error(t, err)
 	}
-	_, err := r.customers.Search(t.Context(), sales, "x", 5, "address")
+	_, err := r.customers.Search(t.Context(), sales, "x", 5, "website")
 	require.ErrorIs(t, err, encrypt.ErrUnsupported)
 }
 

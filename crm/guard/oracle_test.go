@@ -51,13 +51,13 @@ func TestOracle(t *testing.T) {
 	if testing.Short() {
 		n = 60
 	}
-	for name, asker := range askers {
+	run := func(name string, asker guard.Caller, n int, checks bool) {
 		t.Run(name, func(t *testing.T) {
 			const seed = 7
 			kek, err := localkek.Open(filepath.Join(t.TempDir(), "kek"), nil)
 			require.NoError(t, err)
 			store := keys.NewMemory() // of both: which other records an index finds beside the right ones depends on its key
-			o := [2]*oracle{newOracle(t, asker, kek, store, seed, 1), newOracle(t, asker, kek, store, seed, 2)}
+			o := [2]*oracle{newOracle(t, asker, kek, store, seed, 1, checks), newOracle(t, asker, kek, store, seed, 2, checks)}
 			if o[0].varied == 0 {
 				t.Log("the asker sees everything")
 			}
@@ -84,6 +84,13 @@ func TestOracle(t *testing.T) {
 				(took[0] / time.Duration(n)).Round(time.Microsecond), (took[1] / time.Duration(n)).Round(time.Microsecond))
 		})
 	}
+	for name, asker := range askers {
+		run(name, asker, n, false)
+	}
+	// A check tells that a record exists, so what it compares is the same in both here, and everything else differs.
+	for name, asker := range askers {
+		run(name+" checks", asker, n/4, true)
+	}
 }
 
 // eastPool is a pool in which some records are free.
@@ -104,6 +111,7 @@ type oracle struct {
 	bodies    [][]byte
 	words     []string // values of both, seen or not
 	varied    int
+	checks    bool // duplicates are asked for, and nothing else
 }
 
 // kinds of values, so that what is random is still right
@@ -138,7 +146,7 @@ var clearKinds = map[string]func(c *crm.Customer, r *rand.Rand){
 func pick(r *rand.Rand, all ...string) string { return all[r.IntN(len(all))] }
 
 // newOracle fills a database: seed rules what the asker may see, variant what not.
-func newOracle(t *testing.T, asker guard.Caller, kek keys.KEK, keyStore keys.Store, seed, variant uint64) *oracle {
+func newOracle(t *testing.T, asker guard.Caller, kek keys.KEK, keyStore keys.Store, seed, variant uint64, checks bool) *oracle {
 	ctx := t.Context()
 	keeper, err := encrypt.NewKeeper(kek, keyStore, nil)
 	require.NoError(t, err)
@@ -150,9 +158,9 @@ func newOracle(t *testing.T, asker guard.Caller, kek keys.KEK, keyStore keys.Sto
 	policy, err := rego.New(ctx, nil)
 	require.NoError(t, err)
 	store := memstore.New()
-	g, _, err := guard.New(ctx, store, keeper, policy, log, &guard.Options{Clock: clock, SearchPerHour: math.MaxInt32})
+	g, _, err := guard.New(ctx, store, keeper, policy, log, &guard.Options{Clock: clock, SearchPerHour: math.MaxInt32, ChecksPerHour: math.MaxInt32})
 	require.NoError(t, err)
-	o := &oracle{asker: asker, log: log, tx: func(c guard.Caller) *guard.Tx { return g.Begin(c, "test") }}
+	o := &oracle{asker: asker, log: log, checks: checks, tx: func(c guard.Caller) *guard.Tx { return g.Begin(c, "test") }}
 	o.customers, err = guard.For[crm.Customer](ctx, g, &guard.TypeOptions{Type: crm.TypeCustomer})
 	require.NoError(t, err)
 
@@ -238,7 +246,11 @@ var readings = []authz.Action{authz.Read, authz.List, authz.Search, authz.Export
 // visible are the fields of a record of which some action shows the asker something.
 func (o *oracle) visible(t *testing.T, v *crm.Customer) map[string]bool {
 	seen := map[string]bool{}
-	for _, a := range readings {
+	all := readings
+	if o.checks {
+		all = append(slices.Clone(readings), authz.Check)
+	}
+	for _, a := range all {
 		for _, c := range []guard.Caller{o.asker, because(o.asker, "to call back")} {
 			ok, fields, err := o.customers.May(t.Context(), c, a, v)
 			require.NoError(t, err)
@@ -296,6 +308,9 @@ func (o *oracle) ask(t *testing.T, r *rand.Rand) (what, answer string) {
 			return w[max(0, len(w)-4):]
 		}
 		return w
+	}
+	if o.checks {
+		return o.check(t, r, c, word)
 	}
 	switch r.IntN(17) {
 	case 0:
@@ -385,6 +400,30 @@ func (o *oracle) ask(t *testing.T, r *rand.Rand) (what, answer string) {
 		ok, fields, err := o.customers.May(ctx, c, readings[r.IntN(len(readings))], v)
 		return "may", said(err, fmt.Sprint(ok, fields))
 	}
+}
+
+// check asks for duplicates of something that is made of values of both databases.
+func (o *oracle) check(t *testing.T, r *rand.Rand, c guard.Caller, word func() string) (what, answer string) {
+	vs := make([]*crm.Customer, 1+r.IntN(2))
+	for i := range vs {
+		vs[i] = &crm.Customer{Name: crm.NewText(word()), Phone: crm.NewText(word()), IDNumber: crm.NewText(word()), Website: crm.NewText(word())}
+		if r.IntN(4) == 0 {
+			vs[i].ID = crm.ID[crm.Customer](o.ids[r.IntN(len(o.ids))])
+		}
+	}
+	got, err := o.customers.AlikeEach(t.Context(), c, vs, byPhone{tell: guard.Tell(r.IntN(3))})
+	text := ""
+	for _, list := range got {
+		for _, a := range list {
+			text += fmt.Sprintf("%v %v %v %v", a.Band, a.Score, a.Why, a.Owner)
+			if a.View != nil {
+				text += show(*a.View)
+			}
+			text += "\n"
+		}
+		text += "--\n"
+	}
+	return "check", said(err, text)
 }
 
 func said(err error, answer string) string {

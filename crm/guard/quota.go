@@ -19,7 +19,10 @@ type bucket struct {
 }
 
 // take uses one up, or reports false when there is none.
-func (q *quota) take(actor string, now time.Time) bool {
+func (q *quota) take(actor string, now time.Time) bool { return q.takeN(actor, now, 1) }
+
+// takeN uses n up, or none and reports false when there are fewer.
+func (q *quota) takeN(actor string, now time.Time, n int) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	b, ok := q.used[actor]
@@ -38,9 +41,9 @@ func (q *quota) take(actor string, now time.Time) bool {
 		b.left = min(float64(q.perHour), b.left+since.Hours()*float64(q.perHour))
 		b.at = now
 	}
-	if b.left < 1 {
+	if b.left < float64(n) {
 		return false
 	}
-	b.left--
+	b.left -= float64(n)
 	return true
 }

@@ -41,7 +41,7 @@ const (
 	maxDomain = 1024 // bytes of a domain that is converted; whatever is longer is none
 )
 
-// Normalizers returns version 1 of phone, email, name, text, person, pinyin, company, address,
+// Normalizers returns version 1 of phone, email, name, text, person, pinyin, sound, company, address,
 // idnumber, uscc, bankcard, plate and digits, for encrypt.CodecOptions. region is the ISO 3166 code of
 // phone numbers without a country, such as "CN". Every one answers nothing for text without a letter
 // or digit that it could use.
@@ -64,6 +64,7 @@ func Normalizers(region string) map[string]func(string) []string {
 		"text":     one(Name),
 		"person":   one(Person),
 		"pinyin":   Pinyin,
+		"sound":    one(Sound),
 		"company":  one(Company),
 		"address":  one(Address),
 		"idnumber": checked(IDNumber),

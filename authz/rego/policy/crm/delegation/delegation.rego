@@ -18,7 +18,7 @@ import data.crm.rbac
 given if {
 	input.action in data.settings.delegable_actions
 	not input.action in {"share", "approve", "certify", "declassify", "manage", "purge"}
-	not input.action in {"claim", "assign", "transfer", "release", "recycle", "handover", "enter", "lock"}
+	not input.action in {"claim", "assign", "transfer", "release", "recycle", "handover", "enter", "lock", "merge"}
 	input.resource.type in data.settings.delegable_types
 	not input.resource.type in {"delegation", "sharing", "emergency", "export", "certification", "account", "ownership"}
 	count(rbac.depths) > 0

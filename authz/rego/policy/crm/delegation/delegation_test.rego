@@ -91,7 +91,7 @@ test_deny_parts_of_two_delegations if {
 test_deny_passing_on[action] if {
 	some action in [
 		"share", "approve", "certify", "declassify", "manage", "purge",
-		"claim", "assign", "transfer", "release", "recycle", "handover", "enter", "lock",
+		"claim", "assign", "transfer", "release", "recycle", "handover", "enter", "lock", "merge",
 	]
 	ask := json.patch(base, [
 		{"op": "replace", "path": "/action", "value": action},

@@ -48,7 +48,7 @@ test_deny_no_compartments_at_all if not mac.read with input as asks(9, [], "read
 test_deny_write_down[action] if {
 	some action in [
 		"create", "import", "update", "delete", "restore", "approve", "certify", "erase", "manage", "purge",
-		"claim", "assign", "transfer", "release", "recycle", "handover", "enter", "lock",
+		"claim", "assign", "transfer", "release", "recycle", "handover", "enter", "lock", "merge",
 	]
 	not mac.write with input as asks(2, [], action, 1, [])
 }

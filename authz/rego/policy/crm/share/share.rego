@@ -17,7 +17,7 @@ package crm.share
 given if {
 	input.action in data.settings.shareable_actions
 	not input.action in {"share", "approve", "certify", "declassify", "manage", "purge"}
-	not input.action in {"claim", "assign", "transfer", "release", "recycle", "handover", "enter", "lock"}
+	not input.action in {"claim", "assign", "transfer", "release", "recycle", "handover", "enter", "lock", "merge"}
 	input.resource.type in data.settings.shareable_types
 	input.environment.time > 0
 	some share in input.subject.shares

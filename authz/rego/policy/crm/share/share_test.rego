@@ -101,7 +101,7 @@ test_deny_null_on_both_sides if {
 test_deny_passing_on[action] if {
 	some action in [
 		"share", "approve", "certify", "declassify", "manage", "purge",
-		"claim", "assign", "transfer", "release", "recycle", "handover", "enter", "lock",
+		"claim", "assign", "transfer", "release", "recycle", "handover", "enter", "lock", "merge",
 	]
 	ask := json.patch(base, [
 		{"op": "replace", "path": "/action", "value": action},

@@ -1,0 +1,392 @@
+package dedupe
+
+import (
+	"context"
+	"fmt"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/crmguard/crmguard/crm"
+	"github.com/crmguard/crmguard/crm/guard"
+)
+
+// Options of New. Nil means the zero value of each field.
+type Options struct {
+	Region string // of phone numbers typed without one, ISO 3166; "": "CN"
+}
+
+// Checker finds duplicates of records of T. It is safe for concurrent use.
+type Checker[T any] struct {
+	r *guard.Records[T]
+	m *matcher[T]
+}
+
+// Match is one duplicate.
+type Match struct {
+	ID    crm.UUID   // zero when the caller may not read the record
+	Band  guard.Band // likely or certain
+	Score float64    // 0 to 1; only with an ID, as Why
+	Why   []string   // fields and comparators, such as "phone: normalised"
+	Owner crm.UUID   // without an ID: whom to ask; zero when nobody has it or the rules do not tell
+}
+
+// New makes a checker of records by rules of their type; nil are the default ones. Errors: *crm.InvalidError, also for a field that T does not have.
+func New[T any](r *guard.Records[T], rules *Rules, opts *Options) (*Checker[T], error) {
+	if rules == nil {
+		var ok bool
+		if rules, ok = Default(r.Type()); !ok {
+			return nil, invalid("type", "unknown_value")
+		}
+	}
+	if rules.Type != r.Type() {
+		return nil, invalid("type", "mismatch")
+	}
+	places := map[string]int{}
+	t := reflect.TypeFor[T]()
+	for _, f := range r.Fields() {
+		if sf, ok := t.FieldByName(f.GoName); ok && len(sf.Index) == 1 {
+			places[f.Name] = sf.Index[0]
+		}
+	}
+	m, err := newMatcher[T](rules, places, opts)
+	if err != nil {
+		return nil, err
+	}
+	return &Checker[T]{r: r, m: m}, nil
+}
+
+// Check returns the duplicates of v, which need not be stored, as far as the caller may know of them: see guard.Records.Alike, whose errors are these.
+func (c *Checker[T]) Check(ctx context.Context, caller guard.Caller, v *T) ([]Match, error) {
+	found, err := c.r.Alike(ctx, caller, v, c.m)
+	if err != nil {
+		return nil, err
+	}
+	return matches(found), nil
+}
+
+// CheckEach is Check for up to guard.MostChecks records, with one event. They are not compared with each other.
+func (c *Checker[T]) CheckEach(ctx context.Context, caller guard.Caller, vs []*T) ([][]Match, error) {
+	found, err := c.r.AlikeEach(ctx, caller, vs, c.m)
+	if err != nil {
+		return nil, err
+	}
+	out := make([][]Match, len(found))
+	for i, f := range found {
+		out[i] = matches(f)
+	}
+	return out, nil
+}
+
+func matches[T any](found []guard.Alike[T]) []Match {
+	var out []Match
+	for _, f := range found {
+		m := Match{Band: f.Band, Score: f.Score, Why: f.Why, Owner: f.Owner}
+		if f.View != nil {
+			m.ID = any(&f.View.Value).(interface{ Header() crm.Header }).Header().ID
+		}
+		out = append(out, m)
+	}
+	return out
+}
+
+// All finds every pair of living records that are one thing: see guard.Records.AlikeAll.
+func (c *Checker[T]) All(ctx context.Context, caller guard.Caller, opts *guard.AlikeOptions, found func(guard.Pair) error) (guard.AlikeReport, error) {
+	return c.r.AlikeAll(ctx, caller, c.m, opts, found)
+}
+
+// Compare compares two values by the rules, all of their fields: for trying rules out on data of one's own.
+func Compare[T any](rules *Rules, a, b *T, opts *Options) (guard.Verdict, error) {
+	m, err := newMatcher[T](rules, jsonPlaces[T](), opts)
+	if err != nil {
+		return guard.Verdict{}, err
+	}
+	return m.Compare(a, b, nil), nil
+}
+
+// jsonPlaces are the fields of T by their json names.
+func jsonPlaces[T any]() map[string]int {
+	places := map[string]int{}
+	t := reflect.TypeFor[T]()
+	for i := range t.NumField() {
+		if name, _, _ := strings.Cut(t.Field(i).Tag.Get("json"), ","); name != "" {
+			places[name] = i
+		}
+	}
+	return places
+}
+
+// matcher is the rules for T; it is a guard.Blocker.
+type matcher[T any] struct {
+	rules  *Rules
+	terms  terms
+	places map[string]int // fields of T by name
+	fields []string       // that Compare and Blocks look at
+}
+
+func newMatcher[T any](rules *Rules, places map[string]int, opts *Options) (*matcher[T], error) {
+	if err := rules.Validate(); err != nil {
+		return nil, err
+	}
+	region := "CN"
+	if opts != nil && opts.Region != "" {
+		region = opts.Region
+	}
+	m := &matcher[T]{rules: rules, terms: guard.Normalizers(region), places: places, fields: rules.Score.names(nil)}
+	all := slices.Clone(m.fields)
+	for _, b := range rules.Blocks {
+		for _, p := range b {
+			all = append(all, p.Fields...)
+			for _, f := range p.Fields {
+				if !slices.Contains(m.fields, f) {
+					m.fields = append(m.fields, f)
+				}
+			}
+		}
+	}
+	for _, k := range rules.Keys {
+		all = append(all, k.Fields...)
+	}
+	var t T
+	for _, name := range all {
+		i, ok := places[name]
+		if ok {
+			_, ok = text(reflect.ValueOf(&t).Elem().Field(i))
+			ok = ok || reflect.ValueOf(&t).Elem().Field(i).Type() == reflect.TypeFor[time.Time]()
+		}
+		if !ok {
+			return nil, fmt.Errorf("dedupe: %w", &crm.InvalidError{Type: rules.Type, Fields: []crm.FieldError{{Field: name, Rule: "unknown_value"}}})
+		}
+	}
+	return m, nil
+}
+
+// text is the value of a field as a text; ok is false for what has none. One that is not clear is empty.
+func text(v reflect.Value) (string, bool) {
+	switch x := v.Interface().(type) {
+	case crm.Text:
+		if x.State() != crm.Clear {
+			return "", true
+		}
+		return x.Expose(), true
+	case time.Time:
+		if x.IsZero() {
+			return "", true
+		}
+		return x.Format(time.DateOnly), true
+	}
+	if v.Kind() == reflect.String {
+		return v.String(), true
+	}
+	return "", false
+}
+
+func (m *matcher[T]) get(v *T, name string) string {
+	s, _ := text(reflect.ValueOf(v).Elem().Field(m.places[name]))
+	return s
+}
+
+// Fields are those that the rules compare.
+func (m *matcher[T]) Fields() []string { return m.fields }
+
+// Tell is what the rules say.
+func (m *matcher[T]) Tell() guard.Tell { return tells[m.rules.Tell] }
+
+// Keys asks each index of the fields of a key for each value of them.
+func (m *matcher[T]) Keys(v *T) []guard.Key {
+	var out []guard.Key
+	for _, k := range m.rules.Keys {
+		for _, from := range k.Fields {
+			s := m.get(v, from)
+			if s == "" {
+				continue
+			}
+			for _, in := range k.Fields {
+				key := guard.Key{Field: in, Index: k.Index, Text: s}
+				if !slices.Contains(out, key) {
+					out = append(out, key)
+				}
+			}
+		}
+	}
+	return out
+}
+
+// Blocks are the terms of v, each block of the rules under its own number.
+func (m *matcher[T]) Blocks(v *T) []string {
+	var out []string
+	for n, b := range m.rules.Blocks {
+		terms := []string{strconv.Itoa(n)}
+		for _, p := range b {
+			var next []string
+			for _, part := range m.parts(v, p) {
+				for _, t := range terms {
+					if len(next) < 16 {
+						next = append(next, t+"\x00"+part)
+					}
+				}
+			}
+			terms = next
+		}
+		out = append(out, terms...)
+	}
+	return out
+}
+
+// parts are the values of a part of a block.
+func (m *matcher[T]) parts(v *T, p Part) []string {
+	var out []string
+	for _, name := range p.Fields {
+		s := m.get(v, name)
+		if s == "" {
+			continue
+		}
+		var term string
+		switch p.By {
+		case "date":
+			if d, ok := day(s); ok {
+				term = fmt.Sprint(d)
+			}
+		case "numbers":
+			term = strings.Join(numbers(m.terms.one("address", s)), "-")
+		default:
+			term = m.terms.one(p.By, s)
+		}
+		if r := []rune(term); p.Last > 0 {
+			term = string(r[max(0, len(r)-p.Last):])
+		} else if p.First > 0 {
+			term = string(r[:min(p.First, len(r))])
+		}
+		if term != "" && !slices.Contains(out, term) {
+			out = append(out, term)
+		}
+	}
+	return out
+}
+
+// Compare scores two records. access may be nil: everything is open.
+func (m *matcher[T]) Compare(a, b *T, access map[string]guard.Access) guard.Verdict {
+	s, ok := m.score(&m.rules.Score, a, b, access)
+	v := guard.Verdict{Score: s.like, Why: s.why}
+	switch {
+	case !ok || s.like < m.rules.Likely:
+		v.Band = guard.Unlike
+	case s.like < m.rules.Certain:
+		v.Band = guard.Likely
+	default:
+		v.Band = guard.Certain
+	}
+	return v
+}
+
+// scored is what became of a node.
+type scored struct {
+	like float64
+	why  []string
+}
+
+// score works out a node; ok is false when it is absent.
+func (m *matcher[T]) score(n *Node, a, b *T, access map[string]guard.Access) (s scored, ok bool) {
+	switch {
+	case len(n.Fields) > 0:
+		s, ok = m.test(n, a, b, access)
+	case len(n.All) > 0:
+		s.like = 1
+		for i := range n.All {
+			x, present := m.score(&n.All[i], a, b, access)
+			if !present || x.like == 0 { // what else there is does not matter
+				return scored{}, present
+			}
+			s.like, s.why = min(s.like, x.like), append(s.why, x.why...)
+		}
+		ok = true
+	case len(n.Any) > 0:
+		for i := range n.Any {
+			x, present := m.score(&n.Any[i], a, b, access)
+			if present && (!ok || x.like > s.like) {
+				s = x
+			}
+			if ok = ok || present; s.like == 1 {
+				break
+			}
+		}
+	default:
+		for_, all := 0.0, 0.0
+		for i := range n.Mean {
+			x, present := m.score(&n.Mean[i], a, b, access)
+			if !present {
+				continue
+			}
+			w := or(n.Mean[i].Weight, 1)
+			for_ += x.like * w
+			all += x.like*w + (1-x.like)*or(n.Mean[i].Against, w)
+			s.why = append(s.why, x.why...)
+		}
+		if all == 0 || for_ < n.Least {
+			return scored{}, false
+		}
+		s.like, ok = for_/all, true
+	}
+	s.like *= or(n.Worth, 1)
+	return s, ok
+}
+
+func or(x, otherwise float64) float64 {
+	if x == 0 {
+		return otherwise
+	}
+	return x
+}
+
+// told is from which likeness on a comparison is part of the explanation.
+const told = 0.8
+
+// test compares fields.
+func (m *matcher[T]) test(n *Node, a, b *T, access map[string]guard.Access) (scored, bool) {
+	best, found, field := 0.0, false, ""
+	for _, f := range n.Fields {
+		x := m.get(a, f)
+		if x == "" {
+			continue
+		}
+		for _, g := range n.Fields {
+			y := m.get(b, g)
+			if y == "" {
+				continue
+			}
+			like, ok := m.terms.compare(n.As, n.By, x, y)
+			if !ok {
+				continue
+			}
+			if like < or(n.Floor, 0.7) || like < 1 && access != nil && (masked(access, f) || masked(access, g)) {
+				like = 0
+			}
+			if !found || like > best {
+				best, field = like, g
+			}
+			found = true
+		}
+	}
+	s := scored{like: best}
+	if found && best >= told {
+		s.why = []string{field + ": " + n.As}
+	}
+	return s, found
+}
+
+// masked tells whether a field counts by equality only.
+func masked(access map[string]guard.Access, name string) bool {
+	x, ok := access[name]
+	return !ok || x.String() != "open"
+}
+
+// Blocks returns the blocks of a value by the rules, for trying rules out on data of one's own.
+func Blocks[T any](rules *Rules, v *T, opts *Options) ([]string, error) {
+	m, err := newMatcher[T](rules, jsonPlaces[T](), opts)
+	if err != nil {
+		return nil, err
+	}
+	return m.Blocks(v), nil
+}

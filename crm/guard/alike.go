@@ -1,0 +1,408 @@
+package guard
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/crmguard/crmguard/audit"
+	"github.com/crmguard/crmguard/authz"
+	"github.com/crmguard/crmguard/crm"
+	"github.com/crmguard/crmguard/encrypt"
+	"github.com/crmguard/crmguard/encrypt/normalize"
+)
+
+// Band says how sure it is that two records are one thing. It is all that somebody learns of the likeness of a record that they may not read.
+type Band uint8
+
+// The bands.
+const (
+	Unlike Band = iota
+	Likely
+	Certain
+)
+
+// String returns the band in lower case.
+func (b Band) String() string {
+	switch b {
+	case Likely:
+		return "likely"
+	case Certain:
+		return "certain"
+	}
+	return "unlike"
+}
+
+// Tell says what somebody learns of a duplicate that they may not read.
+type Tell uint8
+
+// What is told; the zero Tell is the default.
+const (
+	TellOwner   Tell = iota // that it exists, and the id of its owner, whom to ask
+	TellExists              // that it exists
+	TellNothing             // nothing: it is not reported
+)
+
+// Key asks one index of one field for a text. Index is a kind that finds by the whole term only, "exact:phone".
+type Key struct{ Field, Index, Text string }
+
+// Verdict is what a Matcher says of two records.
+type Verdict struct {
+	Band  Band
+	Score float64  // 0 to 1
+	Why   []string // names of fields and comparators, "phone: normalised"; never values
+}
+
+// Matcher says what makes two records of T one thing; crm/dedupe has them as data. It is safe for concurrent use and keeps no values.
+type Matcher[T any] interface {
+	// Fields are those that Compare looks at. No other one is opened for it.
+	Fields() []string
+	// Keys are where duplicates of v lie.
+	Keys(v *T) []Key
+	// Compare compares v with a stored record. A field that is not to be compared is not clear in stored. Of one whose access is Masked only
+	// whether it is equal, after normalisation, may count: a score that grows with likeness would let it be guessed piece by piece.
+	Compare(v, stored *T, access map[string]Access) Verdict
+	// Tell is what is told of records that the asker may not read.
+	Tell() Tell
+}
+
+// Alike is one duplicate that was found.
+type Alike[T any] struct {
+	Band  Band
+	View  *View[T] // as Read shows it; nil when the caller may not read the record
+	Score float64  // only with View, as Why
+	Why   []string
+	Owner crm.UUID // whom to ask, only without View; zero: nobody has it, or it is not told
+}
+
+// mostPerKey is how many records may share a key. Where more do, it says nothing: a name that hundreds have.
+const mostPerKey = 50
+
+// MostChecks is how many records one AlikeEach checks.
+const MostChecks = 200
+
+// importChecks is how many times as many checks somebody makes who may import records of the type.
+const importChecks = 100
+
+// Normalizers are those that For takes when it is given none, for who compares by the same terms as the indexes find. region is that
+// of phone numbers typed without one, ISO 3166.
+func Normalizers(region string) map[string]func(string) []string {
+	return normalize.Normalizers(region)
+}
+
+// Alike returns the living records that m takes for duplicates of v, which need not be stored; v itself is not among them. The action check decides which records are
+// compared and by which fields: a field that it hides is not compared, and the answer does not tell; one that it masks counts by equality. Candidates
+// are named in one event before they are opened.
+//
+// Of a record that the caller may read there is a view, the best first. Of all others the caller learns what m.Tell says: one line for each owner
+// (or in all), with the strongest band, in the order of owners; no id, no number, no score. Since that is an answer about records that the caller may not read,
+// it costs one of Options.ChecksPerHour an actor, a hundred times as many for who may import the type, for who may read any record of the type nothing.
+//
+// Errors: *authz.DeniedError, ErrQuota, encrypt.ErrUnsupported for a key whose index there is not or that finds by parts.
+func (r *Records[T]) Alike(ctx context.Context, c Caller, v *T, m Matcher[T]) ([]Alike[T], error) {
+	all, err := r.AlikeEach(ctx, c, []*T{v}, m)
+	if err != nil {
+		return nil, err
+	}
+	return all[0], nil
+}
+
+// AlikeEach is Alike for up to MostChecks records at once, with one event, as an import asks. It does not compare them with each other.
+func (r *Records[T]) AlikeEach(ctx context.Context, c Caller, vs []*T, m Matcher[T]) ([][]Alike[T], error) {
+	if len(vs) == 0 {
+		return nil, nil
+	}
+	if len(vs) > MostChecks {
+		return nil, fmt.Errorf("guard: at most %d records are checked at once", MostChecks)
+	}
+	return again(func() ([][]Alike[T], error) { return r.alike(ctx, c, vs, m) })
+}
+
+// candidate is one stored record and what of it the check may use.
+type candidate[T any] struct {
+	row      crm.Row
+	check    authz.Decision
+	read     authz.Decision
+	reads    bool // the caller may read it
+	compared *showing
+	shown    *showing // of the reading
+	names    []string // the fields that are compared
+	value    T        // with these
+}
+
+func (r *Records[T]) alike(ctx context.Context, c Caller, vs []*T, m Matcher[T]) ([][]Alike[T], error) {
+	d := r.g.decider(c, authz.Check)
+	sample, err := r.sample(ctx, c, d)
+	if err != nil {
+		return nil, err
+	}
+	if denial := sample.Proceed(c.met()...); denial != nil {
+		return nil, errors.Join(denial, r.deny(ctx, c, authz.Check, nil, sample))
+	}
+	if ok, err := r.affords(ctx, c, len(vs)); err != nil {
+		return nil, err
+	} else if !ok {
+		return nil, errors.Join(ErrQuota, r.deny(ctx, c, authz.Check, nil, sample))
+	}
+	byID, of, err := r.candidates(ctx, c, vs, m)
+	if err != nil {
+		return nil, err
+	}
+	found, err := r.comparable(ctx, c, d, byID)
+	if err != nil {
+		return nil, err
+	}
+	e := c.event(r.typ, authz.Check, sample)
+	e.Count = int64(len(found))
+	checks, reads := make([]authz.Decision, len(found)), make([]authz.Decision, len(found))
+	for i, k := range found {
+		checks[i], reads[i] = k.check, k.read
+	}
+	compared, shown := r.showings(checks), r.showings(reads)
+	fields := map[string]bool{}
+	for i, k := range found {
+		k.compared, k.shown, k.names = compared[i], shown[i], r.compares(m, compared[i])
+		e.Targets = append(e.Targets, audit.Target{Type: r.typ, ID: k.row.ID.String(), Version: uint64(k.row.Version)})
+		for _, n := range k.names {
+			fields[n+":compared"] = true
+		}
+		if k.reads {
+			for _, w := range k.shown.words {
+				fields[w] = true
+			}
+		}
+	}
+	e.Fields = slices.Sorted(maps.Keys(fields))
+	receipt, err := r.g.log.Append(ctx, e)
+	if err != nil {
+		return nil, fmt.Errorf("guard: no log, no data: %w", err)
+	}
+	if err := r.openFor(ctx, found); err != nil {
+		return nil, err
+	}
+	out := make([][]Alike[T], len(vs))
+	for n, v := range vs {
+		if out[n], err = r.answers(ctx, v, m, of[n], found, receipt.Index); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// affords charges the quota of the caller, unless nothing can be disclosed to them.
+func (r *Records[T]) affords(ctx context.Context, c Caller, n int) (bool, error) {
+	if all, err := r.readsAll(ctx, c); all || err != nil {
+		return all, err
+	}
+	d, err := r.sample(ctx, c, r.g.decider(c, authz.Import))
+	if err != nil {
+		return false, err
+	}
+	actor := c.Subject.Tenant + "/" + c.Subject.ID
+	if d.Allowed {
+		return r.g.imports.takeN(actor, r.g.now(), n), nil
+	}
+	return r.g.checks.takeN(actor, r.g.now(), n), nil
+}
+
+// readsAll tells whether the caller may read any record of the type, whoever has it.
+func (r *Records[T]) readsAll(ctx context.Context, c Caller) (bool, error) {
+	d, err := r.g.decider(c, authz.Read).decide(ctx, authz.Resource{Tenant: c.Subject.Tenant, Type: r.typ})
+	return err == nil && d.Proceed(c.met()...) == nil, err
+}
+
+// candidates asks the indexes. of[n] are the ids of those of vs[n].
+func (r *Records[T]) candidates(ctx context.Context, c Caller, vs []*T, m Matcher[T]) (map[crm.UUID]*candidate[T], []map[crm.UUID]bool, error) {
+	found := map[crm.UUID]*candidate[T]{}
+	of := make([]map[crm.UUID]bool, len(vs))
+	asked := map[Key][]crm.UUID{}
+	for n, v := range vs {
+		own := r.header(v).ID
+		of[n] = map[crm.UUID]bool{}
+		for _, k := range m.Keys(v) {
+			ids, ok := asked[k]
+			if !ok {
+				rows, err := r.keyed(ctx, c, k)
+				if err != nil {
+					return nil, nil, err
+				}
+				for i := range rows {
+					if found[rows[i].ID] == nil {
+						found[rows[i].ID] = &candidate[T]{row: rows[i]}
+					}
+					ids = append(ids, rows[i].ID)
+				}
+				asked[k] = ids
+			}
+			for _, id := range ids {
+				if id != own {
+					of[n][id] = true
+				}
+			}
+		}
+	}
+	for id := range found {
+		if !slices.ContainsFunc(of, func(m map[crm.UUID]bool) bool { return m[id] }) {
+			delete(found, id) // a record that is asked about itself
+		}
+	}
+	return found, of, nil
+}
+
+// keyed returns the rows under a key, none when there are too many of them.
+func (r *Records[T]) keyed(ctx context.Context, c Caller, k Key) ([]crm.Row, error) {
+	f, ok := r.field(k.Field)
+	if !ok || !strings.HasPrefix(k.Index, "exact:") ||
+		!slices.ContainsFunc(f.Indexes, func(x encrypt.Index) bool { return x.Kind+":"+x.Normalizer == k.Index }) {
+		return nil, fmt.Errorf("%w: %s has no index %s", encrypt.ErrUnsupported, k.Field, k.Index)
+	}
+	sq := crm.Query{Tenant: c.Subject.Tenant, Type: r.typ, Where: crm.Everything{}, Limit: mostPerKey + 1}
+	q, err := r.codec.Query(ctx, r.g.keeper, c.Subject.Tenant, k.Field, k.Index, k.Text)
+	switch {
+	case errors.Is(err, encrypt.ErrUnsupported): // nothing to look for in what was typed
+		return nil, nil
+	case errors.Is(err, encrypt.ErrKeyMissing) && r.nothing(ctx, sq):
+		return nil, nil
+	case err != nil:
+		return nil, fmt.Errorf("guard: %w", err)
+	}
+	for _, g := range q.Groups {
+		sq.Tokens = append(sq.Tokens, g...)
+	}
+	if len(sq.Tokens) == 0 {
+		return nil, nil
+	}
+	page, err := r.g.store.List(ctx, sq)
+	if err != nil {
+		return nil, fmt.Errorf("guard: %w", err)
+	}
+	if len(page.Rows) > mostPerKey {
+		return nil, nil
+	}
+	return page.Rows, nil
+}
+
+// comparable checks the candidates' MACs, decides on them and returns those that may be compared, by id.
+func (r *Records[T]) comparable(ctx context.Context, c Caller, d *decider, all map[crm.UUID]*candidate[T]) ([]*candidate[T], error) {
+	reader := r.g.decider(c, authz.Read)
+	var out []*candidate[T]
+	for _, k := range all {
+		if err := r.authentic(ctx, c.Subject.Tenant, []crm.Row{k.row}); err != nil {
+			return nil, err
+		}
+		res := r.resource(&k.row)
+		var err error
+		if k.check, err = d.decide(ctx, res); err != nil {
+			return nil, err
+		}
+		if k.row.Deleted || k.check.Proceed(c.met()...) != nil {
+			continue
+		}
+		if k.read, err = reader.decide(ctx, res); err != nil {
+			return nil, err
+		}
+		k.reads = k.read.Proceed(c.met()...) == nil
+		out = append(out, k)
+	}
+	slices.SortFunc(out, func(a, b *candidate[T]) int { return bytes.Compare(a.row.ID[:], b.row.ID[:]) })
+	return out, nil
+}
+
+// compares are the fields of a matcher that a showing lets be compared.
+func (r *Records[T]) compares(m Matcher[T], s *showing) []string {
+	var out []string
+	for _, name := range m.Fields() {
+		if access, ok := s.access[name]; ok && access != authz.Hidden {
+			out = append(out, name)
+		}
+	}
+	return out
+}
+
+// openFor opens of candidates what is compared and nothing else. Those with the same showing go together.
+func (r *Records[T]) openFor(ctx context.Context, found []*candidate[T]) error {
+	groups := map[*showing][]*candidate[T]{}
+	for _, k := range found {
+		groups[k.compared] = append(groups[k.compared], k)
+	}
+	space := make([]any, len(r.columns))
+	for s, list := range groups {
+		recs, fields, into := make([]encrypt.Record, len(list)), make([][]encrypt.SealedField, len(list)), make([]*T, len(list))
+		for i, k := range list {
+			if err := r.hydrateFrom(space, &k.row, &k.value); err != nil {
+				return err
+			}
+			recs[i], into[i] = recordOf(&k.row), &k.value
+			fields[i], _ = valuesOf(nil, k.row.Sealed)
+		}
+		var sealed []string
+		for _, f := range r.sealed {
+			if slices.Contains(list[0].names, f.Name) {
+				sealed = append(sealed, f.Name)
+			}
+		}
+		if len(sealed) > 0 {
+			if _, err := r.codec.OpenAll(ctx, r.g.keeper, recs, fields, into, sealed...); err != nil {
+				return fmt.Errorf("guard: %s: %w", r.typ, err)
+			}
+		}
+		for _, name := range s.hidden {
+			for _, v := range into {
+				if err := r.codec.Conceal(v, name, encrypt.StateHidden); err != nil {
+					return fmt.Errorf("guard: %w", err)
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// answers compares v with its candidates and says of each what the caller may know.
+func (r *Records[T]) answers(ctx context.Context, v *T, m Matcher[T], of map[crm.UUID]bool, found []*candidate[T], event uint64) ([]Alike[T], error) {
+	var out []Alike[T]
+	var rows []crm.Row
+	var shown []*showing
+	var views []View[T]
+	others := map[crm.UUID]Band{} // by whom to ask
+	for _, k := range found {
+		if !of[k.row.ID] {
+			continue
+		}
+		verdict := m.Compare(v, &k.value, k.compared.access)
+		switch {
+		case verdict.Band == Unlike:
+		case !k.reads:
+			var owner crm.UUID
+			if m.Tell() == TellOwner {
+				owner = r.header(&k.value).Owner
+			}
+			others[owner] = max(others[owner], verdict.Band)
+		default:
+			view := View[T]{Controls: k.read.Controls, Event: event}
+			if err := r.hydrate(&k.row, &view.Value); err != nil {
+				return nil, err
+			}
+			rows, shown, views = append(rows, k.row), append(shown, k.shown), append(views, view)
+			out = append(out, Alike[T]{Band: verdict.Band, Score: verdict.Score, Why: verdict.Why})
+		}
+	}
+	if err := r.fill(ctx, rows, shown, views); err != nil {
+		return nil, err
+	}
+	for i := range out {
+		out[i].View = &views[i]
+	}
+	slices.SortStableFunc(out, func(a, b Alike[T]) int { return cmp.Compare(b.Score, a.Score) })
+	if m.Tell() == TellNothing {
+		return out, nil
+	}
+	for _, owner := range slices.SortedFunc(maps.Keys(others), func(a, b crm.UUID) int { return bytes.Compare(a[:], b[:]) }) {
+		out = append(out, Alike[T]{Band: others[owner], Owner: owner})
+	}
+	return out, nil
+}
