@@ -346,7 +346,7 @@ var activities = map[authz.Action]audit.Activity{
 	authz.Approve: audit.Update, authz.Certify: audit.Update, authz.Share: audit.Update,
 	reseal: audit.Update, authz.Browse: audit.List, authz.Aggregate: audit.List, authz.Purge: audit.Delete, authz.Erase: audit.Erase,
 	authz.Claim: audit.Update, authz.Assign: audit.Update, authz.Transfer: audit.Update, authz.Release: audit.Update, authz.Recycle: audit.Update,
-	authz.Handover: audit.Update, authz.Enter: audit.Update, authz.Lock: audit.Update,
+	authz.Handover: audit.Update, authz.Enter: audit.Update, authz.Lock: audit.Update, changes: audit.List,
 }
 
 // event begins an event about an action of the caller.
