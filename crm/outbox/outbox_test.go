@@ -290,7 +290,7 @@ func (r *rig) state(t testing.TB, e *outbox.Endpoint) *outbox.Endpoint {
 
 // TestChangesArrive: what is made, changed and deleted behind an endpoint's beginning comes to its receiver once, signed, with the fields as its owner sees them in lists.
 //
-//crm:item 12 partly
+//crm:item 59 partly
 func TestChangesArrive(t *testing.T) {
 	each(t, func(t *testing.T, store crm.Store) {
 		v := newReceiver(t)
@@ -491,7 +491,7 @@ func TestRetries(t *testing.T) {
 
 // TestErasedWhileItWaits: a message about an erased person is not sent, nor is a field of an erased signatory; the messages of others are.
 //
-//crm:item 12 partly
+//crm:item 54 partly
 func TestErasedWhileItWaits(t *testing.T) {
 	v := newReceiver(t)
 	r := newRig(t, v.options())
