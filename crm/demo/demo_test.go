@@ -193,7 +193,7 @@ func TestNobody(t *testing.T) {
 }
 
 // load stores through a guard in memory.
-func load(t *testing.T, to *memstore.Store, k keys.Store, kek string, g *demo.Generator, n int, fail func(int) bool) (demo.Progress, error, demo.Doors, guard.Caller) {
+func load(t *testing.T, to *memstore.Store, k keys.Store, kek string, g *demo.Generator, n int, fail func(int) bool) (demo.Progress, demo.Doors, guard.Caller, error) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -220,7 +220,7 @@ func load(t *testing.T, to *memstore.Store, k keys.Store, kek string, g *demo.Ge
 			cancel()
 		}
 	})
-	return p, err, d, c
+	return p, d, c, err
 }
 
 func must[T any](v T, err error) T {
@@ -235,10 +235,10 @@ func TestLoad(t *testing.T) {
 	g := demo.New(&demo.Options{Seed: 1, Pipeline: pipeline()})
 	st, k, kek := memstore.New(), keys.NewMemory(), filepath.Join(t.TempDir(), "kek")
 	const n = 1200
-	cut, err, _, _ := load(t, st, k, kek, g, n, func(done int) bool { return done >= 1000 })
+	cut, _, _, err := load(t, st, k, kek, g, n, func(done int) bool { return done >= 1000 })
 	require.ErrorIs(t, err, context.Canceled)
 	require.Equal(t, 1000, cut.Customers)
-	p, err, doors, c := load(t, st, k, kek, g, n, nil)
+	p, doors, c, err := load(t, st, k, kek, g, n, nil)
 	require.NoError(t, err)
 	require.Equal(t, n, p.Customers)
 	require.Equal(t, cut.Records, p.There)
@@ -251,7 +251,7 @@ func TestLoad(t *testing.T) {
 	count, err := doors.Customers.Count(t.Context(), c, guard.Query{})
 	require.NoError(t, err)
 	require.EqualValues(t, n, count)
-	again, err, _, _ := load(t, st, k, kek, g, n, nil)
+	again, _, _, err := load(t, st, k, kek, g, n, nil)
 	require.NoError(t, err)
 	require.Zero(t, again.Records)
 	v, err := doors.Customers.Get(t.Context(), c, g.Customer(n-1).ID.UUID())

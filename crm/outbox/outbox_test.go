@@ -73,12 +73,6 @@ func as(role string, n byte, team string) guard.Caller {
 	return guard.Caller{Subject: authz.Subject{ID: id.String(), Tenant: "default", Roles: []string{role}, Team: team, Active: true}}
 }
 
-func must[T any](t testing.TB, v T, err error) T {
-	t.Helper()
-	require.NoError(t, err)
-	return v
-}
-
 func newRig(t testing.TB, opts *outbox.Options) *rig {
 	t.Helper()
 	return newRigOn(t, memstore.New(), keys.NewMemory(), auditmem.New(), t.TempDir(), opts)
