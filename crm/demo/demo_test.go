@@ -127,7 +127,7 @@ func TestNobody(t *testing.T) {
 		require.NoError(t, v.Validate())
 		h := v.Header()
 		require.False(t, h.CreatedAt.After(demo.Base), "made on %v", h.CreatedAt)
-	require.False(t, ids[h.ID], "an id twice")
+		require.False(t, ids[h.ID], "an id twice")
 		ids[h.ID] = true
 		require.False(t, h.CreatedAt.After(demo.Base))
 		require.NotZero(t, h.Owner)
