@@ -47,6 +47,9 @@ const (
 	TypeEntry       = "entry"
 	TypeFlow        = "flow" // crm/flow, as the next
 	TypeInstance    = "instance"
+	TypeEndpoint    = "endpoint" // crm/outbox, as the next two
+	TypeDelivery    = "delivery"
+	TypeCursor      = "cursor"
 )
 
 // Meta is what every record has; domain types embed it.

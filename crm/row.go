@@ -197,6 +197,8 @@ type Query struct {
 	IDs      []UUID  // when not nil, only these rows
 	Persons  []UUID  // when not nil, only rows that name at least one of these persons, at most 1,000; none names the zero UUID
 	Deletion Deletion
+	Changes  bool   // in the order of changes: rows by their ChangeSeq, those above Since. Sort and After are empty, and so is Page.Next: the last row says where to go on
+	Since    int64  // with Changes, and not negative
 	Sort     string // a column's name; empty sorts by creation
 	Desc     bool
 	After    string // Page.Next of the page before; empty for the first

@@ -41,6 +41,8 @@ func TestStore(t *testing.T, open func(testing.TB) crm.Store) {
 		{"Unique", s.unique},
 		{"UniqueInBatch", s.uniqueInBatch},
 		{"ChangeSeq", s.changeSeq},
+		{"Changes", s.changes},
+		{"ChangesWhileWriting", s.changesWhileWriting},
 		{"Atomic", s.atomic},
 		{"Applied", s.applied},
 		{"LimitCount", s.limitCount},

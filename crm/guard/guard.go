@@ -355,6 +355,7 @@ var activities = map[authz.Action]audit.Activity{
 	reseal: audit.Update, authz.Browse: audit.List, authz.Aggregate: audit.List, authz.Purge: audit.Delete, authz.Erase: audit.Erase,
 	authz.Claim: audit.Update, authz.Assign: audit.Update, authz.Transfer: audit.Update, authz.Release: audit.Update, authz.Recycle: audit.Update,
 	authz.Handover: audit.Update, authz.Enter: audit.Update, authz.Lock: audit.Update, authz.Check: audit.Search, authz.Merge: audit.Update,
+	changes: audit.List,
 }
 
 // event begins an event about an action of the caller.

@@ -171,6 +171,19 @@ func (s *Store) List(ctx context.Context, q crm.Query) (crm.Page, error) {
 		return crm.Page{}, err
 	}
 	found := s.find(&q)
+	if q.Changes {
+		slices.SortFunc(found, func(a, b *entry) int {
+			if q.Desc {
+				a, b = b, a
+			}
+			return cmp.Compare(a.row.ChangeSeq, b.row.ChangeSeq)
+		})
+		var page crm.Page
+		for _, e := range found[:min(len(found), q.Limit)] {
+			page.Rows = append(page.Rows, e.export(schema))
+		}
+		return page, nil
+	}
 	order := func(e *entry, value crm.Value, number int64) int {
 		return compare(e.clear[q.Sort], e.number, value, number, q.Desc)
 	}
@@ -310,6 +323,9 @@ func (s *Store) find(q *crm.Query) []*entry {
 			continue
 		}
 		if _, carries := carry[e]; carry != nil && !carries {
+			continue
+		}
+		if q.Changes && e.row.ChangeSeq <= q.Since {
 			continue
 		}
 		if e.meets(q.Clauses) && q.Where.Match(func(name string) any {

@@ -298,7 +298,7 @@ const mostMerged = 16
 // merges tells whether the rows that carry a token are read in the order of the list, which then ends with its page. PostgreSQL sorts
 // them, and SQLite does not see that order when it is descending.
 func (s *Store) merges(q *crm.Query) bool {
-	return s.d == dialect.SQLite && q.Sort == "" && !q.Desc && q.Persons == nil && len(q.Tokens) > 0 && len(q.Tokens) <= mostMerged
+	return s.d == dialect.SQLite && q.Sort == "" && !q.Changes && !q.Desc && q.Persons == nil && len(q.Tokens) > 0 && len(q.Tokens) <= mostMerged
 }
 
 // merged writes the rows behind a cursor that carry one of the tokens, each once, in the order of the list: the tokens are clustered with
@@ -353,6 +353,9 @@ func (s *Store) filter(t *table, in int64, q *crm.Query, p *part) (from, where s
 		add("t.deleted = 0")
 	case crm.InBin:
 		add("t.deleted = 1")
+	}
+	if q.Changes {
+		add("t.change_seq > ?", q.Since)
 	}
 	if q.IDs != nil {
 		marks, ids := list(q.IDs, idArg)
@@ -616,7 +619,11 @@ func (s *Store) List(ctx context.Context, q crm.Query) (crm.Page, error) {
 		return crm.Page{}, fail("list", err)
 	}
 	var page crm.Page
-	if len(found) > q.Limit {
+	switch {
+	case len(found) <= q.Limit:
+	case q.Changes:
+		found = found[:q.Limit]
+	default:
 		found = found[:q.Limit]
 		cursor := request.Cursor{Row: numbers[q.Limit-1]}
 		if q.Sort != "" {
@@ -662,6 +669,8 @@ func (s *Store) page(t *table, in int64, q *crm.Query, p part, limit int) (strin
 		order = "k.hit"
 	}
 	switch column := s.column(q.Sort); {
+	case q.Changes:
+		order = "t.change_seq" + direction
 	case q.Sort == "" || p.null:
 		if p.null {
 			where += " AND " + column + " IS NULL"

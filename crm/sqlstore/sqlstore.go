@@ -305,6 +305,10 @@ func (s *Store) declare(ctx context.Context, tx *sql.Tx, schema crm.Schema) erro
 			return err
 		}
 	}
+	// Tables that an older program made have no index of changes.
+	if _, err := tx.ExecContext(ctx, fmt.Sprintf("CREATE INDEX IF NOT EXISTS crm_rows_%d_change ON %s (space, change_seq)", id, name)); err != nil {
+		return err
+	}
 	for i, c := range merged {
 		column := s.d.Quote("c_" + c.Name)
 		if i >= len(old) {

@@ -111,7 +111,7 @@ func command() *cobra.Command {
 	}
 	root.RunE = serve.RunE
 	root.AddCommand(serve, importCommand(&c), verifyCommand(&c), backupCommand(&c), restoreCommand(&c), drillCommand(&c),
-		rotateCommand(&c), accountCommand(&c), policyCommand(&c), sweepCommand(&c), purgeCommand(&c))
+		rotateCommand(&c), accountCommand(&c), policyCommand(&c), sweepCommand(&c), purgeCommand(&c), demoCommand(&c))
 	return root
 }
 
@@ -166,6 +166,7 @@ func runServe(ctx context.Context, c app.Config, out io.Writer) (err error) {
 	var watching sync.WaitGroup
 	watching.Go(func() { a.WatchPolicy(watch, hup) })
 	watching.Go(func() { a.KeepTime(watch) })
+	watching.Go(func() { a.Outbox.Run(watch) })
 	watching.Go(func() { a.WatchBackups(watch, func(line string) { fmt.Fprintln(os.Stderr, line) }) })
 	watching.Go(func() {
 		if err := a.ScheduleBackups(watch, func(line string) { fmt.Fprintln(os.Stderr, line) }); err != nil {

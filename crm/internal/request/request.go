@@ -121,6 +121,9 @@ func Filter(q *crm.Query, s *crm.Schema) error {
 	if len(q.Persons) > maxPersons {
 		return bad("persons", "more than 1,000")
 	}
+	if q.Since < 0 || q.Since > 0 && !q.Changes {
+		return bad("since", "negative, or not in the order of changes")
+	}
 	return clauses(q.Clauses, s)
 }
 
@@ -186,6 +189,9 @@ func Page(q *crm.Query, s *crm.Schema) (Cursor, error) {
 	}
 	if q.Limit < 1 || q.Limit > MaxLimit {
 		return Cursor{}, bad("limit", "not 1 to 1,000")
+	}
+	if q.Changes && (q.Sort != "" || q.After != "") {
+		return Cursor{}, bad("sort", "the order of changes has no other and no cursor")
 	}
 	kind := crm.Kind(0)
 	if q.Sort != "" {

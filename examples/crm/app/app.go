@@ -21,6 +21,7 @@ import (
 	"github.com/crmguard/crmguard/crm/desk"
 	"github.com/crmguard/crmguard/crm/finance"
 	"github.com/crmguard/crmguard/crm/guard"
+	"github.com/crmguard/crmguard/crm/outbox"
 	"github.com/crmguard/crmguard/crm/pool"
 	"github.com/crmguard/crmguard/crm/sales"
 	"github.com/crmguard/crmguard/crm/sqlstore"
@@ -68,6 +69,11 @@ type App struct {
 	Warehouses    *guard.Records[stock.Warehouse]
 	Movements     *guard.Records[stock.Movement]
 	Desk          *desk.Desk // the acts that touch several of these
+
+	Outbox     *outbox.Outbox // sends changes to the endpoints
+	Endpoints  *guard.Records[outbox.Endpoint]
+	Deliveries *guard.Records[outbox.Delivery]
+	Cursors    *guard.Records[outbox.Cursor]
 
 	Emergencies    *guard.Records[crm.Emergency]
 	Delegations    *guard.Records[crm.Delegation]
@@ -318,7 +324,11 @@ func (a *App) openRecords(ctx context.Context) error {
 	a.Instalments = open[finance.Instalment](ctx, a, &errs)
 	a.Warehouses = open[stock.Warehouse](ctx, a, &errs)
 	a.Movements = open[stock.Movement](ctx, a, &errs)
+	a.Endpoints = open[outbox.Endpoint](ctx, a, &errs)
+	a.Deliveries = open[outbox.Delivery](ctx, a, &errs)
+	a.Cursors = open[outbox.Cursor](ctx, a, &errs)
 	a.openDesk()
+	a.openOutbox()
 	return errors.Join(errs...)
 }
 

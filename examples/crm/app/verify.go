@@ -14,6 +14,7 @@ import (
 	"github.com/crmguard/crmguard/crm"
 	"github.com/crmguard/crmguard/crm/finance"
 	"github.com/crmguard/crmguard/crm/guard"
+	"github.com/crmguard/crmguard/crm/outbox"
 	"github.com/crmguard/crmguard/crm/pool"
 	"github.com/crmguard/crmguard/crm/sales"
 	"github.com/crmguard/crmguard/crm/stock"
@@ -146,6 +147,9 @@ func schemas() ([]crm.Schema, error) {
 	add(guard.Schema[finance.Instalment](nil))
 	add(guard.Schema[stock.Warehouse](nil))
 	add(guard.Schema[stock.Movement](nil))
+	add(guard.Schema[outbox.Endpoint](nil))
+	add(guard.Schema[outbox.Delivery](nil))
+	add(guard.Schema[outbox.Cursor](nil))
 	return out, errors.Join(errs...)
 }
 

@@ -169,8 +169,13 @@ func (k *resource[T]) cell(v *guard.View[T], name string, refs map[crm.UUID]page
 	case []string:
 		c := page.Cell{Kind: page.KindList}
 		labels := "role."
-		if name == "actions" {
+		switch name {
+		case "actions":
 			labels = "do."
+		case "types":
+			labels = "type."
+		case "acts":
+			labels = "webhook."
 		}
 		for _, s := range x {
 			c.Items = append(c.Items, page.T(labels+s))
@@ -218,6 +223,8 @@ func (k *resource[T]) cell(v *guard.View[T], name string, refs map[crm.UUID]page
 			return page.Cell{Key: "type." + s}
 		case "role":
 			return page.Cell{Key: "role." + s}
+		case "act", "reason":
+			return page.Cell{Key: "webhook." + s}
 		case "outcome":
 			return page.Cell{Key: "outcome." + s}
 		case "approvers":

@@ -219,7 +219,7 @@ func (s *Server) allKinds() []kind {
 	customers.bin, contacts.bin, leads.bin, followUps.bin = true, true, true, true
 	quotes.bin, contracts.bin, tickets.bin = true, true, true
 
-	return append([]kind{customers, contacts, leads, followUps, quotes, contracts, tickets, employees}, s.governKinds()...)
+	return append([]kind{customers, contacts, leads, followUps, quotes, contracts, tickets, employees}, append(s.governKinds(), s.webhookKinds()...)...)
 }
 
 // setCustomer takes the customer that a new record is for from the address or the form.
@@ -399,6 +399,7 @@ func (s *Server) nav(r *request) []page.NavGroup {
 			"customer": "work", "lead": "work", "contact": "work", "follow_up": "work",
 			"quote": "deals", "contract": "deals", "ticket": "service", "employee": "data",
 			"emergency": "trust", "delegation": "trust", "sharing": "trust", "export": "trust", "certification": "trust", "campaign": "trust",
+			"endpoint": "trust", "delivery": "trust",
 		}[k.name()]
 		groups[group] = append(groups[group], visible(k)...)
 	}

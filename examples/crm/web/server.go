@@ -30,6 +30,7 @@ import (
 
 // Server answers requests for one opened CRM.
 type Server struct {
+	once     secretsOnce
 	app      *app.App
 	pages    *page.Renderer
 	handler  http.Handler
@@ -81,6 +82,7 @@ func New(ctx context.Context, a *app.App) (*Server, error) {
 	s.handle(mux, "POST /backups", s.runBackup)
 	s.handle(mux, "POST /backups/cancel", s.cancelBackup)
 	s.governance(mux)
+	s.webhooks(mux)
 	s.deals(mux)
 	s.pools(mux)
 	s.handle(mux, "GET /numbers", s.numbers)
