@@ -223,6 +223,9 @@ type Batch struct {
 	Limits []Limit // what must hold when the writes are done, at most 100
 	Log    string  // which log holds the event of this batch; empty: none
 	Event  uint64  // its index there
+
+	// Rehearse does all of it and takes it back: Apply answers with the same errors and keeps nothing. Such a batch has no Log.
+	Rehearse bool
 }
 
 // Measure is how many living rows of a type meet the clauses, or the sum of one of their columns, where null is 0.
@@ -277,7 +280,8 @@ type Store interface {
 	Group(ctx context.Context, q Query, g Grouping) ([]Group, error)
 	// Apply stores a batch and returns the ChangeSeq of its first write; the others follow by one.
 	// Errors are a *WriteError that names the write, around ErrConflict (another version is stored,
-	// or the row exists) or ErrDuplicate (a unique token is taken by a living row), or a *LimitError.
+	// or the row exists) or ErrDuplicate (a unique token is taken by a living row), or a *LimitError. The number that a rehearsal
+	// returns is given again.
 	Apply(ctx context.Context, b Batch) (seq int64, err error)
 	// Applied returns which events of the log from index on have been applied, in ascending order.
 	Applied(ctx context.Context, log string, from uint64) ([]uint64, error)

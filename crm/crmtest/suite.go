@@ -45,6 +45,7 @@ func TestStore(t *testing.T, open func(testing.TB) crm.Store) {
 		{"ChangesWhileWriting", s.changesWhileWriting},
 		{"Atomic", s.atomic},
 		{"Applied", s.applied},
+		{"Rehearse", s.rehearse},
 		{"LimitCount", s.limitCount},
 		{"LimitSum", s.limitSum},
 		{"LimitAtomic", s.limitAtomic},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -22,6 +23,8 @@ type Tx struct {
 	c        Caller
 	event    audit.Event
 	writes   []pending
+	taken    map[place]struct{} // the records that are in it
+	refused  place              // by the store, at Commit
 	limits   []crm.Limit
 	broken   []error
 	done     bool
@@ -29,11 +32,17 @@ type Tx struct {
 	callback []func()
 }
 
+// place is a record by type and id.
+type place struct {
+	typ string
+	id  crm.UUID
+}
+
 // Begin begins a Tx of the caller. act names what is done as a whole, such as "lead.convert"; its one event says so.
 func (g *Guard) Begin(c Caller, act string) *Tx {
 	e := c.event("", "", authz.Decision{})
 	e.Action, e.Activity = act, audit.Update
-	return &Tx{g: g, c: c, event: e, now: g.now()}
+	return &Tx{g: g, c: c, event: e, now: g.now(), taken: map[place]struct{}{}}
 }
 
 // ErrTx says that a Tx is used in a way that it is not made for: a record twice, more than MaxBatch writes, or after its Commit.
@@ -41,9 +50,11 @@ var ErrTx = errors.New("guard: a transaction takes each record once, is not too 
 
 // add takes a write that was decided on.
 func (tx *Tx) add(w pending, d authz.Decision) error {
-	if tx.done || len(tx.writes) == MaxBatch || slices.ContainsFunc(tx.writes, func(o pending) bool { return o.row.Type == w.row.Type && o.row.ID == w.row.ID }) {
+	at := place{w.row.Type, w.row.ID}
+	if _, twice := tx.taken[at]; tx.done || len(tx.writes) == MaxBatch || twice {
 		return ErrTx
 	}
+	tx.taken[at] = struct{}{}
 	tx.writes = append(tx.writes, w)
 	tx.event.Policy = d.Revision
 	for _, control := range d.Controls {
@@ -70,18 +81,102 @@ func (tx *Tx) Commit(ctx context.Context) (event uint64, err error) {
 		return 0, ErrTx
 	}
 	tx.done = true
-	event, err = tx.g.commit(ctx, tx.c, tx.event, tx.writes, tx.limits)
-	var le *crm.LimitError
-	if errors.As(err, &le) && le.Index >= 0 && le.Index < len(tx.broken) {
-		return 0, tx.broken[le.Index]
-	}
-	if err != nil {
-		return 0, unwrapWrite(err)
+	if event, err = tx.g.commit(ctx, tx.c, tx.event, tx.writes, tx.limits); err != nil {
+		return 0, tx.explain(err)
 	}
 	for _, f := range tx.callback {
 		f()
 	}
 	return event, nil
+}
+
+// explain turns an error of the store into that of Commit and notes which record it is about.
+func (tx *Tx) explain(err error) error {
+	var le *crm.LimitError
+	if errors.As(err, &le) && le.Index >= 0 && le.Index < len(tx.broken) {
+		return tx.broken[le.Index]
+	}
+	var we *crm.WriteError
+	if errors.As(err, &we) && we.Index >= 0 && we.Index < len(tx.writes) {
+		row := &tx.writes[we.Index].row
+		tx.refused = place{row.Type, row.ID}
+	}
+	return unwrapWrite(err)
+}
+
+// Rehearse is Commit up to its end and back: the store writes all of it and takes it back, and what it would refuse it refuses. The log has the act
+// with ".rehearsed" behind its name and the number of records, as something that was done, not as writes that are announced. Only the keys of new
+// persons stay, with nothing under them. Errors are those of Commit.
+func (tx *Tx) Rehearse(ctx context.Context) (event uint64, err error) {
+	if tx.done || len(tx.writes) == 0 {
+		return 0, ErrTx
+	}
+	tx.done = true
+	e := tx.event
+	e.Action, e.Outcome, e.Count = e.Action+".rehearsed", audit.Allowed, int64(len(tx.writes))
+	receipt, err := tx.g.log.Append(ctx, e)
+	if err != nil {
+		return 0, fmt.Errorf("guard: no log, no rehearsal: %w", err)
+	}
+	batch := crm.Batch{Limits: tx.limits, Rehearse: true}
+	for _, w := range tx.writes {
+		batch.Writes = append(batch.Writes, crm.Write{Row: w.row, Expect: w.expect})
+	}
+	if _, err := tx.g.store.Apply(ctx, batch); err != nil {
+		return 0, tx.explain(fmt.Errorf("guard: %w", err))
+	}
+	return receipt.Index, nil
+}
+
+// Refused tells which record it was that the store refused at Commit or Rehearse; ok is false when it was none.
+func (tx *Tx) Refused() (typ string, id crm.UUID, ok bool) {
+	return tx.refused.typ, tx.refused.id, tx.refused.typ != ""
+}
+
+// Copy returns a Tx of the same writes and limits, which may be added to and committed by itself: of the two, one. It is for who
+// tries again without a record that the store refused; see Drop.
+func (tx *Tx) Copy() *Tx {
+	next := *tx
+	next.event.Controls = slices.Clone(tx.event.Controls)
+	next.writes, next.taken = slices.Clone(tx.writes), maps.Clone(tx.taken)
+	next.limits, next.broken, next.callback = slices.Clone(tx.limits), slices.Clone(tx.broken), slices.Clone(tx.callback)
+	next.done, next.refused = false, place{}
+	return &next
+}
+
+// Drop takes a record out again, before the Commit. It tells whether it was in.
+func (tx *Tx) Drop(typ string, id crm.UUID) bool {
+	at := place{typ, id}
+	if _, in := tx.taken[at]; tx.done || !in {
+		return false
+	}
+	delete(tx.taken, at)
+	tx.writes = slices.DeleteFunc(tx.writes, func(w pending) bool { return w.row.Type == typ && w.row.ID == id })
+	return true
+}
+
+// Len returns how many records are in it.
+func (tx *Tx) Len() int { return len(tx.writes) }
+
+// ImportIn adds new records to a Tx, by the rules of CreateAll. errs has an error for each record that was refused and is not in the Tx, and nil for
+// each that is; err means that none is.
+func (r *Records[T]) ImportIn(ctx context.Context, tx *Tx, vs []*T) (errs []error, err error) {
+	if tx.done || len(tx.writes)+len(vs) > MaxBatch {
+		return nil, ErrTx
+	}
+	if _, ok := any((*T)(nil)).(actMade); ok {
+		denial := &authz.DeniedError{Controls: []string{"fields.reserved"}}
+		return nil, errors.Join(denial, r.deny(ctx, tx.c, authz.Import, nil, authz.Decision{Controls: denial.Controls}))
+	}
+	errs, writes, at, last, err := r.ready(ctx, tx.c, authz.Import, vs)
+	if err != nil {
+		return nil, err
+	}
+	tx.event.Activity = audit.Import
+	for i, w := range writes {
+		errs[at[i]] = tx.add(w, last)
+	}
+	return errs, nil
 }
 
 // CreateIn adds a new record to a Tx, by the rules of Create. The new header is set in v at once.

@@ -411,3 +411,75 @@ func TestBrowseShowsAMask(t *testing.T) {
 	require.ErrorIs(t, r.customers.Delete(ctx, other, v.ID.UUID(), 2), crm.ErrNotFound)
 	denied(t, r.customers.Delete(ctx, member, v.ID.UUID(), 2), "access.granted") // they know of it
 }
+
+// TestTxRehearse: a rehearsal answers what a commit would, and leaves no row and no announcement.
+func TestTxRehearse(t *testing.T) {
+	r := newRig(t)
+	ctx := t.Context()
+	admin := as("admin", "a1", "/hq/")
+	admin.Subject.ID = crm.NewUUID().String()
+	begin := func(names ...string) (*guard.Tx, []*crm.Customer) {
+		var all []*crm.Customer
+		for _, n := range names {
+			all = append(all, customer(n, "13900000000", "b@example.com"))
+		}
+		tx := r.guard.Begin(admin, "customer.import")
+		errs, err := r.customers.ImportIn(ctx, tx, all)
+		require.NoError(t, err)
+		for i := range errs {
+			require.NoError(t, errs[i])
+		}
+		return tx, all
+	}
+	count := func() int64 {
+		n, err := r.customers.Count(ctx, admin, guard.Query{})
+		require.NoError(t, err)
+		return n
+	}
+	tx, _ := begin("A", "B")
+	assert.Equal(t, 2, tx.Len())
+	_, err := tx.Rehearse(ctx)
+	require.NoError(t, err)
+	e := r.last(t)
+	assert.Equal(t, "customer.import.rehearsed", e.Action)
+	assert.Equal(t, audit.Allowed, e.Outcome, "no announcement, which the store would lack")
+	assert.EqualValues(t, 2, e.Count)
+	assert.Empty(t, e.Targets)
+	assert.Zero(t, count())
+	_, err = tx.Commit(ctx)
+	require.ErrorIs(t, err, guard.ErrTx, "it is over")
+
+	// What the policy refuses is not in it, and what the store refuses is named and can be left out.
+	errs, err := r.customers.ImportIn(ctx, r.guard.Begin(sales, "customer.import"), []*crm.Customer{customer("S", "13900000000", "s@example.com")})
+	require.NoError(t, err)
+	assert.True(t, guard.Denied(errs[0]), "sales import no customers")
+	nameless := customer("", "13900000000", "n@example.com")
+	errs, err = r.customers.ImportIn(ctx, r.guard.Begin(admin, "customer.import"), []*crm.Customer{nameless})
+	require.NoError(t, err)
+	var invalid *crm.InvalidError
+	require.ErrorAs(t, errs[0], &invalid)
+	tx, all := begin("C", "D")
+	first := tx.Copy()
+	require.True(t, first.Drop(crm.TypeCustomer, all[1].ID.UUID()))
+	require.False(t, first.Drop(crm.TypeCustomer, all[1].ID.UUID()), "once")
+	_, err = first.Commit(ctx)
+	require.NoError(t, err)
+	for _, do := range []func(*guard.Tx) error{
+		func(tx *guard.Tx) error { _, err := tx.Rehearse(ctx); return err },
+		func(tx *guard.Tx) error { _, err := tx.Commit(ctx); return err },
+	} {
+		try := tx.Copy()
+		require.ErrorIs(t, do(try), crm.ErrConflict, "C is there")
+		typ, id, ok := try.Refused()
+		require.True(t, ok)
+		assert.Equal(t, crm.TypeCustomer, typ)
+		assert.Equal(t, all[0].ID.UUID(), id)
+	}
+	require.True(t, tx.Drop(crm.TypeCustomer, all[0].ID.UUID()))
+	_, err = tx.Commit(ctx)
+	require.NoError(t, err)
+	assert.EqualValues(t, 2, count())
+	errs, err = r.customers.ImportIn(ctx, tx, nil)
+	require.ErrorIs(t, err, guard.ErrTx)
+	assert.Nil(t, errs)
+}

@@ -64,37 +64,9 @@ func (r *Records[T]) create(ctx context.Context, c Caller, a authz.Action, vs []
 		denial := &authz.DeniedError{Controls: []string{"fields.reserved"}}
 		return nil, errors.Join(denial, r.deny(ctx, c, a, nil, authz.Decision{Controls: denial.Controls}))
 	}
-	d := r.g.decider(c, a)
-	errs := make([]error, len(vs))
-	var recs []encrypt.Record
-	var accepted []*T
-	var at []int // places of the accepted in vs
-	var last authz.Decision
-	for i, v := range vs {
-		dec, refused, err := r.admit(ctx, c, a, d, v)
-		if err != nil {
-			return nil, err
-		}
-		if errs[i] = refused; refused != nil {
-			continue
-		}
-		last = dec
-		accepted = append(accepted, v)
-		at = append(at, i)
-		recs = append(recs, r.recordOf(c, v))
-	}
-	if len(accepted) == 0 {
-		return errs, nil
-	}
-	sealed, err := r.codec.SealAll(ctx, r.g.keeper, recs, accepted)
+	errs, writes, at, last, err := r.ready(ctx, c, a, vs)
 	if err != nil {
-		return nil, fmt.Errorf("guard: %s: %w", r.typ, err)
-	}
-	writes := make([]pending, len(accepted))
-	for i, v := range accepted {
-		if writes[i], err = r.build(ctx, c, v, sealed[i], 0); err != nil {
-			return nil, err
-		}
+		return nil, err
 	}
 	// A write that the store refuses is taken out, and the others are announced and tried again.
 	for len(writes) > 0 {
@@ -109,6 +81,42 @@ func (r *Records[T]) create(ctx context.Context, c Caller, a authz.Action, vs []
 		return errs, err
 	}
 	return errs, nil
+}
+
+// ready decides on new records and makes the writes of those that are admitted; at are their places in vs, errs says why the others are not.
+func (r *Records[T]) ready(ctx context.Context, c Caller, a authz.Action, vs []*T) (errs []error, writes []pending, at []int, last authz.Decision, err error) {
+	fail := func(err error) ([]error, []pending, []int, authz.Decision, error) { return nil, nil, nil, last, err }
+	d := r.g.decider(c, a)
+	errs = make([]error, len(vs))
+	recs := make([]encrypt.Record, 0, len(vs))
+	accepted := make([]*T, 0, len(vs))
+	for i, v := range vs {
+		dec, refused, err := r.admit(ctx, c, a, d, v)
+		if err != nil {
+			return fail(err)
+		}
+		if errs[i] = refused; refused != nil {
+			continue
+		}
+		last = dec
+		accepted = append(accepted, v)
+		at = append(at, i)
+		recs = append(recs, r.recordOf(c, v))
+	}
+	if len(accepted) == 0 {
+		return errs, nil, nil, last, nil
+	}
+	sealed, err := r.codec.SealAll(ctx, r.g.keeper, recs, accepted)
+	if err != nil {
+		return fail(fmt.Errorf("guard: %s: %w", r.typ, err))
+	}
+	writes = make([]pending, len(accepted))
+	for i, v := range accepted {
+		if writes[i], err = r.build(ctx, c, v, sealed[i], 0); err != nil {
+			return fail(err)
+		}
+	}
+	return errs, writes, at, last, nil
 }
 
 // admit completes the header of a new record and decides on it. refused says why it is not admitted, and is in the log where the policy

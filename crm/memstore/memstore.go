@@ -420,6 +420,9 @@ func (s *Store) Apply(ctx context.Context, b crm.Batch) (int64, error) {
 	if err := s.limit(b.Limits, entries); err != nil {
 		return 0, err
 	}
+	if b.Rehearse {
+		return first, nil
+	}
 	for _, e := range entries {
 		s.put(e)
 	}

@@ -226,6 +226,9 @@ func (s *Store) write(ctx context.Context, doing string, n int, f func(tx *sql.T
 		}
 		return nil
 	})
+	if err == errRehearsed { //nolint:errorlint // it is never wrapped
+		return nil
+	}
 	return fail(doing, err)
 }
 

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"database/sql"
+	"errors"
 	"math/bits"
 	"slices"
 	"strings"
@@ -95,6 +96,9 @@ func keysOf(row *crm.Row) (k keys) {
 	return k
 }
 
+// errRehearsed ends the transaction of a rehearsal, which went well, without a commit.
+var errRehearsed = errors.New("crm/sqlstore: rehearsed")
+
 // Apply stores a batch; see crm.Store. When it returns nil the batch is durable as far as the database
 // was told to make it so. Besides the errors that crm.Store names it returns crm.ErrUnavailable, when nothing was
 // stored, and crm.ErrUnknown.
@@ -157,10 +161,16 @@ func (s *Store) Apply(ctx context.Context, b crm.Batch) (int64, error) {
 				return err
 			}
 		}
-		return s.limit(ctx, tx, b.Limits, types)
+		if err := s.limit(ctx, tx, b.Limits, types); err != nil || !b.Rehearse {
+			return err
+		}
+		return errRehearsed
 	})
 	if err != nil {
 		return 0, err
+	}
+	if b.Rehearse {
+		return seq, nil // the numbers of new spaces went with it
 	}
 	for in, n := range spaces {
 		s.keepSpace(in, n)

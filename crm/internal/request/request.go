@@ -257,6 +257,9 @@ func Batch(b *crm.Batch, schema func(string) *crm.Schema) error {
 	if err := Event(b.Log, b.Event); err != nil && b.Log != "" {
 		return err
 	}
+	if b.Rehearse && b.Log != "" {
+		return bad("batch", "a rehearsal has no event")
+	}
 	type key struct {
 		tenant, typ string
 		id          crm.UUID
