@@ -50,6 +50,8 @@ const (
 	TypeEndpoint    = "endpoint" // crm/outbox, as the next two
 	TypeDelivery    = "delivery"
 	TypeCursor      = "cursor"
+	TypeImport      = "import" // crm/transfer, as the next
+	TypeKept        = "kept"
 )
 
 // Meta is what every record has; domain types embed it.

@@ -26,6 +26,7 @@ import (
 	"github.com/crmguard/crmguard/crm/project"
 	selling "github.com/crmguard/crmguard/crm/sales"
 	"github.com/crmguard/crmguard/crm/stock"
+	"github.com/crmguard/crmguard/crm/transfer"
 )
 
 // shipped reads what of the shipped settings is compared with the types.
@@ -120,7 +121,7 @@ func TestFrozenStatesAreFinal(t *testing.T) {
 		crm.TypeExpense: finals(finance.ExpenseLifecycle()), crm.TypePeriod: finals(finance.PeriodLifecycle()),
 		crm.TypeProject: finals(project.Lifecycle()), crm.TypeTask: finals(project.TaskLifecycle()),
 		crm.TypeWarehouse: finals(stock.WarehouseLifecycle()), crm.TypeOrder: finals(stock.OrderLifecycle()),
-		crm.TypeForm: finals(form.Lifecycle()), crm.TypeFlow: finals(flow.Lifecycle()),
+		crm.TypeForm: finals(form.Lifecycle()), crm.TypeFlow: finals(flow.Lifecycle()), crm.TypeImport: finals(transfer.Lifecycle()),
 		crm.TypeEmergency: stuck([]crm.EmergencyState{crm.EmergencyRequested, crm.EmergencyActive, crm.EmergencyRefused, crm.EmergencyReviewed},
 			func(from, to crm.EmergencyState) error {
 				return (&crm.Emergency{State: to}).CheckUpdate(&crm.Emergency{State: from})

@@ -9,10 +9,11 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/text/encoding/charmap"
 	"golang.org/x/text/encoding/simplifiedchinese"
 	"golang.org/x/text/encoding/unicode"
 
-	"github.com/crmguard/crmguard/examples/crm/csvfile"
+	"github.com/crmguard/crmguard/crm/transfer/csvfile"
 )
 
 // read returns good records as text and bad ones as errors, in order.
@@ -83,6 +84,28 @@ func TestRefusedFiles(t *testing.T) {
 	}
 	_, err := csvfile.New(failing{})
 	require.ErrorIs(t, err, errDisk)
+}
+
+func TestTold(t *testing.T) {
+	latin := encode(t, "Straße;Ort\nAllee;Köln\n", charmap.Windows1252.NewEncoder())
+	for _, name := range []string{"windows-1252", "ISO-8859-1"} {
+		r, err := csvfile.Open(strings.NewReader(latin), &csvfile.Options{Encoding: name})
+		require.NoError(t, err)
+		assert.Equal(t, []string{"Straße", "Ort"}, r.Header())
+		assert.Equal(t, name, r.Encoding())
+		assert.Equal(t, ';', r.Comma())
+		for rec, err := range r.Records() {
+			require.NoError(t, err)
+			assert.Equal(t, []string{"Allee", "Köln"}, rec.Fields)
+		}
+	}
+	r, err := csvfile.Open(strings.NewReader("a,b;c\n1,2;3\n"), &csvfile.Options{Comma: ';'})
+	require.NoError(t, err)
+	assert.Equal(t, []string{"a,b", "c"}, r.Header())
+	for _, o := range []csvfile.Options{{Encoding: "UTF-7"}, {Comma: 'x'}, {Comma: '"'}} {
+		_, err := csvfile.Open(strings.NewReader("a\n"), &o)
+		require.ErrorIs(t, err, csvfile.ErrOptions)
+	}
 }
 
 var errDisk = errors.New("disk")

@@ -1,5 +1,5 @@
 // Package csvfile reads CSV as people send it: UTF-8 with or without a mark, UTF-16, GB 18030; commas,
-// semicolons or tabs; and with faults, which cost the records that have them and no others.
+// semicolons, tabs or bars; and with faults, which cost the records that have them and no others.
 package csvfile
 
 import (
@@ -14,6 +14,7 @@ import (
 	"unicode/utf8"
 
 	"golang.org/x/text/encoding"
+	"golang.org/x/text/encoding/charmap"
 	"golang.org/x/text/encoding/simplifiedchinese"
 	"golang.org/x/text/encoding/unicode"
 )
@@ -49,8 +50,34 @@ type Reader struct {
 	name   string   // of the encoding
 }
 
-// New looks at the begin of r, finds encoding and separator, and reads the header.
-func New(r io.Reader) (*Reader, error) {
+// Options of Open. Nil means the zero value of each field.
+type Options struct {
+	Encoding string // UTF-8, UTF-16LE, UTF-16BE, GB18030, ISO-8859-1 or windows-1252; "": found out, where the last two never are
+	Comma    rune   // comma, semicolon, tab or bar; 0: found out from the header
+}
+
+// encodings are those that can be told.
+var encodings = map[string]encoding.Encoding{
+	"UTF-8": nil, "GB18030": simplifiedchinese.GB18030, "ISO-8859-1": charmap.ISO8859_1, "windows-1252": charmap.Windows1252,
+	"UTF-16LE": unicode.UTF16(unicode.LittleEndian, unicode.UseBOM), "UTF-16BE": unicode.UTF16(unicode.BigEndian, unicode.UseBOM),
+}
+
+// ErrOptions: an encoding or a separator that there is not.
+var ErrOptions = errors.New("csv: unknown encoding or separator")
+
+// New is Open without options.
+func New(r io.Reader) (*Reader, error) { return Open(r, nil) }
+
+// Open looks at the begin of r, finds encoding and separator unless they are told, and reads the header.
+func Open(r io.Reader, opts *Options) (*Reader, error) {
+	var o Options
+	if opts != nil {
+		o = *opts
+	}
+	told, known := encodings[o.Encoding]
+	if o.Encoding != "" && !known || o.Comma != 0 && !strings.ContainsRune(",;\t|", o.Comma) {
+		return nil, ErrOptions
+	}
 	buf := bufio.NewReaderSize(r, 1<<16)
 	head, err := buf.Peek(1 << 16)
 	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, bufio.ErrBufferFull) {
@@ -65,6 +92,8 @@ func New(r io.Reader) (*Reader, error) {
 		if _, err := buf.Discard(3); err != nil {
 			return nil, err
 		}
+	case o.Encoding != "":
+		enc, c.name = told, o.Encoding
 	case !validPrefix(head):
 		enc, c.name = simplifiedchinese.GB18030, "GB18030"
 	}
@@ -79,8 +108,11 @@ func New(r io.Reader) (*Reader, error) {
 	}
 	line, _, _ := bytes.Cut(first, []byte("\n"))
 	c.comma = ','
+	if o.Comma != 0 {
+		c.comma = o.Comma
+	}
 	for _, sep := range []rune{';', '\t', '|'} {
-		if bytes.Count(line, []byte(string(sep))) > bytes.Count(line, []byte(string(c.comma))) {
+		if o.Comma == 0 && bytes.Count(line, []byte(string(sep))) > bytes.Count(line, []byte(string(c.comma))) {
 			c.comma = sep
 		}
 	}
@@ -114,7 +146,10 @@ func validPrefix(b []byte) bool {
 // Header returns the names of the columns.
 func (c *Reader) Header() []string { return c.header }
 
-// Encoding returns UTF-8, UTF-16 or GB18030.
+// Comma returns the separator.
+func (c *Reader) Comma() rune { return c.comma }
+
+// Encoding returns UTF-8, UTF-16 or GB18030, or what was told.
 func (c *Reader) Encoding() string { return c.name }
 
 // Records yields the records behind the header. A *RowError is followed by further records; any other
