@@ -771,3 +771,9 @@ func (p *plan[T]) keep(ctx context.Context, tx *guard.Tx, rejected []Rejected) e
 	}
 	return nil
 }
+
+// Fields returns the fields that a file can fill.
+func (m *Importer[T]) Fields() []Field { return slices.Clone(m.layout.Fields) }
+
+// Keys returns the fields by which records can be found.
+func (m *Importer[T]) Keys() []string { return slices.Clone(m.layout.Keys) }

@@ -66,6 +66,9 @@ func CSV(r io.Reader, opts *csvfile.Options) (Source, error) {
 	return &csvSource{file}, nil
 }
 
+// OfCSV makes a Source of a file of separated values that is open.
+func OfCSV(r *csvfile.Reader) Source { return &csvSource{r} }
+
 type csvSource struct{ *csvfile.Reader }
 
 // Rows turns records into rows.

@@ -177,69 +177,6 @@ func runServe(ctx context.Context, c app.Config, out io.Writer) (err error) {
 	return web.Serve(ctx, a, out)
 }
 
-func importCommand(c *app.Config) *cobra.Command {
-	var owner string
-	cmd := &cobra.Command{
-		Use: "import FILE.csv", Short: "Store the customers of a CSV file", Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) (err error) {
-			file, err := os.Open(args[0])
-			if err != nil {
-				return fmt.Errorf("the file cannot be opened: %w", errors.Unwrap(err))
-			}
-			defer file.Close()
-			out := cmd.OutOrStdout()
-			a, err := openApp(cmd.Context(), *c, out)
-			if err != nil {
-				return err
-			}
-			defer func() { err = errors.Join(err, a.Close()) }()
-			if err := populate(cmd.Context(), a, out); err != nil {
-				return err
-			}
-			in, err := a.Owner(cmd.Context(), owner)
-			if err != nil {
-				return err
-			}
-			show := liner(out)
-			rep, err := a.ImportCustomers(cmd.Context(), file, in, func(r app.ImportReport) {
-				show(fmt.Sprintf("stored %d of %d rows, %.0f rows/s", r.Stored, r.Rows, rate(r.Stored, r.Took)))
-			})
-			printImport(out, rep)
-			if err != nil {
-				return err
-			}
-			if len(rep.Rejected) > 0 {
-				return fmt.Errorf("%d rows were not stored", len(rep.Rejected))
-			}
-			return nil
-		},
-	}
-	cmd.Flags().StringVar(&owner, "owner", "", "e-mail of the employee who gets the customers (default: the administrator)")
-	return cmd
-}
-
-func rate(n int, took time.Duration) float64 {
-	if took <= 0 {
-		return 0
-	}
-	return float64(n) / took.Seconds()
-}
-
-func printImport(out io.Writer, r app.ImportReport) {
-	fmt.Fprintf(out, "%d rows in (%s), %d stored, %d rejected, %d with a phone kept as typed, %.0f rows/s\n",
-		r.Rows, r.Encoding, r.Stored, len(r.Rejected), r.Warned, rate(r.Stored, r.Took))
-	if len(r.Ignored) > 0 {
-		fmt.Fprintf(out, "columns not imported: %d\n", len(r.Ignored))
-	}
-	for i, row := range r.Rejected {
-		if i == 50 {
-			fmt.Fprintf(out, "  and %d more\n", len(r.Rejected)-i)
-			break
-		}
-		fmt.Fprintf(out, "  line %d: %s\n", row.Line, row.Reason)
-	}
-}
-
 // liner shows progress: in place on a terminal, one line each otherwise.
 func liner(out io.Writer) func(string) {
 	f, ok := out.(*os.File)

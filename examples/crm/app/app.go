@@ -26,6 +26,7 @@ import (
 	"github.com/crmguard/crmguard/crm/sales"
 	"github.com/crmguard/crmguard/crm/sqlstore"
 	"github.com/crmguard/crmguard/crm/stock"
+	"github.com/crmguard/crmguard/crm/transfer"
 	"github.com/crmguard/crmguard/encrypt"
 	"github.com/crmguard/crmguard/encrypt/keys"
 	"github.com/crmguard/crmguard/encrypt/localkek"
@@ -81,6 +82,8 @@ type App struct {
 	Certifications *guard.Records[crm.Certification]
 	Campaigns      *guard.Records[crm.Campaign]
 	Exports        *guard.Records[crm.Export]
+	Imports        *guard.Records[transfer.Import]
+	Kept           *guard.Records[transfer.Kept] // of imports: rejected rows and former values
 	Policy         *rego.Engine
 
 	access    access
@@ -313,6 +316,8 @@ func (a *App) openRecords(ctx context.Context) error {
 	a.Certifications = open[crm.Certification](ctx, a, &errs)
 	a.Campaigns = open[crm.Campaign](ctx, a, &errs)
 	a.Exports = open[crm.Export](ctx, a, &errs)
+	a.Imports = open[transfer.Import](ctx, a, &errs)
+	a.Kept = open[transfer.Kept](ctx, a, &errs)
 	a.Pools = open[pool.Pool](ctx, a, &errs)
 	a.Ownerships = open[pool.Ownership](ctx, a, &errs)
 	a.Series = open[crm.Series](ctx, a, &errs)

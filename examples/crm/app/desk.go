@@ -12,6 +12,7 @@ import (
 	"github.com/crmguard/crmguard/crm/desk"
 	"github.com/crmguard/crmguard/crm/guard"
 	"github.com/crmguard/crmguard/crm/sales"
+	"github.com/crmguard/crmguard/crm/transfer"
 )
 
 const (
@@ -106,6 +107,11 @@ func (a *App) ReclockPools(ctx context.Context) (changed int, err error) {
 func (a *App) PurgeBin(ctx context.Context, limit int) (desk.Purged, error) {
 	a.due.Lock()
 	defer a.due.Unlock()
+	// What imports kept for two weeks goes first; the keys under which it lay go with those of the bin.
+	doors := transfer.Doors{Guard: a.Guard, Imports: a.Imports, Kept: a.Kept}
+	if _, err := transfer.Sweep(ctx, doors, System("purge"), a.now(), 1000); err != nil {
+		return desk.Purged{}, err
+	}
 	return a.Desk.Purge(ctx, System("purge"), limit)
 }
 

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -8,238 +9,197 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
+	"github.com/crmguard/crmguard/authz"
 	"github.com/crmguard/crmguard/crm"
 	"github.com/crmguard/crmguard/crm/guard"
+	"github.com/crmguard/crmguard/crm/sales"
+	"github.com/crmguard/crmguard/crm/transfer"
+	"github.com/crmguard/crmguard/crm/transfer/csvfile"
+	"github.com/crmguard/crmguard/crm/transfer/xlsx"
 	"github.com/crmguard/crmguard/encrypt/normalize"
-	"github.com/crmguard/crmguard/examples/crm/csvfile"
 )
 
-// headers says which columns mean which field of a customer; names are compared without case, spaces
-// and punctuation.
-var headers = map[string][]string{
-	"external_id": {"customerid", "accountid", "id", "externalid", "客户编号", "编号"},
-	"first":       {"firstname", "givenname", "名"},
-	"last":        {"lastname", "surname", "familyname", "姓"},
-	"contact":     {"name", "contact", "contactname", "姓名", "联系人", "客户姓名"},
-	"company":     {"company", "companyname", "account", "公司", "公司名称", "客户名称", "单位"},
-	"city":        {"city", "城市"},
-	"country":     {"country", "国家"},
-	"address":     {"address", "street", "地址"},
-	"phone":       {"phone", "phone1", "mobile", "telephone", "tel", "手机", "手机号", "电话", "联系电话"},
-	"phone2":      {"phone2", "otherphone", "电话2", "备用电话"},
-	"email":       {"email", "email1", "mail", "邮箱", "电子邮件", "电子邮箱"},
-	"website":     {"website", "url", "网站", "网址"},
-	"created":     {"subscriptiondate", "created", "createdat", "date", "创建时间", "日期"},
-	"industry":    {"industry", "sector", "行业"},
-	"note":        {"note", "notes", "remark", "备注"},
-	"source":      {"source", "来源"},
+// ImportTypes are the types that files can be imported into.
+var ImportTypes = []string{crm.TypeCustomer, crm.TypeLead, crm.TypeContact, crm.TypeProduct, crm.TypeOpportunity, crm.TypeEmployee}
+
+// ImportOptions of [App.Importer].
+type ImportOptions struct {
+	Owner    *crm.Employee         // in whose name a program imports; nil: the caller is an employee
+	Progress func(transfer.Counts) // nil: nobody hears it
+	AsTyped  *atomic.Int64         // counts customers with a phone that is no phone number; nil: nobody counts
 }
 
-// ImportReport is what became of a file.
-type ImportReport struct {
-	Encoding string
-	Rows     int // in the file
-	Stored   int
-	Warned   int // stored with a phone that is no phone number, as typed
-	Rejected []RejectedRow
-	Ignored  []string // columns that mean nothing here
-	Took     time.Duration
+// Importing imports files into one type; it is a *transfer.Importer.
+type Importing interface {
+	Fields() []transfer.Field
+	Keys() []string
+	Rehearse(ctx context.Context, c guard.Caller, src transfer.Source, m transfer.Mapping, mode transfer.Mode) (transfer.Report, error)
+	Begin(ctx context.Context, c guard.Caller, name string, header []string, m transfer.Mapping, mode transfer.Mode) (*transfer.Import, error)
+	Run(ctx context.Context, c guard.Caller, name string, src transfer.Source, m transfer.Mapping, mode transfer.Mode) (*transfer.Import, error)
+	Resume(ctx context.Context, c guard.Caller, id crm.ID[transfer.Import], src transfer.Source) (*transfer.Import, error)
+	Undo(ctx context.Context, c guard.Caller, id crm.ID[transfer.Import]) (*transfer.Import, error)
+	Rejected(ctx context.Context, c guard.Caller, id crm.ID[transfer.Import], each func(transfer.Rejected) error) error
 }
 
-// RejectedRow is one row that was not stored. Reasons name fields and rules, never values.
-type RejectedRow struct {
-	Line   int
-	Reason string
-}
-
-// ImportCustomers stores the customers of a CSV file in batches of guard.MaxBatch. Each batch is one event
-// and one transaction: progress is called when it is durable. The owner is the employee in whose name they
-// are stored.
-func (a *App) ImportCustomers(ctx context.Context, r io.Reader, owner *crm.Employee, progress func(ImportReport)) (ImportReport, error) {
-	var rep ImportReport
-	start := time.Now()
-	file, err := csvfile.New(r)
+// Importer returns the importer of a type, which refers to what the caller may list. crm.ErrNotFound says that there is none.
+func (a *App) Importer(ctx context.Context, c guard.Caller, typ string, o ImportOptions) (Importing, error) {
+	others, err := a.others(ctx, c, typ)
 	if err != nil {
-		return rep, err
+		return nil, err
 	}
-	rep.Encoding = file.Encoding()
-	column := map[string]int{}
-	for i, h := range file.Header() {
-		field := meaning(h)
-		if field == "" {
-			rep.Ignored = append(rep.Ignored, h)
-			continue
-		}
-		if _, ok := column[field]; !ok {
-			column[field] = i
-		}
-	}
-	_, named := column["company"]
-	for _, f := range []string{"contact", "last", "first"} {
-		_, ok := column[f]
-		named = named || ok
-	}
-	if !named {
-		return rep, errors.New("crm: no column of the file is a name; expected one of company, name, first name, 公司名称, 姓名")
-	}
-	// One goroutine reads and prepares the next batch while another stores this one.
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	batches := make(chan importBatch, 1)
-	go func() {
-		defer close(batches)
-		readBatches(ctx, file, column, owner, batches)
-	}()
-	for b := range batches {
-		rep.Rows += b.rows
-		rep.Rejected = append(rep.Rejected, b.rejected...)
-		errs, err := a.Customers.CreateAll(ctx, System("import"), b.customers)
-		if err != nil {
-			return rep, err
-		}
-		for i, e := range errs {
-			if e != nil {
-				rep.Rejected = append(rep.Rejected, RejectedRow{b.lines[i], reason(e)})
-				continue
-			}
-			rep.Stored++
-			if b.typed[i] {
-				rep.Warned++
+	doors := transfer.Doors{Guard: a.Guard, Imports: a.Imports, Kept: a.Kept}
+	switch typ {
+	case crm.TypeCustomer:
+		layout := transfer.Customers(others)
+		if o.AsTyped != nil {
+			finish := layout.Finish
+			layout.Finish = func(v *crm.Customer, get func(string) string) []transfer.Reason {
+				for _, p := range []crm.Text{v.Phone, v.Phone2} {
+					if s := p.Expose(); s != "" && !strings.HasPrefix(normalize.Phone(s, "CN"), "+") {
+						o.AsTyped.Add(1)
+						break
+					}
+				}
+				return finish(v, get)
 			}
 		}
-		rep.Took = time.Since(start)
-		if progress != nil {
-			progress(rep)
-		}
-		if b.err != nil {
-			return rep, b.err
-		}
+		return importer(doors, a.Customers, layout, o), nil
+	case crm.TypeLead:
+		return importer(doors, a.Leads, transfer.Leads(others), o), nil
+	case crm.TypeContact:
+		return importer(doors, a.Contacts, transfer.Contacts(others), o), nil
+	case crm.TypeProduct:
+		return importer(doors, a.Products, transfer.Products(), o), nil
+	case crm.TypeOpportunity:
+		return importer(doors, a.Opportunities, transfer.Opportunities(others), o), nil
+	case crm.TypeEmployee:
+		return importer(doors, a.Employees, transfer.Employees(others), o), nil
 	}
-	slices.SortFunc(rep.Rejected, func(a, b RejectedRow) int { return a.Line - b.Line })
-	rep.Took = time.Since(start)
-	return rep, ctx.Err()
+	return nil, crm.ErrNotFound
 }
 
-// importBatch is what is stored in one transaction.
-type importBatch struct {
-	rows      int // read from the file for it
-	customers []*crm.Customer
-	lines     []int
-	typed     []bool // a phone is no phone number and is kept as typed
-	rejected  []RejectedRow
-	err       error // that ended the reading
+func importer[T any, P interface {
+	*T
+	Header() crm.Header
+	SetHeader(crm.Header)
+}](d transfer.Doors, records *guard.Records[T], layout transfer.Layout[T], o ImportOptions) *transfer.Importer[T] {
+	opts := &transfer.Options[T]{Progress: o.Progress}
+	if o.Owner != nil {
+		opts.Owner, opts.Team = o.Owner.ID, o.Owner.Team
+	}
+	return transfer.NewImporter[T, P](d, records, layout, opts)
 }
 
-// readBatches reads the file until its end, an error, or the end of ctx.
-func readBatches(ctx context.Context, file *csvfile.Reader, column map[string]int, owner *crm.Employee, out chan<- importBatch) {
-	var b importBatch
-	send := func() bool {
-		select {
-		case out <- b:
-			b = importBatch{}
-			return true
-		case <-ctx.Done():
-			return false
-		}
+// others reads what rows of a type refer to.
+func (a *App) others(ctx context.Context, c guard.Caller, typ string) (o transfer.Others, err error) {
+	if typ == crm.TypeProduct {
+		return o, nil
 	}
-	for rec, err := range file.Records() {
-		b.rows++
-		var re *csvfile.RowError
-		switch {
-		case errors.As(err, &re):
-			b.rejected = append(b.rejected, RejectedRow{re.Line, re.Reason})
-		case err != nil:
-			b.err = fmt.Errorf("crm: reading the file: %w", err)
-			send()
-			return
-		default:
-			c := customerOf(rec.Fields, column, owner)
-			typed := false
-			for _, p := range []crm.Text{c.Phone, c.Phone2} {
-				s := p.Expose()
-				typed = typed || s != "" && !strings.HasPrefix(normalize.Phone(s, "CN"), "+")
-			}
-			b.customers, b.lines, b.typed = append(b.customers, c), append(b.lines, rec.Line), append(b.typed, typed)
-		}
-		if len(b.customers) == guard.MaxBatch && !send() {
-			return
-		}
+	if o.Employees, err = transfer.NamesOf(ctx, c, a.Employees, func(e *crm.Employee) string { return transfer.Open(e.Name) },
+		func(e *crm.Employee) (crm.UUID, string) { return e.ID.UUID(), e.Team }); err != nil {
+		return o, err
 	}
-	if b.rows > 0 {
-		send()
+	if typ != crm.TypeContact && typ != crm.TypeOpportunity {
+		return o, nil
 	}
+	if o.Customers, err = transfer.NamesOf(ctx, c, a.Customers, func(v *crm.Customer) string { return transfer.Open(v.Name) },
+		func(v *crm.Customer) (crm.UUID, string) { return v.ID.UUID(), "" }); err != nil || typ != crm.TypeOpportunity {
+		return o, err
+	}
+	if o.Products, err = transfer.NamesOf(ctx, c, a.Products, func(p *sales.Product) string { return p.Name },
+		func(p *sales.Product) (crm.UUID, string) { return p.ID.UUID(), "" }); err != nil {
+		return o, err
+	}
+	page, err := a.Pipelines.List(ctx, c, guard.Query{Limit: 1})
+	if err == nil && len(page.Items) > 0 {
+		o.Pipeline = &page.Items[0].Value
+	}
+	return o, err
 }
 
-// meaning returns the field that a header names, "" for none.
-func meaning(header string) string {
-	var b strings.Builder
-	for _, r := range strings.ToLower(header) {
-		if !strings.ContainsRune(" _-.:/()", r) {
-			b.WriteRune(r)
-		}
+// ImportSamples is how many rows are looked at before a mapping is suggested.
+const ImportSamples = 10_000
+
+// OpenImport opens a file by its first bytes: a workbook or separated values; encoding is for the latter, "" finds it out. The answer is to be closed when it is an io.Closer.
+func OpenImport(r io.Reader, encoding string) (src transfer.Source, told string, err error) {
+	buf := bufio.NewReaderSize(r, 1<<16)
+	if head, _ := buf.Peek(4); string(head) == "PK\x03\x04" {
+		x, err := xlsx.Open(buf, nil)
+		return x, "XLSX", err
 	}
-	for field, names := range headers {
-		if slices.Contains(names, b.String()) {
-			return field
-		}
+	c, err := csvfile.Open(buf, &csvfile.Options{Encoding: encoding})
+	if err != nil {
+		return nil, "", fmt.Errorf("%w: %w", transfer.ErrFile, err)
 	}
-	return ""
+	return transfer.OfCSV(c), c.Encoding(), nil
 }
 
-// customerOf makes a customer of a record. It never fails: what cannot be read stays empty, and the
-// rules of the type decide.
-func customerOf(fields []string, column map[string]int, owner *crm.Employee) *crm.Customer {
-	get := func(name string) string {
-		if i, ok := column[name]; ok && i < len(fields) {
-			return strings.TrimSpace(fields[i])
+// SuggestImport suggests a mapping from the header and the first rows of a file, which is read for it.
+func SuggestImport(src transfer.Source, m Importing) transfer.Mapping {
+	var samples [][]string
+	for row, err := range src.Rows() {
+		if err == nil {
+			samples = append(samples, row.Cells)
 		}
-		return ""
-	}
-	contact := get("contact")
-	if contact == "" {
-		contact = strings.TrimSpace(get("first") + " " + get("last"))
-	}
-	c := &crm.Customer{
-		Meta: crm.Meta[crm.Customer]{Owner: owner.ID, Team: owner.Team},
-		Kind: crm.CompanyCustomer, Name: crm.NewText(get("company")), Contact: crm.NewText(contact),
-		Phone: crm.NewText(get("phone")), Phone2: crm.NewText(get("phone2")), Email: crm.NewText(get("email")),
-		Address: crm.NewText(get("address")), Website: crm.NewText(get("website")), Note: crm.NewText(get("note")),
-		City: get("city"), Country: get("country"), Industry: get("industry"), Source: get("source"),
-		Stage: crm.CustomerNew, ExternalID: get("external_id"),
-	}
-	if c.Name.IsEmpty() {
-		c.Kind, c.Name, c.Contact = crm.PersonCustomer, c.Contact, crm.Text{}
-	}
-	if c.Source == "" {
-		c.Source = "import"
-	}
-	for _, layout := range []string{time.DateOnly, "2006/01/02", "2006/1/2", "02.01.2006", time.RFC3339} {
-		if t, err := time.Parse(layout, get("created")); err == nil && !t.After(time.Now()) {
-			c.CreatedAt = t.UTC()
+		if len(samples) == ImportSamples {
 			break
 		}
 	}
-	return c
+	return transfer.Suggest(m.Fields(), src.Header(), samples)
 }
 
-// reason says why a record was refused without saying what is in it.
-func reason(err error) string {
-	var invalid *crm.InvalidError
-	switch {
-	case errors.As(err, &invalid):
-		parts := make([]string, len(invalid.Fields))
-		for i, f := range invalid.Fields {
-			parts[i] = f.Field + " " + f.Rule
-		}
-		return strings.Join(parts, ", ")
-	case errors.Is(err, crm.ErrDuplicate):
-		return "duplicate"
-	case errors.Is(err, crm.ErrConflict):
-		return "exists"
+// ImportReport is what became of a file, for a terminal. It names fields and rules, never values.
+type ImportReport struct {
+	Encoding string
+	Counts   transfer.Counts
+	Reasons  map[string]int64
+	Typed    int64 // customers with a phone that is no phone number, kept as typed
+	Ignored  int   // columns that mean nothing here
+	Rows     []RejectedRow
+	Took     time.Duration
+}
+
+// RejectedRow is one row that was not stored.
+type RejectedRow struct {
+	Line   int64
+	Reason string
+}
+
+// Add notes a rejected row, one of the first 50.
+func (r *ImportReport) Add(x transfer.Rejected) {
+	if len(r.Rows) < 50 {
+		r.Rows = append(r.Rows, RejectedRow{x.Line, ReasonsText(x.Reasons)})
 	}
-	return "refused by policy"
+}
+
+// ReasonsText writes reasons without the names that are near: those are data.
+func ReasonsText(reasons []transfer.Reason) string {
+	parts := make([]string, len(reasons))
+	for i, r := range reasons {
+		parts[i] = strings.TrimSpace(r.Field + " " + r.Rule)
+	}
+	return strings.Join(parts, ", ")
+}
+
+// ErrNoName says that a file of customers has no column that is a name.
+var ErrNoName = errors.New("crm: no column of the file is a name; expected one of company, name, first name, 公司名称, 姓名")
+
+// Named tells whether a mapping for customers has a name: ErrNoName.
+func Named(typ string, m transfer.Mapping) error {
+	fields := m.Fields()
+	if typ != crm.TypeCustomer || slices.ContainsFunc([]string{"company", "contact", "first", "last"}, func(f string) bool { return slices.Contains(fields, f) }) {
+		return nil
+	}
+	return ErrNoName
+}
+
+// As is the caller that an employee is on the command line of the machine that holds the keys.
+func (a *App) As(ctx context.Context, e *crm.Employee, purpose string) (guard.Caller, error) {
+	s, err := a.Subject(ctx, e.ID.UUID())
+	return guard.Caller{Subject: s, Environment: authz.Environment{Purpose: purpose, Time: a.now()}}, err
 }
 
 // Owner finds the employee with this e-mail address; "" finds the first administrator.

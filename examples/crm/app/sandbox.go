@@ -276,6 +276,7 @@ var left = []string{
 	rowsPrefix + "account", rowsPrefix + crm.TypeEmergency, rowsPrefix + crm.TypeDelegation, rowsPrefix + crm.TypeSharing,
 	rowsPrefix + crm.TypeCertification, rowsPrefix + crm.TypeCampaign, rowsPrefix + crm.TypeExport, "crm_applied",
 	rowsPrefix + crm.TypeEndpoint, rowsPrefix + crm.TypeDelivery, rowsPrefix + crm.TypeCursor, // nobody hears of a sandbox
+	rowsPrefix + crm.TypeImport, rowsPrefix + crm.TypeKept,
 }
 
 // numbered are clear fields that name a record outside of this CRM, on paper or in another system.

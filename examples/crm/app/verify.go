@@ -18,6 +18,7 @@ import (
 	"github.com/crmguard/crmguard/crm/pool"
 	"github.com/crmguard/crmguard/crm/sales"
 	"github.com/crmguard/crmguard/crm/stock"
+	"github.com/crmguard/crmguard/crm/transfer"
 	"github.com/crmguard/crmguard/encrypt"
 	keystore "github.com/crmguard/crmguard/encrypt/sqlstore"
 )
@@ -136,6 +137,8 @@ func schemas() ([]crm.Schema, error) {
 	add(guard.Schema[crm.Certification](nil))
 	add(guard.Schema[crm.Campaign](nil))
 	add(guard.Schema[crm.Export](nil))
+	add(guard.Schema[transfer.Import](nil))
+	add(guard.Schema[transfer.Kept](nil))
 	add(guard.Schema[pool.Pool](nil))
 	add(guard.Schema[pool.Ownership](nil))
 	add(guard.Schema[crm.Series](nil))
