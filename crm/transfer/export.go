@@ -14,7 +14,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/crmguard/crmguard/authz"
 	"github.com/crmguard/crmguard/crm"
 	"github.com/crmguard/crmguard/crm/guard"
 )
@@ -200,7 +199,7 @@ func Export[T any](ctx context.Context, c guard.Caller, records *guard.Records[T
 			cells[0] = o.Header(&v.Value).ID.String()
 			for k, name := range o.Columns {
 				cells[1+k] = ""
-				if v.Fields[name] != authz.Hidden {
+				if v.Fields[name] != hiddenField {
 					cells[1+k] = o.Cell(v, name)
 				}
 			}
@@ -236,6 +235,12 @@ func Export[T any](ctx context.Context, c guard.Caller, records *guard.Records[T
 	return rows, to.Close()
 }
 
+// How much a policy shows of a field, in the words of guard.
+const (
+	hiddenField guard.Access = iota
+	maskedField
+)
+
 // canary makes a row like one of the others, with nothing of its person.
 func (o *ExportOptions[T]) canary(like *guard.View[T], cells []string, personal map[string]bool) []string {
 	row := slices.Clone(cells)
@@ -245,7 +250,7 @@ func (o *ExportOptions[T]) canary(like *guard.View[T], cells []string, personal 
 			continue
 		}
 		value := o.Canary.Value(name)
-		if like.Fields[name] == authz.Masked && value != "" {
+		if like.Fields[name] == maskedField && value != "" {
 			if o.Mask != nil {
 				value = o.Mask(name, value)
 			} else {

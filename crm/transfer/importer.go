@@ -17,7 +17,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/crmguard/crmguard/authz"
 	"github.com/crmguard/crmguard/crm"
 	"github.com/crmguard/crmguard/crm/guard"
 )
@@ -685,7 +684,7 @@ func (p *plan[T]) write(ctx context.Context, b *batch[T]) error {
 				return err
 			}
 			var stored Import
-			err = p.m.doors.Imports.ActIn(ctx, tx, authz.Update, p.job.ID.UUID(), 0, func(i *Import) error {
+			err = p.m.doors.Imports.ActIn(ctx, tx, guard.Action("update"), p.job.ID.UUID(), 0, func(i *Import) error {
 				if i.State != Running || i.Position != b.from {
 					return &crm.TransitionError{Type: crm.TypeImport, From: string(i.State), To: string(Running)} // somebody else goes on with it
 				}
@@ -731,7 +730,7 @@ func add(i *Import, n Counts) {
 
 // store adds a change of the import to a Tx.
 func (p *plan[T]) store(ctx context.Context, tx *guard.Tx, change func(*Import)) error {
-	return p.m.doors.Imports.ActIn(ctx, tx, authz.Update, p.job.ID.UUID(), 0, func(i *Import) error {
+	return p.m.doors.Imports.ActIn(ctx, tx, guard.Action("update"), p.job.ID.UUID(), 0, func(i *Import) error {
 		change(i)
 		name, mapping := p.job.Name, p.job.Mapping
 		*p.job = *i

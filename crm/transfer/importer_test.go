@@ -23,9 +23,9 @@ const people = "客户编号,公司名称,姓名,手机,电子邮箱,城市,日�
 	"3,明远科技公司,王芳,13700137000,not an address,广州,2024-05-03\n" +
 	"4,,,13600136000,nobody@example.com,深圳,2024-05-04\n"
 
-//crm:item 12 partly
-
 // TestRehearsal: a dry run says exactly what the import then does, and leaves nothing but its line in the log.
+//
+//crm:item 13 partly
 func TestRehearsal(t *testing.T) {
 	each(t, func(t *testing.T, r *rig) {
 		ctx := t.Context()
@@ -196,6 +196,8 @@ func TestResume(t *testing.T) {
 }
 
 // TestUndo: what an import made goes to the bin and what it changed gets its former values back, but for what somebody changed since.
+//
+//crm:item 13 partly
 func TestUndo(t *testing.T) {
 	each(t, func(t *testing.T, r *rig) {
 		ctx := t.Context()

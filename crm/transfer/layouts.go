@@ -62,18 +62,10 @@ var (
 
 // person joins the parts of a name; get is that of Finish.
 func person(get func(string) string) string {
-	first, last := get("first"), get("last")
-	if cjk(first) && cjk(last) {
-		return last + first
-	}
-	return strings.TrimSpace(first + " " + last)
+	return strings.TrimSpace(get("first") + " " + get("last"))
 }
 
-func cjk(s string) bool {
-	return strings.ContainsFunc(s, func(r rune) bool { return r >= 0x3400 && r < 0xa000 })
-}
-
-// CustomerStages are the words of the stages of customers.
+// customerStages are the words of the stages of customers.
 func customerStages() map[string][]string {
 	return map[string][]string{
 		"new": {"新客户", "新建"}, "negotiation": {"谈判", "洽谈", "negotiating"}, "contracting": {"签约", "签约中"}, "at_risk": {"有风险", "风险"},

@@ -138,7 +138,7 @@ func (o *importing) run(ctx context.Context, a *app.App, path string, out io.Wri
 		return err
 	}
 	caller := app.System("import")
-	if o.typ != crm.TypeCustomer || o.undo != "" || o.mode != string(transfer.Create) { // the program itself makes customers only
+	if o.typ != crm.TypeCustomer && o.typ != crm.TypeEmployee || o.undo != "" || o.mode != string(transfer.Create) { // the program itself makes customers and employees only
 		if caller, err = a.As(ctx, owner, "import"); err != nil {
 			return err
 		}
