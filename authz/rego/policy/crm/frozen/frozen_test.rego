@@ -25,7 +25,10 @@ test_deny_delete_of_final if {
 
 # Who has a final record may still change, and it may be purged when a hold does not keep it.
 test_allow_change_of_hands[action] if {
-	some action in ["assign", "transfer", "release", "recycle", "handover", "enter", "lock", "claim", "browse", "purge", "merge"]
+	some action in [
+		"assign", "transfer", "release", "recycle", "handover",
+		"enter", "lock", "claim", "browse", "purge", "merge",
+	]
 	frozen.mutable with input as {"action": action, "resource": {"type": "contract", "state": "ended"}}
 }
 

@@ -234,8 +234,19 @@ test_allow_purge_of_what_is_deleted if {
 		some type, actions in types
 		"delete" in object.keys(actions)
 	}
-	every role in {"admin", "system"} {
-		deleted | {"person"} == {type | data.settings.grants[role][type].purge == "all"}
+	deleted | {"person"} == {type | data.settings.grants.system[type].purge == "all"}
+	deleted | {"person"} == {type | data.settings.grants.admin[type].purge == "all"} | swept
+}
+
+# What imports keep for their undo and their rejected rows goes when its time is over, and nobody takes it away before.
+swept := {"import", "kept"}
+
+test_deny_taking_away_what_imports_keep[role] if {
+	some role in (object.keys(data.settings.inherits) - {"system"})
+	every type in swept {
+		every action in {"delete", "restore", "purge"} {
+			not permit with input as asks(holder(role), action, its(type))
+		}
 	}
 }
 
