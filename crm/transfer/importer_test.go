@@ -2,7 +2,6 @@ package transfer_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -163,8 +162,6 @@ func lines(n int, city string) string {
 	}
 	return b.String()
 }
-
-var errCut = errors.New("cut off")
 
 // TestResume: an import that is cut off goes on where it was, with the same file only, and stores nothing twice.
 func TestResume(t *testing.T) {
