@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 GO ?= go
 P ?= 2
-FUZZTIME ?= 5s
+FUZZTIME ?= 3s
 BIN := $(CURDIR)/bin
 export CGO_ENABLED ?= 0
 
@@ -44,7 +44,7 @@ $(BIN)/regal:
 
 # Each line: package and fuzz target. The run fails when a target does not exist.
 .PHONY: fuzz
-fuzz: ## every fuzz target for FUZZTIME (5s)
+fuzz: ## every fuzz target for FUZZTIME (3s)
 	@internal/tools/fuzz.sh $(FUZZTIME)
 
 .PHONY: examples
