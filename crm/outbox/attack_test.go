@@ -164,7 +164,7 @@ func TestHostile(t *testing.T) {
 					return
 				}
 				w.(http.Flusher).Flush()
-				time.Sleep(20 * time.Millisecond)
+				time.Sleep(20 * time.Millisecond) // a body that never ends and never stalls
 			}
 		}, "", 200},
 		"cookies and headers": {func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Set-Cookie", "a=b"); w.WriteHeader(204) }, "", 204},

@@ -88,7 +88,7 @@ func TestKill(t *testing.T) {
 		require.NoError(t, cmd.Start())
 		_, err = out.Read(make([]byte, 5))
 		require.NoError(t, err)
-		time.Sleep(time.Duration(200+rand.IntN(900)) * time.Millisecond)
+		time.Sleep(time.Duration(200+rand.IntN(900)) * time.Millisecond) // it dies at any moment of its work
 		require.NoError(t, cmd.Process.Kill())
 		require.Error(t, cmd.Wait())
 		t.Run(fmt.Sprint(n), func(t *testing.T) {

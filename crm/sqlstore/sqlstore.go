@@ -226,7 +226,7 @@ func (s *Store) write(ctx context.Context, doing string, n int, f func(tx *sql.T
 		}
 		return nil
 	})
-	if err == errRehearsed { //nolint:errorlint // it is never wrapped
+	if errors.Is(err, errRehearsed) {
 		return nil
 	}
 	return fail(doing, err)

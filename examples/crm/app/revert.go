@@ -38,7 +38,8 @@ type RevertStep struct {
 }
 
 // Revert gives a record the values of fields that it has in a backup, as a new version, in the name and with the rights of the caller. Nothing is written but by apply,
-// which does it in one transaction, after a record that is in the recycle bin was taken out of it, and tells by which event. What is erased stays erased. Errors: crm.ErrNotFound when the record is not there (any
+// which first takes out of the recycle bin what is in it, then
+// does it in one transaction, and tells by which event. What is erased stays erased. Errors: crm.ErrNotFound when the record is not there (any
 // more), backup.ErrNotFound when it is not in the snapshot, those of guard and of the repository.
 func (a *App) Revert(ctx context.Context, c guard.Caller, o RevertOptions) (plan []RevertStep, apply func(ctx context.Context) (event uint64, err error), err error) {
 	doors := a.revertible()
@@ -57,10 +58,6 @@ func (a *App) Revert(ctx context.Context, c guard.Caller, o RevertOptions) (plan
 		return nil, nil, err
 	}
 	defer repo.close()
-	root, err := doors[o.Type].header(ctx, c, o.ID)
-	if err != nil {
-		return nil, nil, err
-	}
 	then := func(typ string, id crm.UUID) (crm.Row, []byte, error) {
 		return a.rowOf(ctx, repo, key, o.Snapshot, typ, id)
 	}
@@ -97,8 +94,18 @@ func (a *App) Revert(ctx context.Context, c guard.Caller, o RevertOptions) (plan
 		plan = append(plan, step)
 	}
 	return plan, func(ctx context.Context) (uint64, error) {
-		if root.Deleted {
-			if _, err := a.Desk.Restore(ctx, c, all[0], root.Version); err != nil {
+		for _, s := range plan { // those that one act deleted come out together, others by themselves
+			if !s.InBin {
+				continue
+			}
+			h, err := doors[s.Type].header(ctx, c, s.ID)
+			if err != nil {
+				return 0, err
+			}
+			if !h.Deleted {
+				continue
+			}
+			if _, err := a.Desk.Restore(ctx, c, trash.Ref{Type: s.Type, ID: s.ID}, h.Version); err != nil {
 				return 0, err
 			}
 		}
