@@ -272,6 +272,9 @@ type Store interface {
 	Load(ctx context.Context, tenant, typ string, ids []UUID) ([]Row, error)
 	// List returns one page.
 	List(ctx context.Context, q Query) (Page, error)
+	// Carriers tells which rows carry which of the tokens, at most 10,000 of them: their ids in ascending order, in the recycle bin or not. A token that
+	// more than most rows carry (1 to 1,000) is not in the answer, nor is one that no row carries.
+	Carriers(ctx context.Context, tenant, typ string, tokens []int64, most int) (map[int64][]UUID, error)
 	// Count counts all rows that q's filters admit, paging aside.
 	Count(ctx context.Context, q Query) (int64, error)
 	// Group divides the rows that q's filters admit, paging aside, and returns the groups that are not empty in ascending

@@ -1,10 +1,12 @@
 package crmtest
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -37,6 +39,7 @@ func TestStore(t *testing.T, open func(testing.TB) crm.Store) {
 		{"Clauses", s.clauses},
 		{"Conditions", s.conditions},
 		{"Tokens", s.tokens},
+		{"Carriers", s.carriers},
 		{"Persons", s.persons},
 		{"Unique", s.unique},
 		{"UniqueInBatch", s.uniqueInBatch},
@@ -511,6 +514,80 @@ func (s suite) conditions(t *testing.T) {
 	if _, err := st.List(t.Context(), q); err == nil {
 		if p, _ := st.List(t.Context(), q); len(p.Rows) != n {
 			t.Fatal("a condition on an unknown column was half heeded")
+		}
+	}
+}
+
+func (s suite) carriers(t *testing.T) {
+	const n = 40
+	st := s.store(t, n)
+	ask := func(most int, tokens ...int64) map[int64][]crm.UUID {
+		t.Helper()
+		got, err := st.Carriers(t.Context(), tenant, Row(tenant, 0).Type, tokens, most)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for token, list := range got { // as List finds them, each by itself
+			q := all()
+			q.Deletion, q.Tokens, q.Limit = crm.LivingAndBin, []int64{token}, 100
+			want := ids(pages(t, st, q))
+			slices.SortFunc(want, func(a, b crm.UUID) int { return bytes.Compare(a[:], b[:]) })
+			if !slices.Equal(list, want) {
+				t.Fatalf("token %d is carried by %d rows, listed are %d", token, len(list), len(want))
+			}
+		}
+		return got
+	}
+	ten, one7 := TokenOf(2, 0), TokenOf(7, 9) // of ten rows, of one
+	for _, test := range []struct {
+		most   int
+		tokens []int64
+		want   []int64
+	}{
+		{10, []int64{ten, one7, 12345}, []int64{ten, one7}},
+		{9, []int64{ten, one7, 12345}, []int64{one7}},
+		{10, []int64{ten, ten, ten}, []int64{ten}},
+		{1, []int64{12345}, nil},
+		{1, nil, nil},
+		{1000, []int64{TokenOf(2, 0), TokenOf(2, 1), TokenOf(2, 2), TokenOf(2, 3), one7}, []int64{TokenOf(2, 0), TokenOf(2, 1), TokenOf(2, 2), TokenOf(2, 3), one7}},
+	} {
+		got := slices.Sorted(maps.Keys(ask(test.most, test.tokens...)))
+		want := slices.Sorted(slices.Values(test.want))
+		if !slices.Equal(got, want) {
+			t.Fatalf("%v of at most %d rows: %v, want %v", test.tokens, test.most, got, want)
+		}
+	}
+	bin := Row(tenant, 0)
+	bin.Version, bin.Deleted = 2, true
+	apply(t, st, one(bin))
+	if got := ask(10, ten)[ten]; len(got) != 10 {
+		t.Fatalf("with one row in the bin %d carry the token, not 10", len(got))
+	}
+	if got := ask(9, ten); len(got) != 0 {
+		t.Fatal("a row in the bin is not counted")
+	}
+	many := make([]int64, 10_000) // in several statements
+	for i := range many {
+		many[i] = int64(1_000_000 + i)
+	}
+	many[1], many[5_000], many[9_999] = ten, one7, TokenOf(2, 1)
+	if got := ask(10, many...); len(got) != 3 {
+		t.Fatalf("%d of three tokens among 10,000", len(got))
+	}
+	if got, err := st.Carriers(t.Context(), "another", Row(tenant, 0).Type, []int64{ten}, 10); err != nil || len(got) != 0 {
+		t.Fatalf("another tenant: %d, %v", len(got), err)
+	}
+	var bad *crm.RequestError
+	for name, ask := range map[string]func() error{
+		"no tenant":   func() error { _, err := st.Carriers(t.Context(), "", bin.Type, []int64{ten}, 10); return err },
+		"no type":     func() error { _, err := st.Carriers(t.Context(), tenant, "nothing", []int64{ten}, 10); return err },
+		"too many":    func() error { _, err := st.Carriers(t.Context(), tenant, bin.Type, append(many, 1), 10); return err },
+		"most 0":      func() error { _, err := st.Carriers(t.Context(), tenant, bin.Type, []int64{ten}, 0); return err },
+		"most 1,001":  func() error { _, err := st.Carriers(t.Context(), tenant, bin.Type, []int64{ten}, 1001); return err },
+		"most, below": func() error { _, err := st.Carriers(t.Context(), tenant, bin.Type, []int64{ten}, -1); return err },
+	} {
+		if err := ask(); !errors.As(err, &bad) {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }
@@ -1180,6 +1257,10 @@ func (s suite) cancelled(t *testing.T) {
 		"Load":    func() error { _, err := st.Load(ctx, tenant, "thing", []crm.UUID{Row(tenant, 0).ID}); return err },
 		"List":    func() error { _, err := st.List(ctx, all()); return err },
 		"Count":   func() error { _, err := st.Count(ctx, all()); return err },
+		"Carriers": func() error {
+			_, err := st.Carriers(ctx, tenant, "thing", []int64{1}, 1)
+			return err
+		},
 		"Group":   func() error { _, err := st.Group(ctx, all(), crm.Grouping{}); return err },
 		"Apply":   func() error { _, err := st.Apply(ctx, one(Row(tenant, 5))); return err },
 		"Applied": func() error { _, err := st.Applied(ctx, "log", 0); return err },

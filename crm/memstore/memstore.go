@@ -3,6 +3,7 @@
 package memstore
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"maps"
@@ -205,6 +206,37 @@ func (s *Store) List(ctx context.Context, q crm.Query) (crm.Page, error) {
 		page.Rows = append(page.Rows, e.export(schema))
 	}
 	return page, nil
+}
+
+// Carriers tells which rows carry which tokens; see crm.Store.
+func (s *Store) Carriers(ctx context.Context, tenant, typ string, tokens []int64, most int) (map[int64][]crm.UUID, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if err := request.Carriers(tenant, tokens, most); err != nil {
+		return nil, err
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.schema(typ) == nil {
+		return nil, request.UnknownType()
+	}
+	out := map[int64][]crm.UUID{}
+	held := s.spaces[space{tenant, typ}]
+	if held == nil {
+		return out, nil
+	}
+	for _, t := range tokens {
+		carry := held.byToken[t]
+		if len(carry) == 0 || len(carry) > most || out[t] != nil {
+			continue
+		}
+		for e := range carry {
+			out[t] = append(out[t], e.row.ID)
+		}
+		slices.SortFunc(out[t], func(a, b crm.UUID) int { return bytes.Compare(a[:], b[:]) })
+	}
+	return out, nil
 }
 
 // Count counts all rows that q's filters admit; see crm.Store.

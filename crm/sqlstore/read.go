@@ -1,6 +1,7 @@
 package sqlstore
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"math/bits"
@@ -424,6 +425,79 @@ var operators = map[crm.Op]string{
 // empty tells whether q can have no rows whatever the store holds.
 func empty(q *crm.Query) bool {
 	return q.Tokens != nil && len(q.Tokens) == 0 || q.IDs != nil && len(q.IDs) == 0 || q.Persons != nil && len(q.Persons) == 0
+}
+
+// Carriers tells which rows carry which tokens; see crm.Store. It misses what List by tokens misses while a Reindex has not ended.
+func (s *Store) Carriers(ctx context.Context, tenant, typ string, tokens []int64, most int) (map[int64][]crm.UUID, error) {
+	if err := request.Carriers(tenant, tokens, most); err != nil {
+		return nil, err
+	}
+	t, err := s.declaredType(typ)
+	if err != nil {
+		return nil, err
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	var out map[int64][]crm.UUID
+	err = s.retry(ctx, func() error {
+		out = map[int64][]crm.UUID{}
+		in, err := s.space(ctx, s.r, space{tenant, typ})
+		if err != nil || in == 0 {
+			return err
+		}
+		for rest := slices.Compact(slices.Sorted(slices.Values(tokens))); len(rest) > 0; {
+			some := rest[:min(len(rest), idsAtOnce)]
+			rest = rest[len(some):]
+			if err := s.carriers(ctx, t, in, some, most, out); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fail("carriers", err)
+	}
+	for _, ids := range out {
+		slices.SortFunc(ids, func(a, b crm.UUID) int { return bytes.Compare(a[:], b[:]) })
+	}
+	return out, nil
+}
+
+// carriers asks for some tokens, each once. That a token has more than most rows is seen in its index alone.
+func (s *Store) carriers(ctx context.Context, t *table, in int64, tokens []int64, most int, out map[int64][]crm.UUID) error {
+	_, values := list(tokens, tokenArg)
+	for i := len(tokens); i < len(values); i++ {
+		values[i] = nil // equal to no token
+	}
+	from, k := "(VALUES "+castList(values)+") v (k)", "v.k"
+	if s.d == dialect.SQLite { // which has no names for the columns of VALUES
+		from, k = "(VALUES "+castList(values)+") v", "v.column1"
+	}
+	text := "SELECT x.token, t.id FROM " + from + " CROSS JOIN crm_tokens x CROSS JOIN " + t.name + " t WHERE x.space = ? AND x.token = " + k +
+		" AND t.row_id = x.row_id AND (SELECT 1 FROM crm_tokens y WHERE y.space = ? AND y.token = " + k + " LIMIT 1 OFFSET ?) IS NULL"
+	if s.d == dialect.Postgres { // see lookup
+		text = "SELECT x.token, t.id FROM " + from + " CROSS JOIN LATERAL (SELECT token, row_id FROM crm_tokens WHERE space = ? AND token = v.k" +
+			" AND (SELECT 1 FROM crm_tokens y WHERE y.space = ? AND y.token = v.k LIMIT 1 OFFSET ?) IS NULL OFFSET 0) x" +
+			" CROSS JOIN LATERAL (SELECT id FROM " + t.name + " WHERE row_id = x.row_id LIMIT 1) t"
+	}
+	rows, err := s.prepared(ctx, s.r, text, append(values, in, in, most))
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var token int64
+		var id []byte
+		if err := rows.Scan(&token, &id); err != nil {
+			return err
+		}
+		if len(id) != len(crm.UUID{}) {
+			return crm.ErrDamaged
+		}
+		out[token] = append(out[token], crm.UUID(id))
+	}
+	return rows.Err()
 }
 
 // Count counts all rows that q's filters admit; see crm.Store.

@@ -207,6 +207,20 @@ func Page(q *crm.Query, s *crm.Schema) (Cursor, error) {
 	return parseCursor(q, kind)
 }
 
+// Carriers checks what Carriers is asked.
+func Carriers(tenant string, tokens []int64, most int) error {
+	if err := Tenant(tenant); err != nil {
+		return err
+	}
+	if len(tokens) > maxList {
+		return bad("tokens", "more than 10,000")
+	}
+	if most < 1 || most > MaxLimit {
+		return bad("most", "not 1 to 1,000")
+	}
+	return nil
+}
+
 // Group checks q and g for Group; s is the declared type of q.
 func Group(q *crm.Query, g *crm.Grouping, s *crm.Schema) error {
 	if err := Filter(q, s); err != nil {
