@@ -216,75 +216,88 @@ func (r *Records[T]) readsAll(ctx context.Context, c Caller) (bool, error) {
 	return err == nil && d.Proceed(c.met()...) == nil, err
 }
 
-// candidates asks the indexes. of[n] are the ids of those of vs[n].
+// candidates asks the indexes, all keys of all vs at once. of[n] are the ids of those of vs[n].
 func (r *Records[T]) candidates(ctx context.Context, c Caller, vs []*T, m Matcher[T]) (map[crm.UUID]*candidate[T], []map[crm.UUID]bool, error) {
+	tenant := c.Subject.Tenant
+	asked := map[Key][]int64{}
+	all := map[int64]bool{}
+	for _, v := range vs {
+		for _, k := range m.Keys(v) {
+			if _, ok := asked[k]; ok {
+				continue
+			}
+			tokens, err := r.keyed(ctx, tenant, k)
+			if err != nil {
+				return nil, nil, err
+			}
+			asked[k] = tokens
+			for _, t := range tokens {
+				all[t] = true
+			}
+		}
+	}
+	carry := map[int64][]crm.UUID{}
+	for some := range slices.Chunk(slices.Sorted(maps.Keys(all)), mostTokens) {
+		found, err := r.g.store.Carriers(ctx, tenant, r.typ, some, mostPerKey)
+		if err != nil {
+			return nil, nil, fmt.Errorf("guard: %w", err)
+		}
+		maps.Copy(carry, found)
+	}
 	found := map[crm.UUID]*candidate[T]{}
 	of := make([]map[crm.UUID]bool, len(vs))
-	asked := map[Key][]crm.UUID{}
 	for n, v := range vs {
 		own := r.header(v).ID
 		of[n] = map[crm.UUID]bool{}
 		for _, k := range m.Keys(v) {
-			ids, ok := asked[k]
-			if !ok {
-				rows, err := r.keyed(ctx, c, k)
-				if err != nil {
-					return nil, nil, err
-				}
-				for i := range rows {
-					if found[rows[i].ID] == nil {
-						found[rows[i].ID] = &candidate[T]{row: rows[i]}
+			for _, t := range asked[k] {
+				for _, id := range carry[t] {
+					if id != own { // a record is not asked about itself
+						of[n][id], found[id] = true, nil
 					}
-					ids = append(ids, rows[i].ID)
-				}
-				asked[k] = ids
-			}
-			for _, id := range ids {
-				if id != own {
-					of[n][id] = true
 				}
 			}
 		}
 	}
-	for id := range found {
-		if !slices.ContainsFunc(of, func(m map[crm.UUID]bool) bool { return m[id] }) {
-			delete(found, id) // a record that is asked about itself
+	for ids := range slices.Chunk(slices.SortedFunc(maps.Keys(found), func(a, b crm.UUID) int { return bytes.Compare(a[:], b[:]) }), mostLoaded) {
+		rows, err := r.g.store.Load(ctx, tenant, r.typ, ids)
+		if err != nil {
+			return nil, nil, fmt.Errorf("guard: %w", err)
+		}
+		for i := range rows {
+			if rows[i].Version == 0 { // gone since
+				delete(found, ids[i])
+				continue
+			}
+			found[ids[i]] = &candidate[T]{row: rows[i]}
 		}
 	}
 	return found, of, nil
 }
 
-// keyed returns the rows under a key, none when there are too many of them.
-func (r *Records[T]) keyed(ctx context.Context, c Caller, k Key) ([]crm.Row, error) {
+// mostTokens and mostLoaded are how many a store is asked for at once.
+const (
+	mostTokens = 10_000
+	mostLoaded = 1_000
+)
+
+// keyed returns the tokens of a key.
+func (r *Records[T]) keyed(ctx context.Context, tenant string, k Key) ([]int64, error) {
 	f, ok := r.field(k.Field)
 	if !ok || !strings.HasPrefix(k.Index, "exact:") ||
 		!slices.ContainsFunc(f.Indexes, func(x encrypt.Index) bool { return x.Kind+":"+x.Normalizer == k.Index }) {
 		return nil, fmt.Errorf("%w: %s has no index %s", encrypt.ErrUnsupported, k.Field, k.Index)
 	}
-	sq := crm.Query{Tenant: c.Subject.Tenant, Type: r.typ, Where: crm.Everything{}, Limit: mostPerKey + 1}
-	q, err := r.codec.Query(ctx, r.g.keeper, c.Subject.Tenant, k.Field, k.Index, k.Text)
+	q, err := r.codec.Query(ctx, r.g.keeper, tenant, k.Field, k.Index, k.Text)
 	switch {
 	case errors.Is(err, encrypt.ErrUnsupported): // nothing to look for in what was typed
 		return nil, nil
-	case errors.Is(err, encrypt.ErrKeyMissing) && r.nothing(ctx, sq):
+	case errors.Is(err, encrypt.ErrKeyMissing) && r.nothing(ctx, crm.Query{Tenant: tenant, Type: r.typ}):
 		return nil, nil
 	case err != nil:
 		return nil, fmt.Errorf("guard: %w", err)
 	}
-	for _, g := range q.Groups {
-		sq.Tokens = append(sq.Tokens, g...)
-	}
-	if len(sq.Tokens) == 0 {
-		return nil, nil
-	}
-	page, err := r.g.store.List(ctx, sq)
-	if err != nil {
-		return nil, fmt.Errorf("guard: %w", err)
-	}
-	if len(page.Rows) > mostPerKey {
-		return nil, nil
-	}
-	return page.Rows, nil
+	return slices.Concat(q.Groups...), nil
 }
 
 // comparable checks the candidates' MACs, decides on them and returns those that may be compared, by id.
