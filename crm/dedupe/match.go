@@ -80,6 +80,46 @@ func (c *Checker[T]) CheckEach(ctx context.Context, caller guard.Caller, vs []*T
 	return out, nil
 }
 
+// Bands says for each of vs, which are not stored, how surely it is there already: what Check says of what is stored, and how like it is to any of before and to the ones
+// before it in vs, as an import asks whose last rows are not stored yet. Within a file only values that share a block of the rules, with at most 50 others, are compared.
+func (c *Checker[T]) Bands(ctx context.Context, caller guard.Caller, before, vs []*T) ([]guard.Band, error) {
+	out := make([]guard.Band, len(vs))
+	at := 0
+	for some := range slices.Chunk(vs, guard.MostChecks) {
+		found, err := c.r.AlikeEach(ctx, caller, some, c.m)
+		if err != nil {
+			return nil, err
+		}
+		for i := range found {
+			for _, f := range found[i] {
+				out[at+i] = max(out[at+i], f.Band)
+			}
+		}
+		at += len(some)
+	}
+	blocks := map[string][]*T{}
+	for i, v := range slices.Concat(before, vs) {
+		compared := map[*T]bool{}
+		for _, b := range c.m.Blocks(v) {
+			if i >= len(before) {
+				for _, w := range blocks[b] {
+					if !compared[w] {
+						compared[w] = true
+						out[i-len(before)] = max(out[i-len(before)], c.m.Compare(v, w, nil).Band)
+					}
+				}
+			}
+			if len(blocks[b]) < mostPerBlock {
+				blocks[b] = append(blocks[b], v)
+			}
+		}
+	}
+	return out, nil
+}
+
+// mostPerBlock is how many values of one file that share a block the next one is compared with.
+const mostPerBlock = 50
+
 func matches[T any](found []guard.Alike[T]) []Match {
 	var out []Match
 	for _, f := range found {

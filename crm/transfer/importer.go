@@ -21,23 +21,19 @@ import (
 	"github.com/crmguard/crmguard/crm/guard"
 )
 
-// Match is a record that may be the same as one that is imported. It says no more than who asks may know.
-type Match struct {
-	Record crm.UUID // zero: there is one, and that is all that may be said
-	Score  float64  // 0 to 1
-}
-
-// Checker looks for records that may be the same as v, which is not stored yet, as far as the caller may know of them. crm/dedupe is meant to be one.
+// Checker says how surely the record of a row is there already. *dedupe.Checker is one.
 type Checker[T any] interface {
-	Check(ctx context.Context, c guard.Caller, v *T) ([]Match, error)
+	// Bands answers for each of vs, none of which is stored: how like it is to what is stored, as far as the caller may know of that, and to before and the ones
+	// before it in vs, which will be.
+	Bands(ctx context.Context, c guard.Caller, before, vs []*T) ([]guard.Band, error)
 }
 
-// OnMatch says what an import does with a row for which the Checker finds something.
+// OnMatch says what an import does with a row that the Checker takes for a record that is there. Updates are found by their keys and not checked.
 type OnMatch string
 
 // What is done with matches.
 const (
-	SkipMatches   OnMatch = "skip"   // the row is rejected as repeated
+	SkipMatches   OnMatch = "skip"   // a certain one is rejected as repeated, a likely one is created and counted as Matched
 	ReportMatches OnMatch = "report" // it is created, and counted as Matched
 )
 
@@ -141,7 +137,7 @@ func (m *Importer[T]) digest(salt []byte, header []string, mapping *Mapping) str
 }
 
 // Rehearse does all that Run would, batch by batch, and has the store take each back: the report is what would happen. Keys that appear twice in the file are seen; a unique
-// value that two batches share is not. Errors: ErrFile, ErrMapping, those of guard.
+// value that two batches share is not, and of rows that are like each other only those are that are at most two batches (of 900 rows) apart. Errors: ErrFile, ErrMapping, those of guard.
 func (m *Importer[T]) Rehearse(ctx context.Context, c guard.Caller, src Source, mapping Mapping, mode Mode) (Report, error) {
 	rep := Report{Reasons: map[string]int64{}}
 	job := &Import{Mode: mode}
@@ -253,6 +249,7 @@ type plan[T any] struct {
 	print    hash.Hash // of the rows so far
 	keys     map[uint64]struct{}
 	rehearse bool
+	before   [2][]*T // new records of the two batches that may not be stored yet when the next one is prepared, for the Checker
 }
 
 func (m *Importer[T]) plan(c guard.Caller, job *Import, src Source, mapping *Mapping, salt []byte) (*plan[T], error) {
@@ -503,18 +500,13 @@ func (p *plan[T]) prepare(ctx context.Context, b *batch[T]) error {
 		m.owned(p.c, &owner, &team)
 		h.Owner, h.Team = owner.UUID(), team
 		m.set(v, h)
-		if m.o.Checker != nil {
-			matches, err := m.o.Checker.Check(ctx, p.c, v)
-			if err != nil {
-				return fmt.Errorf("transfer: %w", err)
-			}
-			if len(matches) > 0 && m.o.OnMatch == SkipMatches {
-				b.reject(i, Reason{Rule: "repeated"})
-				continue
-			}
-			b.matched[h.ID] = len(matches) > 0
-		}
 		fresh, of = append(fresh, v), append(of, i)
+	}
+	if m.o.Checker != nil && len(fresh) > 0 {
+		var err error
+		if fresh, of, err = p.check(ctx, b, fresh, of); err != nil {
+			return err
+		}
 	}
 	errs, err := m.records.ImportIn(ctx, b.tx, fresh)
 	if err != nil {
@@ -561,6 +553,27 @@ func (p *plan[T]) find(ctx context.Context, b *batch[T], good []int) (map[string
 
 // atOnce is how many records are read at once before they are changed: each is an event, and the log takes many together.
 const atOnce = 32
+
+// check asks the Checker about new records and returns those that are to be created.
+func (p *plan[T]) check(ctx context.Context, b *batch[T], fresh []*T, of []int) (kept []*T, rows []int, err error) {
+	bands, err := p.m.o.Checker.Bands(ctx, p.c, slices.Concat(p.before[0], p.before[1]), fresh)
+	if err != nil {
+		return nil, nil, fmt.Errorf("transfer: %w", err)
+	}
+	if len(bands) != len(fresh) {
+		return nil, nil, fmt.Errorf("transfer: %d answers for %d records", len(bands), len(fresh))
+	}
+	for k, v := range fresh {
+		if bands[k] == guard.Certain && p.m.o.OnMatch == SkipMatches {
+			b.reject(of[k], Reason{Rule: "repeated"})
+			continue
+		}
+		b.matched[p.m.header(v).ID] = bands[k] != guard.Unlike
+		kept, rows = append(kept, v), append(rows, of[k])
+	}
+	p.before = [2][]*T{p.before[1], kept}
+	return kept, rows, nil
+}
 
 // update adds the changes of records that exist, with their former values.
 func (p *plan[T]) update(ctx context.Context, b *batch[T], rows []int, ids []crm.UUID) error {

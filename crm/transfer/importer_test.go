@@ -3,6 +3,7 @@ package transfer_test
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -178,7 +179,7 @@ func TestResume(t *testing.T) {
 	require.ErrorIs(t, err, context.Canceled)
 	require.NotNil(t, job)
 	m = r.importer(nil)
-	_, err = m.Resume(t.Context(), r.admin, job.ID, csv(t, strings.Replace(text, "Company 2,", "Company 3,", 1)))
+	_, err = m.Resume(t.Context(), r.admin, job.ID, csv(t, strings.Replace(text, "Company 2,", "Company 4,", 1)))
 	require.ErrorIs(t, err, transfer.ErrOther, "a row that is done with is another")
 	_, err = m.Resume(t.Context(), r.admin, job.ID, csv(t, strings.Replace(text, "city", "town", 1)))
 	require.ErrorIs(t, err, transfer.ErrOther)
@@ -291,12 +292,27 @@ func TestMaskedIsNotOverwritten(t *testing.T) {
 	assert.Equal(t, map[string]int64{":not_open": 1}, job.ByReason())
 }
 
+// twins takes for certain what is called Company 1, and for likely what one before it in the file is called.
 type twins struct{}
 
-func (twins) Check(_ context.Context, _ guard.Caller, v *crm.Customer) ([]transfer.Match, error) {
-	if v.Name.Expose() == "Company 1" {
-		return []transfer.Match{{Score: 1}}, nil
+func (twins) Bands(_ context.Context, _ guard.Caller, before, vs []*crm.Customer) ([]guard.Band, error) {
+	out := make([]guard.Band, len(vs))
+	for i, v := range vs {
+		like := func(w *crm.Customer) bool { return w.City == "Bonn" && w.Name.Expose() == v.Name.Expose() }
+		switch {
+		case v.Name.Expose() == "Company 1":
+			out[i] = guard.Certain
+		case slices.ContainsFunc(before, like) || slices.ContainsFunc(vs[:i], like):
+			out[i] = guard.Likely
+		}
 	}
+	return out, nil
+}
+
+// deaf answers for too few.
+type deaf struct{ twins }
+
+func (deaf) Bands(context.Context, guard.Caller, []*crm.Customer, []*crm.Customer) ([]guard.Band, error) {
 	return nil, nil
 }
 
@@ -314,6 +330,24 @@ func TestChecker(t *testing.T) {
 		require.NoError(t, err)
 		assert.Equal(t, want, job.Counts(), policy)
 	}
+	_, err := r.importer(&transfer.Options[crm.Customer]{Checker: deaf{}}).Run(t.Context(), r.admin, "", csv(t, text), suggested(t, text), transfer.Create)
+	require.Error(t, err)
+}
+
+// TestCheckerSeesTheFile: what is like a row before it is seen in the same batch, in the next one and in the one after that, also while none of them is stored.
+func TestCheckerSeesTheFile(t *testing.T) {
+	r := newRig(t)
+	text := strings.Replace(lines(2400, "Bonn"), "Company 1,", "Company 0,", 1)
+	for _, n := range []string{"5", "950", "1850"} { // of three batches
+		text = strings.Replace(text, "Company "+n+",", "Company 4,", 1)
+	}
+	m := r.importer(&transfer.Options[crm.Customer]{Checker: twins{}, OnMatch: transfer.ReportMatches})
+	rep, err := m.Rehearse(t.Context(), r.admin, csv(t, text), suggested(t, text), transfer.Create)
+	require.NoError(t, err)
+	job, err := m.Run(t.Context(), r.admin, "", csv(t, text), suggested(t, text), transfer.Create)
+	require.NoError(t, err)
+	assert.Equal(t, rep.Counts, job.Counts())
+	assert.EqualValues(t, 4, job.Matched) // three, and Company 0
 }
 
 // TestUniqueInTheStore: a record that only the store can refuse costs its row.

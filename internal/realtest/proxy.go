@@ -116,14 +116,17 @@ func (p *Proxy) serve(c net.Conn) {
 		p.mu.Unlock()
 		if left := p.left.Load(); left >= 0 {
 			if left <= int64(n) {
-				s.Write(buf[:left])
+				// What was asked for is noted, and the connection closed, before the server can answer: whoever waits for
+				// that answer may ask for something else as soon as it is there.
 				if p.once.Load() {
-					p.left.Store(-1)
+					p.left.CompareAndSwap(left, -1)
 					c.Close()
+					s.Write(buf[:left])
 					time.Sleep(50 * time.Millisecond) // the server does what it was told
 					return
 				}
-				p.left.Store(0)
+				p.left.CompareAndSwap(left, 0)
+				s.Write(buf[:left])
 				p.Cut()
 				return
 			}
