@@ -26,6 +26,24 @@ func (t terms) one(by, s string) string {
 	return ""
 }
 
+// remembering returns the same terms, for one goroutine, that are worked out once for each value: a row of a file is compared with many records, and a
+// record with many rows.
+func (t terms) remembering() terms {
+	out := make(terms, len(t))
+	for by, f := range t {
+		known := map[string][]string{}
+		out[by] = func(s string) []string {
+			all, ok := known[s]
+			if !ok {
+				all = f(s)
+				known[s] = all
+			}
+			return all
+		}
+	}
+	return out
+}
+
 // compare tells how alike two values are, 0 to 1; ok is false when one of them says nothing to the comparator.
 func (t terms) compare(as, by, a, b string) (like float64, ok bool) {
 	switch as {

@@ -2,11 +2,14 @@ package dedupe
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"reflect"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/crmguard/crmguard/crm"
@@ -60,7 +63,7 @@ func New[T any](r *guard.Records[T], rules *Rules, opts *Options) (*Checker[T], 
 
 // Check returns the duplicates of v, which need not be stored, as far as the caller may know of them: see guard.Records.Alike, whose errors are these.
 func (c *Checker[T]) Check(ctx context.Context, caller guard.Caller, v *T) ([]Match, error) {
-	found, err := c.r.Alike(ctx, caller, v, c.m)
+	found, err := c.r.Alike(ctx, caller, v, c.m.remembering())
 	if err != nil {
 		return nil, err
 	}
@@ -69,7 +72,7 @@ func (c *Checker[T]) Check(ctx context.Context, caller guard.Caller, v *T) ([]Ma
 
 // CheckEach is Check for up to guard.MostChecks records, with one event. They are not compared with each other.
 func (c *Checker[T]) CheckEach(ctx context.Context, caller guard.Caller, vs []*T) ([][]Match, error) {
-	found, err := c.r.AlikeEach(ctx, caller, vs, c.m)
+	found, err := c.r.AlikeEach(ctx, caller, vs, c.m.remembering())
 	if err != nil {
 		return nil, err
 	}
@@ -83,29 +86,35 @@ func (c *Checker[T]) CheckEach(ctx context.Context, caller guard.Caller, vs []*T
 // Bands says for each of vs, which are not stored, how surely it is there already: what Check says of what is stored, and how like it is to any of before and to the ones
 // before it in vs, as an import asks whose last rows are not stored yet. Within a file only values that share a block of the rules, with at most 50 others, are compared.
 func (c *Checker[T]) Bands(ctx context.Context, caller guard.Caller, before, vs []*T) ([]guard.Band, error) {
-	out := make([]guard.Band, len(vs))
-	at := 0
-	for some := range slices.Chunk(vs, guard.MostChecks) {
-		found, err := c.r.AlikeEach(ctx, caller, some, c.m)
-		if err != nil {
-			return nil, err
-		}
-		for i := range found {
-			for _, f := range found[i] {
-				out[at+i] = max(out[at+i], f.Band)
-			}
-		}
-		at += len(some)
+	out := make([]guard.Band, 0, len(vs))
+	chunks := slices.Collect(slices.Chunk(vs, guard.MostChecks))
+	found, errs := make([][]guard.Band, len(chunks)), make([]error, len(chunks))
+	var all sync.WaitGroup
+	slots := make(chan struct{}, runtime.GOMAXPROCS(0))
+	for i, some := range chunks {
+		slots <- struct{}{}
+		all.Go(func() {
+			found[i], errs[i] = c.r.AlikeBands(ctx, caller, some, c.m.remembering())
+			<-slots
+		})
 	}
+	all.Wait()
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	for _, f := range found {
+		out = append(out, f...)
+	}
+	m := c.m.remembering()
 	blocks := map[string][]*T{}
 	for i, v := range slices.Concat(before, vs) {
 		compared := map[*T]bool{}
-		for _, b := range c.m.Blocks(v) {
+		for _, b := range m.Blocks(v) {
 			if i >= len(before) {
 				for _, w := range blocks[b] {
 					if !compared[w] {
 						compared[w] = true
-						out[i-len(before)] = max(out[i-len(before)], c.m.Compare(v, w, nil).Band)
+						out[i-len(before)] = max(out[i-len(before)], m.Compare(v, w, nil).Band)
 					}
 				}
 			}
@@ -164,6 +173,13 @@ type matcher[T any] struct {
 	terms  terms
 	places map[string]int // fields of T by name
 	fields []string       // that Compare and Blocks look at
+}
+
+// remembering is the matcher for one goroutine and one call; see terms.
+func (m *matcher[T]) remembering() *matcher[T] {
+	c := *m
+	c.terms = m.terms.remembering()
+	return &c
 }
 
 func newMatcher[T any](rules *Rules, places map[string]int, opts *Options) (*matcher[T], error) {

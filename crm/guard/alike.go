@@ -120,7 +120,49 @@ func (r *Records[T]) AlikeEach(ctx context.Context, c Caller, vs []*T, m Matcher
 	if len(vs) > MostChecks {
 		return nil, fmt.Errorf("guard: at most %d records are checked at once", MostChecks)
 	}
-	return again(func() ([][]Alike[T], error) { return r.alike(ctx, c, vs, m) })
+	return again(func() (out [][]Alike[T], err error) {
+		found, of, event, err := r.alike(ctx, c, vs, m, true)
+		if err != nil {
+			return nil, err
+		}
+		out = make([][]Alike[T], len(vs))
+		for n, v := range vs {
+			if out[n], err = r.answers(ctx, v, m, of[n], found, event); err != nil {
+				return nil, err
+			}
+		}
+		return out, nil
+	})
+}
+
+// AlikeBands is AlikeEach for who needs to know no more than how sure it is: of each of vs the strongest band that AlikeEach would tell of. Only the
+// fields that are compared are opened.
+func (r *Records[T]) AlikeBands(ctx context.Context, c Caller, vs []*T, m Matcher[T]) ([]Band, error) {
+	if len(vs) == 0 {
+		return nil, nil
+	}
+	if len(vs) > MostChecks {
+		return nil, fmt.Errorf("guard: at most %d records are checked at once", MostChecks)
+	}
+	return again(func() ([]Band, error) {
+		found, of, _, err := r.alike(ctx, c, vs, m, false)
+		if err != nil {
+			return nil, err
+		}
+		byID := make(map[crm.UUID]*candidate[T], len(found))
+		for _, k := range found {
+			byID[k.row.ID] = k
+		}
+		out := make([]Band, len(vs))
+		for n, v := range vs {
+			for id := range of[n] {
+				if k := byID[id]; k != nil && out[n] != Certain && (k.reads || m.Tell() != TellNothing) {
+					out[n] = max(out[n], m.Compare(v, &k.value, k.compared.access).Band)
+				}
+			}
+		}
+		return out, nil
+	})
 }
 
 // candidate is one stored record and what of it the check may use.
@@ -135,27 +177,31 @@ type candidate[T any] struct {
 	value    T        // with these
 }
 
-func (r *Records[T]) alike(ctx context.Context, c Caller, vs []*T, m Matcher[T]) ([][]Alike[T], error) {
+// alike finds the candidates of vs, names them in one event and opens what is compared of them; views are meant to be made of them, too.
+// of[n] are the ids of those of vs[n].
+func (r *Records[T]) alike(ctx context.Context, c Caller, vs []*T, m Matcher[T], views bool) (
+	found []*candidate[T], of []map[crm.UUID]bool, event uint64, err error,
+) {
 	d := r.g.decider(c, authz.Check)
 	sample, err := r.sample(ctx, c, d)
 	if err != nil {
-		return nil, err
+		return nil, nil, 0, err
 	}
 	if denial := sample.Proceed(c.met()...); denial != nil {
-		return nil, errors.Join(denial, r.deny(ctx, c, authz.Check, nil, sample))
+		return nil, nil, 0, errors.Join(denial, r.deny(ctx, c, authz.Check, nil, sample))
 	}
 	if ok, err := r.affords(ctx, c, len(vs)); err != nil {
-		return nil, err
+		return nil, nil, 0, err
 	} else if !ok {
-		return nil, errors.Join(ErrQuota, r.deny(ctx, c, authz.Check, nil, sample))
+		return nil, nil, 0, errors.Join(ErrQuota, r.deny(ctx, c, authz.Check, nil, sample))
 	}
 	byID, of, err := r.candidates(ctx, c, vs, m)
 	if err != nil {
-		return nil, err
+		return nil, nil, 0, err
 	}
-	found, err := r.comparable(ctx, c, d, byID)
+	found, err = r.comparable(ctx, c, d, byID)
 	if err != nil {
-		return nil, err
+		return nil, nil, 0, err
 	}
 	e := c.event(r.typ, authz.Check, sample)
 	e.Count = int64(len(found))
@@ -171,7 +217,7 @@ func (r *Records[T]) alike(ctx context.Context, c Caller, vs []*T, m Matcher[T])
 		for _, n := range k.names {
 			fields[n+":compared"] = true
 		}
-		if k.reads {
+		if k.reads && views {
 			for _, w := range k.shown.words {
 				fields[w] = true
 			}
@@ -180,18 +226,12 @@ func (r *Records[T]) alike(ctx context.Context, c Caller, vs []*T, m Matcher[T])
 	e.Fields = slices.Sorted(maps.Keys(fields))
 	receipt, err := r.g.log.Append(ctx, e)
 	if err != nil {
-		return nil, fmt.Errorf("guard: no log, no data: %w", err)
+		return nil, nil, 0, fmt.Errorf("guard: no log, no data: %w", err)
 	}
 	if err := r.openFor(ctx, found); err != nil {
-		return nil, err
+		return nil, nil, 0, err
 	}
-	out := make([][]Alike[T], len(vs))
-	for n, v := range vs {
-		if out[n], err = r.answers(ctx, v, m, of[n], found, receipt.Index); err != nil {
-			return nil, err
-		}
-	}
-	return out, nil
+	return found, of, receipt.Index, nil
 }
 
 // affords charges the quota of the caller, unless nothing can be disclosed to them.

@@ -20,7 +20,7 @@ import (
 )
 
 // Parts are what Run measures, in order.
-var Parts = []string{"pages", "get", "search", "names", "duplicates"}
+var Parts = []string{"import", "pages", "get", "search", "names", "duplicates"}
 
 // Options of Run. The zero value of a field has the meaning it says.
 type Options struct {
@@ -112,11 +112,27 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 			return nil, fmt.Errorf("crmbench: no engine %q", engine)
 		}
 		err := measure.Servers(func(tb testing.TB) error {
+			parts := o.Parts
+			if i := slices.Index(parts, "import"); i >= 0 { // into a database of its own
+				fmt.Fprintf(o.Progress, "%s: import\n", engine)
+				stop, err := profile(o.Profile, engine+"-import")
+				if err != nil {
+					return err
+				}
+				err = rep.imports(ctx, tb, engine, o)
+				stop()
+				if err != nil {
+					return fmt.Errorf("import: %w", err)
+				}
+				if parts = slices.Delete(slices.Clone(parts), i, i+1); len(parts) == 0 {
+					return nil
+				}
+			}
 			g, err := open(ctx, tb, engine, o.Keep, generator{o.Rows, o.Owned}, o.Progress)
 			if err != nil {
 				return err
 			}
-			return errors.Join(rep.measure(ctx, g, o), g.Close())
+			return errors.Join(rep.measure(ctx, g, o, parts), g.Close())
 		})
 		if err != nil {
 			return rep, fmt.Errorf("%s: %w", engine, err)
@@ -125,8 +141,8 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 	return rep, nil
 }
 
-func (rep *Report) measure(ctx context.Context, g *rig, o Options) error {
-	for _, part := range o.Parts {
+func (rep *Report) measure(ctx context.Context, g *rig, o Options, parts []string) error {
+	for _, part := range parts {
 		do, ok := map[string]func(context.Context, *rig, Options) error{
 			"pages": rep.pages, "get": rep.get, "search": rep.search, "names": rep.names, "duplicates": rep.duplicates,
 		}[part]
