@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -230,6 +231,42 @@ func TestTokens(t *testing.T) {
 		if got, err := c.Query(ctx, k, "acme", q.field, "exact", q.typed); !errors.Is(err, encrypt.ErrUnsupported) || got.Groups != nil {
 			t.Fatalf("%+v: got %v, %v", q, got, err)
 		}
+	}
+}
+
+// TestQueryAll: many questions have the answers that each has by itself, and one that cannot be asked has none.
+func TestQueryAll(t *testing.T) {
+	c, k := newCodec(t), newKeeper(t, newKEK(t), keys.NewMemory(), nil)
+	asks := []encrypt.Ask{
+		{"phone", "exact", "13800138000"}, {"phone", "exact", "ext"}, {"name", "exact", "张伟"}, {"nope", "exact", "x"}, {"phone", "exact", "+86 138-0013-8000"},
+		{"phone", "exact", ""}, {"stage", "", "x"},
+	}
+	if _, err := c.QueryAll(ctx, k, "acme", asks); !errors.Is(err, encrypt.ErrKeyMissing) {
+		t.Fatalf("of a tenant without keys: %v", err)
+	}
+	if _, err := c.Seal(ctx, k, rec, sample(), nil); err != nil {
+		t.Fatal(err)
+	}
+	all, err := c.QueryAll(ctx, k, "acme", asks)
+	if err != nil || len(all) != len(asks) {
+		t.Fatalf("%d answers, %v", len(all), err)
+	}
+	answered := 0
+	for i, a := range asks {
+		one, err := c.Query(ctx, k, "acme", a.Field, a.Kind, a.Typed)
+		if err != nil && !errors.Is(err, encrypt.ErrUnsupported) {
+			t.Fatal(err)
+		}
+		if len(one.Groups) != len(all[i].Groups) || len(one.Groups) > 0 && !slices.Equal(one.Groups[0], all[i].Groups[0]) {
+			t.Errorf("%+v: %v by itself, %v with the others", a, one.Groups, all[i].Groups)
+		}
+		answered += min(len(one.Groups), 1)
+	}
+	if answered != 3 || all[0].Groups[0][0] != all[4].Groups[0][0] {
+		t.Errorf("%d were answered", answered)
+	}
+	if none, err := c.QueryAll(ctx, k, "acme", nil); err != nil || len(none) != 0 {
+		t.Errorf("nothing asked: %v, %v", none, err)
 	}
 }
 

@@ -363,6 +363,39 @@ func (c *Codec[T]) Query(ctx context.Context, k *Keeper, tenant, field, kind str
 	}
 	sc := scratches.Get().(*scratch)
 	defer sc.free()
+	return c.query(q, v.tk, sc, field, typed)
+}
+
+// Ask is one question to an index, with one value: the arguments of Query.
+type Ask struct{ Field, Kind, Typed string }
+
+// QueryAll is Query for many questions at once, under the keys of one moment. One for which Query returns ErrUnsupported has a Query without groups.
+// Errors: ErrKeyMissing for a tenant without keys, ErrKMSUnavailable, ErrAuth.
+func (c *Codec[T]) QueryAll(ctx context.Context, k *Keeper, tenant string, asks []Ask) ([]Query, error) {
+	v, err := k.enter(ctx, tenant, 0, false)
+	if err != nil {
+		return nil, err
+	}
+	sc := scratches.Get().(*scratch)
+	defer sc.free()
+	out := make([]Query, len(asks))
+	for i, a := range asks {
+		q, err := c.plan(a.Field, a.Kind)
+		if err == nil {
+			q, err = c.query(q, v.tk, sc, a.Field, []string{a.Typed})
+		}
+		if err != nil && !errors.Is(err, ErrUnsupported) {
+			return nil, err
+		}
+		if err == nil {
+			out[i] = q
+		}
+	}
+	return out, nil
+}
+
+// query fills in what plan began.
+func (c *Codec[T]) query(q Query, tk *tenantKeys, sc *scratch, field string, typed []string) (Query, error) {
 	x := &c.plans[q.field].indexes[q.index]
 	if len(typed) != max(1, len(x.of)) {
 		return Query{}, fmt.Errorf("%w: %d values typed for index %s", ErrUnsupported, len(typed), field)
@@ -377,7 +410,7 @@ func (c *Codec[T]) Query(ctx context.Context, k *Keeper, tenant, field, kind str
 		}
 		terms = slices.DeleteFunc(slices.Clone(terms), func(s string) bool { return s == "" })
 		all = append(all, terms)
-		if err := c.group(&q, v.tk, sc, x, i, terms); err != nil {
+		if err := c.group(&q, tk, sc, x, i, terms); err != nil {
 			return Query{}, fieldError(err, field)
 		}
 	}

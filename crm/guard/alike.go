@@ -259,25 +259,26 @@ func (r *Records[T]) readsAll(ctx context.Context, c Caller) (bool, error) {
 // candidates asks the indexes, all keys of all vs at once. of[n] are the ids of those of vs[n].
 func (r *Records[T]) candidates(ctx context.Context, c Caller, vs []*T, m Matcher[T]) (map[crm.UUID]*candidate[T], []map[crm.UUID]bool, error) {
 	tenant := c.Subject.Tenant
-	asked := map[Key][]int64{}
-	all := map[int64]bool{}
+	var keys []Key
+	of := make([]map[crm.UUID]bool, len(vs))
+	place := map[Key]int{}
 	for _, v := range vs {
 		for _, k := range m.Keys(v) {
-			if _, ok := asked[k]; ok {
-				continue
-			}
-			tokens, err := r.keyed(ctx, tenant, k)
-			if err != nil {
-				return nil, nil, err
-			}
-			asked[k] = tokens
-			for _, t := range tokens {
-				all[t] = true
+			if _, ok := place[k]; !ok {
+				place[k] = len(keys)
+				keys = append(keys, k)
 			}
 		}
 	}
+	tokens, err := r.keyed(ctx, tenant, keys)
+	if err != nil {
+		return nil, nil, err
+	}
+	all := slices.Concat(tokens...)
+	slices.Sort(all)
+	all = slices.Compact(all)
 	carry := map[int64][]crm.UUID{}
-	for some := range slices.Chunk(slices.Sorted(maps.Keys(all)), mostTokens) {
+	for some := range slices.Chunk(all, mostTokens) {
 		found, err := r.g.store.Carriers(ctx, tenant, r.typ, some, mostPerKey)
 		if err != nil {
 			return nil, nil, fmt.Errorf("guard: %w", err)
@@ -285,12 +286,11 @@ func (r *Records[T]) candidates(ctx context.Context, c Caller, vs []*T, m Matche
 		maps.Copy(carry, found)
 	}
 	found := map[crm.UUID]*candidate[T]{}
-	of := make([]map[crm.UUID]bool, len(vs))
 	for n, v := range vs {
 		own := r.header(v).ID
 		of[n] = map[crm.UUID]bool{}
 		for _, k := range m.Keys(v) {
-			for _, t := range asked[k] {
+			for _, t := range tokens[place[k]] {
 				for _, id := range carry[t] {
 					if id != own { // a record is not asked about itself
 						of[n][id], found[id] = true, nil
@@ -321,23 +321,32 @@ const (
 	mostLoaded = 1_000
 )
 
-// keyed returns the tokens of a key.
-func (r *Records[T]) keyed(ctx context.Context, tenant string, k Key) ([]int64, error) {
-	f, ok := r.field(k.Field)
-	if !ok || !strings.HasPrefix(k.Index, "exact:") ||
-		!slices.ContainsFunc(f.Indexes, func(x encrypt.Index) bool { return x.Kind+":"+x.Normalizer == k.Index }) {
-		return nil, fmt.Errorf("%w: %s has no index %s", encrypt.ErrUnsupported, k.Field, k.Index)
+// keyed returns the tokens of each of the keys.
+func (r *Records[T]) keyed(ctx context.Context, tenant string, keys []Key) ([][]int64, error) {
+	out := make([][]int64, len(keys))
+	asks := make([]encrypt.Ask, len(keys))
+	for i, k := range keys {
+		f, ok := r.field(k.Field)
+		if !ok || !strings.HasPrefix(k.Index, "exact:") ||
+			!slices.ContainsFunc(f.Indexes, func(x encrypt.Index) bool { return x.Kind+":"+x.Normalizer == k.Index }) {
+			return nil, fmt.Errorf("%w: %s has no index %s", encrypt.ErrUnsupported, k.Field, k.Index)
+		}
+		asks[i] = encrypt.Ask{Field: k.Field, Kind: k.Index, Typed: k.Text}
 	}
-	q, err := r.codec.Query(ctx, r.g.keeper, tenant, k.Field, k.Index, k.Text)
+	if len(keys) == 0 {
+		return out, nil
+	}
+	found, err := r.codec.QueryAll(ctx, r.g.keeper, tenant, asks)
 	switch {
-	case errors.Is(err, encrypt.ErrUnsupported): // nothing to look for in what was typed
-		return nil, nil
 	case errors.Is(err, encrypt.ErrKeyMissing) && r.nothing(ctx, crm.Query{Tenant: tenant, Type: r.typ}):
-		return nil, nil
+		return out, nil
 	case err != nil:
 		return nil, fmt.Errorf("guard: %w", err)
 	}
-	return slices.Concat(q.Groups...), nil
+	for i, q := range found { // none where there is nothing to look for in what was typed
+		out[i] = slices.Concat(q.Groups...)
+	}
+	return out, nil
 }
 
 // comparable checks the candidates' MACs, decides on them and returns those that may be compared, by id.
