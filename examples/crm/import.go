@@ -172,7 +172,7 @@ func (o *importing) run(ctx context.Context, a *app.App, path string, out io.Wri
 		return err
 	}
 	rep := app.ImportReport{}
-	job, rehearsed, err := o.file(ctx, caller, m, path, &rep, &already)
+	job, rehearsed, err := o.file(ctx, caller, m, path, &rep, &already, out)
 	rep.Took, rep.Typed = time.Since(start), typed.Load()
 	switch {
 	case job != nil:
@@ -199,9 +199,6 @@ func (o *importing) run(ctx context.Context, a *app.App, path string, out io.Wri
 		}
 	}
 	printImport(out, rep, already)
-	if job != nil {
-		fmt.Fprintf(out, "import %s\n", job.ID)
-	}
 	if err != nil {
 		return err
 	}
@@ -212,7 +209,7 @@ func (o *importing) run(ctx context.Context, a *app.App, path string, out io.Wri
 }
 
 // file does what the options say with a file. already is how many rows an import that is gone on with had done.
-func (o *importing) file(ctx context.Context, c guard.Caller, m app.Importing, path string, rep *app.ImportReport, already *int64) (*transfer.Import, *transfer.Report, error) {
+func (o *importing) file(ctx context.Context, c guard.Caller, m app.Importing, path string, rep *app.ImportReport, already *int64, out io.Writer) (*transfer.Import, *transfer.Report, error) {
 	var mapping transfer.Mapping
 	if o.resume == "" {
 		var err error
@@ -239,7 +236,15 @@ func (o *importing) file(ctx context.Context, c guard.Caller, m app.Importing, p
 		r, err := m.Rehearse(ctx, c, src, mapping, transfer.Mode(o.mode))
 		return nil, &r, err
 	}
-	job, err := m.Run(ctx, c, filepath.Base(path), src, mapping, transfer.Mode(o.mode))
+	job, err := m.Begin(ctx, c, filepath.Base(path), src.Header(), mapping, transfer.Mode(o.mode))
+	if err != nil {
+		return nil, nil, err
+	}
+	fmt.Fprintf(out, "import %s\n", job.ID) // whoever is cut off goes on with it
+	done, err := m.Resume(ctx, c, job.ID, src)
+	if done != nil {
+		job = done
+	}
 	return job, nil, err
 }
 

@@ -27,7 +27,7 @@ import (
 
 // bodyLimit is how long the body of a request may be: 1 MiB, but for files that are imported.
 func bodyLimit(r *http.Request) int64 {
-	if r.Method == http.MethodPost && (r.URL.Path == "/imports/file" || r.URL.Path == "/api/v1/imports") {
+	if r.Method == http.MethodPost && (r.URL.Path == "/uploads" || r.URL.Path == "/api/v1/imports") {
 		return app.MostUpload + 1<<20
 	}
 	return 1 << 20
@@ -51,12 +51,12 @@ func (k *importKind) register(huma.API) {}
 func (k *importKind) routes(s *Server, mux *http.ServeMux) {
 	s.handle(mux, "GET /imports", k.showImports)
 	s.handle(mux, "GET /imports/new", s.showUpload)
-	s.handle(mux, "POST /imports/file", s.upload)
-	s.handle(mux, "GET /imports/file/{file}", s.showMapping)
-	s.handle(mux, "POST /imports/file/{file}", s.mapped)
-	s.handle(mux, "GET /imports/file/{file}/rehearsal", s.showRehearsal)
-	s.handle(mux, "POST /imports/file/{file}/start", s.startImport)
-	s.handle(mux, "POST /imports/file/{file}/forget", s.forgetUpload)
+	s.handle(mux, "POST /uploads", s.upload)
+	s.handle(mux, "GET /uploads/{file}", s.showMapping)
+	s.handle(mux, "POST /uploads/{file}", s.mapped)
+	s.handle(mux, "GET /uploads/{file}/rehearsal", s.showRehearsal)
+	s.handle(mux, "POST /uploads/{file}/start", s.startImport)
+	s.handle(mux, "POST /uploads/{file}/forget", s.forgetUpload)
 	s.handle(mux, "GET /imports/{id}", k.showImport)
 	s.handle(mux, "GET /imports/{id}/rejected.csv", s.rejectedRows)
 	s.handle(mux, "POST /imports/{id}/continue", s.continueImport)
@@ -296,7 +296,7 @@ func (s *Server) uploadForm(w http.ResponseWriter, r *request, typ string, statu
 		all = append(all, page.Option{Value: t, Label: page.T("type." + t + ".many")})
 	}
 	f := &page.Form{
-		Title: page.T("imports.new"), Action: "/imports/file", Submit: page.T("imports.upload"), Cancel: "/imports", Note: page.T("imports.upload.note"),
+		Title: page.T("imports.new"), Action: "/uploads", Submit: page.T("imports.upload"), Cancel: "/imports", Note: page.T("imports.upload.note"),
 		Sections: []page.FormSection{{Title: page.T("imports.file"), Fields: append([]page.Field{
 			{Name: "type", Kind: page.FieldSelect, Label: page.T("imports.of.type"), Value: typ, Options: all},
 		}, append(fileFields("", 0), page.Field{
@@ -384,7 +384,7 @@ func (s *Server) upload(w http.ResponseWriter, r *request) error {
 		}
 		if err == nil {
 			s.drafts.put(d)
-			http.Redirect(w, r.Request, "/imports/file/"+u.ID, http.StatusSeeOther)
+			http.Redirect(w, r.Request, "/uploads/"+u.ID, http.StatusSeeOther)
 			return nil
 		}
 		s.app.Forget(u)
@@ -444,7 +444,7 @@ func (s *Server) mappingForm(w http.ResponseWriter, r *request, d *draft, status
 		note = page.T("imports.mapping.note_many", d.upload.Name, d.told)
 	}
 	f := &page.Form{
-		Title: page.T("imports.mapping"), Action: "/imports/file/" + d.upload.ID, Submit: page.T("imports.rehearse"), Cancel: "/imports", Note: note,
+		Title: page.T("imports.mapping"), Action: "/uploads/" + d.upload.ID, Submit: page.T("imports.rehearse"), Cancel: "/imports", Note: note,
 	}
 	if !problem.IsZero() {
 		f.Errors = []page.Text{problem}
@@ -547,7 +547,7 @@ func (s *Server) mapped(w http.ResponseWriter, r *request) error {
 		return err
 	}
 	if d.rehearse.running {
-		http.Redirect(w, r.Request, "/imports/file/"+d.upload.ID+"/rehearsal", http.StatusSeeOther)
+		http.Redirect(w, r.Request, "/uploads/"+d.upload.ID+"/rehearsal", http.StatusSeeOther)
 		return nil
 	}
 	st := &d.start
@@ -584,7 +584,7 @@ func (s *Server) mapped(w http.ResponseWriter, r *request) error {
 	if err := s.startRehearsal(r, d); err != nil {
 		return refuse(err)
 	}
-	http.Redirect(w, r.Request, "/imports/file/"+d.upload.ID+"/rehearsal", http.StatusSeeOther)
+	http.Redirect(w, r.Request, "/uploads/"+d.upload.ID+"/rehearsal", http.StatusSeeOther)
 	return nil
 }
 
@@ -756,7 +756,7 @@ func (s *Server) showRehearsal(w http.ResponseWriter, r *request) error {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	base := "/imports/file/" + d.upload.ID
+	base := "/uploads/" + d.upload.ID
 	re := &d.rehearse
 	p := &page.Detail{
 		Title: page.Cell{Key: "imports.rehearsal", Strong: true}, Subtitle: []page.Text{page.T("type." + d.upload.Type + ".many"), page.Plain(d.upload.Name)},

@@ -37,7 +37,7 @@ func (b *browser) sendFile(path, name string, content []byte, fields ...string) 
 // upload sends a file of customers to the pages and returns the page of its mapping.
 func (b *browser) upload(name, content string, fields ...string) string {
 	b.t.Helper()
-	w := b.sendFile("/imports/file", name, []byte(content), append([]string{"type", crm.TypeCustomer}, fields...)...)
+	w := b.sendFile("/uploads", name, []byte(content), append([]string{"type", crm.TypeCustomer}, fields...)...)
 	require.Equal(b.t, http.StatusSeeOther, w.Code, w.Body.String())
 	return w.Header().Get("Location")
 }
@@ -196,7 +196,7 @@ func TestImportIsNotForEverybody(t *testing.T) {
 	for _, b := range []*browser{sales, auditor} {
 		assert.NotContains(t, b.body("/customers"), "/imports/new")
 		assert.GreaterOrEqual(t, b.get("/imports/new"), 400, b.name)
-		for _, path := range []string{"/imports/file", "/api/v1/imports"} {
+		for _, path := range []string{"/uploads", "/api/v1/imports"} {
 			w := b.sendFile(path, "in.csv", []byte(badFile), "type", "customer")
 			assert.Equal(t, http.StatusForbidden, w.Code, "%s %s", b.name, path)
 		}
@@ -212,7 +212,7 @@ func TestImportIsNotForEverybody(t *testing.T) {
 	}
 	code, _ := manager.post(at+"/start", url.Values{})
 	assert.Equal(t, http.StatusConflict, code, "not before a dry run")
-	w := manager.sendFile("/imports/file", "in.csv", []byte(badFile), "type", "product")
+	w := manager.sendFile("/uploads", "in.csv", []byte(badFile), "type", "product")
 	assert.Equal(t, http.StatusForbidden, w.Code, "managers import no products")
 	dry := manager.rehearsed(at)
 	_, job := manager.post(strings.TrimSuffix(dry, "rehearsal")+"start", url.Values{})
@@ -291,7 +291,7 @@ func TestImportHostileFiles(t *testing.T) {
 			for lang, want := range map[string]string{"en": tc.en, "zh-CN": tc.zh} {
 				b := *manager
 				b.t = t
-				w := b.sendIn(lang, "/imports/file", "Leise.csv", tc.content, "type", "customer")
+				w := b.sendIn(lang, "/uploads", "Leise.csv", tc.content, "type", "customer")
 				assert.Equal(t, http.StatusUnprocessableEntity, w.Code)
 				assert.Contains(t, w.Body.String(), want)
 				assert.NotContains(t, w.Body.String(), "Leise")
