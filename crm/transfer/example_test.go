@@ -32,9 +32,8 @@ func must[T any](v T, err error) T {
 
 // open makes a CRM in memory, an administrator, and the importer of its customers.
 func open(ctx context.Context) (transfer.Doors, guard.Caller, *guard.Records[crm.Customer], *transfer.Importer[crm.Customer]) {
-	dir := must(os.MkdirTemp("", ""))
-	defer os.RemoveAll(dir)
-	keeper := must(encrypt.NewKeeper(must(localkek.Open(dir+"/kek", nil)), keys.NewMemory(), nil))
+	kek := must(localkek.Open(must(os.MkdirTemp("", ""))+"/kek", nil))
+	keeper := must(encrypt.NewKeeper(kek, keys.NewMemory(), nil))
 	signer := must(audit.NewEd25519Signer("example.com/log", ed25519.NewKeyFromSeed(make([]byte, 32))))
 	g, _, err := guard.New(ctx, memstore.New(), keeper, must(rego.New(ctx, nil)), must(audit.Open(ctx, auditmem.New(), signer, nil)), nil)
 	if err != nil {

@@ -349,7 +349,7 @@ func (a *App) RunImports(ctx context.Context) {
 	if err := a.resumeImports(ctx); err != nil {
 		slog.Error("a background job failed", "job", "imports", "err", err)
 	}
-	tick := time.NewTicker(keepUpload / 6)
+	tick := time.NewTicker(KeepUpload / 6)
 	defer tick.Stop()
 	for {
 		select {
@@ -439,7 +439,7 @@ func (a *App) sweepUploads(ctx context.Context) error {
 	a.imports.mu.Lock()
 	defer a.imports.mu.Unlock()
 	for _, u := range a.imports.uploads {
-		if time.Since(u.at) > keepUpload {
+		if time.Since(u.at) > KeepUpload {
 			a.imports.drop(u)
 			continue
 		}

@@ -20,13 +20,12 @@ import (
 
 // Bounds of files that people upload.
 const (
-	MostUpload     = 256 << 20 // bytes of one file
-	mostUploads    = 3         // of one employee that are not imported yet; the oldest goes
-	keepUpload     = time.Hour // until it is imported
-	uploadFolder   = "uploads" // in the data folder
-	longestName    = 120       // characters of a file's name that are kept
-	uploadAD       = "crmguard upload "
-	uploadBuffered = 1 << 20
+	MostUpload   = 256 << 20 // bytes of one file
+	KeepUpload   = time.Hour // until it is imported
+	mostUploads  = 3         // of one employee that are not imported yet; the oldest goes
+	uploadFolder = "uploads" // in the data folder
+	longestName  = 120       // characters of a file's name that are kept
+	uploadAD     = "crmguard upload "
 )
 
 // ErrUploadSize says that a file is larger than MostUpload.
@@ -110,7 +109,7 @@ func (a *App) UploadOf(owner crm.UUID, id string) (*Upload, error) {
 	a.imports.mu.Lock()
 	defer a.imports.mu.Unlock()
 	u := a.imports.uploads[id]
-	if u == nil || u.owner != owner || time.Since(u.at) > keepUpload {
+	if u == nil || u.owner != owner || time.Since(u.at) > KeepUpload {
 		return nil, crm.ErrNotFound
 	}
 	return u, nil
@@ -130,7 +129,7 @@ func (j *importJobs) keep(u *Upload) {
 	var oldest *Upload
 	n := 0
 	for _, o := range j.uploads {
-		if time.Since(o.at) > keepUpload {
+		if time.Since(o.at) > KeepUpload {
 			j.drop(o)
 			continue
 		}

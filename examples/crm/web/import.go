@@ -124,6 +124,7 @@ func importFault(err error) (status int, word string) {
 type draft struct {
 	mu       sync.Mutex
 	upload   *app.Upload
+	at       time.Time // when it came
 	start    app.ImportStart
 	told     string
 	samples  [][]string // a few rows
@@ -145,13 +146,12 @@ type drafts struct {
 
 func (s *Server) draft(r *request) (*draft, error) {
 	u, err := s.app.UploadOf(r.self.ID.UUID(), r.PathValue("file"))
-	s.drafts.mu.Lock()
-	defer s.drafts.mu.Unlock()
 	if err != nil {
-		delete(s.drafts.all, r.PathValue("file"))
 		return nil, err
 	}
+	s.drafts.mu.Lock()
 	d := s.drafts.all[u.ID]
+	s.drafts.mu.Unlock()
 	if d == nil {
 		return nil, crm.ErrNotFound
 	}
@@ -378,7 +378,7 @@ func (s *Server) upload(w http.ResponseWriter, r *request) error {
 	}
 	u, err := s.receive(w, r, fields["type"], file)
 	if err == nil {
-		d := &draft{upload: u, start: app.ImportStart{Mode: transfer.Create, Duplicates: app.WarnDuplicates}}
+		d := &draft{upload: u, at: time.Now(), start: app.ImportStart{Mode: transfer.Create, Duplicates: app.WarnDuplicates}}
 		if err = fileOptions(d, fields["encoding"], fields["separator"]); err == nil {
 			err = s.look(r.Context(), r.caller(), d)
 		}
@@ -398,8 +398,13 @@ func (s *Server) upload(w http.ResponseWriter, r *request) error {
 func (d *drafts) put(x *draft) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.all == nil || len(d.all) > 1000 {
+	if d.all == nil {
 		d.all = map[string]*draft{}
+	}
+	for id, old := range d.all {
+		if time.Since(old.at) > app.KeepUpload {
+			delete(d.all, id)
+		}
 	}
 	d.all[x.upload.ID] = x
 }

@@ -19,6 +19,7 @@ import (
 var (
 	anyID    = regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}`)
 	shortID  = regexp.MustCompile(`<span class="mono">[0-9a-f]{8}</span>`)
+	fileID   = regexp.MustCompile(`/uploads/[0-9a-f]{24}`)
 	anyTime  = regexp.MustCompile(`<time[^>]*>[^<]*</time>|"\d{4}-\d\d-\d\dT[^"]*"`)
 	verdicts = regexp.MustCompile(`(?s)<header.*?</header>|<nav.*?</nav>|<footer.*?</footer>|<aside.*?</aside>`)
 )
@@ -27,7 +28,7 @@ var (
 func plainly(s string) string {
 	s = verdicts.ReplaceAllString(s, "")
 	s = anyTime.ReplaceAllString(s, "TIME")
-	s = anyID.ReplaceAllString(s, "ID")
+	s = anyID.ReplaceAllString(fileID.ReplaceAllString(s, "/uploads/FILE"), "ID")
 	return shortID.ReplaceAllString(s, "SHORT")
 }
 
@@ -75,14 +76,14 @@ func TestImportOracle(t *testing.T) {
 		for _, mode := range []string{"create", "update", "both"} {
 			for _, duplicates := range []string{"warn", "refuse"} {
 				for _, key := range []string{"", "external_id"} {
-					w := manager.sendFile("/api/v1/imports", "in.csv", []byte(file), "type", "customer", "dry_run", "true", "mode", mode, "key", key, "duplicates", duplicates)
+					w := manager.sendFile("/api/v1/imports", "in.csv", []byte(file), "type", "customer", "dry_run", "true", "mode", mode, "key", key, "duplicates", duplicates, "currency", "CNY")
 					note(strings.Join([]string{mode, duplicates, key}, " "), w.Code, w.Body.String())
 				}
 			}
 		}
 		for _, mode := range []string{"update", "create"} {
 			at := manager.upload("in.csv", file)
-			dry := manager.rehearsed(at, "mode", mode, "key", "external_id")
+			dry := manager.rehearsed(at, "mode", mode, "key", "external_id", "currency", "CNY")
 			ask("page of the dry run, "+mode, dry)
 			code, job := manager.post(strings.TrimSuffix(dry, "rehearsal")+"start", url.Values{})
 			require.Equal(t, http.StatusSeeOther, code)
@@ -98,7 +99,13 @@ func TestImportOracle(t *testing.T) {
 		}
 		told[world] = strings.Join(all, "\n")
 	}
-	assert.Equal(t, told["without"], told["with"])
+	if told["without"] != told["with"] {
+		a, b := strings.Split(told["without"], "\n"), strings.Split(told["with"], "\n")
+		for i := range min(len(a), len(b)) {
+			require.Equal(t, a[i], b[i], "line %d", i)
+		}
+		require.Len(t, b, len(a))
+	}
 	assert.Contains(t, told["with"], `"matched":1`, "what may be seen is found")
 	t.Logf("%d bytes of answers, the same in both worlds", len(told["with"]))
 }

@@ -177,7 +177,7 @@ func TestImportPages(t *testing.T) {
 	manager.until(job, "Undone")
 	assert.Equal(t, before+1, o.count(), "the second import stays")
 	code, _ = manager.post(job+"/undo", url.Values{"sure": {"on"}})
-	assert.Equal(t, http.StatusUnprocessableEntity, code)
+	assert.Equal(t, http.StatusForbidden, code, "it is final")
 }
 
 // count is how many customers there are.
@@ -410,10 +410,10 @@ func TestImportAPI(t *testing.T) {
 	got = done("undone")
 	assert.EqualValues(t, 2, got["undone"])
 	assert.Equal(t, before, o.count())
-	code, _ = api(http.MethodPost, at+"/undo")
-	assert.Equal(t, http.StatusUnprocessableEntity, code)
-	code, _ = api(http.MethodPost, at+"/continue")
-	assert.Equal(t, http.StatusUnprocessableEntity, code)
+	for _, act := range []string{"/undo", "/continue"} {
+		code, _ = api(http.MethodPost, at+act)
+		assert.Equal(t, http.StatusForbidden, code, "what is undone is final")
+	}
 
 	for name, fields := range map[string][]string{
 		"no such type": {"type", "secret"}, "a type of others": {"type", "product"}, "no type": {},
