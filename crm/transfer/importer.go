@@ -1,7 +1,6 @@
 package transfer
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"crypto/hmac"
@@ -325,7 +324,7 @@ type batch[T any] struct {
 	made     map[crm.UUID]int // which row made a record that is in tx
 	kept     map[crm.UUID]crm.UUID
 	matched  map[crm.UUID]guard.Band // how surely a record that was made was there already
-	asked    map[crm.UUID]bool     // false: the Checker was not asked any more
+	asked    map[crm.UUID]bool       // false: the Checker was not asked any more
 	changed  map[crm.UUID]bool
 	counts   Counts
 	rejected []Rejected
@@ -548,6 +547,7 @@ func (p *plan[T]) prepare(ctx context.Context, b *batch[T]) error {
 		m.set(v, h)
 		fresh, of = append(fresh, v), append(of, i)
 	}
+	if m.o.Checker != nil && len(fresh) > 0 {
 		var err error
 		if fresh, of, err = p.check(ctx, b, fresh, of); err != nil {
 			return err

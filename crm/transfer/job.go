@@ -47,7 +47,7 @@ type Counts struct {
 	Updated   int64
 	Unchanged int64 // a record has these values already
 	Rejected  int64
-	Matched   int64 // of the created ones: the Checker found records that are the same
+	Matched   int64 // of the created ones: the Checker takes them for records that are there
 	Unchecked int64 // of the created ones: the Checker was not asked, for the caller had asked enough
 }
 

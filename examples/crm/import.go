@@ -46,7 +46,7 @@ func importCommand(c *app.Config) *cobra.Command {
 	f.StringVar(&o.mode, "mode", string(transfer.Create), "create, update or both")
 	f.StringVar(&o.key, "key", "", "field by which records are found, such as external_id")
 	f.StringVar(&o.currency, "currency", "", "ISO 4217, of amounts without one")
-	f.StringVar(&o.duplicates, "duplicates", app.WarnDuplicates, "what becomes of a row that is certainly a record that is there: refuse, warn or off")
+	f.StringVar(&o.duplicates, "duplicates", app.WarnDuplicates, "what becomes of a row that is there already: refuse (when it is certain), warn or off")
 	f.StringVar(&o.separator, "separator", "", "of CSV: comma, semicolon, tab or bar (default: found out)")
 	f.StringVar(&o.encoding, "encoding", "", "of CSV, such as windows-1252 (default: found out)")
 	f.StringArrayVar(&o.defaults, "default", nil, "FIELD=VALUE for cells that are empty")

@@ -31,8 +31,8 @@ type ImportOptions struct {
 	Owner    *crm.Employee         // in whose name a program imports; nil: the caller is an employee
 	Progress func(transfer.Counts) // nil: nobody hears it
 	AsTyped  *atomic.Int64         // counts customers with a phone that is no phone number; nil: nobody counts
-	// Duplicates says what becomes of a row that is certainly a record that is stored already, by the rules for its type, as far as the caller may read such records: refuse, warn or off.
-	// "": off.
+	// Duplicates says what becomes of a row whose record is there already, by the rules for its type and as far as the caller may read such records: refuse (certain ones; likely ones are
+	// listed), warn (both are listed) or off. "": off.
 	Duplicates string
 	Beside     string // kept sealed with each import that begins; "": nothing
 }
@@ -117,32 +117,12 @@ func checked[T any, P interface {
 	if !ok {
 		return nil, crm.ErrNotFound
 	}
-	rules.Tell = "nothing"
+	rules.Tell = "nothing" // of records that the caller may not read: an import is a thousand questions
 	c, err := dedupe.New(records, rules, nil)
 	if err != nil {
 		return nil, err
 	}
-	return importer[T, P](d, records, layout, o, certain[T]{c}), nil
-}
-
-// certain tells an import of those records that are certainly the same and that the caller may read. Of all others it says nothing: an import is a thousand questions.
-type certain[T any] struct{ c *dedupe.Checker[T] }
-
-// CheckEach implements transfer.Checker.
-func (x certain[T]) CheckEach(ctx context.Context, c guard.Caller, vs []*T) ([][]transfer.Match, error) {
-	found, err := x.c.CheckEach(ctx, c, vs)
-	if err != nil {
-		return nil, err
-	}
-	out := make([][]transfer.Match, len(found))
-	for i, all := range found {
-		for _, m := range all {
-			if m.Band == guard.Certain && !m.ID.IsZero() {
-				out[i] = append(out[i], transfer.Match{Record: m.ID, Score: m.Score})
-			}
-		}
-	}
-	return out, nil
+	return importer[T, P](d, records, layout, o, c), nil
 }
 
 func importer[T any, P interface {

@@ -725,32 +725,18 @@ func rejectedList(typ string, rows []transfer.Rejected, all int64) page.List {
 	return l
 }
 
-// matchedList names the records that were there, as the caller may see them.
-func (s *Server) matchedList(r *request, typ string, rows []transfer.Matched, all int64) (page.List, error) {
+// matchedList lists rows that are there already.
+func matchedList(rows []transfer.Matched, all int64) page.List {
 	l := page.List{ID: "matched", Title: page.T("imports.matched"), Count: all, Empty: page.Empty{Text: page.T("imports.matched.none")},
-		Columns: []page.Column{{Label: page.T("imports.line"), Kind: page.KindNumber}, {Label: page.T("imports.matched.record")}}}
-	rows = rows[:min(len(rows), shownRows)]
-	var ids []crm.UUID
-	for _, x := range rows {
-		if !slices.Contains(ids, x.Record) {
-			ids = append(ids, x.Record)
+		Columns: []page.Column{{Label: page.T("imports.line"), Kind: page.KindNumber}, {Label: page.T("imports.matched.band"), Kind: page.KindBadge}}}
+	for _, x := range rows[:min(len(rows), shownRows)] {
+		tone := page.Neutral
+		if x.Band == guard.Certain.String() {
+			tone = page.Warning
 		}
+		l.Rows = append(l.Rows, page.Row{Cells: []page.Cell{{Kind: page.KindNumber, Amount: x.Line}, {Kind: page.KindBadge, Key: "imports.band." + x.Band, Tone: tone}}})
 	}
-	titles := map[crm.UUID]page.Cell{}
-	if k := s.kind(typ); k != nil && len(ids) > 0 {
-		var err error
-		if titles, err = k.titles(r, ids); err != nil {
-			return l, err
-		}
-	}
-	for _, x := range rows {
-		c, ok := titles[x.Record]
-		if !ok {
-			c = page.Cell{Key: "imports.matched.gone"}
-		}
-		l.Rows = append(l.Rows, page.Row{Cells: []page.Cell{{Kind: page.KindNumber, Amount: x.Line}, c}})
-	}
-	return l, nil
+	return l
 }
 
 // showRehearsal says what the import would do.
@@ -793,11 +779,7 @@ func (s *Server) showRehearsal(w http.ResponseWriter, r *request) error {
 		p.Lists = append(p.Lists, rejectedList(d.upload.Type, re.report.Rejected, re.report.Counts.Rejected))
 	}
 	if len(re.report.Matched) > 0 && !re.running {
-		l, err := s.matchedList(r, d.upload.Type, re.report.Matched, re.report.Counts.Matched)
-		if err != nil {
-			return err
-		}
-		p.Lists = append(p.Lists, l)
+		p.Lists = append(p.Lists, matchedList(re.report.Matched, re.report.Counts.Matched))
 	}
 	return s.show(w, r, http.StatusOK, page.T("imports.rehearsal"), p)
 }
@@ -982,11 +964,7 @@ func (s *Server) importRows(r *request, d *page.Detail, v *guard.View[transfer.I
 		return err
 	}
 	if len(matched) > 0 {
-		l, err := s.matchedList(r, j.RecordType, matched, j.Matched)
-		if err != nil {
-			return err
-		}
-		d.Lists = append(d.Lists, l)
+		d.Lists = append(d.Lists, matchedList(matched, j.Matched))
 	}
 	return nil
 }

@@ -440,16 +440,15 @@ func TestImportAPI(t *testing.T) {
 func TestImportDuplicates(t *testing.T) {
 	o := newOffice(t)
 	manager := o.as("manager")
-	make := func(name, phone, team string, owner *crm.Employee) *crm.Customer {
+	make := func(name, phone, team string, owner *crm.Employee) {
 		c := &crm.Customer{
 			Name: crm.NewText(name), Phone: crm.NewText(phone), Email: crm.NewText(strings.Fields(name)[0] + "@there.example"), Kind: crm.CompanyCustomer, Stage: crm.CustomerNew, Currency: "CNY",
 			Meta: crm.Meta[crm.Customer]{Owner: owner.ID, Team: team},
 		}
 		_, err := o.app.Customers.Create(t.Context(), app.System("test"), c)
 		require.NoError(t, err)
-		return c
 	}
-	seen := make("Hohenheim Maschinenbau GmbH", "+49 711 5550101", "/east/1/", o.people["sales"])
+	make("Hohenheim Maschinenbau GmbH", "+49 711 5550101", "/east/1/", o.people["sales"])
 	make("Tübingen Werkzeuge GmbH", "+49 7071 5550102", "/west/1/", o.people["peer"])
 	file := "Company,Phone,Email\nHohenheim Maschinenbau GmbH,+49 711 5550101,Hohenheim@there.example\nTübingen Werkzeuge GmbH,+49 7071 5550102,Tübingen@there.example\nNeu GmbH,+49 7071 5550103,neu@there.example\n"
 	dry := func(what string) (created, rejected, matched float64) {
@@ -467,10 +466,10 @@ func TestImportDuplicates(t *testing.T) {
 	to := manager.rehearsed(at)
 	body := manager.body(to)
 	assert.Contains(t, body, "Rows that are there already")
-	assert.Contains(t, body, "/customers/"+seen.ID.String())
+	assert.Contains(t, body, ">certain<")
 	_, job := manager.post(strings.TrimSuffix(to, "rehearsal")+"start", url.Values{})
 	body = manager.until(job, "Done")
-	assert.Contains(t, body, "/customers/"+seen.ID.String())
+	assert.Contains(t, body, ">certain<")
 	assert.NotContains(t, body, "Tübingen")
 }
 
