@@ -70,7 +70,7 @@ func TestKillImport(t *testing.T) {
 			assert.Equal(t, before+rows+1+kept, v.Rows.Rows, "something is missing or there twice")
 
 			// The store goes on as if nothing had been.
-			mustRun(t, nil, "import", csvOf(t, people(worlds.Add(1), 10)), "--data", data)
+			mustRun(t, nil, "import", csvOf(t, people(worlds.Add(1), 10)), "--data", data, "--duplicates", "off")
 			assert.Equal(t, v.Rows.Rows+10+1, green(t, nil, "--data", data).Rows.Rows)
 		})
 	}
@@ -112,14 +112,14 @@ func killed(t *testing.T, line *regexp.Regexp, nth int, wait time.Duration, args
 }
 
 func killImport(t *testing.T, data, file string, rows, before int64, batch int, wait time.Duration) bool {
-	id, acknowledged, inside := killed(t, storedLine, batch, wait, "import", file, "--data", data)
+	id, acknowledged, inside := killed(t, storedLine, batch, wait, "import", file, "--data", data, "--duplicates", "off")
 	require.NotEmpty(t, id)
 	said, code := run(t, nil, "account", "reset", "admin@demo.example", "--data", data)
 	require.Zero(t, code, said)
 	stored := green(t, nil, "--data", data).Rows.Rows - before
 	assert.GreaterOrEqual(t, stored, acknowledged, "an acknowledged row is missing")
 	assert.Zero(t, (stored-1)%importBatch, "half a batch is there, beside the record of the import")
-	out, _ := run(t, nil, "import", file, "--resume", id, "--data", data)
+	out, _ := run(t, nil, "import", file, "--resume", id, "--data", data, "--duplicates", "off")
 	t.Logf("killed %v after batch %d: %d acknowledged, %d stored; %s", wait, batch, acknowledged, stored-1, announced(said))
 	if inside && stored-1 < rows {
 		m := inLine.FindStringSubmatch(out)

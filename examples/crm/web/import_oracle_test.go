@@ -35,6 +35,8 @@ func plainly(s string) string {
 // TestImportOracle: in two worlds that differ only in what the policy hides from who imports, in records of others with the same names, numbers, addresses and keys, and in values of hidden
 // fields, all that they learn of an import is the same to the byte: of the dry run, of the import, of what was refused, of what was found to be there, in each mode. What is told
 // in spite of the policy is not asked here and stands in docs/formats/import.md: a value that is unique in the whole store, such as the address of an employee.
+//
+//crm:item 13 partly
 func TestImportOracle(t *testing.T) {
 	if testing.Short() {
 		t.Skip("two offices take long under the race detector")

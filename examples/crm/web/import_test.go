@@ -103,6 +103,8 @@ const badFile = "Company,Name,Phone,Email\n" +
 
 // TestImportPages: a manager uploads a file with bad rows, sees what the columns mean and what would happen, imports it, downloads what was refused, and undoes it. While the file waits
 // nothing of it is readable on the disk, and afterwards it is gone.
+//
+//crm:item 13 partly
 func TestImportPages(t *testing.T) {
 	o := newOffice(t)
 	manager := o.as("manager")
