@@ -16,6 +16,9 @@
 //   - Undo puts what the import made into the recycle bin, and gives what it changed its former values back. What somebody changed since is
 //     left, and counted; what belongs to an erased person stays erased, for the former values lie under that person's own key.
 //
+// A [Checker], such as one of crm/dedupe, says of each new row how surely it is there already: such a row is rejected, or stored, counted and listed (Matched). What the program needs to go on
+// with an import, such as where an uploaded file lies and its key, is kept sealed beside it: see [Beside].
+//
 // A row that cannot be stored costs itself and no other row. Its reasons are pairs of a field and a rule, as in *crm.InvalidError, and never values. The
 // row itself is kept sealed, under a person made for the import, for [KeepRejected]; [Importer.Sweep] ends it.
 //
@@ -29,7 +32,7 @@
 //
 // # Errors
 //
-// A *[RowError] names a row, a field and a rule. [ErrFile] wraps what makes a whole file unreadable. [ErrOther] says that the file of a resumed import is not
+// A *[RowError] names a row, a field and a rule. A *[FileError], which is an [ErrFile], says why a whole file cannot be read. [ErrOther] says that the file of a resumed import is not
 // the one that it began with. Errors of guard come through wrapped.
 //
 // # Not protected

@@ -21,7 +21,8 @@ import (
 	"github.com/crmguard/crmguard/crm/guard"
 )
 
-// Checker says how surely the record of a row is there already. *dedupe.Checker is one.
+// Checker says how surely the record of a row is there already. *dedupe.Checker is one. What it says stands in the report of the import: one whose rules tell of records that the caller may not
+// read makes every import a question about them.
 type Checker[T any] interface {
 	// Bands answers for each of vs, none of which is stored: how like it is to what is stored, as far as the caller may know of that, and to before and the ones
 	// before it in vs, which will be.
@@ -33,8 +34,8 @@ type OnMatch string
 
 // What is done with matches.
 const (
-	SkipMatches   OnMatch = "skip"   // a certain one is rejected as repeated, a likely one is created and counted as Matched
-	ReportMatches OnMatch = "report" // it is created, and counted as Matched
+	SkipMatches   OnMatch = "skip"   // a certain one is rejected as repeated, a likely one is created and counted as Matched; who may ask no more cannot go on
+	ReportMatches OnMatch = "report" // it is created, counted as Matched and listed; when the caller may ask no more (guard.ErrQuota), the others are counted as Unchecked
 )
 
 // Options of NewImporter. Nil means the zero value of each field.
@@ -46,6 +47,9 @@ type Options[T any] struct {
 	// Owner and Team have the records and the import where neither a row nor the caller is an employee: a program imports in somebody's name.
 	Owner crm.ID[crm.Employee]
 	Team  string
+	// Beside is what the program needs to go on with an import that Begin stores, such as where the file lies and its key. It is kept sealed under the import's own person and never
+	// shown; see Beside of Importer. "": nothing.
+	Beside string
 }
 
 // Doors are the doors that every import needs beside that of its type.
@@ -113,6 +117,14 @@ type Report struct {
 	Counts
 	Reasons  map[string]int64 // how many rows were rejected for what: "field:rule"
 	Rejected []Rejected       // the first thousand
+	Matched  []Matched        // likewise
+}
+
+// Matched is one row that was created although the Checker takes it for a record that is there.
+type Matched struct {
+	Row  int64  `json:"row"`  // of the file, from 1
+	Line int64  `json:"line"` // where it begins
+	Band string `json:"band"` // likely or certain
 }
 
 // maxReported is how many rejected rows a Report holds.
@@ -151,6 +163,8 @@ func (m *Importer[T]) Rehearse(ctx context.Context, c guard.Caller, src Source, 
 	err = p.run(ctx, src, func(b *batch[T]) error {
 		job.count(b.rejected)
 		rep.Rejected = append(rep.Rejected, b.rejected[:min(len(b.rejected), maxReported-len(rep.Rejected))]...)
+		same := b.same()
+		rep.Matched = append(rep.Matched, same[:min(len(same), maxReported-len(rep.Matched))]...)
 		return nil
 	})
 	rep.Counts, rep.Reasons = job.Counts(), job.ByReason()
@@ -186,10 +200,39 @@ func (m *Importer[T]) Begin(ctx context.Context, c guard.Caller, name string, he
 		Digest: m.digest(salt, header, &mapping),
 	}
 	m.owned(c, &job.Owner, &job.Team)
-	if _, err := m.doors.Imports.Create(ctx, c, job); err != nil {
+	if m.o.Beside == "" {
+		if _, err := m.doors.Imports.Create(ctx, c, job); err != nil {
+			return nil, err
+		}
+		return job, nil
+	}
+	job.ID, job.Person = crm.NewID[Import](), crm.NewID[crm.Person]()
+	tx := m.doors.Guard.Begin(c, crm.TypeImport+".create")
+	if err := m.doors.Imports.CreateIn(ctx, tx, job); err != nil {
+		return nil, err
+	}
+	k := &Kept{Import: job.ID, Kind: keptBeside, Values: crm.NewText(m.o.Beside)}
+	k.ID, k.Person = crm.ID[Kept](derived(job.ID.UUID(), keptBeside, 0)), job.Person
+	m.owned(c, &k.Owner, &k.Team)
+	if err := m.doors.Kept.CreateIn(ctx, tx, k); err != nil {
+		return nil, err
+	}
+	if _, err := tx.Commit(ctx); err != nil {
 		return nil, err
 	}
 	return job, nil
+}
+
+// Beside returns what the program kept with an import, see Options: crm.ErrNotFound when that is nothing, was kept for longer than KeepRejected, or is not the caller's.
+func Beside(ctx context.Context, d Doors, c guard.Caller, id crm.ID[Import]) (string, error) {
+	v, err := d.Kept.Get(ctx, c, derived(id.UUID(), keptBeside, 0))
+	if err != nil {
+		return "", err
+	}
+	if v.Value.Values.State() != crm.Clear {
+		return "", crm.ErrNotFound
+	}
+	return v.Value.Values.Expose(), nil
 }
 
 // owned sets owner and team where the caller is no employee.
@@ -280,7 +323,8 @@ type batch[T any] struct {
 	tx       *guard.Tx
 	made     map[crm.UUID]int // which row made a record that is in tx
 	kept     map[crm.UUID]crm.UUID
-	matched  map[crm.UUID]bool
+	matched  map[crm.UUID]guard.Band // how surely a record that was made was there already
+	asked    map[crm.UUID]bool       // false: the Checker was not asked any more
 	changed  map[crm.UUID]bool
 	counts   Counts
 	rejected []Rejected
@@ -438,7 +482,8 @@ func (p *plan[T]) repeated(row *Row) bool {
 func (p *plan[T]) prepare(ctx context.Context, b *batch[T]) error {
 	m := p.m
 	b.tx = m.doors.Guard.Begin(p.c, m.records.Type()+".import")
-	b.made, b.kept, b.matched, b.changed = map[crm.UUID]int{}, map[crm.UUID]crm.UUID{}, map[crm.UUID]bool{}, map[crm.UUID]bool{}
+	b.made, b.kept, b.changed = map[crm.UUID]int{}, map[crm.UUID]crm.UUID{}, map[crm.UUID]bool{}
+	b.matched, b.asked = map[crm.UUID]guard.Band{}, map[crm.UUID]bool{}
 	var good []int
 	for i := range b.rows {
 		if re := b.errs[i]; re != nil {
@@ -522,6 +567,18 @@ func (p *plan[T]) prepare(ctx context.Context, b *batch[T]) error {
 	return p.update(ctx, b, old, ids)
 }
 
+// same lists the rows of a batch that were made although there was a record that is the same.
+func (b *batch[T]) same() []Matched {
+	var out []Matched
+	for id, band := range b.matched {
+		if i, made := b.made[id]; made {
+			out = append(out, Matched{Row: b.from + int64(i) + 1, Line: b.rows[i].Line, Band: band.String()})
+		}
+	}
+	slices.SortFunc(out, func(x, y Matched) int { return cmp.Compare(x.Row, y.Row) })
+	return out
+}
+
 // find looks up which records have the keys of rows, among those that the caller may list.
 func (p *plan[T]) find(ctx context.Context, b *batch[T], good []int) (map[string]crm.UUID, error) {
 	found := map[string]crm.UUID{}
@@ -557,6 +614,10 @@ const atOnce = 32
 // check asks the Checker about new records and returns those that are to be created.
 func (p *plan[T]) check(ctx context.Context, b *batch[T], fresh []*T, of []int) (kept []*T, rows []int, err error) {
 	bands, err := p.m.o.Checker.Bands(ctx, p.c, slices.Concat(p.before[0], p.before[1]), fresh)
+	if errors.Is(err, guard.ErrQuota) && p.m.o.OnMatch == ReportMatches {
+		p.before = [2][]*T{p.before[1], fresh}
+		return fresh, of, nil
+	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("transfer: %w", err)
 	}
@@ -568,7 +629,11 @@ func (p *plan[T]) check(ctx context.Context, b *batch[T], fresh []*T, of []int) 
 			b.reject(of[k], Reason{Rule: "repeated"})
 			continue
 		}
-		b.matched[p.m.header(v).ID] = bands[k] != guard.Unlike
+		id := p.m.header(v).ID
+		b.asked[id] = true
+		if bands[k] != guard.Unlike {
+			b.matched[id] = bands[k]
+		}
 		kept, rows = append(kept, v), append(rows, of[k])
 	}
 	p.before = [2][]*T{p.before[1], kept}
@@ -678,8 +743,11 @@ func (p *plan[T]) write(ctx context.Context, b *batch[T]) error {
 			} else {
 				counts.Created++
 			}
-			if b.matched[id] {
+			if _, same := b.matched[id]; same {
 				counts.Matched++
+			}
+			if p.m.o.Checker != nil && !b.changed[id] && !b.asked[id] {
+				counts.Unchecked++
 			}
 		}
 		counts.Rows, counts.Rejected = int64(len(b.rows)), int64(len(b.rejected))
@@ -693,7 +761,16 @@ func (p *plan[T]) write(ctx context.Context, b *batch[T]) error {
 				_, err = tx.Rehearse(ctx)
 			}
 		} else {
-			if err := p.keep(ctx, tx, b.rejected); err != nil {
+			if err := keepRows(ctx, p, tx, keptRejected, b.rejected, func(r *Rejected) (int64, int) {
+				size := 0
+				for _, c := range r.Cells {
+					size += len(c)
+				}
+				return r.Row, size
+			}); err != nil {
+				return err
+			}
+			if err := keepRows(ctx, p, tx, keptMatched, b.same(), func(r *Matched) (int64, int) { return r.Row, 0 }); err != nil {
 				return err
 			}
 			var stored Import
@@ -739,6 +816,7 @@ func add(i *Import, n Counts) {
 	i.Unchanged += n.Unchanged
 	i.Rejected += n.Rejected
 	i.Matched += n.Matched
+	i.Unchecked += n.Unchecked
 }
 
 // store adds a change of the import to a Tx.
@@ -752,34 +830,34 @@ func (p *plan[T]) store(ctx context.Context, tx *guard.Tx, change func(*Import))
 	})
 }
 
-// keptTogether is how many rejected rows lie in one Kept, and keptBytes about how long they are.
+// keptTogether is how many rows lie in one Kept, and keptBytes about how long they are.
 const (
 	keptTogether = 100
 	keptBytes    = 256 << 10
 )
 
-// keep adds rejected rows to a Tx, sealed under the import's own person.
-func (p *plan[T]) keep(ctx context.Context, tx *guard.Tx, rejected []Rejected) error {
-	for len(rejected) > 0 {
+// keepRows adds what is kept of rows to a Tx, sealed under the import's own person. of tells the row and its length in bytes.
+func keepRows[T, R any](ctx context.Context, p *plan[T], tx *guard.Tx, kind string, rows []R, of func(*R) (row int64, size int)) error {
+	for len(rows) > 0 {
 		n, size := 0, 0
-		for n < len(rejected) && n < keptTogether && (n == 0 || size < keptBytes) {
-			for _, c := range rejected[n].Cells {
-				size += len(c)
-			}
+		for n < len(rows) && n < keptTogether && (n == 0 || size < keptBytes) {
+			_, more := of(&rows[n])
+			size += more
 			n++
 		}
-		text, err := json.Marshal(rejected[:n])
+		text, err := json.Marshal(rows[:n])
 		if err != nil {
 			return fmt.Errorf("transfer: %w", err)
 		}
-		k := &Kept{Import: p.job.ID, Kind: keptRejected, Row: rejected[0].Row, Values: crm.NewText(string(text))}
-		k.ID = crm.ID[Kept](derived(p.job.ID.UUID(), keptRejected, rejected[0].Row))
+		k := &Kept{Import: p.job.ID, Kind: kind, Values: crm.NewText(string(text))}
+		k.Row, _ = of(&rows[0])
+		k.ID = crm.ID[Kept](derived(p.job.ID.UUID(), kind, k.Row))
 		k.Person = p.job.Person
 		p.m.owned(p.c, &k.Owner, &k.Team)
 		if err := p.m.doors.Kept.CreateIn(ctx, tx, k); err != nil {
 			return err
 		}
-		rejected = rejected[n:]
+		rows = rows[n:]
 	}
 	return nil
 }

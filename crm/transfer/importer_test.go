@@ -292,10 +292,13 @@ func TestMaskedIsNotOverwritten(t *testing.T) {
 	assert.Equal(t, map[string]int64{":not_open": 1}, job.ByReason())
 }
 
-// twins takes for certain what is called Company 1, and for likely what one before it in the file is called.
-type twins struct{}
+// twins takes for certain what is called Company 1, and for likely what one before it in the file is called. It answers a few times only when most is not 0.
+type twins struct{ most, asked int }
 
-func (twins) Bands(_ context.Context, _ guard.Caller, before, vs []*crm.Customer) ([]guard.Band, error) {
+func (x *twins) Bands(_ context.Context, _ guard.Caller, before, vs []*crm.Customer) ([]guard.Band, error) {
+	if x.asked++; x.most > 0 && x.asked > x.most {
+		return nil, guard.ErrQuota
+	}
 	out := make([]guard.Band, len(vs))
 	for i, v := range vs {
 		like := func(w *crm.Customer) bool { return w.City == "Bonn" && w.Name.Expose() == v.Name.Expose() }
@@ -310,25 +313,41 @@ func (twins) Bands(_ context.Context, _ guard.Caller, before, vs []*crm.Customer
 }
 
 // deaf answers for too few.
-type deaf struct{ twins }
+type deaf struct{}
 
 func (deaf) Bands(context.Context, guard.Caller, []*crm.Customer, []*crm.Customer) ([]guard.Band, error) {
 	return nil, nil
 }
 
-// TestChecker: rows that a checker knows are skipped, or made and counted.
+// TestChecker: rows that a checker knows are skipped, or made, counted and listed; a rehearsal says the same.
 func TestChecker(t *testing.T) {
 	r := newRig(t)
 	text := lines(3, "Ulm")
+	same := []transfer.Matched{{Row: 2, Line: 3, Band: "certain"}}
 	for policy, want := range map[transfer.OnMatch]transfer.Counts{
 		"":                     {Rows: 3, Created: 2, Rejected: 1},
 		transfer.SkipMatches:   {Rows: 3, Created: 2, Rejected: 1},
 		transfer.ReportMatches: {Rows: 3, Created: 3, Matched: 1},
 	} {
-		m := r.importer(&transfer.Options[crm.Customer]{Checker: twins{}, OnMatch: policy})
+		m := r.importer(&transfer.Options[crm.Customer]{Checker: &twins{}, OnMatch: policy})
+		rep, err := m.Rehearse(t.Context(), r.admin, csv(t, text), suggested(t, text), transfer.Create)
+		require.NoError(t, err)
 		job, err := m.Run(t.Context(), r.admin, "", csv(t, text), suggested(t, text), transfer.Create)
 		require.NoError(t, err)
 		assert.Equal(t, want, job.Counts(), policy)
+		assert.Equal(t, want, rep.Counts, policy)
+		var listed []transfer.Matched
+		require.NoError(t, m.Matched(t.Context(), r.admin, job.ID, func(x transfer.Matched) error {
+			listed = append(listed, x)
+			return nil
+		}))
+		if policy == transfer.ReportMatches {
+			assert.Equal(t, same, listed)
+			assert.Equal(t, same, rep.Matched)
+		} else {
+			assert.Empty(t, listed)
+			assert.Empty(t, rep.Matched)
+		}
 	}
 	_, err := r.importer(&transfer.Options[crm.Customer]{Checker: deaf{}}).Run(t.Context(), r.admin, "", csv(t, text), suggested(t, text), transfer.Create)
 	require.Error(t, err)
@@ -341,13 +360,52 @@ func TestCheckerSeesTheFile(t *testing.T) {
 	for _, n := range []string{"5", "950", "1850"} { // of three batches
 		text = strings.Replace(text, "Company "+n+",", "Company 4,", 1)
 	}
-	m := r.importer(&transfer.Options[crm.Customer]{Checker: twins{}, OnMatch: transfer.ReportMatches})
+	m := r.importer(&transfer.Options[crm.Customer]{Checker: &twins{}, OnMatch: transfer.ReportMatches})
 	rep, err := m.Rehearse(t.Context(), r.admin, csv(t, text), suggested(t, text), transfer.Create)
 	require.NoError(t, err)
 	job, err := m.Run(t.Context(), r.admin, "", csv(t, text), suggested(t, text), transfer.Create)
 	require.NoError(t, err)
 	assert.Equal(t, rep.Counts, job.Counts())
 	assert.EqualValues(t, 4, job.Matched) // three, and Company 0
+}
+
+// TestCheckerQuota: who may ask no more imports unchecked rows where duplicates are only reported, and none where they are refused.
+func TestCheckerQuota(t *testing.T) {
+	r := newRig(t)
+	text := lines(2000, "Ulm") // three batches
+	m := r.importer(&transfer.Options[crm.Customer]{Checker: &twins{most: 2}, OnMatch: transfer.ReportMatches})
+	job, err := m.Run(t.Context(), r.admin, "", csv(t, text), suggested(t, text), transfer.Create)
+	require.NoError(t, err)
+	assert.Equal(t, transfer.Counts{Rows: 2000, Created: 1714, Rejected: 286, Matched: 1, Unchecked: 171}, job.Counts())
+	m = r.importer(&transfer.Options[crm.Customer]{Checker: &twins{most: 2}})
+	job, err = m.Run(t.Context(), r.admin, "", csv(t, text), suggested(t, text), transfer.Create)
+	require.ErrorIs(t, err, guard.ErrQuota)
+	assert.Equal(t, transfer.Running, job.State, "it can be gone on with later")
+	assert.EqualValues(t, 1800, job.Position)
+}
+
+// TestBeside: what the program keeps with an import comes back to who began it, to nobody else, and is not in the import.
+func TestBeside(t *testing.T) {
+	r := newRig(t)
+	text := lines(2, "Ulm")
+	src := csv(t, text)
+	m := r.importer(&transfer.Options[crm.Customer]{Beside: "the key of the file"})
+	job, err := m.Begin(t.Context(), r.manager, "in.csv", src.Header(), suggested(t, text), transfer.Create)
+	require.NoError(t, err)
+	got, err := transfer.Beside(t.Context(), r.doors, r.manager, job.ID)
+	require.NoError(t, err)
+	assert.Equal(t, "the key of the file", got)
+	for _, c := range []guard.Caller{r.admin, r.sales} {
+		_, err := transfer.Beside(t.Context(), r.doors, c, job.ID)
+		assert.ErrorIs(t, err, crm.ErrNotFound)
+	}
+	job, err = m.Resume(t.Context(), r.manager, job.ID, src)
+	require.NoError(t, err)
+	assert.Equal(t, transfer.Counts{Rows: 2, Created: 2}, job.Counts())
+	other, err := r.importer(nil).Run(t.Context(), r.manager, "", csv(t, text), suggested(t, text), transfer.Create)
+	require.NoError(t, err)
+	_, err = transfer.Beside(t.Context(), r.doors, r.manager, other.ID)
+	assert.ErrorIs(t, err, crm.ErrNotFound)
 }
 
 // TestUniqueInTheStore: a record that only the store can refuse costs its row.

@@ -47,7 +47,8 @@ type Counts struct {
 	Updated   int64
 	Unchanged int64 // a record has these values already
 	Rejected  int64
-	Matched   int64 // of the created ones: the Checker found records that may be the same
+	Matched   int64 // of the created ones: the Checker takes them for records that are there
+	Unchecked int64 // of the created ones: the Checker was not asked, for the caller had asked enough
 }
 
 // Import is one import of one file: what was asked, how far it has come, and what became of the rows. Its person is nobody but the import itself, under
@@ -67,6 +68,7 @@ type Import struct {
 	Unchanged  int64     `protect:"internal" json:"unchanged"`
 	Rejected   int64     `protect:"internal" json:"rejected"`
 	Matched    int64     `protect:"internal" json:"matched"`
+	Unchecked  int64     `protect:"internal" json:"unchecked"`
 	Reasons    string    `protect:"internal" json:"reasons"` // JSON: how many rows were rejected for what
 	Undone     int64     `protect:"internal" json:"undone"`
 	Left       int64     `protect:"internal" json:"left"`      // not undone, for somebody changed them since
@@ -87,7 +89,7 @@ func (i *Import) Validate() error {
 	v.OneOf("state", string(i.State), string(Running), string(Done), string(Undoing), string(Undone))
 	for name, n := range map[string]int64{
 		"position": i.Position, "created": i.Created, "updated": i.Updated, "unchanged": i.Unchanged, "rejected": i.Rejected,
-		"matched": i.Matched, "undone": i.Undone, "left": i.Left, "undone_to": i.UndoneTo,
+		"matched": i.Matched, "unchecked": i.Unchecked, "undone": i.Undone, "left": i.Left, "undone_to": i.UndoneTo,
 	} {
 		v.NotNegative(name, n)
 	}
@@ -119,7 +121,7 @@ func (i *Import) CheckUpdate(prev *Import) error {
 
 // Reserved names the fields that no update sets: they are what happened.
 func (i *Import) Reserved(isNew bool) []string {
-	counts := []string{"position", "seen", "created", "updated", "unchanged", "rejected", "matched", "reasons", "undone", "left", "undone_to", "finished_at"}
+	counts := []string{"position", "seen", "created", "updated", "unchanged", "rejected", "matched", "unchecked", "reasons", "undone", "left", "undone_to", "finished_at"}
 	if isNew {
 		return counts
 	}
@@ -128,7 +130,16 @@ func (i *Import) Reserved(isNew bool) []string {
 
 // Counts returns what became of the rows so far.
 func (i *Import) Counts() Counts {
-	return Counts{Rows: i.Position, Created: i.Created, Updated: i.Updated, Unchanged: i.Unchanged, Rejected: i.Rejected, Matched: i.Matched}
+	return Counts{Rows: i.Position, Created: i.Created, Updated: i.Updated, Unchanged: i.Unchanged, Rejected: i.Rejected, Matched: i.Matched, Unchecked: i.Unchecked}
+}
+
+// Means returns the mapping of the import; ok is false when the caller may not see it, or its person is erased.
+func (i *Import) Means() (m Mapping, ok bool) {
+	var kept keptMapping
+	if i.Mapping.State() != crm.Clear || json.Unmarshal([]byte(i.Mapping.Expose()), &kept) != nil {
+		return m, false
+	}
+	return kept.Mapping, true
 }
 
 // ByReason returns how many rows were rejected for what. Only the reasons that came first are told apart; "other" counts the rest.
@@ -163,9 +174,11 @@ func (i *Import) count(rejected []Rejected) {
 const (
 	keptRejected = "rejected" // some rows that were not stored
 	keptFormer   = "former"   // the values of one record before the import changed it
+	keptMatched  = "matched"  // which rows were made although there was such a record
+	keptBeside   = "beside"   // what the program needs to go on: Options.Beside
 )
 
-// Kept is what an import keeps for later, sealed: rejected rows under the import's own person, and former values under the person of the record whose they are,
+// Kept is what an import keeps for later, sealed: rejected rows, and the like, under the import's own person, and former values under the person of the record whose they are,
 // so that they go when that person is erased. It is made by imports only.
 type Kept struct {
 	crm.Meta[Kept]
@@ -188,7 +201,7 @@ func (k *Kept) Validate() error {
 	v := crm.Checks{Type: crm.TypeKept}
 	v.Team(k.Team)
 	v.Required("import", k.Import.IsZero())
-	v.OneOf("kind", k.Kind, keptRejected, keptFormer)
+	v.OneOf("kind", k.Kind, keptRejected, keptFormer, keptMatched, keptBeside)
 	v.NotNegative("row", k.Row)
 	v.Text("values", k.Values, true, maxKept)
 	return v.Err()

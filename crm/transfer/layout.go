@@ -290,6 +290,9 @@ func (c *cell[T]) text(row *Row) string {
 	s := ""
 	if c.column >= 0 && c.column < len(row.Cells) {
 		s = strings.TrimSpace(row.Cells[c.column])
+		if rest, quoted := strings.CutPrefix(s, "'"); quoted && Harmless(rest) == s { // as a file of ours has it
+			s = rest
+		}
 		if with, ok := c.replace[s]; ok {
 			s = with
 		}

@@ -21,6 +21,38 @@ var (
 	ErrMapping = errors.New("transfer: the mapping does not fit")
 )
 
+// Reasons of a FileError.
+const (
+	FileHeader   = "header"          // the header cannot be read
+	FileRepeated = "repeated_header" // two columns have the same header
+	FileLarge    = "too_large"       // it is larger, or unpacks to more, than is read
+	FileForm     = "not_a_workbook"  // it is no workbook, or has no sheet
+	FileEmpty    = "empty"
+	FileBroken   = "broken" // from some row on nothing can be read
+)
+
+// FileError says why a whole file cannot be read. It is an ErrFile, and names nothing that stands in the file.
+type FileError struct {
+	Reason string
+	Err    error // what a reader says; nil: nothing more
+}
+
+// Error names the reason.
+func (e *FileError) Error() string {
+	if e.Err != nil {
+		return ErrFile.Error() + ": " + e.Err.Error()
+	}
+	return ErrFile.Error() + ": " + e.Reason
+}
+
+// Unwrap returns ErrFile and what the reader says.
+func (e *FileError) Unwrap() []error {
+	if e.Err == nil {
+		return []error{ErrFile}
+	}
+	return []error{ErrFile, e.Err}
+}
+
 // RowError says why a row of a file was refused. It names fields and rules, never values.
 type RowError struct {
 	Line    int64 // where the row begins in the file, as people count: from 1, with the header
@@ -57,11 +89,18 @@ type Source interface {
 	Rows() iter.Seq2[Row, error]
 }
 
-// CSV reads a file of separated values; opts may be nil. What it finds out about encoding and separator is in the csvfile.Reader.
+// CSV reads a file of separated values; opts may be nil. Errors: a *FileError, csvfile.ErrOptions. What it finds out about encoding and separator is in the csvfile.Reader.
 func CSV(r io.Reader, opts *csvfile.Options) (Source, error) {
 	file, err := csvfile.Open(r, opts)
+	if errors.Is(err, csvfile.ErrOptions) {
+		return nil, err
+	}
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrFile, err)
+		reason := FileHeader
+		if errors.Is(err, csvfile.ErrTwice) {
+			reason = FileRepeated
+		}
+		return nil, &FileError{Reason: reason, Err: err}
 	}
 	return &csvSource{file}, nil
 }
@@ -79,7 +118,7 @@ func (s *csvSource) Rows() iter.Seq2[Row, error] {
 			if errors.As(err, &re) {
 				err = &RowError{Line: int64(re.Line), Reasons: []Reason{{Rule: re.Reason}}}
 			} else if err != nil {
-				err = fmt.Errorf("%w: %w", ErrFile, err)
+				err = &FileError{Reason: FileBroken, Err: err}
 			}
 			if !yield(Row{Line: int64(rec.Line), Cells: rec.Fields}, err) {
 				return

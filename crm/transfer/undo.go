@@ -204,11 +204,20 @@ func (p *plan[T]) restore(ctx context.Context, tx *guard.Tx, k *Kept) (ok bool, 
 
 // Rejected hands on the rows of an import that were rejected, in the order of the file, to who may see them. They are there for KeepRejected.
 func (m *Importer[T]) Rejected(ctx context.Context, c guard.Caller, id crm.ID[Import], each func(Rejected) error) error {
-	return m.each(ctx, c, id, keptRejected, func(k *Kept) error {
+	return keptRowsOf(ctx, m, c, id, keptRejected, each)
+}
+
+// Matched hands on the rows that were made although there was a record that is the same, likewise. Whether the caller may read such a record is not known here.
+func (m *Importer[T]) Matched(ctx context.Context, c guard.Caller, id crm.ID[Import], each func(Matched) error) error {
+	return keptRowsOf(ctx, m, c, id, keptMatched, each)
+}
+
+func keptRowsOf[T, R any](ctx context.Context, m *Importer[T], c guard.Caller, id crm.ID[Import], kind string, each func(R) error) error {
+	return m.each(ctx, c, id, kind, func(k *Kept) error {
 		if k.Values.State() != crm.Clear {
 			return nil
 		}
-		var rows []Rejected
+		var rows []R
 		if err := json.Unmarshal([]byte(k.Values.Expose()), &rows); err != nil {
 			return fmt.Errorf("transfer: %w", crm.ErrDamaged)
 		}

@@ -30,7 +30,7 @@ func filled(t testing.TB, n int, env []string, args ...string) (data string, row
 	t.Helper()
 	data = small(t, env, args...)
 	rows = people(worlds.Add(1), n)
-	mustRun(t, env, append([]string{"import", csvOf(t, rows), "--data", data}, args...)...)
+	mustRun(t, env, append([]string{"import", csvOf(t, rows), "--data", data, "--duplicates", "off"}, args...)...)
 	return data, rows
 }
 

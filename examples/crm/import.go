@@ -18,6 +18,7 @@ import (
 	"github.com/crmguard/crmguard/crm"
 	"github.com/crmguard/crmguard/crm/guard"
 	"github.com/crmguard/crmguard/crm/transfer"
+	"github.com/crmguard/crmguard/crm/transfer/csvfile"
 	"github.com/crmguard/crmguard/examples/crm/app"
 )
 
@@ -45,6 +46,8 @@ func importCommand(c *app.Config) *cobra.Command {
 	f.StringVar(&o.mode, "mode", string(transfer.Create), "create, update or both")
 	f.StringVar(&o.key, "key", "", "field by which records are found, such as external_id")
 	f.StringVar(&o.currency, "currency", "", "ISO 4217, of amounts without one")
+	f.StringVar(&o.duplicates, "duplicates", app.WarnDuplicates, "what becomes of a row that is there already: refuse (when it is certain), warn or off")
+	f.StringVar(&o.separator, "separator", "", "of CSV: comma, semicolon, tab or bar (default: found out)")
 	f.StringVar(&o.encoding, "encoding", "", "of CSV, such as windows-1252 (default: found out)")
 	f.StringArrayVar(&o.defaults, "default", nil, "FIELD=VALUE for cells that are empty")
 	f.StringArrayVar(&o.replace, "replace", nil, "FIELD:WRONG=RIGHT, a value to be read as another")
@@ -56,9 +59,9 @@ func importCommand(c *app.Config) *cobra.Command {
 
 // importing are the options of an import.
 type importing struct {
-	owner, typ, mapping, mode, key, currency, encoding, resume, undo string
-	defaults, replace                                                []string
-	dry                                                              bool
+	owner, typ, mapping, mode, key, currency, encoding, separator, duplicates, resume, undo string
+	defaults, replace                                                                       []string
+	dry                                                                                     bool
 }
 
 func (o *importing) open(path string) (transfer.Source, string, func(), error) {
@@ -66,7 +69,12 @@ func (o *importing) open(path string) (transfer.Source, string, func(), error) {
 	if err != nil {
 		return nil, "", nil, fmt.Errorf("the file cannot be opened: %w", errors.Unwrap(err))
 	}
-	src, encoding, err := app.OpenImport(file, o.encoding)
+	comma, ok := app.Separators[o.separator]
+	if !ok && o.separator != "" {
+		file.Close()
+		return nil, "", nil, csvfile.ErrOptions
+	}
+	src, encoding, err := app.OpenImport(file, &csvfile.Options{Encoding: o.encoding, Comma: comma})
 	if err != nil {
 		file.Close()
 		return nil, "", nil, err
@@ -146,7 +154,7 @@ func (o *importing) run(ctx context.Context, a *app.App, path string, out io.Wri
 	show := liner(out)
 	var typed atomic.Int64
 	start, already := time.Now(), int64(0)
-	m, err := a.Importer(ctx, caller, o.typ, app.ImportOptions{Owner: owner, AsTyped: &typed, Progress: func(n transfer.Counts) {
+	m, err := a.Importer(ctx, caller, o.typ, app.ImportOptions{Owner: owner, Duplicates: o.duplicates, AsTyped: &typed, Progress: func(n transfer.Counts) {
 		show(fmt.Sprintf("stored %d of %d rows, %.0f rows/s", n.Created+n.Updated, n.Rows, rate(n.Rows-already, time.Since(start))))
 	}})
 	if err != nil {
@@ -164,7 +172,7 @@ func (o *importing) run(ctx context.Context, a *app.App, path string, out io.Wri
 		return err
 	}
 	rep := app.ImportReport{}
-	job, rehearsed, err := o.file(ctx, caller, m, path, &rep, &already)
+	job, rehearsed, err := o.file(ctx, caller, m, path, &rep, &already, out)
 	rep.Took, rep.Typed = time.Since(start), typed.Load()
 	switch {
 	case job != nil:
@@ -175,16 +183,22 @@ func (o *importing) run(ctx context.Context, a *app.App, path string, out io.Wri
 		}); shown != nil {
 			err = errors.Join(err, shown)
 		}
+		if shown := m.Matched(context.WithoutCancel(ctx), caller, job.ID, func(x transfer.Matched) error {
+			rep.AddSame(x)
+			return nil
+		}); shown != nil {
+			err = errors.Join(err, shown)
+		}
 	case rehearsed != nil:
+		for _, x := range rehearsed.Matched {
+			rep.AddSame(x)
+		}
 		rep.Counts, rep.Reasons = rehearsed.Counts, rehearsed.Reasons
 		for _, r := range rehearsed.Rejected {
 			rep.Add(r)
 		}
 	}
 	printImport(out, rep, already)
-	if job != nil {
-		fmt.Fprintf(out, "import %s\n", job.ID)
-	}
 	if err != nil {
 		return err
 	}
@@ -195,7 +209,7 @@ func (o *importing) run(ctx context.Context, a *app.App, path string, out io.Wri
 }
 
 // file does what the options say with a file. already is how many rows an import that is gone on with had done.
-func (o *importing) file(ctx context.Context, c guard.Caller, m app.Importing, path string, rep *app.ImportReport, already *int64) (*transfer.Import, *transfer.Report, error) {
+func (o *importing) file(ctx context.Context, c guard.Caller, m app.Importing, path string, rep *app.ImportReport, already *int64, out io.Writer) (*transfer.Import, *transfer.Report, error) {
 	var mapping transfer.Mapping
 	if o.resume == "" {
 		var err error
@@ -222,7 +236,15 @@ func (o *importing) file(ctx context.Context, c guard.Caller, m app.Importing, p
 		r, err := m.Rehearse(ctx, c, src, mapping, transfer.Mode(o.mode))
 		return nil, &r, err
 	}
-	job, err := m.Run(ctx, c, filepath.Base(path), src, mapping, transfer.Mode(o.mode))
+	job, err := m.Begin(ctx, c, filepath.Base(path), src.Header(), mapping, transfer.Mode(o.mode))
+	if err != nil {
+		return nil, nil, err
+	}
+	fmt.Fprintf(out, "import %s\n", job.ID) // whoever is cut off goes on with it
+	done, err := m.Resume(ctx, c, job.ID, src)
+	if done != nil {
+		job = done
+	}
 	return job, nil, err
 }
 
@@ -239,6 +261,12 @@ func printImport(out io.Writer, r app.ImportReport, already int64) {
 	if r.Counts.Unchanged > 0 {
 		fmt.Fprintf(out, "%d records had these values already\n", r.Counts.Unchanged)
 	}
+	if r.Counts.Matched > 0 {
+		fmt.Fprintf(out, "%d rows were stored although there is such a record: line%s\n", r.Counts.Matched, listed(r.Same, r.Counts.Matched))
+	}
+	if r.Counts.Unchecked > 0 {
+		fmt.Fprintf(out, "%d rows were not checked for duplicates: enough was asked for this hour\n", r.Counts.Unchecked)
+	}
 	if r.Ignored > 0 {
 		fmt.Fprintf(out, "columns not imported: %d\n", r.Ignored)
 	}
@@ -248,4 +276,22 @@ func printImport(out io.Writer, r app.ImportReport, already int64) {
 	if more := r.Counts.Rejected - int64(len(r.Rows)); more > 0 {
 		fmt.Fprintf(out, "  and %d more\n", more)
 	}
+}
+
+// listed writes the first lines of several.
+func listed(lines []int64, all int64) string {
+	s := ""
+	if all > 1 {
+		s = "s"
+	}
+	for i, n := range lines {
+		if i > 0 {
+			s += ","
+		}
+		s += fmt.Sprintf(" %d", n)
+	}
+	if more := all - int64(len(lines)); more > 0 {
+		s += fmt.Sprintf(" and %d more", more)
+	}
+	return s
 }

@@ -182,7 +182,7 @@ var importedLine = regexp.MustCompile(`(\d+) rows in \(([^)]+)\), (\d+) stored, 
 func TestImport(t *testing.T) {
 	rows := people(worlds.Add(1), rowsOf())
 	data := filepath.Join(t.TempDir(), "data")
-	out := mustRun(t, nil, "import", csvOf(t, rows), "--data", data, "--seed=false")
+	out := mustRun(t, nil, "import", csvOf(t, rows), "--data", data, "--seed=false", "--duplicates", "off")
 	m := importedLine.FindStringSubmatch(out)
 	require.NotNil(t, m, out)
 	n := strconv.Itoa(len(rows))
@@ -212,6 +212,25 @@ func TestImport(t *testing.T) {
 			assert.Equal(t, "clear", f[name].State, "row %d, %s", i, name)
 		}
 	}
+}
+
+// TestImportDuplicates: a row that is there already is stored and listed, refused, or not looked at.
+func TestImportDuplicates(t *testing.T) {
+	data := small(t, nil)
+	file := csvOf(t, people(worlds.Add(1), 2))
+	assert.NotContains(t, mustRun(t, nil, "import", file, "--data", data), "such a record")
+	assert.Contains(t, mustRun(t, nil, "import", file, "--data", data, "--dry-run"), "2 rows were stored although there is such a record: lines 2, 3")
+	out, code := run(t, nil, "import", file, "--data", data, "--duplicates", "refuse")
+	assert.NotZero(t, code)
+	assert.Contains(t, out, "0 stored, 2 rejected")
+	assert.Contains(t, out, "line 2: repeated")
+	assert.NotContains(t, mustRun(t, nil, "import", file, "--data", data, "--duplicates", "off"), "such a record")
+	out, code = run(t, nil, "import", file, "--data", data, "--duplicates", "maybe")
+	assert.NotZero(t, code)
+	assert.Contains(t, out, "refuse, warn or off")
+	out, code = run(t, nil, "import", file, "--data", data, "--separator", "x")
+	assert.NotZero(t, code)
+	assert.Contains(t, out, "unknown encoding or separator")
 }
 
 var oneTime = regexp.MustCompile(`one-time password: \S+`)
@@ -299,7 +318,7 @@ func TestImportBadFiles(t *testing.T) {
 			data := copied(t, base)
 			path := filepath.Join(t.TempDir(), "in.csv")
 			require.NoError(t, os.WriteFile(path, []byte(tc.file), 0o600))
-			out, code := run(t, nil, "import", path, "--data", data)
+			out, code := run(t, nil, "import", path, "--data", data, "--duplicates", "off")
 			if tc.fails == "" {
 				assert.Zero(t, code, out)
 			} else {

@@ -167,6 +167,7 @@ func runServe(ctx context.Context, c app.Config, out io.Writer) (err error) {
 	watching.Go(func() { a.WatchPolicy(watch, hup) })
 	watching.Go(func() { a.KeepTime(watch) })
 	watching.Go(func() { a.Outbox.Run(watch) })
+	watching.Go(func() { a.RunImports(watch) })
 	watching.Go(func() { a.WatchBackups(watch, func(line string) { fmt.Fprintln(os.Stderr, line) }) })
 	watching.Go(func() {
 		if err := a.ScheduleBackups(watch, func(line string) { fmt.Fprintln(os.Stderr, line) }); err != nil {

@@ -292,7 +292,7 @@ func secrecy(t *testing.T, dsn string, pg ...*realtest.PostgresServer) {
 	p := serve(t, data, nil, f[2:]...)
 	p.signIn(t, "admin")
 	p.stop(t)
-	mustRun(t, nil, append([]string{"import", csvOf(t, rows)}, f...)...)
+	mustRun(t, nil, append([]string{"import", csvOf(t, rows), "--duplicates", "off"}, f...)...)
 	// Searches, readings and reveals leave openings in the log; the WAL is looked at while it is in use.
 	p = serve(t, data, nil, f[2:]...)
 	c := p.signIn(t, "admin")
@@ -339,7 +339,7 @@ func secrecy(t *testing.T, dsn string, pg ...*realtest.PostgresServer) {
 		dsn = realtest.Postgres(t).DSN
 	}
 	f = flags(data, dsn)
-	out, code := runBinary(t, path, nil, append([]string{"import", csvOf(t, rows)}, f...)...)
+	out, code := runBinary(t, path, nil, append([]string{"import", csvOf(t, rows), "--duplicates", "off"}, f...)...)
 	require.Zero(t, code, out)
 	out, code = runBinary(t, path, nil, append([]string{"backup"}, f...)...)
 	require.Zero(t, code, out)

@@ -62,13 +62,17 @@ var encodings = map[string]encoding.Encoding{
 	"UTF-16LE": unicode.UTF16(unicode.LittleEndian, unicode.UseBOM), "UTF-16BE": unicode.UTF16(unicode.BigEndian, unicode.UseBOM),
 }
 
-// ErrOptions: an encoding or a separator that there is not.
-var ErrOptions = errors.New("csv: unknown encoding or separator")
+// Errors of Open beside those of the reader below.
+var (
+	ErrOptions = errors.New("csv: unknown encoding or separator")
+	ErrHeader  = errors.New("csv: the header cannot be read")
+	ErrTwice   = errors.New("csv: two columns have the same header")
+)
 
 // New is Open without options.
 func New(r io.Reader) (*Reader, error) { return Open(r, nil) }
 
-// Open looks at the begin of r, finds encoding and separator unless they are told, and reads the header.
+// Open looks at the begin of r, finds encoding and separator unless they are told, and reads the header. Errors: ErrOptions, ErrHeader, ErrTwice, those of r.
 func Open(r io.Reader, opts *Options) (*Reader, error) {
 	var o Options
 	if opts != nil {
@@ -118,13 +122,13 @@ func Open(r io.Reader, opts *Options) (*Reader, error) {
 	}
 	rec, err := c.next()
 	if err != nil {
-		return nil, fmt.Errorf("csv: the header cannot be read: %w", err)
+		return nil, fmt.Errorf("%w: %w", ErrHeader, err)
 	}
 	seen := map[string]bool{}
 	for _, h := range rec.Fields {
 		h = strings.TrimSpace(h)
 		if h != "" && seen[h] {
-			return nil, errors.New("csv: two columns have the same header")
+			return nil, ErrTwice
 		}
 		seen[h] = true
 		c.header = append(c.header, h)

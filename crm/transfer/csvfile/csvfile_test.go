@@ -145,3 +145,36 @@ func FuzzRead(f *testing.F) {
 		}
 	})
 }
+
+// Example reads a file with a fault: the record that has it is left out, and named by its line.
+func Example() {
+	r, err := csvfile.New(strings.NewReader("姓名;手机\n张伟;13800138000\n\"李\"娜;1\n王芳;13900139000\n"))
+	if err != nil {
+		panic(err)
+	}
+	fmt.Println(r.Header(), r.Encoding(), string(r.Comma()))
+	for rec, err := range r.Records() {
+		fmt.Println(rec.Line, rec.Fields, err)
+	}
+	// Output:
+	// [姓名 手机] UTF-8 ;
+	// 2 [张伟 13800138000] <nil>
+	// 3 [] line 3: bare_quote
+	// 4 [王芳 13900139000] <nil>
+}
+
+// ExampleOpen tells what a file cannot tell of itself.
+func ExampleOpen() {
+	r, err := csvfile.Open(strings.NewReader("name\tcity\nJ\xf6rg\tK\xf6ln\n"), &csvfile.Options{Encoding: "windows-1252", Comma: '\t'})
+	if err != nil {
+		panic(err)
+	}
+	for rec := range r.Records() {
+		fmt.Println(rec.Fields)
+	}
+	_, err = csvfile.Open(strings.NewReader("a,b\n"), &csvfile.Options{Encoding: "EBCDIC"})
+	fmt.Println(err)
+	// Output:
+	// [Jörg Köln]
+	// csv: unknown encoding or separator
+}

@@ -38,7 +38,7 @@ type Reader struct {
 
 var _ transfer.Source = (*Reader)(nil)
 
-// Open reads a workbook and the header of a sheet: the first row that is not empty. Errors are transfer.ErrFile, without what is in the file.
+// Open reads a workbook and the header of a sheet: the first row that is not empty. Errors are *transfer.FileError, without what is in the file.
 func Open(r io.Reader, opts *Options) (*Reader, error) {
 	o := Options{}
 	if opts != nil {
@@ -50,31 +50,33 @@ func Open(r io.Reader, opts *Options) (*Reader, error) {
 	if o.Unpack == 0 {
 		o.Unpack = 512 << 20
 	}
-	bad := func(what string) (*Reader, error) { return nil, fmt.Errorf("%w: %s", transfer.ErrFile, what) }
+	bad := func(reason, what string) (*Reader, error) {
+		return nil, &transfer.FileError{Reason: reason, Err: errors.New("xlsx: " + what)}
+	}
 	b, err := io.ReadAll(io.LimitReader(r, o.Size+1))
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", transfer.ErrFile, err)
 	}
 	if int64(len(b)) > o.Size {
-		return bad("it is too large")
+		return bad(transfer.FileLarge, "it is too large")
 	}
 	z, err := zip.NewReader(bytes.NewReader(b), int64(len(b)))
 	if err != nil {
-		return bad("it is no workbook")
+		return bad(transfer.FileForm, "it is no workbook")
 	}
 	if len(z.File) > maxParts {
-		return bad("it has too many parts")
+		return bad(transfer.FileLarge, "it has too many parts")
 	}
 	left := uint64(o.Unpack)
 	for _, f := range z.File { // the sizes that it declares are those at which unpacking ends
 		if f.UncompressedSize64 > left {
-			return bad("it unpacks to too much")
+			return bad(transfer.FileLarge, "it unpacks to too much")
 		}
 		left -= f.UncompressedSize64
 	}
 	file, err := open(b, o.Unpack)
 	if err != nil {
-		return bad("it is no workbook")
+		return bad(transfer.FileForm, "it is no workbook")
 	}
 	x := &Reader{file: file}
 	sheet := o.Sheet
@@ -85,7 +87,7 @@ func Open(r io.Reader, opts *Options) (*Reader, error) {
 	}
 	if x.rows, err = file.Rows(sheet); err != nil {
 		_ = file.Close()
-		return bad("it has no such sheet")
+		return bad(transfer.FileForm, "it has no such sheet")
 	}
 	cells, err := x.next()
 	for err == nil && len(cells) == 0 {
@@ -95,7 +97,7 @@ func Open(r io.Reader, opts *Options) (*Reader, error) {
 	for _, c := range cells {
 		c = strings.TrimSpace(c)
 		if c != "" && seen[c] {
-			err = errors.New("two columns have the same header")
+			err = errTwice
 		}
 		seen[c] = true
 		x.header = append(x.header, c)
@@ -103,9 +105,12 @@ func Open(r io.Reader, opts *Options) (*Reader, error) {
 	if err != nil {
 		_ = x.Close()
 		if errors.Is(err, io.EOF) {
-			return bad("it is empty")
+			return bad(transfer.FileEmpty, "it is empty")
 		}
-		return nil, fmt.Errorf("%w: %w", transfer.ErrFile, err)
+		if errors.Is(err, errTwice) {
+			return bad(transfer.FileRepeated, err.Error())
+		}
+		return bad(transfer.FileHeader, err.Error())
 	}
 	return x, nil
 }
@@ -131,7 +136,10 @@ func (x *Reader) Close() error {
 // Header returns the names of the columns.
 func (x *Reader) Header() []string { return x.header }
 
-var errWide = errors.New("a row has too many columns")
+var (
+	errWide  = errors.New("a row has too many columns")
+	errTwice = errors.New("two columns have the same header")
+)
 
 // next returns the next row, empty ones too, and io.EOF behind the last.
 func (x *Reader) next() (cells []string, err error) {
@@ -180,7 +188,7 @@ func (x *Reader) Rows() iter.Seq2[transfer.Row, error] {
 			case errors.Is(err, errWide):
 				err = refuse("fields")
 			case err != nil:
-				err = fmt.Errorf("%w: %w", transfer.ErrFile, err)
+				err = &transfer.FileError{Reason: transfer.FileBroken, Err: err}
 			case len(cells) == 0:
 				continue
 			case size > maxCell:

@@ -189,3 +189,31 @@ func FuzzOpen(f *testing.F) {
 		}
 	})
 }
+
+// ExampleOpen: a file that is no workbook says so, and nothing that stands in it.
+func ExampleOpen() {
+	_, err := xlsx.Open(strings.NewReader("name,phone\n"), nil)
+	fmt.Println(err, errors.Is(err, transfer.ErrFile))
+	// Output: transfer: the file cannot be read: xlsx: it is no workbook true
+}
+
+// ExampleNewSink writes a workbook whose cells are texts: nothing in it is calculated.
+func ExampleNewSink() {
+	var file bytes.Buffer
+	sink, err := xlsx.NewSink(&file)
+	if err != nil {
+		panic(err)
+	}
+	if err := errors.Join(sink.Write([]string{"name"}), sink.Write([]string{"=1+1"}), sink.Flush(), sink.Close()); err != nil {
+		panic(err)
+	}
+	book, err := xlsx.Open(&file, nil)
+	if err != nil {
+		panic(err)
+	}
+	defer book.Close()
+	for row := range book.Rows() {
+		fmt.Println(row.Cells)
+	}
+	// Output: [=1+1]
+}

@@ -99,6 +99,7 @@ type App struct {
 	lock      *os.File
 	close     []func() error
 	once      sync.Once
+	imports   *importJobs
 	backups   sync.Mutex
 	verdict   verdictCache
 }
@@ -216,7 +217,7 @@ func Open(ctx context.Context, c Config) (a *App, err error) {
 	if err := c.prepare(); err != nil {
 		return nil, err
 	}
-	a = &App{Config: c, now: time.Now}
+	a = &App{Config: c, now: time.Now, imports: newImportJobs()}
 	defer func() {
 		if err != nil {
 			_ = a.Close() // err says what went wrong first
@@ -275,6 +276,7 @@ func Open(ctx context.Context, c Config) (a *App, err error) {
 	if err = a.openRecords(ctx); err != nil {
 		return a, err
 	}
+	a.close = append(a.close, a.imports.end)
 	return a, a.firstStart(ctx)
 }
 

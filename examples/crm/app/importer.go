@@ -14,6 +14,7 @@ import (
 
 	"github.com/crmguard/crmguard/authz"
 	"github.com/crmguard/crmguard/crm"
+	"github.com/crmguard/crmguard/crm/dedupe"
 	"github.com/crmguard/crmguard/crm/guard"
 	"github.com/crmguard/crmguard/crm/sales"
 	"github.com/crmguard/crmguard/crm/transfer"
@@ -30,7 +31,21 @@ type ImportOptions struct {
 	Owner    *crm.Employee         // in whose name a program imports; nil: the caller is an employee
 	Progress func(transfer.Counts) // nil: nobody hears it
 	AsTyped  *atomic.Int64         // counts customers with a phone that is no phone number; nil: nobody counts
+	// Duplicates says what becomes of a row whose record is there already, by the rules for its type and as far as the caller may read such records: refuse (certain ones; likely ones are
+	// listed), warn (both are listed) or off. "": off.
+	Duplicates string
+	Beside     string // kept sealed with each import that begins; "": nothing
 }
+
+// The words of ImportOptions.Duplicates.
+const (
+	RefuseDuplicates = "refuse"
+	WarnDuplicates   = "warn"
+	KeepDuplicates   = "off"
+)
+
+// DuplicateWords are those.
+var DuplicateWords = []string{WarnDuplicates, RefuseDuplicates, KeepDuplicates}
 
 // Importing imports files into one type; it is a *transfer.Importer.
 type Importing interface {
@@ -42,6 +57,7 @@ type Importing interface {
 	Resume(ctx context.Context, c guard.Caller, id crm.ID[transfer.Import], src transfer.Source) (*transfer.Import, error)
 	Undo(ctx context.Context, c guard.Caller, id crm.ID[transfer.Import]) (*transfer.Import, error)
 	Rejected(ctx context.Context, c guard.Caller, id crm.ID[transfer.Import], each func(transfer.Rejected) error) error
+	Matched(ctx context.Context, c guard.Caller, id crm.ID[transfer.Import], each func(transfer.Matched) error) error
 }
 
 // Importer returns the importer of a type, which refers to what the caller may list. crm.ErrNotFound says that there is none.
@@ -66,27 +82,58 @@ func (a *App) Importer(ctx context.Context, c guard.Caller, typ string, o Import
 				return finish(v, get)
 			}
 		}
-		return importer(doors, a.Customers, layout, o), nil
+		return checked(doors, a.Customers, layout, o)
 	case crm.TypeLead:
-		return importer(doors, a.Leads, transfer.Leads(others), o), nil
+		return checked(doors, a.Leads, transfer.Leads(others), o)
 	case crm.TypeContact:
-		return importer(doors, a.Contacts, transfer.Contacts(others), o), nil
+		return checked(doors, a.Contacts, transfer.Contacts(others), o)
 	case crm.TypeProduct:
-		return importer(doors, a.Products, transfer.Products(), o), nil
+		return importer(doors, a.Products, transfer.Products(), o, nil), nil
 	case crm.TypeOpportunity:
-		return importer(doors, a.Opportunities, transfer.Opportunities(others), o), nil
+		return importer(doors, a.Opportunities, transfer.Opportunities(others), o, nil), nil
 	case crm.TypeEmployee:
-		return importer(doors, a.Employees, transfer.Employees(others), o), nil
+		return importer(doors, a.Employees, transfer.Employees(others), o, nil), nil
 	}
 	return nil, crm.ErrNotFound
+}
+
+// ErrDuplicates says that there is no such word for what becomes of duplicates.
+var ErrDuplicates = errors.New("crm: duplicates are refuse, warn or off")
+
+// checked is importer with the check for duplicates.
+func checked[T any, P interface {
+	*T
+	Header() crm.Header
+	SetHeader(crm.Header)
+}](d transfer.Doors, records *guard.Records[T], layout transfer.Layout[T], o ImportOptions) (Importing, error) {
+	switch o.Duplicates {
+	case "", KeepDuplicates:
+		return importer[T, P](d, records, layout, o, nil), nil
+	case RefuseDuplicates, WarnDuplicates:
+	default:
+		return nil, ErrDuplicates
+	}
+	rules, ok := dedupe.Default(records.Type())
+	if !ok {
+		return nil, crm.ErrNotFound
+	}
+	rules.Tell = "nothing" // of records that the caller may not read: an import is a thousand questions
+	c, err := dedupe.New(records, rules, nil)
+	if err != nil {
+		return nil, err
+	}
+	return importer[T, P](d, records, layout, o, c), nil
 }
 
 func importer[T any, P interface {
 	*T
 	Header() crm.Header
 	SetHeader(crm.Header)
-}](d transfer.Doors, records *guard.Records[T], layout transfer.Layout[T], o ImportOptions) *transfer.Importer[T] {
-	opts := &transfer.Options[T]{Progress: o.Progress}
+}](d transfer.Doors, records *guard.Records[T], layout transfer.Layout[T], o ImportOptions, check transfer.Checker[T]) *transfer.Importer[T] {
+	opts := &transfer.Options[T]{Progress: o.Progress, Beside: o.Beside, Checker: check, OnMatch: transfer.ReportMatches}
+	if o.Duplicates == RefuseDuplicates {
+		opts.OnMatch = transfer.SkipMatches
+	}
 	if o.Owner != nil {
 		opts.Owner, opts.Team = o.Owner.ID, o.Owner.Team
 	}
@@ -123,18 +170,21 @@ func (a *App) others(ctx context.Context, c guard.Caller, typ string) (o transfe
 // ImportSamples is how many rows are looked at before a mapping is suggested.
 const ImportSamples = 10_000
 
-// OpenImport opens a file by its first bytes: a workbook or separated values; encoding is for the latter, "" finds it out. The answer is to be closed when it is an io.Closer.
-func OpenImport(r io.Reader, encoding string) (src transfer.Source, told string, err error) {
+// OpenImport opens a file by its first bytes: a workbook or separated values; opts are for the latter, nil finds them out. The answer is to be closed when it is an io.Closer.
+func OpenImport(r io.Reader, opts *csvfile.Options) (src transfer.Source, told string, err error) {
 	buf := bufio.NewReaderSize(r, 1<<16)
 	if head, _ := buf.Peek(4); string(head) == "PK\x03\x04" {
 		x, err := xlsx.Open(buf, nil)
 		return x, "XLSX", err
 	}
-	c, err := csvfile.Open(buf, &csvfile.Options{Encoding: encoding})
+	c, err := transfer.CSV(buf, opts)
 	if err != nil {
-		return nil, "", fmt.Errorf("%w: %w", transfer.ErrFile, err)
+		return nil, "", err
 	}
-	return transfer.OfCSV(c), c.Encoding(), nil
+	if e, ok := c.(interface{ Encoding() string }); ok {
+		told = e.Encoding()
+	}
+	return c, told, nil
 }
 
 // SuggestImport suggests a mapping from the header and the first rows of a file, which is read for it.
@@ -159,6 +209,7 @@ type ImportReport struct {
 	Typed    int64 // customers with a phone that is no phone number, kept as typed
 	Ignored  int   // columns that mean nothing here
 	Rows     []RejectedRow
+	Same     []int64 // the first lines that were stored although there was such a record
 	Took     time.Duration
 }
 
@@ -174,6 +225,16 @@ func (r *ImportReport) Add(x transfer.Rejected) {
 		r.Rows = append(r.Rows, RejectedRow{x.Line, ReasonsText(x.Reasons)})
 	}
 }
+
+// AddSame notes a row that was stored although there was such a record, one of the first 20.
+func (r *ImportReport) AddSame(x transfer.Matched) {
+	if len(r.Same) < 20 {
+		r.Same = append(r.Same, x.Line)
+	}
+}
+
+// Separators are the words for what stands between the values of a file.
+var Separators = map[string]rune{"comma": ',', "semicolon": ';', "tab": '\t', "bar": '|'}
 
 // ReasonsText writes reasons without the names that are near: those are data.
 func ReasonsText(reasons []transfer.Reason) string {

@@ -231,6 +231,7 @@ type Detail struct {
 	Primary    *Action
 	Secondary  []Action
 	Notice     Text // such as T("detail.deleted")
+	Progress   *Progress
 	Tabs       []Tab
 	Sections   []Section
 	Lists      []List
@@ -322,6 +323,7 @@ const (
 	FieldHidden
 	FieldURL
 	FieldPassword // Value is never shown; one named old or current asks for the present password
+	FieldFile     // a form with one is posted as multipart/form-data, its fields in their order
 )
 
 // Field is one field of a Form.

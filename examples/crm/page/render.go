@@ -218,6 +218,9 @@ func (r *Renderer) Fragment(w io.Writer, lang string, content any) error {
 	return err
 }
 
+// Say returns a text in a language, for files: as it is, without markup.
+func (r *Renderer) Say(lang string, t Text) string { return r.language(lang).plain(t) }
+
 func (r *Renderer) language(tag string) *language {
 	if l, ok := r.langs[tag]; ok {
 		return l
@@ -448,8 +451,15 @@ func (l *language) funcs(files map[string]asset) template.FuncMap {
 		"onlyHidden": func(fields []Field) bool {
 			return !slices.ContainsFunc(fields, func(f Field) bool { return f.Kind != FieldHidden })
 		},
+		"hasFile": func(sections []FormSection) bool {
+			return slices.ContainsFunc(sections, func(s FormSection) bool {
+				return slices.ContainsFunc(s.Fields, func(f Field) bool { return f.Kind == FieldFile })
+			})
+		},
 		"inputType": func(k FieldKind) string {
 			switch k {
+			case FieldFile:
+				return "file"
 			case FieldPassword:
 				return "password"
 			case FieldEmail:

@@ -60,6 +60,7 @@ func (s *Server) api(mux *http.ServeMux) {
 		k.(interface{ register(huma.API) }).register(api)
 	}
 	s.poolAPI(api)
+	s.importAPI(mux, api)
 }
 
 // apiError is RFC 9457's problem, without the values that were sent.
@@ -70,7 +71,7 @@ type apiError struct {
 	Places   []string `json:"places,omitempty"`
 	Controls []string `json:"controls,omitempty"`
 	Ref      string   `json:"ref,omitempty"`
-	// Reason is why a pool refuses something, and Until when it may be tried again.
+	// Reason is why a pool or an import refuses something, and Until when it may be tried again.
 	Reason string    `json:"reason,omitempty"`
 	Until  time.Time `json:"until,omitzero"`
 }
@@ -100,6 +101,9 @@ func apiFault(err error) error {
 	}
 	if errors.As(err, &denied) {
 		e.Controls = denied.Controls
+	}
+	if _, word := importFault(err); word != "" {
+		e.Reason = word
 	}
 	if errors.As(err, &invalid) {
 		for _, f := range invalid.Fields {

@@ -219,7 +219,7 @@ func (s *Server) allKinds() []kind {
 	customers.bin, contacts.bin, leads.bin, followUps.bin = true, true, true, true
 	quotes.bin, contracts.bin, tickets.bin = true, true, true
 
-	return append([]kind{customers, contacts, leads, followUps, quotes, contracts, tickets, employees}, append(s.governKinds(), s.webhookKinds()...)...)
+	return append([]kind{customers, contacts, leads, followUps, quotes, contracts, tickets, employees}, append(append(s.governKinds(), s.webhookKinds()...), s.importKind())...)
 }
 
 // setCustomer takes the customer that a new record is for from the address or the form.
@@ -397,7 +397,7 @@ func (s *Server) nav(r *request) []page.NavGroup {
 	for _, k := range s.kinds {
 		group := map[string]string{
 			"customer": "work", "lead": "work", "contact": "work", "follow_up": "work",
-			"quote": "deals", "contract": "deals", "ticket": "service", "employee": "data",
+			"quote": "deals", "contract": "deals", "ticket": "service", "employee": "data", "import": "data",
 			"emergency": "trust", "delegation": "trust", "sharing": "trust", "export": "trust", "certification": "trust", "campaign": "trust",
 			"endpoint": "trust", "delivery": "trust",
 		}[k.name()]

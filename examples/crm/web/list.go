@@ -105,6 +105,9 @@ func (k *resource[T]) showList(s *Server, w http.ResponseWriter, r *request) err
 			l.Secondary = append(l.Secondary, page.Action{Label: page.T("act.export"), Href: href})
 		}
 	}
+	if slices.Contains(s.importable(r.Context(), r.caller()), k.typ) && !q.Bin {
+		l.Secondary = append(l.Secondary, page.Action{Label: page.T("act.import"), Href: "/imports/new?type=" + k.typ})
+	}
 	if ok, _, err := k.records.May(r.Context(), r.caller(), authz.Create, nil); err == nil && ok && !k.ofCustomer {
 		l.Primary = &page.Action{Label: page.T("act.new." + k.typ), Href: base + "/new"}
 		l.Empty.Action = l.Primary

@@ -39,6 +39,7 @@ type Server struct {
 	kinds    []kind // in the order of the navigation
 	names    directory
 	jobs     jobs
+	drafts   drafts
 	sandbox  bool
 }
 
@@ -123,7 +124,7 @@ func (s *Server) protect(next http.Handler) http.Handler {
 		if !strings.HasPrefix(r.URL.Path, "/static/") {
 			h.Set("Cache-Control", "no-store") // pages hold personal data
 		}
-		r.Body = http.MaxBytesReader(w, r.Body, 1<<20)
+		r.Body = http.MaxBytesReader(w, r.Body, bodyLimit(r))
 		defer func() {
 			if v := recover(); v != nil {
 				if err, ok := v.(error); ok && errors.Is(err, http.ErrAbortHandler) {
@@ -355,6 +356,9 @@ func statusOf(err error) int {
 	var large *http.MaxBytesError
 	var refusal *pool.Refusal
 	var gone *trash.GoneError
+	if status, _ := importFault(err); status != 0 {
+		return status
+	}
 	switch {
 	case errors.As(err, &refusal):
 		switch refusal.Reason {
@@ -413,6 +417,9 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	}
 	var refusal *pool.Refusal
 	var gone *trash.GoneError
+	if _, word := importFault(err); word != "" {
+		p.What = page.T("imports.fault." + word)
+	}
 	switch {
 	case errors.As(err, &refusal):
 		refused(refusal, p)
