@@ -110,7 +110,7 @@ func command() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error { return runServe(cmd.Context(), c, cmd.OutOrStdout()) },
 	}
 	root.RunE = serve.RunE
-	root.AddCommand(serve, importCommand(&c), verifyCommand(&c), backupCommand(&c), restoreCommand(&c), drillCommand(&c),
+	root.AddCommand(serve, importCommand(&c), exportCommand(&c), verifyCommand(&c), backupCommand(&c), restoreCommand(&c), drillCommand(&c),
 		rotateCommand(&c), accountCommand(&c), policyCommand(&c), sweepCommand(&c), purgeCommand(&c), demoCommand(&c))
 	return root
 }

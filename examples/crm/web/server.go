@@ -39,6 +39,7 @@ type Server struct {
 	kinds    []kind // in the order of the navigation
 	names    directory
 	jobs     jobs
+	sending  sending
 	sandbox  bool
 }
 
@@ -83,6 +84,7 @@ func New(ctx context.Context, a *app.App) (*Server, error) {
 	s.handle(mux, "POST /backups/cancel", s.cancelBackup)
 	s.governance(mux)
 	s.webhooks(mux)
+	s.exportPages(mux)
 	s.deals(mux)
 	s.pools(mux)
 	s.handle(mux, "GET /numbers", s.numbers)
@@ -336,7 +338,7 @@ func (s *Server) flash(w http.ResponseWriter, r *request) *page.Flash {
 		return nil
 	}
 	switch c.Value {
-	case "claimed", "assigned", "transferred", "released", "entered", "locked", "unlocked", "sent", "revised", "accepted", "converted",
+	case "claimed", "assigned", "transferred", "released", "entered", "locked", "unlocked", "sent", "revised", "accepted", "converted", "queued",
 		"created", "saved", "deleted", "restored", "shared", "approved", "refused", "reviewed", "closed":
 		return &page.Flash{Text: page.T("flash." + c.Value), Tone: page.Accent}
 	case "backup_cancelled":
