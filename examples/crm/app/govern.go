@@ -171,6 +171,9 @@ func (a *App) TakeExport(ctx context.Context, c guard.Caller, id crm.UUID, diges
 		}
 		return c, nil, &authz.DeniedError{Controls: []string{"export.owner"}}
 	}
+	if _, err := a.Exports.Authorize(ctx, System("export"), authz.Update, id); err != nil { // what was taken or refused is final
+		return c, nil, err
+	}
 	approved := v.Value.State == crm.ExportApproved
 	// The program alone reads and writes from what the made-up record follows: who could would know what to take out of the file.
 	taken, err := a.Exports.Get(ctx, System("export"), id)

@@ -35,6 +35,7 @@ import (
 	"github.com/crmguard/crmguard/authz/review"
 	"github.com/crmguard/crmguard/crm"
 	"github.com/crmguard/crmguard/crm/guard"
+	"github.com/crmguard/crmguard/crm/transfer"
 	"github.com/crmguard/crmguard/examples/crm/app"
 )
 
@@ -696,6 +697,6 @@ func TestHarmless(t *testing.T) {
 	for in, want := range map[string]string{
 		"": "", "Ada": "Ada", "=1+1": "'=1+1", "+86 138": "'+86 138", "-12.50": "-12.50", "-1+1": "'-1+1", "@sum": "'@sum", "\tx": "'\tx", " =1": "' =1", "＝1": "'＝1", "李": "李", "%x": "'%x",
 	} {
-		assert.Equal(t, want, harmless(in), in)
+		assert.Equal(t, want, transfer.Harmless(in), in)
 	}
 }

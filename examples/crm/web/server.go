@@ -20,6 +20,7 @@ import (
 	"github.com/crmguard/crmguard/authz/review"
 	"github.com/crmguard/crmguard/crm"
 	"github.com/crmguard/crmguard/crm/guard"
+	"github.com/crmguard/crmguard/crm/outbox"
 	"github.com/crmguard/crmguard/crm/pool"
 	"github.com/crmguard/crmguard/crm/trash"
 	"github.com/crmguard/crmguard/encrypt"
@@ -382,7 +383,7 @@ func statusOf(err error) int {
 		return http.StatusRequestEntityTooLarge
 	case errors.Is(err, guard.ErrQuota):
 		return http.StatusTooManyRequests
-	case errors.Is(err, errBadRequest), errors.Is(err, encrypt.ErrUnsupported), errors.Is(err, guard.ErrBroad):
+	case errors.Is(err, errBadRequest), errors.Is(err, encrypt.ErrUnsupported), errors.Is(err, guard.ErrBroad), errors.Is(err, outbox.ErrNoSource):
 		return http.StatusBadRequest
 	case errors.Is(err, crm.ErrUnavailable), errors.Is(err, encrypt.ErrKMSUnavailable), errors.Is(err, audit.ErrUnavailable),
 		errors.Is(err, audit.ErrClosed), errors.Is(err, encrypt.ErrAuth), errors.Is(err, context.DeadlineExceeded):

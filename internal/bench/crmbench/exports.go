@@ -68,7 +68,7 @@ func (rep *Report) exports(ctx context.Context, g *rig, o Options) error {
 	} {
 		var ours, theirs []float64
 		var ratios []float64
-		var heap flat
+		heap := flat{pages: n / exportedPage}
 		rows := int64(0)
 		var synced time.Duration
 		for range 3 {
@@ -106,31 +106,34 @@ func (rep *Report) exports(ctx context.Context, g *rig, o Options) error {
 		rep.Figures = append(rep.Figures,
 			Figure{Engine: g.engine, Work: f.work, Variant: "the same rows by hand", Peer: true, PerSecond: theirs[1]},
 			Figure{Engine: g.engine, Work: f.work, Variant: fmt.Sprintf("guard, %d rows, log synced to file", rows), PerSecond: ours[1], Ratio: ratios[1],
-				Note: fmt.Sprintf("of which log write and sync %s in all; heap at most %d MiB in the first half, %d in the second", synced.Round(time.Millisecond), heap.first>>20, heap.second>>20)})
+				Note: fmt.Sprintf("of which log write and sync %s in all; heap in use %d MiB after a quarter, %d at the end", synced.Round(time.Millisecond), heap.first>>20, heap.second>>20)})
 		rep.Bars = append(rep.Bars, Bar{Engine: g.engine, Name: f.work + ", rows a second", Have: ours[1], Want: f.bar, AtLeast: true})
 		if rows >= 20_000 {
-			rep.bar(g, f.work+", heap of the second half beside the first", float64(heap.second)/float64(heap.first), 1.25, "")
+			rep.bar(g, f.work+", heap at the end beside that after a quarter", float64(heap.second)/float64(heap.first), 1.25, "")
 		}
 	}
 	return nil
 }
 
-// flat looks whether memory grows with what has been written.
+// flat looks whether memory grows with what has been written: what is in use after a quarter of the pages and after the last but one.
 type flat struct {
+	pages, seen   int
 	first, second uint64
-	seen          []uint64
 }
 
-func (f *flat) begin() { runtime.GC(); f.seen = f.seen[:0] }
+func (f *flat) begin() { f.seen = 0 }
 
 func (f *flat) look(int64) {
+	f.seen++
+	early := f.seen == max(1, f.pages/4)
+	if !early && f.seen != max(1, f.pages-1) {
+		return
+	}
+	runtime.GC()
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
-	f.seen = append(f.seen, m.HeapAlloc)
-	half := len(f.seen) / 2
-	f.first, f.second = 1, 1
-	if half > 0 {
-		f.first, f.second = slices.Max(f.seen[:half]), slices.Max(f.seen[half:])
+	if f.second = m.HeapAlloc; early {
+		f.first = m.HeapAlloc
 	}
 }
 
@@ -138,7 +141,7 @@ func (f *flat) look(int64) {
 func generous(ctx context.Context) (*rego.Engine, error) {
 	files := fstest.MapFS{}
 	err := fs.WalkDir(rego.Embedded(), ".", func(name string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() || strings.HasSuffix(name, "_test.rego") {
+		if err != nil || d.IsDir() || strings.HasSuffix(name, "_test.rego") && !strings.Contains(name, "tenant") { // some know the shipped numbers
 			return err
 		}
 		b, err := fs.ReadFile(rego.Embedded(), name)
