@@ -38,7 +38,10 @@ type Export struct {
 	Columns    int64        `protect:"internal" json:"columns"`
 	Rows       int64        `protect:"internal" json:"rows"`   // as counted when it was asked for
 	Digest     string       `protect:"internal" json:"digest"` // of type, filter and columns
+	Format     string       `protect:"internal" json:"format"` // csv or xlsx; "": csv
+	Chosen     string       `protect:"internal" json:"chosen"` // names of columns with commas between; "": all that the owner may have
 	Reason     Text         `protect:"personal" json:"reason"`
+	Canary     Text         `protect:"sensitive" json:"canary"` // from what the made-up record in its file follows; the program alone reads it
 	State      ExportState  `protect:"internal,indexed" json:"state"`
 	Actors     string       `protect:"internal" json:"actors"` // the owner in angle brackets
 	Approver   ID[Employee] `protect:"internal" json:"approver"`
@@ -97,6 +100,8 @@ func (e *Export) Validate() error {
 	v.Str("record_type", e.RecordType, true, 40)
 	v.Str("filter", e.Filter, false, MaxLine)
 	v.Str("digest", e.Digest, true, 64)
+	v.Str("chosen", e.Chosen, false, MaxText)
+	v.OneOf("format", e.Format, "", "csv", "xlsx")
 	v.Text("reason", e.Reason, true, MaxLine)
 	v.NotNegative("rows", e.Rows)
 	oneOf(&v, "state", e.State, exportLifecycle().states...)
@@ -113,6 +118,8 @@ func (e *Export) CheckUpdate(prev *Export) error {
 	v.Unchanged("record_type", e.RecordType == prev.RecordType)
 	v.Unchanged("filter", e.Filter == prev.Filter && e.Digest == prev.Digest)
 	v.Unchanged("rows", e.Rows == prev.Rows)
+	v.Unchanged("format", e.Format == prev.Format)
+	v.Unchanged("chosen", e.Chosen == prev.Chosen)
 	if err := v.Err(); err != nil {
 		return err
 	}

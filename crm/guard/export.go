@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 
 	"github.com/crmguard/crmguard/authz"
+	"github.com/crmguard/crmguard/crm"
+	"github.com/crmguard/crmguard/encrypt"
 )
 
 // Exportable counts the records that Export would return and tells, in words of the policy, what it obliges to for that
@@ -55,47 +58,120 @@ func (r *Records[T]) counted(ctx context.Context, c Caller, q Query) (Caller, in
 	return c, n, nil
 }
 
+// exportPage is how many records are opened and logged at once where a query says nothing.
+const exportPage = 500
+
 // Export gives every record that q admits and the caller may export to write, page by page, each as the policy shows it
 // in exports. It counts them first, for the policy may oblige an export of so many to more; what is added
-// meanwhile is left out. Each page is in the log, record by record, before write gets it. rows is how many
+// meanwhile is left out. Each page is in the log, record by record, before write gets it, and the next two are read and
+// opened while it writes: after an error of write the log may name them too. rows is how many
 // write has got, also with an error: *authz.DeniedError, and those of write.
 //
 // The reason of c is not kept here: keep it in the record that c.Under names.
 func (r *Records[T]) Export(ctx context.Context, c Caller, q Query, write func(Page[T]) error) (rows int64, err error) {
-	if q.Limit == 0 {
-		q.Limit = 200
-	}
 	c, left, err := r.counted(ctx, c, q)
 	if err != nil {
 		return 0, err
 	}
-	d := r.g.decider(c, authz.Export)
-	d.hide = q.Hide
-	for {
-		sq, err := r.prepare(ctx, c, authz.Export, d, q)
-		if err != nil {
-			return rows, err
-		}
-		page, err := again(func() (Page[T], error) {
-			p, err := r.g.store.List(ctx, sq)
-			if err != nil {
-				return Page[T]{}, fmt.Errorf("guard: %w", err)
+	ctx, stop := context.WithCancel(ctx)
+	var working sync.WaitGroup
+	defer working.Wait() // nothing goes on after the answer
+	defer stop()
+	found := make(chan exported[T], 1)
+	opened := make(chan exported[T], 1)
+	working.Go(func() { defer close(found); r.findAll(ctx, c, q, left, found) })
+	working.Go(func() {
+		defer close(opened)
+		for b := range found {
+			if b.err == nil {
+				b.page, b.err = r.openBatch(ctx, c, b)
 			}
-			if int64(len(p.Rows)) >= left {
-				p.Rows, p.Next = p.Rows[:left], ""
+			if !give(ctx, opened, b) || b.err != nil {
+				return
 			}
-			return r.page(ctx, c, authz.Export, d, p)
-		})
-		if err != nil {
+		}
+	})
+	for b := range opened {
+		if b.err != nil {
+			return rows, b.err
+		}
+		if err := write(b.page); err != nil {
 			return rows, err
 		}
-		if err := write(page); err != nil {
-			return rows, err
-		}
-		n := int64(len(page.Items))
-		rows, left = rows+n, left-n
-		if q.After = page.Next; page.Next == "" {
+		if rows += int64(len(b.page.Items)); b.page.Next == "" {
 			return rows, nil
 		}
 	}
+	return rows, ctx.Err()
+}
+
+// exported is a page of an export on its way.
+type exported[T any] struct {
+	q    crm.Query
+	d    *decider
+	rows crm.Page
+	ds   []authz.Decision
+	page Page[T]
+	err  error
+}
+
+// give sends a batch unless nobody wants it any more.
+func give[T any](ctx context.Context, to chan<- exported[T], b exported[T]) bool {
+	select {
+	case to <- b:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// findAll reads the rows of an export, at most left, and decides on each.
+func (r *Records[T]) findAll(ctx context.Context, c Caller, q Query, left int64, to chan<- exported[T]) {
+	limit := q.Limit
+	for {
+		b := exported[T]{d: r.g.decider(c, authz.Export)}
+		b.d.hide = q.Hide
+		if b.q, b.err = r.prepare(ctx, c, authz.Export, b.d, q); b.err == nil {
+			if limit == 0 {
+				b.q.Limit = exportPage
+			}
+			b.q.Limit = int(min(int64(b.q.Limit), max(left, 1)))
+			b.err = r.findBatch(ctx, c, &b)
+		}
+		if b.err == nil && int64(len(b.rows.Rows)) >= left {
+			b.rows.Rows, b.rows.Next = b.rows.Rows[:left], ""
+			b.ds = b.ds[:left]
+		}
+		if !give(ctx, to, b) || b.err != nil || b.rows.Next == "" {
+			return
+		}
+		left -= int64(len(b.rows.Rows))
+		q.After = b.rows.Next
+	}
+}
+
+// findBatch reads and decides on the rows of one page.
+func (r *Records[T]) findBatch(ctx context.Context, c Caller, b *exported[T]) (err error) {
+	if b.rows, err = r.g.store.List(ctx, b.q); err != nil {
+		return fmt.Errorf("guard: %w", err)
+	}
+	b.ds, err = r.decideAll(ctx, c, authz.Export, b.d, b.rows.Rows)
+	return err
+}
+
+// openBatch logs and opens one page. When the key of a row has ended since it was read, the rows are read once more: they are under newer ones by then.
+func (r *Records[T]) openBatch(ctx context.Context, c Caller, b exported[T]) (Page[T], error) {
+	views, event, err := r.openAll(ctx, c, authz.Export, b.rows.Rows, b.ds)
+	if errors.Is(err, encrypt.ErrRetired) {
+		most := len(b.rows.Rows)
+		if err := r.findBatch(ctx, c, &b); err != nil {
+			return Page[T]{}, err
+		}
+		most = min(most, len(b.rows.Rows))
+		views, event, err = r.openAll(ctx, c, authz.Export, b.rows.Rows[:most], b.ds[:most])
+	}
+	if err != nil {
+		return Page[T]{}, err
+	}
+	return Page[T]{Items: views, Next: b.rows.Next, Event: event}, nil
 }

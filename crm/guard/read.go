@@ -459,27 +459,36 @@ func (r *Records[T]) prepared(ctx context.Context, c Caller, a authz.Action, q Q
 
 // page checks what the store returned, logs it and opens it.
 func (r *Records[T]) page(ctx context.Context, c Caller, a authz.Action, d *decider, p crm.Page) (Page[T], error) {
-	if err := r.authentic(ctx, c.Subject.Tenant, p.Rows); err != nil {
+	ds, err := r.decideAll(ctx, c, a, d, p.Rows)
+	if err != nil {
 		return Page[T]{}, err
-	}
-	ds := make([]authz.Decision, len(p.Rows))
-	for i := range p.Rows {
-		var err error
-		if ds[i], err = d.decide(ctx, r.resource(&p.Rows[i])); err != nil {
-			return Page[T]{}, err
-		}
-		if ds[i].Proceed(c.met()...) != nil {
-			// The filter admitted what the decision refuses: a fault of the policy engine or a store
-			// that returns what was not asked for. Nothing leaves.
-			return Page[T]{}, errors.Join(errors.New("guard: list and decision disagree"),
-				r.deny(ctx, c, a, &p.Rows[i], ds[i]))
-		}
 	}
 	views, event, err := r.openAll(ctx, c, a, p.Rows, ds)
 	if err != nil {
 		return Page[T]{}, err
 	}
 	return Page[T]{Items: views, Next: p.Next, Event: event}, nil
+}
+
+// decideAll checks what the store returned and decides on each row.
+func (r *Records[T]) decideAll(ctx context.Context, c Caller, a authz.Action, d *decider, rows []crm.Row) ([]authz.Decision, error) {
+	if err := r.authentic(ctx, c.Subject.Tenant, rows); err != nil {
+		return nil, err
+	}
+	ds := make([]authz.Decision, len(rows))
+	for i := range rows {
+		var err error
+		if ds[i], err = d.decide(ctx, r.resource(&rows[i])); err != nil {
+			return nil, err
+		}
+		if ds[i].Proceed(c.met()...) != nil {
+			// The filter admitted what the decision refuses: a fault of the policy engine or a store
+			// that returns what was not asked for. Nothing leaves.
+			return nil, errors.Join(errors.New("guard: list and decision disagree"),
+				r.deny(ctx, c, a, &rows[i], ds[i]))
+		}
+	}
+	return ds, nil
 }
 
 // mostCandidates is how many records a search opens at most to find those that match.

@@ -28,7 +28,7 @@
 // # Exports
 //
 // An [Exporter] writes what guard.Records.Export gives into a [Sink], as CSV or as a workbook, with a first row that says who took it, a made-up record ([Canary]) by
-// which a leaked file names its export, and no cell that a spreadsheet would calculate.
+// which a leaked file names its export, and no cell that a spreadsheet would calculate. Nothing is held back but a page of records.
 //
 // # Errors
 //

@@ -13,6 +13,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/crmguard/crmguard/crm"
 	"github.com/crmguard/crmguard/crm/guard"
@@ -64,11 +65,14 @@ func (s *csvSink) Close() error {
 // Harmless is a cell that no spreadsheet calculates: one that begins like a formula, in ASCII or full-width, behind spaces or a mark too, gets an apostrophe in
 // front. A plain number, -12.50, stays one.
 func Harmless(cell string) string {
+	if cell == "" || cell[0] >= '0' && cell[0] <= '9' || cell[0] >= 'A' && cell[0] <= 'Z' || cell[0] >= 'a' && cell[0] <= 'z' {
+		return cell // most of them
+	}
 	begin := strings.TrimLeft(cell, " \u00a0\u3000\ufeff\u200b")
 	if begin == "" {
 		return cell
 	}
-	first := []rune(begin[:min(len(begin), 4)])[0]
+	first, _ := utf8.DecodeRuneInString(begin)
 	if strings.ContainsRune("=+-@\t\r\n|%＝＋－＠", first) && !plainNumber(begin) {
 		return "'" + cell
 	}
@@ -163,9 +167,6 @@ func Export[T any](ctx context.Context, c guard.Caller, records *guard.Records[T
 	personal := map[string]bool{}
 	for _, f := range records.Fields() {
 		personal[f.Name] = !f.Clear
-	}
-	if o.Canary != nil && q.Limit == 0 {
-		q.Limit = 200
 	}
 	write := func(cells []string) error {
 		for i := range cells {

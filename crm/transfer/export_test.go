@@ -3,6 +3,7 @@ package transfer_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -72,6 +73,21 @@ var errBroken = errors.New("broken")
 type broken struct{}
 
 func (broken) Write([]byte) (int, error) { return 0, errBroken }
+
+func ExampleCanary() {
+	n := transfer.Canary{Seed: "6f1d0c2b9a8e4f70b1c2d3e4f5061728"} // NewCanary makes one
+	fmt.Println(n.Value("name"), n.Value("phone") != "")
+	leaked := "id,name,email\n" + n.ID().String() + "," + n.Value("name") + ",***\n"
+	fmt.Println(n.In(leaked), transfer.NewCanary("").In(leaked))
+	// Output:
+	// Elin Ekholm true
+	// true false
+}
+
+func ExampleHarmless() {
+	fmt.Println(transfer.Harmless("=1+1"), transfer.Harmless("-12.50"), transfer.Harmless("Ann Lee"))
+	// Output: '=1+1 -12.50 Ann Lee
+}
 
 func TestHarmless(t *testing.T) {
 	for in, want := range map[string]string{

@@ -78,6 +78,8 @@ func command() *cobra.Command {
 	f.StringVar(&c.SIEM, "siem", env("SIEM", ""), "where the log's events go: file:PATH, tls://HOST:PORT (syslog) or https://HOST/PATH")
 	f.StringVar(&c.SIEMFormat, "siem-format", env("SIEM_FORMAT", ""), "ocsf, cef or ecs (default: cef for syslog, else ocsf)")
 	f.StringVar(&c.SIEMCA, "siem-ca", env("SIEM_CA", ""), "PEM file of the authorities of the receiver (default: the system's)")
+	f.StringVar(&c.WebhookCA, "webhook-ca", env("WEBHOOK_CA", ""), "PEM file of the authorities of receivers of webhooks (default: the system's)")
+	f.BoolVar(&c.WebhookLocal, "webhook-local", false, "send webhooks to loopback addresses too: for trials with a receiver on the same machine")
 	f.DurationVar(&c.SweepEvery, "sweep-every", time.Minute, "how often to look for records that go back to their pool while serving; below 0: never, as where cron calls crm sweep and crm purge")
 	f.BoolVar(&c.Plain, "http", false, "serve plain HTTP, on loopback only")
 	f.BoolVar(&c.AllowLocalKEK, "allow-local-kek", false, "serve beyond loopback with a development key")
@@ -110,7 +112,7 @@ func command() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error { return runServe(cmd.Context(), c, cmd.OutOrStdout()) },
 	}
 	root.RunE = serve.RunE
-	root.AddCommand(serve, importCommand(&c), verifyCommand(&c), backupCommand(&c), restoreCommand(&c), drillCommand(&c),
+	root.AddCommand(serve, importCommand(&c), exportCommand(&c), verifyCommand(&c), backupCommand(&c), restoreCommand(&c), drillCommand(&c),
 		rotateCommand(&c), accountCommand(&c), policyCommand(&c), sweepCommand(&c), purgeCommand(&c), demoCommand(&c))
 	return root
 }

@@ -3,6 +3,7 @@ package xlsx
 import (
 	"archive/zip"
 	"bufio"
+	"bytes"
 	"encoding/xml"
 	"errors"
 	"io"
@@ -62,32 +63,38 @@ func (s *Sink) Write(cells []string) error {
 		return ErrFull
 	}
 	s.row++
-	s.cell = append(s.cell[:0], `<row r="`...)
-	s.cell = strconv.AppendInt(s.cell, int64(s.row), 10)
-	s.cell = append(s.cell, `">`...)
-	if _, err := s.sheet.Write(s.cell); err != nil {
-		return err
-	}
+	b := append(s.cell[:0], `<row r="`...)
+	b = strconv.AppendInt(b, int64(s.row), 10)
+	b = append(b, `">`...)
 	for i, c := range cells {
 		if c == "" {
 			continue
 		}
-		s.cell = append(s.cell[:0], `<c r="`...)
-		s.cell = appendColumn(s.cell, i)
-		s.cell = strconv.AppendInt(s.cell, int64(s.row), 10)
-		s.cell = append(s.cell, `" t="inlineStr"><is><t xml:space="preserve">`...)
-		if _, err := s.sheet.Write(s.cell); err != nil {
-			return err
-		}
-		if err := xml.EscapeText(s.sheet, []byte(c)); err != nil {
-			return err
-		}
-		if _, err := s.sheet.WriteString(`</t></is></c>`); err != nil {
-			return err
-		}
+		b = append(b, `<c r="`...)
+		b = appendColumn(b, i)
+		b = strconv.AppendInt(b, int64(s.row), 10)
+		b = append(b, `" t="inlineStr"><is><t xml:space="preserve">`...)
+		b = appendText(b, c)
+		b = append(b, `</t></is></c>`...)
 	}
-	_, err := s.sheet.WriteString(`</row>`)
+	s.cell = append(b, `</row>`...)
+	_, err := s.sheet.Write(s.cell)
 	return err
+}
+
+// appendText writes a text as XML has it. What XML cannot hold becomes U+FFFD.
+func appendText(b []byte, text string) []byte {
+	plain := 0
+	for plain < len(text) && text[plain] >= ' ' && text[plain] < 0x7f && text[plain] != '<' && text[plain] != '>' && text[plain] != '&' {
+		plain++
+	}
+	b = append(b, text[:plain]...)
+	if plain == len(text) {
+		return b
+	}
+	w := bytes.NewBuffer(b)
+	_ = xml.EscapeText(w, []byte(text[plain:])) // a buffer takes everything
+	return w.Bytes()
 }
 
 // appendColumn writes the letters of a column: A, B, …, Z, AA.

@@ -335,7 +335,7 @@ func (a *App) openRecords(ctx context.Context) error {
 	a.Deliveries = open[outbox.Delivery](ctx, a, &errs)
 	a.Cursors = open[outbox.Cursor](ctx, a, &errs)
 	a.openDesk()
-	a.openOutbox()
+	errs = append(errs, a.openOutbox())
 	return errors.Join(errs...)
 }
 

@@ -49,6 +49,9 @@ type Config struct {
 	// time asks for, as where cron calls crm sweep and crm purge.
 	SweepEvery time.Duration
 	PolicyKey  string // PEM file of the public key that signs policy bundles; "": the shipped policy only
+
+	WebhookCA    string // PEM file of the authorities of receivers of webhooks; "": the system's
+	WebhookLocal bool   // webhooks go to loopback addresses too: for trials
 }
 
 var instanceName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,39}$`)

@@ -12,6 +12,7 @@ import (
 	"github.com/crmguard/crmguard/authz"
 	"github.com/crmguard/crmguard/crm"
 	"github.com/crmguard/crmguard/crm/guard"
+	"github.com/crmguard/crmguard/crm/transfer"
 )
 
 // actor is the employee who asks.
@@ -153,12 +154,12 @@ func (a *App) DecideExport(ctx context.Context, c guard.Caller, id crm.UUID, ver
 	return a.Exports.Act(ctx, c, authz.Approve, id, version, func(e *crm.Export) error { return e.Decide(by, to, time.Now().UTC()) })
 }
 
-// TakeExport uses an export up and returns the caller who brings it along: with its reason, and with the approval that
-// somebody else gave. rows is how many there are now. Only who asked for it may take it, once.
-func (a *App) TakeExport(ctx context.Context, c guard.Caller, id crm.UUID, digest string, rows int64) (guard.Caller, error) {
+// TakeExport uses an export up and returns the caller who brings it along: with its reason, with the approval that somebody else gave, and with a mark in the file, for which the
+// made-up record is returned too. rows is how many there are now. Only who asked for it may take it, once.
+func (a *App) TakeExport(ctx context.Context, c guard.Caller, id crm.UUID, digest string, rows int64) (guard.Caller, *transfer.Canary, error) {
 	v, err := a.Exports.Get(ctx, c, id)
 	if err != nil {
-		return c, err
+		return c, nil, err
 	}
 	if v.Value.Owner.String() != c.Subject.ID {
 		_, err := a.Log.Append(ctx, audit.Event{
@@ -166,22 +167,36 @@ func (a *App) TakeExport(ctx context.Context, c guard.Caller, id crm.UUID, diges
 			Targets: []audit.Target{{Type: crm.TypeExport, ID: id.String()}},
 		})
 		if err != nil {
-			return c, err
+			return c, nil, err
 		}
-		return c, &authz.DeniedError{Controls: []string{"export.owner"}}
+		return c, nil, &authz.DeniedError{Controls: []string{"export.owner"}}
+	}
+	if _, err := a.Exports.Authorize(ctx, System("export"), authz.Update, id); err != nil { // what was taken or refused is final
+		return c, nil, err
 	}
 	approved := v.Value.State == crm.ExportApproved
-	err = a.Exports.Act(ctx, System("export"), authz.Update, id, v.Value.Version, func(e *crm.Export) error {
-		return e.Take(digest, rows, time.Now().UTC())
-	})
+	// The program alone reads and writes from what the made-up record follows: who could would know what to take out of the file.
+	taken, err := a.Exports.Get(ctx, System("export"), id)
 	if err != nil {
-		return c, err
+		return c, nil, err
+	}
+	if taken.Value.Version != v.Value.Version {
+		return c, nil, crm.ErrConflict
+	}
+	canary := transfer.NewCanary("")
+	if err := taken.Value.Take(digest, rows, time.Now().UTC()); err != nil {
+		return c, nil, err
+	}
+	taken.Value.Canary = crm.NewText(canary.Seed)
+	if _, err := a.Exports.Update(ctx, System("export"), &taken.Value); err != nil {
+		return c, nil, err
 	}
 	c.Reason, c.Under = v.Value.Reason.Expose(), id.String()
+	c.Met = append(slices.Clone(c.Met), authz.NeedWatermark)
 	if approved { // Take looked who approved it
-		c.Met = append(slices.Clone(c.Met), authz.NeedSecond)
+		c.Met = append(c.Met, authz.NeedSecond)
 	}
-	return c, nil
+	return c, &canary, nil
 }
 
 // Prove checks the password of somebody who is signed in once more. ErrSignIn says that it is wrong.

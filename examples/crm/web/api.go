@@ -2,6 +2,7 @@ package web
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -61,6 +62,8 @@ func (s *Server) api(mux *http.ServeMux) {
 	}
 	s.poolAPI(api)
 	s.importAPI(mux, api)
+	s.exportAPI(api)
+	s.webhookAPI(api)
 }
 
 // apiError is RFC 9457's problem, without the values that were sent.
@@ -101,6 +104,9 @@ func apiFault(err error) error {
 	}
 	if errors.As(err, &denied) {
 		e.Controls = denied.Controls
+		for _, o := range denied.Unmet {
+			e.Controls = append(slices.Clone(e.Controls), "obligation."+string(o))
+		}
 	}
 	if _, word := importFault(err); word != "" {
 		e.Reason = word
@@ -111,6 +117,16 @@ func apiFault(err error) error {
 		}
 	}
 	return e
+}
+
+// writeFault answers with an error where nothing was sent yet.
+func writeFault(ctx huma.Context, err error) {
+	var e *apiError
+	if errors.As(apiFault(err), &e) {
+		ctx.SetHeader("Content-Type", e.ContentType(""))
+		ctx.SetStatus(e.Status)
+		_ = json.NewEncoder(ctx.BodyWriter()).Encode(e) // the client may be gone
+	}
 }
 
 // apiField is one field of a record.

@@ -145,8 +145,9 @@ func (s *Server) governKinds() []kind {
 	exports.store = func(*request, *crm.Export) error { return crm.ErrNotFound } // one is asked for from a list
 	exports.list = []string{"record_type", "owner", "rows", "columns", "state", "created_at"}
 	exports.sections = []section{{"main", []field{
-		view("record_type"), view("filter"), view("rows"), view("columns"), view("reason"), view("approver"), view("decided_at"), view("taken_at"),
+		view("record_type"), view("filter"), view("rows"), view("columns"), view("chosen"), view("format"), view("reason"), view("approver"), view("decided_at"), view("taken_at"),
 	}}}
+	exports.detail = s.sendingNotice
 	exports.acts = func(r *request, v *guard.View[crm.Export], base string) []page.Action {
 		var out []page.Action
 		e := &v.Value

@@ -35,6 +35,7 @@ import (
 	"github.com/crmguard/crmguard/authz/review"
 	"github.com/crmguard/crmguard/crm"
 	"github.com/crmguard/crmguard/crm/guard"
+	"github.com/crmguard/crmguard/crm/transfer"
 	"github.com/crmguard/crmguard/examples/crm/app"
 )
 
@@ -243,13 +244,14 @@ func TestExportApprovedByAnother(t *testing.T) {
 	in.FieldsPerRecord = -1
 	rows, err := in.ReadAll()
 	require.NoError(t, err)
-	require.Len(t, rows, 2+5+1)
+	require.Len(t, rows, 2+5+1+1, "five customers and one who does not exist")
 	assert.Contains(t, rows[0], o.id("admin"))
-	assert.Equal(t, []string{"# end"}, rows[7])
+	assert.Equal(t, []string{"# end"}, rows[8])
 	assert.Contains(t, rows[2], "'=cmd|' /C calc'!A0")
 	assert.NotContains(t, w.Body.String(), "138 0013 8000")
 	assert.Regexp(t, `\*+.*8000`, w.Body.String())
 	assert.Equal(t, 1, o.logged("customer.export", o.id("admin"), audit.Allowed))
+	assert.Equal(t, 1, o.logged("export.written", o.id("admin"), audit.Allowed))
 	assert.NotContains(t, w.Body.String(), "+8613800138000")
 
 	// Without a reason, and for who may not at all.
@@ -695,6 +697,6 @@ func TestHarmless(t *testing.T) {
 	for in, want := range map[string]string{
 		"": "", "Ada": "Ada", "=1+1": "'=1+1", "+86 138": "'+86 138", "-12.50": "-12.50", "-1+1": "'-1+1", "@sum": "'@sum", "\tx": "'\tx", " =1": "' =1", "＝1": "'＝1", "李": "李", "%x": "'%x",
 	} {
-		assert.Equal(t, want, harmless(in), in)
+		assert.Equal(t, want, transfer.Harmless(in), in)
 	}
 }

@@ -28,10 +28,6 @@ type kind interface {
 	// titles names records that others refer to, as the caller may see them.
 	titles(r *request, ids []crm.UUID) (map[crm.UUID]page.Cell, error)
 	count(r *request, q guard.Query) (int64, error)
-	// rows counts what an export of a filter would take, and what the policy obliges to.
-	rows(r *request, c guard.Caller, filter string) (n int64, needs []authz.Obligation, columns []string, err error)
-	// write writes the export of a filter as CSV.
-	write(s *Server, r *request, c guard.Caller, filter string, to *csvWriter) error
 	// authorize decides on an action on one record; label names one.
 	authorize(ctx context.Context, c guard.Caller, a authz.Action, id crm.UUID) (crm.Header, error)
 }

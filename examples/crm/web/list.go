@@ -92,6 +92,9 @@ func (k *resource[T]) showList(s *Server, w http.ResponseWriter, r *request) err
 	if k.typ == crm.TypeEmergency || k.typ == crm.TypeExport {
 		l.Chips = append(l.Chips, page.Chip{Label: page.T("list.waiting"), Href: base + "?show=waiting", Active: show == "waiting"})
 	}
+	if k.typ == crm.TypeExport && s.mayReadLog(r) {
+		l.Secondary = append(l.Secondary, page.Action{Label: page.T("export.trace"), Href: base + "/trace"})
+	}
 	if k.typ == crm.TypeEmergency {
 		l.Chips = append(l.Chips, page.Chip{Label: page.T("list.review"), Href: base + "?show=review", Active: show == "review"})
 	}

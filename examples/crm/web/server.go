@@ -20,6 +20,7 @@ import (
 	"github.com/crmguard/crmguard/authz/review"
 	"github.com/crmguard/crmguard/crm"
 	"github.com/crmguard/crmguard/crm/guard"
+	"github.com/crmguard/crmguard/crm/outbox"
 	"github.com/crmguard/crmguard/crm/pool"
 	"github.com/crmguard/crmguard/crm/trash"
 	"github.com/crmguard/crmguard/encrypt"
@@ -40,6 +41,7 @@ type Server struct {
 	names    directory
 	jobs     jobs
 	drafts   drafts
+	sending  sending
 	sandbox  bool
 }
 
@@ -84,6 +86,7 @@ func New(ctx context.Context, a *app.App) (*Server, error) {
 	s.handle(mux, "POST /backups/cancel", s.cancelBackup)
 	s.governance(mux)
 	s.webhooks(mux)
+	s.exportPages(mux)
 	s.deals(mux)
 	s.pools(mux)
 	s.handle(mux, "GET /numbers", s.numbers)
@@ -337,7 +340,7 @@ func (s *Server) flash(w http.ResponseWriter, r *request) *page.Flash {
 		return nil
 	}
 	switch c.Value {
-	case "claimed", "assigned", "transferred", "released", "entered", "locked", "unlocked", "sent", "revised", "accepted", "converted",
+	case "claimed", "assigned", "transferred", "released", "entered", "locked", "unlocked", "sent", "revised", "accepted", "converted", "queued",
 		"created", "saved", "deleted", "restored", "shared", "approved", "refused", "reviewed", "closed":
 		return &page.Flash{Text: page.T("flash." + c.Value), Tone: page.Accent}
 	case "backup_cancelled":
@@ -384,7 +387,7 @@ func statusOf(err error) int {
 		return http.StatusRequestEntityTooLarge
 	case errors.Is(err, guard.ErrQuota):
 		return http.StatusTooManyRequests
-	case errors.Is(err, errBadRequest), errors.Is(err, encrypt.ErrUnsupported), errors.Is(err, guard.ErrBroad):
+	case errors.Is(err, errBadRequest), errors.Is(err, encrypt.ErrUnsupported), errors.Is(err, guard.ErrBroad), errors.Is(err, outbox.ErrNoSource):
 		return http.StatusBadRequest
 	case errors.Is(err, crm.ErrUnavailable), errors.Is(err, encrypt.ErrKMSUnavailable), errors.Is(err, audit.ErrUnavailable),
 		errors.Is(err, audit.ErrClosed), errors.Is(err, encrypt.ErrAuth), errors.Is(err, context.DeadlineExceeded):

@@ -29,7 +29,7 @@ var logActions = []string{
 	"customer.read", "customer.list", "customer.search", "customer.reveal", "customer.create", "customer.import", "customer.update",
 	"customer.delete", "customer.restore", "session.sign_in", "session.sign_out", "account.password", "backup.created", "backup.cancelled",
 	"backup.restored", "backup.sandbox", "keys.rotate", "keys.renew", "keys.retire", "guard.aborted", "guard.forged", "log.read",
-	"customer.export", "customer.share", "export.create", "export.approve", "emergency.create", "emergency.approve", "emergency.certify",
+	"customer.export", "customer.share", "export.create", "export.approve", "export.written", "export.broken", "export.trace", "emergency.create", "emergency.approve", "emergency.certify",
 	"delegation.create", "delegation.delete", "sharing.create", "sharing.delete", "certification.certify", "campaign.create", "campaign.update",
 	"customer.browse", "customer.claim", "customer.assign", "customer.transfer", "customer.release", "customer.recycle", "customer.enter", "customer.lock",
 	"customer.aggregate", "customer.purge", "person.erase", "pool.create", "pool.update", "lead.convert", "quote.approve", "quote.accept", "quote.revise", "contract.approve",

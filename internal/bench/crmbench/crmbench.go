@@ -20,7 +20,7 @@ import (
 )
 
 // Parts are what Run measures, in order.
-var Parts = []string{"import", "pages", "get", "search", "names", "duplicates"}
+var Parts = []string{"import", "pages", "get", "search", "names", "duplicates", "exports"}
 
 // Options of Run. The zero value of a field has the meaning it says.
 type Options struct {
@@ -144,7 +144,7 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 func (rep *Report) measure(ctx context.Context, g *rig, o Options, parts []string) error {
 	for _, part := range parts {
 		do, ok := map[string]func(context.Context, *rig, Options) error{
-			"pages": rep.pages, "get": rep.get, "search": rep.search, "names": rep.names, "duplicates": rep.duplicates,
+			"pages": rep.pages, "get": rep.get, "search": rep.search, "names": rep.names, "duplicates": rep.duplicates, "exports": rep.exports,
 		}[part]
 		if !ok {
 			return fmt.Errorf("no part %q", part)

@@ -66,7 +66,7 @@ func check(t *testing.T, engine string, rep *crmbench.Report) {
 			t.Errorf("%+v", f)
 		}
 	}
-	if want := map[string]int{"sqlite": 11, "postgres": 10}[engine]; len(rep.Bars) != want {
+	if want := map[string]int{"sqlite": 13, "postgres": 12}[engine]; len(rep.Bars) != want {
 		t.Errorf("%d bars", len(rep.Bars))
 	}
 	var out bytes.Buffer
@@ -75,7 +75,7 @@ func check(t *testing.T, engine string, rep *crmbench.Report) {
 	}
 	for _, want := range []string{
 		"page 1 of 50", "page 2 of 50", "cold keys", "of which log write and sync", "get one, 64 callers", "search by phone or e-mail",
-		"bare inserts", "log wrote and synced", "duplicate check at entry", "duplicates of all", "first 50 by name", "candidates", "1 (peer)", "throughput beside the query",
+		"bare inserts", "log wrote and synced", "duplicate check at entry", "duplicates of all", "export as CSV", "export as XLSX", "first 50 by name", "candidates", "1 (peer)", "throughput beside the query",
 	} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("the table lacks %q:\n%s", want, out.String())

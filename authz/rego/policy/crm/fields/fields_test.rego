@@ -111,3 +111,17 @@ test_deny_missing if {
 	fields.by_class == set() with input as {}
 	fields.by_name == set() with input as {"subject": {"id": "e1", "roles": ["admin"]}, "action": "read"}
 }
+
+# Who could read it would know which row of an exported file is made up.
+test_deny_canary_of_exports[role] if {
+	some role in object.keys(data.settings.inherits)
+	role != "system"
+	every action in {"list", "read", "reveal", "export"} {
+		ask := {"subject": {"id": "e1", "roles": [role]}, "action": action, "resource": {"type": "export"}}
+		names := fields.by_name with input as ask
+		classes := fields.by_class with input as ask
+		named := {level | some [n, level] in names; n == "canary"}
+		levels := named | {level | count(named) == 0; some [n, level] in classes; n == "sensitive"}
+		max({0} | {data.settings.levels[level] | some level in levels}) == 0
+	}
+}
