@@ -241,9 +241,9 @@ func (o *importing) file(ctx context.Context, c guard.Caller, m app.Importing, p
 		return nil, nil, err
 	}
 	fmt.Fprintf(out, "import %s\n", job.ID) // whoever is cut off goes on with it
-	done, err := m.Resume(ctx, c, job.ID, src)
-	if done != nil {
-		job = done
+	after, err := m.Resume(ctx, c, job.ID, src)
+	if after != nil {
+		job = after
 	}
 	return job, nil, err
 }
