@@ -98,7 +98,7 @@ func TestJourneyWebhook(t *testing.T) {
 	require.NoError(t, outbox.Verify(first.header, first.body, time.Now(), 0, secret))
 	assert.Contains(t, string(first.body), "customer.changed")
 	assert.Contains(t, string(first.body), "Acme Ltd")
-	b.wait("/deliveries", "Delivered")
+	b.wait("/deliveries", "Taken")
 	b.pictures("deliveries", "/deliveries")
 
 	// A receiver that says that it is gone pauses the endpoint, and its message is dead until somebody sends it again.
@@ -121,7 +121,7 @@ func TestJourneyWebhook(t *testing.T) {
 	again := rec.wait(t, 3)
 	assert.Equal(t, again[1].header.Get(outbox.HeaderID), again[2].header.Get(outbox.HeaderID), "the same message")
 	require.NoError(t, outbox.Verify(again[2].header, again[2].body, time.Now(), 0, secret))
-	b.wait(dead, "Delivered")
+	b.wait(dead, "Taken")
 	b.calm()
 	assert.NotContains(t, p.output.String(), "Acme")
 }
