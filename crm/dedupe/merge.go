@@ -200,10 +200,9 @@ func (m *Merger[T]) Merge(ctx context.Context, c guard.Caller, keep, drop Target
 		return nil, fmt.Errorf("dedupe: %w", err)
 	}
 	tx := m.g.Begin(c, m.r.Type()+".merge")
-	if len(taken) > 0 {
-		if err := m.r.UpdateIn(ctx, tx, &into.Value); err != nil {
-			return nil, err
-		}
+	// Also where it takes nothing: of two merges at once, one that keeps a record and one that drops it, one is too late.
+	if err := m.r.UpdateIn(ctx, tx, &into.Value); err != nil {
+		return nil, err
 	}
 	if err := m.r.DeleteIn(ctx, tx, drop.ID, drop.Version); err != nil {
 		return nil, err
