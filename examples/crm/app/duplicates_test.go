@@ -13,6 +13,7 @@ import (
 
 	"github.com/crmguard/crmguard/crm"
 	"github.com/crmguard/crmguard/crm/dedupe"
+	"github.com/crmguard/crmguard/crm/desk"
 	"github.com/crmguard/crmguard/crm/finance"
 	"github.com/crmguard/crmguard/crm/guard"
 	"github.com/crmguard/crmguard/crm/sales"
@@ -75,11 +76,9 @@ func surround(t *testing.T, a *App, c guard.Caller, v *crm.Customer) (*crm.Conta
 	})
 	made(t, a.Instalments, c, &finance.Instalment{Contract: k.ID, Customer: v.ID, Number: 1, Amount: 100, Currency: "CNY", DueAt: now.AddDate(0, 1, 0)})
 	made(t, a.Receipts, c, &finance.Receipt{Contract: k.ID, Customer: v.ID, Amount: 100, Currency: "CNY", At: now, Method: finance.MethodBank, State: finance.ReceiptReported})
-	became := made(t, a.Leads, c, &crm.Lead{Name: crm.NewText("Ann who bought"), State: crm.LeadQualified, Meta: crm.Meta[crm.Lead]{Person: v.Person}})
-	require.NoError(t, a.Leads.Act(ctx, System("test"), "convert", became.ID.UUID(), 0, func(l *crm.Lead) error {
-		l.State, l.Customer, l.Contact, l.ConvertedAt = crm.LeadConverted, v.ID, contact.ID, now
-		return nil
-	}))
+	became := made(t, a.Leads, c, &crm.Lead{Name: crm.NewText("Ann who bought"), State: crm.LeadQualified})
+	_, err = a.Desk.Convert(ctx, c, became.ID, 1, desk.Conversion{Customer: v.ID, Contact: contact.ID})
+	require.NoError(t, err)
 	return contact, lead
 }
 
@@ -127,7 +126,13 @@ func TestMergeInWhole(t *testing.T) {
 			"contact.customer": 1, "follow_up.customer": 2, "follow_up.subject": 1, "ticket.customer": 1, "quote.customer": 1, "contract.customer": 1,
 			"opportunity.customer": 1, "instalment.customer": 1, "receipt.customer": 1, "lead.customer": 1,
 		}, was)
-		m, err := a.Duplicates.Customers.Merge(ctx, admin, seen(keep), seen(drop), dedupe.Choice{"phone"})
+		at := func(typ string, id crm.UUID) dedupe.Target {
+			version, err := a.VersionOf(ctx, System("test"), typ, id)
+			require.NoError(t, err)
+			return dedupe.Target{ID: id, Version: version}
+		}
+		again := func(v *crm.Customer) dedupe.Target { return at(crm.TypeCustomer, v.ID.UUID()) }
+		m, err := a.Duplicates.Customers.Merge(ctx, admin, again(keep), again(drop), dedupe.Choice{"phone"})
 		require.NoError(t, err)
 		assert.Equal(t, crm.MergeDone, m.State)
 		assert.Empty(t, naming(t, a, drop.ID.UUID()), "nothing names the dropped one")
@@ -136,14 +141,14 @@ func TestMergeInWhole(t *testing.T) {
 		other := made(t, a.Leads, admin, &crm.Lead{Name: crm.NewText("Ann of two fairs"), State: crm.LeadNew})
 		ofLead := naming(t, a, lead.ID.UUID())
 		assert.Equal(t, map[string]int64{"follow_up.subject": 1, "opportunity.lead": 1}, ofLead)
-		_, err = a.Duplicates.Leads.Merge(ctx, admin, dedupe.Target{ID: other.ID.UUID(), Version: 1}, dedupe.Target{ID: lead.ID.UUID(), Version: 1}, nil)
+		_, err = a.Duplicates.Leads.Merge(ctx, admin, at(crm.TypeLead, other.ID.UUID()), at(crm.TypeLead, lead.ID.UUID()), nil)
 		require.NoError(t, err)
 		assert.Equal(t, ofLead, naming(t, a, other.ID.UUID()))
 		assert.Empty(t, naming(t, a, lead.ID.UUID()))
 		second := made(t, a.Contacts, admin, &crm.Contact{Customer: keep.ID, Name: crm.NewText("Ann again")})
 		ofContact := naming(t, a, contact.ID.UUID())
 		assert.Equal(t, map[string]int64{"follow_up.subject": 1, "opportunity.contact": 1, "lead.contact": 1}, ofContact)
-		mc, err := a.Duplicates.Contacts.Merge(ctx, admin, dedupe.Target{ID: second.ID.UUID(), Version: 1}, dedupe.Target{ID: contact.ID.UUID(), Version: 2}, nil)
+		mc, err := a.Duplicates.Contacts.Merge(ctx, admin, at(crm.TypeContact, second.ID.UUID()), at(crm.TypeContact, contact.ID.UUID()), nil)
 		require.NoError(t, err)
 		assert.Equal(t, ofContact, naming(t, a, second.ID.UUID()))
 		assert.Empty(t, naming(t, a, contact.ID.UUID()))
@@ -159,11 +164,6 @@ func TestMergeInWhole(t *testing.T) {
 		assert.Equal(t, map[string]int64{"contact.customer": 1}, naming(t, a, keep.ID.UUID()), "what was made since stays")
 
 		// Merged once more, and one of the persons is erased.
-		again := func(v *crm.Customer) dedupe.Target {
-			got, err := a.Customers.Get(ctx, System("test"), v.ID.UUID())
-			require.NoError(t, err)
-			return seen(&got.Value)
-		}
 		m, err = a.Duplicates.Customers.Merge(ctx, admin, again(keep), again(drop), dedupe.Choice{"phone"})
 		require.NoError(t, err)
 		r, err := a.Keeper.Erase(ctx, Tenant, drop.Person, nil)
