@@ -352,6 +352,41 @@ func TestUndoAfterPurge(t *testing.T) {
 	require.ErrorIs(t, err, crm.ErrNotFound)
 }
 
+// A merge of which a record was purged goes too, with what it kept, so that nothing of it names a person any more; the others stay.
+func TestSweep(t *testing.T) { onStores(t, testSweep) }
+
+func testSweep(t *testing.T, o *office) {
+	ctx := t.Context()
+	var recs []*crm.Merge
+	var dropped []*crm.Customer
+	for range 3 {
+		a, b := o.customer(t, sales, "Ann", "13800135678", "Paris"), o.customer(t, sales, "Anna", "13900001111", "Lyon")
+		rec, err := o.merger.Merge(ctx, sales, target(a), target(b), dedupe.Choice{"phone"})
+		require.NoError(t, err)
+		recs, dropped = append(recs, rec), append(dropped, b)
+	}
+	_, err := o.merger.Undo(ctx, sales, recs[2].ID.UUID())
+	require.NoError(t, err)
+	n, err := o.merger.Sweep(ctx, program, time.Now().Add(time.Hour))
+	require.NoError(t, err)
+	assert.Zero(t, n, "one in the bin, one undone")
+	require.NoError(t, o.customers.Purge(ctx, program, dropped[0].ID.UUID(), 2))
+	n, err = o.merger.Sweep(ctx, program, time.Now().Add(-time.Hour))
+	require.NoError(t, err)
+	assert.Zero(t, n, "not yet")
+	_, err = o.merger.Sweep(ctx, sales, time.Now().Add(time.Hour))
+	require.True(t, guard.Denied(err), "not by just anybody")
+	n, err = o.merger.Sweep(ctx, program, time.Now().Add(time.Hour))
+	require.NoError(t, err)
+	assert.Equal(t, 1, n)
+	_, err = o.merges.Get(ctx, program, recs[0].ID.UUID())
+	require.ErrorIs(t, err, crm.ErrNotFound)
+	for _, rec := range recs[1:] {
+		_, err = o.merges.Get(ctx, program, rec.ID.UUID())
+		require.NoError(t, err)
+	}
+}
+
 // A merge that is cut off before its persons are joined is made up for.
 func TestResume(t *testing.T) { onStores(t, testResume) }
 

@@ -40,6 +40,7 @@ type Deduping interface {
 	Merge(ctx context.Context, c guard.Caller, keep, drop dedupe.Target, choice dedupe.Choice) (*crm.Merge, error)
 	Undo(ctx context.Context, c guard.Caller, id crm.UUID) (*dedupe.Undone, error)
 	Resume(ctx context.Context, c guard.Caller) (int, error)
+	Sweep(ctx context.Context, c guard.Caller, before time.Time) (int, error)
 }
 
 // Deduping returns that of a type, nil for one whose duplicates are not found.
@@ -128,4 +129,14 @@ func (a *App) VersionOf(ctx context.Context, c guard.Caller, typ string, id crm.
 		return v.Value.Version, err
 	}
 	return 0, crm.ErrNotFound
+}
+
+// sweepMerges deletes for good the merges of which a record was purged, which can be some time after the merge only.
+func (a *App) sweepMerges(ctx context.Context) error {
+	for _, typ := range DuplicateTypes {
+		if _, err := a.Duplicates.Deduping(typ).Sweep(ctx, System("purge"), a.now().AddDate(0, 0, -1)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
