@@ -200,10 +200,9 @@ func (m *Merger[T]) Merge(ctx context.Context, c guard.Caller, keep, drop Target
 		return nil, fmt.Errorf("dedupe: %w", err)
 	}
 	tx := m.g.Begin(c, m.r.Type()+".merge")
-	if len(taken) > 0 {
-		if err := m.r.UpdateIn(ctx, tx, &into.Value); err != nil {
-			return nil, err
-		}
+	// Also where it takes nothing: of two merges at once, one that keeps a record and one that drops it, one is too late.
+	if err := m.r.UpdateIn(ctx, tx, &into.Value); err != nil {
+		return nil, err
 	}
 	if err := m.r.DeleteIn(ctx, tx, drop.ID, drop.Version); err != nil {
 		return nil, err
@@ -355,4 +354,59 @@ func (m *Merger[T]) ReplacedBy(ctx context.Context, c guard.Caller, id crm.UUID)
 		}
 	}
 	return crm.UUID{}, crm.ErrNotFound
+}
+
+// Sweep deletes for good the merges of before a time of which a record was purged: they undo nothing any more, and what they keep and whom they name must not outlive the
+// records. Call it before persons are forgotten (guard.Guard.Forget). c is the program. It returns how many there were.
+func (m *Merger[T]) Sweep(ctx context.Context, c guard.Caller, before time.Time) (int, error) {
+	n := 0
+	for _, bin := range []bool{true, false} { // what a sweep that was cut off left in the bin goes first
+		q := guard.Query{Limit: 200, Bin: bin, Sort: "at", Hide: []string{"before"}, Clauses: []crm.Clause{
+			is("record_type", m.r.Type()), {Column: "at", Op: crm.Less, Values: []crm.Value{crm.TimeValue(before)}},
+		}}
+		for {
+			page, err := m.merges.List(ctx, c, q)
+			if err != nil {
+				return n, err
+			}
+			for i := range page.Items {
+				v := &page.Items[i].Value
+				if !bin {
+					if over, err := m.over(ctx, c, v); err != nil {
+						return n, err
+					} else if !over {
+						continue
+					}
+					if err := m.merges.Delete(ctx, c, v.ID.UUID(), v.Version); err != nil {
+						return n, err
+					}
+					v.Version++
+				}
+				if err := m.merges.Purge(ctx, c, v.ID.UUID(), v.Version); err != nil {
+					return n, err
+				}
+				n++
+			}
+			if q.After = page.Next; page.Next == "" {
+				break
+			}
+		}
+	}
+	return n, nil
+}
+
+// over tells whether a record of a merge is no longer there, in the recycle bin either.
+func (m *Merger[T]) over(ctx context.Context, c guard.Caller, v *crm.Merge) (bool, error) {
+	living, err := m.r.GetAll(ctx, c, []crm.UUID{v.Kept, v.Dropped})
+	if err != nil || len(living) == 2 {
+		return false, err
+	}
+	for _, id := range []crm.UUID{v.Kept, v.Dropped} {
+		if _, err := m.r.Get(ctx, c, id); errors.Is(err, crm.ErrNotFound) {
+			return true, nil
+		} else if err != nil {
+			return false, err
+		}
+	}
+	return false, nil
 }

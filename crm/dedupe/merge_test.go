@@ -20,9 +20,14 @@ import (
 	"github.com/crmguard/crmguard/crm/dedupe"
 	"github.com/crmguard/crmguard/crm/guard"
 	"github.com/crmguard/crmguard/crm/memstore"
+	"github.com/crmguard/crmguard/crm/sqlstore"
 	"github.com/crmguard/crmguard/encrypt"
 	"github.com/crmguard/crmguard/encrypt/keys"
 	"github.com/crmguard/crmguard/encrypt/localkek"
+	"github.com/crmguard/crmguard/internal/dialect"
+	"github.com/crmguard/crmguard/internal/realtest"
+
+	_ "modernc.org/sqlite"
 )
 
 // office is customers with contacts and follow-ups, and who merges them.
@@ -44,6 +49,13 @@ type office struct {
 type cutOff struct {
 	*encrypt.Keeper
 	fail error
+}
+
+func (c *cutOff) Part(ctx context.Context, tenant string, a, b [16]byte) error {
+	if c.fail != nil {
+		return c.fail
+	}
+	return c.Keeper.Part(ctx, tenant, a, b)
 }
 
 func (c *cutOff) Join(ctx context.Context, tenant string, a, b [16]byte) error {
@@ -83,6 +95,28 @@ var (
 
 func newOffice(t testing.TB) *office {
 	return newOfficeOn(t, memstore.New(), keys.NewMemory(), auditmem.New(), t.TempDir())
+}
+
+// onStores runs a test in an office on each store.
+func onStores(t *testing.T, test func(t *testing.T, o *office)) {
+	on := func(t *testing.T, store crm.Store, err error) {
+		t.Helper()
+		require.NoError(t, err)
+		test(t, newOfficeOn(t, store, keys.NewMemory(), auditmem.New(), t.TempDir()))
+	}
+	t.Run("memory", func(t *testing.T) { on(t, memstore.New(), nil) })
+	t.Run("SQLite", func(t *testing.T) {
+		w, r, err := dialect.OpenSQLite(t.Context(), filepath.Join(t.TempDir(), "crm.db"))
+		require.NoError(t, err)
+		t.Cleanup(func() { r.Close(); w.Close() })
+		store, err := sqlstore.Open(t.Context(), w, r, dialect.SQLite)
+		on(t, store, err)
+	})
+	t.Run("PostgreSQL", func(t *testing.T) {
+		p := realtest.Postgres(t)
+		store, err := sqlstore.Open(t.Context(), p.DB, p.DB, dialect.Postgres)
+		on(t, store, err)
+	})
 }
 
 func newOfficeOn(t testing.TB, store crm.Store, keyStore keys.Store, events driver.Store, dir string) *office {
@@ -160,8 +194,9 @@ func (o *office) refers(t testing.TB, v *crm.Customer) int64 {
 // TestMergeAndUndo merges two customers with field choice, references and persons, and takes it back but for what changed since.
 //
 //crm:item 12 partly
-func TestMergeAndUndo(t *testing.T) {
-	o := newOffice(t)
+func TestMergeAndUndo(t *testing.T) { onStores(t, testMergeAndUndo) }
+
+func testMergeAndUndo(t *testing.T, o *office) {
 	ctx := t.Context()
 	a, b := o.customer(t, sales, "Ann Lee", "13800135678", "Paris"), o.customer(t, sales, "Anna Lee", "13900001111", "Lyon")
 	rec, err := o.merger.Merge(ctx, sales, target(a), target(b), dedupe.Choice{"phone", "city", "note"})
@@ -276,9 +311,10 @@ func TestMergeRefused(t *testing.T) {
 }
 
 // Erasing one side erases both, and an undoing brings nothing back.
-func TestUndoNeverBringsTheErasedBack(t *testing.T) {
+func TestUndoNeverBringsTheErasedBack(t *testing.T) { onStores(t, testErased) }
+
+func testErased(t *testing.T, o *office) {
 	for _, first := range []bool{true, false} {
-		o := newOffice(t)
 		ctx := t.Context()
 		a, b := o.customer(t, sales, "Ann", "13800135678", "Paris"), o.customer(t, sales, "Anna", "13900001111", "Lyon")
 		rec, err := o.merger.Merge(ctx, sales, target(a), target(b), dedupe.Choice{"phone"})
@@ -316,19 +352,58 @@ func TestUndoAfterPurge(t *testing.T) {
 	require.ErrorIs(t, err, crm.ErrNotFound)
 }
 
+// A merge of which a record was purged goes too, with what it kept, so that nothing of it names a person any more; the others stay.
+func TestSweep(t *testing.T) { onStores(t, testSweep) }
+
+func testSweep(t *testing.T, o *office) {
+	ctx := t.Context()
+	var recs []*crm.Merge
+	var dropped []*crm.Customer
+	for range 3 {
+		a, b := o.customer(t, sales, "Ann", "13800135678", "Paris"), o.customer(t, sales, "Anna", "13900001111", "Lyon")
+		rec, err := o.merger.Merge(ctx, sales, target(a), target(b), dedupe.Choice{"phone"})
+		require.NoError(t, err)
+		recs, dropped = append(recs, rec), append(dropped, b)
+	}
+	_, err := o.merger.Undo(ctx, sales, recs[2].ID.UUID())
+	require.NoError(t, err)
+	n, err := o.merger.Sweep(ctx, program, time.Now().Add(time.Hour))
+	require.NoError(t, err)
+	assert.Zero(t, n, "one in the bin, one undone")
+	require.NoError(t, o.customers.Purge(ctx, program, dropped[0].ID.UUID(), 2))
+	n, err = o.merger.Sweep(ctx, program, time.Now().Add(-time.Hour))
+	require.NoError(t, err)
+	assert.Zero(t, n, "not yet")
+	_, err = o.merger.Sweep(ctx, sales, time.Now().Add(time.Hour))
+	require.True(t, guard.Denied(err), "not by just anybody")
+	n, err = o.merger.Sweep(ctx, program, time.Now().Add(time.Hour))
+	require.NoError(t, err)
+	assert.Equal(t, 1, n)
+	_, err = o.merges.Get(ctx, program, recs[0].ID.UUID())
+	require.ErrorIs(t, err, crm.ErrNotFound)
+	for _, rec := range recs[1:] {
+		_, err = o.merges.Get(ctx, program, rec.ID.UUID())
+		require.NoError(t, err)
+	}
+}
+
 // A merge that is cut off before its persons are joined is made up for.
-func TestResume(t *testing.T) {
-	o := newOffice(t)
+func TestResume(t *testing.T) { onStores(t, testResume) }
+
+func testResume(t *testing.T, o *office) {
 	ctx := t.Context()
 	a, b := o.customer(t, sales, "Ann", "13800135678", "Paris"), o.customer(t, sales, "Anna", "13900001111", "Lyon")
 	o.persons.fail = errors.New("the power is out")
 	_, err := o.merger.Merge(ctx, sales, target(a), target(b), nil)
 	require.ErrorIs(t, err, o.persons.fail)
+	n, err := o.merger.Resume(ctx, program)
+	require.ErrorIs(t, err, o.persons.fail, "it says so while it cannot")
+	assert.Zero(t, n)
 	joined, err := o.keeper.Joined(ctx, "default", a.Person)
 	require.NoError(t, err)
 	assert.Len(t, joined, 1)
 	o.persons.fail = nil
-	n, err := o.merger.Resume(ctx, program)
+	n, err = o.merger.Resume(ctx, program)
 	require.NoError(t, err)
 	assert.Equal(t, 1, n)
 	joined, err = o.keeper.Joined(ctx, "default", a.Person)
@@ -337,6 +412,24 @@ func TestResume(t *testing.T) {
 	n, err = o.merger.Resume(ctx, program)
 	require.NoError(t, err)
 	assert.Zero(t, n)
+
+	// An undoing that is cut off before the persons are parted.
+	page, err := o.merges.List(ctx, program, guard.Query{Limit: 2})
+	require.NoError(t, err)
+	require.Len(t, page.Items, 1)
+	id := page.Items[0].Value.ID.UUID()
+	o.persons.fail = errors.New("the power is out")
+	_, err = o.merger.Undo(ctx, sales, id)
+	require.ErrorIs(t, err, o.persons.fail)
+	o.persons.fail = nil
+	_, err = o.merger.Undo(ctx, sales, id)
+	refused(t, err, "undone")
+	n, err = o.merger.Resume(ctx, program)
+	require.NoError(t, err)
+	assert.Equal(t, 1, n)
+	joined, err = o.keeper.Joined(ctx, "default", a.Person)
+	require.NoError(t, err)
+	assert.Len(t, joined, 1)
 }
 
 // TestCheck finds English and Chinese names in other spellings on sealed fields, and tells of another's record whom to ask.

@@ -73,6 +73,7 @@ func command() *cobra.Command {
 	f.StringVar(&c.TLSCert, "tls-cert", env("TLS_CERT", ""), "PEM file of the certificate (default: a self-signed one for localhost)")
 	f.StringVar(&c.TLSKey, "tls-key", env("TLS_KEY", ""), "PEM file of its key")
 	f.StringVar(&c.PolicyKey, "policy-key", env("POLICY_KEY", ""), "PEM file of the public key of policy bundles; DATA/policy.tar.gz is then loaded, also while serving")
+	f.StringVar(&c.Duplicates, "duplicates", env("DUPLICATES", "warn"), "what becomes of a record that certainly exists: warn its maker, or refuse it")
 	f.StringVar(&c.Copies, "head-copies", env("HEAD_COPIES", ""), "folder of write-once copies of the log's heads, best on another host")
 	f.StringVar(&c.Witnesses, "witnesses", env("WITNESSES", ""), "file of a C2SP tlog-policy: who cosigns the log's heads")
 	f.StringVar(&c.SIEM, "siem", env("SIEM", ""), "where the log's events go: file:PATH, tls://HOST:PORT (syslog) or https://HOST/PATH")
@@ -113,7 +114,7 @@ func command() *cobra.Command {
 	}
 	root.RunE = serve.RunE
 	root.AddCommand(serve, importCommand(&c), exportCommand(&c), verifyCommand(&c), backupCommand(&c), restoreCommand(&c), drillCommand(&c),
-		rotateCommand(&c), accountCommand(&c), policyCommand(&c), sweepCommand(&c), purgeCommand(&c), demoCommand(&c))
+		rotateCommand(&c), accountCommand(&c), policyCommand(&c), sweepCommand(&c), purgeCommand(&c), demoCommand(&c), dedupeCommand(&c))
 	return root
 }
 
@@ -125,6 +126,9 @@ func openApp(ctx context.Context, c app.Config, out io.Writer) (*app.App, error)
 	}
 	if a.Aborted > 0 {
 		fmt.Fprintf(out, "%d announced writes had not been made when the last process ended; the log says so now\n", a.Aborted)
+	}
+	if a.Resumed > 0 {
+		fmt.Fprintf(out, "%d merges that were cut off are ended now\n", a.Resumed)
 	}
 	return a, nil
 }

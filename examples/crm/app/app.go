@@ -70,6 +70,8 @@ type App struct {
 	Warehouses    *guard.Records[stock.Warehouse]
 	Movements     *guard.Records[stock.Movement]
 	Desk          *desk.Desk // the acts that touch several of these
+	Duplicates    Duplicates
+	Resumed       int // merges and undoings that a crash had cut off before their persons were joined or parted, and that the start ended
 
 	Outbox     *outbox.Outbox // sends changes to the endpoints
 	Endpoints  *guard.Records[outbox.Endpoint]
@@ -84,6 +86,7 @@ type App struct {
 	Exports        *guard.Records[crm.Export]
 	Imports        *guard.Records[transfer.Import]
 	Kept           *guard.Records[transfer.Kept] // of imports: rejected rows and former values
+	Merges         *guard.Records[crm.Merge]
 	Policy         *rego.Engine
 
 	access    access
@@ -320,6 +323,7 @@ func (a *App) openRecords(ctx context.Context) error {
 	a.Exports = open[crm.Export](ctx, a, &errs)
 	a.Imports = open[transfer.Import](ctx, a, &errs)
 	a.Kept = open[transfer.Kept](ctx, a, &errs)
+	a.Merges = open[crm.Merge](ctx, a, &errs)
 	a.Pools = open[pool.Pool](ctx, a, &errs)
 	a.Ownerships = open[pool.Ownership](ctx, a, &errs)
 	a.Series = open[crm.Series](ctx, a, &errs)
@@ -336,7 +340,10 @@ func (a *App) openRecords(ctx context.Context) error {
 	a.Cursors = open[outbox.Cursor](ctx, a, &errs)
 	a.openDesk()
 	errs = append(errs, a.openOutbox())
-	return errors.Join(errs...)
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	return a.openDuplicates(ctx)
 }
 
 // open makes the door of one type; For's constraint wants the pointer type spelled out.

@@ -48,6 +48,7 @@ type Config struct {
 	// SweepEvery is how often a serving process looks for records that go back to their pool; 0: every minute; below 0: it does nothing of what
 	// time asks for, as where cron calls crm sweep and crm purge.
 	SweepEvery time.Duration
+	Duplicates string // what becomes of a new record that exists for certain: WarnDuplicates or RefuseDuplicates; "": the first
 	PolicyKey  string // PEM file of the public key that signs policy bundles; "": the shipped policy only
 
 	WebhookCA    string // PEM file of the authorities of receivers of webhooks; "": the system's
@@ -90,6 +91,9 @@ func (c *Config) complete() error {
 	}
 	if c.BackupKeys == "" {
 		c.BackupKeys = "file://" + filepath.ToSlash(c.path("backup-keys"))
+	}
+	if c.Duplicates != "" && c.Duplicates != WarnDuplicates && c.Duplicates != RefuseDuplicates {
+		return errors.New("crm: --duplicates takes warn or refuse")
 	}
 	if c.SIEM, err = fileURL(c.SIEM, filepath.Abs); err != nil {
 		return err

@@ -112,6 +112,9 @@ func (a *App) PurgeBin(ctx context.Context, limit int) (desk.Purged, error) {
 	if _, err := transfer.Sweep(ctx, doors, System("purge"), a.now(), 1000); err != nil {
 		return desk.Purged{}, err
 	}
+	if err := a.sweepMerges(ctx); err != nil {
+		return desk.Purged{}, err
+	}
 	return a.Desk.Purge(ctx, System("purge"), limit)
 }
 

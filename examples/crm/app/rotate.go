@@ -91,7 +91,7 @@ type resealer interface {
 func (a *App) resealers() []resealer {
 	return []resealer{
 		a.Customers, a.Contacts, a.Leads, a.FollowUps, a.Quotes, a.Contracts, a.Tickets, a.Employees, a.Accounts,
-		a.Emergencies, a.Delegations, a.Sharings, a.Certifications, a.Campaigns, a.Exports, a.Imports, a.Kept,
+		a.Emergencies, a.Delegations, a.Sharings, a.Certifications, a.Campaigns, a.Exports, a.Imports, a.Kept, a.Merges,
 		a.Pools, a.Ownerships, a.Series, a.Pipelines, a.Opportunities, a.Products, a.Periods, a.Receipts, a.Instalments, a.Warehouses, a.Movements,
 		a.Endpoints, a.Deliveries, a.Cursors,
 	}

@@ -271,12 +271,12 @@ func doubles(keeper *encrypt.Keeper) (map[string]*guard.Doubles, error) {
 }
 
 // left are the tables of which a sandbox takes no row: how people signed in, who may do what, which begins anew, and the place in
-// a log that is another one's.
+// a log that is another one's. What would take a merge back in a sandbox is not there: the dropped record is in the bin like any other.
 var left = []string{
 	rowsPrefix + "account", rowsPrefix + crm.TypeEmergency, rowsPrefix + crm.TypeDelegation, rowsPrefix + crm.TypeSharing,
 	rowsPrefix + crm.TypeCertification, rowsPrefix + crm.TypeCampaign, rowsPrefix + crm.TypeExport, "crm_applied",
 	rowsPrefix + crm.TypeEndpoint, rowsPrefix + crm.TypeDelivery, rowsPrefix + crm.TypeCursor, // nobody hears of a sandbox
-	rowsPrefix + crm.TypeImport, rowsPrefix + crm.TypeKept,
+	rowsPrefix + crm.TypeImport, rowsPrefix + crm.TypeKept, rowsPrefix + crm.TypeMerge,
 }
 
 // numbered are clear fields that name a record outside of this CRM, on paper or in another system.

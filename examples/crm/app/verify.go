@@ -139,6 +139,7 @@ func schemas() ([]crm.Schema, error) {
 	add(guard.Schema[crm.Export](nil))
 	add(guard.Schema[transfer.Import](nil))
 	add(guard.Schema[transfer.Kept](nil))
+	add(guard.Schema[crm.Merge](nil))
 	add(guard.Schema[pool.Pool](nil))
 	add(guard.Schema[pool.Ownership](nil))
 	add(guard.Schema[crm.Series](nil))

@@ -137,7 +137,7 @@ const faint = `(() => {
 })()`
 
 // small lists controls that are lower than 44 px; a link inside text is excepted (WCAG 2.2, 2.5.8).
-const small = `[...document.querySelectorAll('summary, .find-button, .button, .chip, .tabs a, select, textarea, input:not([type=hidden]):not([type=checkbox])')]
+const small = `[...document.querySelectorAll('summary, .find-button, .button, .chip, .tabs a, select, textarea, .pair-row > label, input:not([type=hidden]):not([type=checkbox]):not([type=radio])')]
   .filter((e) => e.checkVisibility() && e.getBoundingClientRect().height < 44)
   .map((e) => e.className + ' ' + (e.name || e.textContent).trim().slice(0, 20) + ' ' + e.getBoundingClientRect().height)`
 

@@ -290,12 +290,44 @@ type Form struct {
 	Action   string // where it posts
 	Version  int64
 	Errors   []Text // of the whole form
+	Warnings []Text // what is to be looked at before it is posted again
+	Found    *List  // what the warnings are about; its rows have no buttons
 	Sections []FormSection
 	Lines    *Lines
 	Submit   Text // T("act.save")
+	Anyway   Text // a second button, which posts anyway with it; zero: there is none
 	Cancel   string
 	Note     Text   // such as T("form.masked.note")
 	Username string // beside a new password, for password managers; not shown
+}
+
+// Pair is two records side by side, of which one is made. It posts Hidden and, for each row with a choice, take.NAME as keep or drop to Action.
+type Pair struct {
+	Title      Text
+	Note       Text
+	Action     string
+	Hidden     []Input
+	Keep, Drop PairSide
+	Swap       string // link to the page with the sides exchanged
+	Rows       []PairRow
+	Submit     Text
+	Cancel     string
+}
+
+// PairSide is one record of a Pair.
+type PairSide struct {
+	Label Text // what becomes of it
+	Title Cell
+	Note  Text
+}
+
+// PairRow is one field of both.
+type PairRow struct {
+	Name       string
+	Label      Text
+	Keep, Drop Cell
+	Choice     bool // one of them is to be chosen
+	FromDrop   bool // the one that goes is chosen at first
 }
 
 // FormSection groups fields.

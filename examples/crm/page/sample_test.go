@@ -256,6 +256,34 @@ type sample struct {
 }
 
 // samples returns every kind of page; name is what the customer is called.
+// exists is a form of what exists already.
+func exists(name string) *page.Form {
+	f := form(name)
+	f.Errors, f.Version, f.Lines = nil, 0, nil
+	f.Warnings, f.Anyway = []page.Text{page.T("dup.warn"), page.T("dup.warn.do")}, page.T("dup.anyway")
+	f.Found = &page.List{ID: "duplicates", Title: page.T("dup.found"), Count: -1, Columns: []page.Column{{Label: page.T("type.customer")}, {Label: page.T("dup.band")}, {Label: page.T("dup.agree")}, {Label: page.T("dup.ask")}}, Rows: []page.Row{
+		{Href: "/customer", Cells: []page.Cell{{Text: name, Strong: true}, {Kind: page.KindBadge, Key: "dup.band.certain", Tone: page.Danger}, {Kind: page.KindList, Items: []page.Text{page.T("dup.why", page.T("field.phone"), page.T("dup.by.normalised"))}}, {}}},
+		{Cells: []page.Cell{{Key: "dup.exists"}, {Kind: page.KindBadge, Key: "dup.band.likely", Tone: page.Warning}, {}, {Text: name}}},
+	}}
+	return f
+}
+
+// pair is two records side by side.
+func pair(name string) *page.Pair {
+	return &page.Pair{
+		Title: page.T("dup.pair"), Note: page.T("dup.pair.note"), Action: "/customers/merge", Submit: page.T("dup.merge"), Cancel: "/customer", Swap: "/pair",
+		Hidden: []page.Input{{Name: "keep", Value: "1"}, {Name: "drop", Value: "2"}},
+		Keep:   page.PairSide{Label: page.T("dup.stays"), Title: page.Cell{Text: name, Strong: true, Href: "/customer"}, Note: page.T("detail.edited", ago(day))},
+		Drop:   page.PairSide{Label: page.T("dup.goes"), Title: page.Cell{Text: "Hua Dong", Strong: true, Href: "/customer"}, Note: page.T("detail.edited", ago(time.Hour))},
+		Rows: []page.PairRow{
+			{Name: "name", Label: page.T("field.customer.name"), Keep: page.Cell{Text: name}, Drop: page.Cell{Text: "Hua Dong"}, Choice: true},
+			{Name: "phone", Label: page.T("field.phone"), Keep: page.Cell{Text: "138****5678", State: page.Masked}, Drop: page.Cell{Text: "139****1111", State: page.Masked}, Choice: true, FromDrop: true},
+			{Name: "credit_limit", Label: page.T("field.credit_limit"), Keep: page.Cell{State: page.Hidden, Role: page.T("role.finance")}, Drop: page.Cell{State: page.Hidden, Role: page.T("role.finance")}},
+			{Name: "city", Label: page.T("field.city"), Keep: page.Cell{Text: "Ulm"}, Drop: page.Cell{Text: "Ulm"}},
+		},
+	}
+}
+
 func samples(name string) []sample {
 	long := event(12377, name)
 	long.Facts = []page.Fact{{Label: page.T("log.session"), Cell: page.Cell{Kind: page.KindMono, Text: "s-71c2"}}}
@@ -286,6 +314,8 @@ func samples(name string) []sample {
 		{"/pool", "type.pool", pool(name), false},
 		{"/numbers", "nav.numbers", numbers(name), false},
 		{"/form", "form.edit.customer", form(name), false},
+		{"/exists", "act.new.customer", exists(name), false},
+		{"/pair", "dup.pair", pair(name), false},
 		{"/reveal", "act.reveal", &page.Reveal{Label: page.T("field.phone"), Record: name, Mask: "138****5678", Action: "/reveal", Back: "/customer", Error: page.T("reveal.reason.required")}, false},
 		{"/revealed", "act.reveal", &page.Reveal{Label: page.T("field.phone"), Record: name, Mask: "138****5678", Action: "/reveal", Back: "/customer",
 			Value: &page.Value{Text: "13800135678", Mask: "138****5678", Again: "/reveal", Event: 12409, LogHref: "/event"}}, false},

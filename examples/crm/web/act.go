@@ -26,7 +26,9 @@ func (k *resource[T]) create(s *Server, w http.ResponseWriter, r *request) error
 		if err = s.inherit(r, any(&v)); err != nil {
 			return err
 		}
-		if k.store != nil {
+		if err = k.exists(r.Context(), s, r.caller(), &v, r.PostFormValue("anyway") != ""); err != nil {
+			// told below
+		} else if k.store != nil {
 			err = k.store(r, &v)
 		} else {
 			_, err = k.records.Create(r.Context(), r.caller(), &v)
@@ -78,6 +80,9 @@ func (k *resource[T]) update(s *Server, w http.ResponseWriter, r *request) error
 	next := v.Value
 	if err = k.read(r, &next, false); err == nil {
 		err = s.keepsOwnRole(r, &next)
+	}
+	if err == nil && k.dups != nil && k.known(&v.Value, &next) {
+		err = k.exists(r.Context(), s, r.caller(), &next, r.PostFormValue("anyway") != "")
 	}
 	if err == nil {
 		if q, ok := any(&next).(*crm.Quote); ok {

@@ -59,7 +59,11 @@ func (s *Server) api(mux *http.ServeMux) {
 	})
 	for _, k := range s.kinds {
 		k.(interface{ register(huma.API) }).register(api)
+		if d, ok := k.(interface{ duplicateAPI(*Server, huma.API) }); ok {
+			d.duplicateAPI(s, api)
+		}
 	}
+	s.mergeAPI(api)
 	s.poolAPI(api)
 	s.importAPI(mux, api)
 	s.exportAPI(api)
@@ -74,9 +78,11 @@ type apiError struct {
 	Places   []string `json:"places,omitempty"`
 	Controls []string `json:"controls,omitempty"`
 	Ref      string   `json:"ref,omitempty"`
-	// Reason is why a pool or an import refuses something, and Until when it may be tried again.
+	// Reason is why a pool or an import refuses something, and Until when it may be tried again; duplicate says that the record exists.
 	Reason string    `json:"reason,omitempty"`
 	Until  time.Time `json:"until,omitzero"`
+	// Duplicates are what exists, beside the reason duplicate.
+	Duplicates []apiDuplicate `json:"duplicates,omitempty"`
 }
 
 // Error returns title and detail.
@@ -99,6 +105,9 @@ func apiFault(err error) error {
 	var denied *authz.DeniedError
 	var invalid *crm.InvalidError
 	var refusal *pool.Refusal
+	if reason, found, _ := duplicateFault(err); reason != "" {
+		e.Reason, e.Duplicates = reason, found
+	}
 	if errors.As(err, &refusal) {
 		e.Reason, e.Until = string(refusal.Reason), refusal.Until
 	}

@@ -120,6 +120,15 @@ func (k *resource[T]) actions(s *Server, r *request, d *page.Detail, v *guard.Vi
 			d.Secondary = append(d.Secondary, page.Action{Label: page.T("act.share"), Href: "/sharings/new?type=" + k.typ + "&record=" + h.ID.String()})
 		}
 	}
+	if k.dups != nil {
+		ok, err := may(authz.Merge)
+		if err != nil {
+			return err
+		}
+		if ok {
+			d.Secondary = append(d.Secondary, page.Action{Label: page.T("dup.nav"), Href: base + "/duplicates"})
+		}
+	}
 	update, err := may(authz.Update)
 	if err != nil {
 		return err
@@ -225,6 +234,8 @@ func (k *resource[T]) timeline(s *Server, r *request, u crm.UUID) ([]page.Entry,
 		case handing[action] != "" || action == "recycle" || action == "handover":
 			t.Title, t.Tone = page.T("timeline."+action), page.Accent
 		case action == "convert" || action == "send" || action == "revise" || action == "accept":
+			t.Title, t.Tone = page.T("timeline."+action), page.Accent
+		case action == "merge" || action == "unmerge":
 			t.Title, t.Tone = page.T("timeline."+action), page.Accent
 		case action == "delete":
 			t.Title, t.Tone = page.T("timeline.deleted"), page.Danger

@@ -63,6 +63,7 @@ func (k *resource[T]) form(s *Server, w http.ResponseWriter, r *request, status 
 	rules := map[string][]page.Text{}
 	var invalid *crm.InvalidError
 	var transition *crm.TransitionError
+	var dup *duplicateError
 	switch {
 	case problem == nil:
 	case errors.As(problem, &invalid):
@@ -73,6 +74,10 @@ func (k *resource[T]) form(s *Server, w http.ResponseWriter, r *request, status 
 		}
 	case errors.As(problem, &transition):
 		f.Errors = []page.Text{page.T("form.transition", page.T("state."+k.typ+"."+transition.From), page.T("state."+k.typ+"."+transition.To))}
+	case errors.As(problem, &dup):
+		if err := k.warn(s, r, f, dup); err != nil {
+			return err
+		}
 	case errors.Is(problem, crm.ErrConflict):
 		f.Errors = []page.Text{page.T("form.conflict")}
 	case errors.Is(problem, crm.ErrDuplicate):

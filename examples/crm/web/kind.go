@@ -11,6 +11,7 @@ import (
 	"github.com/crmguard/crmguard/crm"
 	"github.com/crmguard/crmguard/crm/guard"
 	"github.com/crmguard/crmguard/encrypt"
+	"github.com/crmguard/crmguard/examples/crm/app"
 	"github.com/crmguard/crmguard/examples/crm/page"
 )
 
@@ -75,6 +76,7 @@ type resource[T any] struct {
 	acts        func(r *request, v *guard.View[T], base string) []page.Action
 	detail      func(r *request, d *page.Detail, v *guard.View[T], base string) error // adds to the page of a record
 	ends        string                                                                // what removal is called; "": moving to the recycle bin
+	dups        *app.Deduper[T]                                                       // finds and merges duplicates; nil: they are not looked for
 	governs     bool                                                                  // a record about rights: it is not shared or exported
 	header      func(v *T) crm.Header
 	byName      map[string]encrypt.Field
@@ -103,6 +105,9 @@ func (k *resource[T]) routes(s *Server, mux *http.ServeMux) {
 	if k.hands {
 		k.handRoutes(s, mux)
 	}
+	if k.dups != nil {
+		k.duplicateRoutes(s, mux)
+	}
 	if !k.governs {
 		s.handle(mux, "GET "+p+"/export", with(k.showExport))
 		s.handle(mux, "POST "+p+"/export", with(k.requestExport))
@@ -129,7 +134,7 @@ func (k *resource[T]) value(v *T, name string) reflect.Value {
 }
 
 // inner are fields that the program keeps for its decisions; they are in no list, file or answer.
-var inner = []string{"actors", "free_in"}
+var inner = []string{"actors", "free_in", "moved", "dropped_person"}
 
 // seers names a role that sees a hidden field, for who wonders.
 var seers = map[encrypt.Class]string{encrypt.Sensitive: "finance", encrypt.Financial: "finance", encrypt.Personal: "manager"}

@@ -216,10 +216,11 @@ func (s *Server) allKinds() []kind {
 	lifecycle(employees, crm.EmployeeLifecycle(), func(v *crm.Employee) crm.EmployeeState { return v.State }, (*crm.Employee).Move)
 
 	customers.hands, leads.hands = true, true
+	customers.dups, leads.dups, contacts.dups = a.Duplicates.Customers, a.Duplicates.Leads, a.Duplicates.Contacts
 	customers.bin, contacts.bin, leads.bin, followUps.bin = true, true, true, true
 	quotes.bin, contracts.bin, tickets.bin = true, true, true
 
-	return append([]kind{customers, contacts, leads, followUps, quotes, contracts, tickets, employees}, append(append(s.governKinds(), s.webhookKinds()...), s.importKind())...)
+	return append([]kind{customers, contacts, leads, followUps, quotes, contracts, tickets, employees}, append(append(s.governKinds(), s.webhookKinds()...), s.importKind(), s.mergeKind())...)
 }
 
 // setCustomer takes the customer that a new record is for from the address or the form.
@@ -397,7 +398,7 @@ func (s *Server) nav(r *request) []page.NavGroup {
 	for _, k := range s.kinds {
 		group := map[string]string{
 			"customer": "work", "lead": "work", "contact": "work", "follow_up": "work",
-			"quote": "deals", "contract": "deals", "ticket": "service", "employee": "data", "import": "data",
+			"quote": "deals", "contract": "deals", "ticket": "service", "employee": "data", "import": "data", "merge": "data",
 			"emergency": "trust", "delegation": "trust", "sharing": "trust", "export": "trust", "certification": "trust", "campaign": "trust",
 			"endpoint": "trust", "delivery": "trust",
 		}[k.name()]

@@ -111,6 +111,11 @@ func (k *resource[T]) showList(s *Server, w http.ResponseWriter, r *request) err
 	if slices.Contains(s.importable(r.Context(), r.caller()), k.typ) && !q.Bin {
 		l.Secondary = append(l.Secondary, page.Action{Label: page.T("act.import"), Href: "/imports/new?type=" + k.typ})
 	}
+	if k.dups != nil {
+		if ok, err := k.mayFindAll(r.Context(), r.caller()); err == nil && ok {
+			l.Secondary = append(l.Secondary, page.Action{Label: page.T("dup.nav"), Href: base + "/duplicates"})
+		}
+	}
 	if ok, _, err := k.records.May(r.Context(), r.caller(), authz.Create, nil); err == nil && ok && !k.ofCustomer {
 		l.Primary = &page.Action{Label: page.T("act.new." + k.typ), Href: base + "/new"}
 		l.Empty.Action = l.Primary

@@ -42,6 +42,7 @@ type Server struct {
 	jobs     jobs
 	drafts   drafts
 	sending  sending
+	dups     runs
 	sandbox  bool
 }
 
@@ -89,6 +90,7 @@ func New(ctx context.Context, a *app.App) (*Server, error) {
 	s.exportPages(mux)
 	s.deals(mux)
 	s.pools(mux)
+	s.duplicates(mux)
 	s.handle(mux, "GET /numbers", s.numbers)
 	for _, k := range s.kinds {
 		k.routes(s, mux)
@@ -340,7 +342,7 @@ func (s *Server) flash(w http.ResponseWriter, r *request) *page.Flash {
 		return nil
 	}
 	switch c.Value {
-	case "claimed", "assigned", "transferred", "released", "entered", "locked", "unlocked", "sent", "revised", "accepted", "converted", "queued",
+	case "claimed", "assigned", "transferred", "released", "entered", "locked", "unlocked", "sent", "revised", "accepted", "converted", "queued", "merged",
 		"created", "saved", "deleted", "restored", "shared", "approved", "refused", "reviewed", "closed":
 		return &page.Flash{Text: page.T("flash." + c.Value), Tone: page.Accent}
 	case "backup_cancelled":
@@ -361,6 +363,9 @@ func statusOf(err error) int {
 	var gone *trash.GoneError
 	if status, _ := importFault(err); status != 0 {
 		return status
+	}
+	if reason, _, _ := duplicateFault(err); reason != "" {
+		return http.StatusConflict
 	}
 	switch {
 	case errors.As(err, &refusal):
@@ -412,6 +417,9 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 		for _, o := range denied.Unmet {
 			p.Controls = append(p.Controls, "obligation."+string(o))
 		}
+	}
+	if _, _, what := duplicateFault(err); !what.IsZero() {
+		p.What = what
 	}
 	var invalid *crm.InvalidError
 	if errors.As(err, &invalid) && len(invalid.Fields) > 0 {

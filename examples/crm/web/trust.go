@@ -388,8 +388,9 @@ func (s *Server) cancelBackup(w http.ResponseWriter, r *request) error {
 	return nil
 }
 
-// Wait waits for a backup that runs, so that a stop does not cut it.
+// Wait waits for a backup that runs, so that a stop does not cut it, and ends searches for duplicates.
 func (s *Server) Wait(ctx context.Context) error {
+	s.dups.stop()
 	for {
 		s.jobs.mu.Lock()
 		running := s.jobs.running

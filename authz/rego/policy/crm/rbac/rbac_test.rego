@@ -238,10 +238,10 @@ test_allow_purge_of_what_is_deleted if {
 	deleted | {"person"} == {type | data.settings.grants.admin[type].purge == "all"} | swept
 }
 
-# What imports keep for their undo and their rejected rows goes when its time is over, and nobody takes it away before.
-swept := {"import", "kept"}
+# What imports and merges keep for their undo, and rejected rows, go when their time is over, and nobody takes them away before.
+swept := {"import", "kept", "merge"}
 
-test_deny_taking_away_what_imports_keep[role] if {
+test_deny_taking_away_what_undoes[role] if {
 	some role in (object.keys(data.settings.inherits) - {"system"})
 	every type in swept {
 		every action in {"delete", "restore", "purge"} {
