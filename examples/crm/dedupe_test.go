@@ -26,8 +26,8 @@ type couple struct {
 	merge      string // id of their merge; "": there is none
 }
 
-// opened opens a data folder in this process, with the administrator.
-func opened(t testing.TB, data string) (*app.App, guard.Caller) {
+// openedAs opens a data folder in this process, with the administrator.
+func openedAs(t testing.TB, data string) (*app.App, guard.Caller) {
 	t.Helper()
 	a, err := app.Open(t.Context(), app.Config{Data: data})
 	require.NoError(t, err)
@@ -55,7 +55,7 @@ func phoneOf(i int, keep bool) string {
 // couples makes n of them.
 func couples(t testing.TB, data string, n int) []*couple {
 	t.Helper()
-	a, c := opened(t, data)
+	a, c := openedAs(t, data)
 	defer func() { require.NoError(t, a.Close()) }()
 	var all []*couple
 	for i := range n {
@@ -129,7 +129,7 @@ func killMerges(t *testing.T, undo bool) {
 		return err
 	}
 	if undo {
-		a, c := opened(t, base)
+		a, c := openedAs(t, base)
 		for _, k := range all {
 			require.NoError(t, act(a, c, k, false))
 		}
@@ -183,7 +183,7 @@ func killMerges(t *testing.T, undo bool) {
 		wg.Wait()
 		p.kill()
 
-		a, c := opened(t, data)
+		a, c := openedAs(t, data)
 		ended += a.Resumed
 		open, err := a.Merges.Count(t.Context(), app.System("test"), guard.Query{Clauses: []crm.Clause{
 			{Column: "state", Op: crm.In, Values: []crm.Value{crm.StringValue(string(crm.MergeJoining)), crm.StringValue(string(crm.MergeParting))}},
@@ -230,7 +230,7 @@ func TestKillUndoMerge(t *testing.T) { killMerges(t, true) }
 func TestDedupeCommand(t *testing.T) {
 	data := small(t, nil)
 	all := couples(t, data, 2)
-	a, c := opened(t, data)
+	a, c := openedAs(t, data)
 	v := customerOf(t, a, all[0].drop)
 	v.Phone = crm.NewText(phoneOf(0, true))
 	_, err := a.Customers.Update(t.Context(), c, &v)

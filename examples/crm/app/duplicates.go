@@ -14,12 +14,6 @@ import (
 // DuplicateTypes are the types whose duplicates are found and merged.
 var DuplicateTypes = []string{crm.TypeCustomer, crm.TypeLead, crm.TypeContact}
 
-// What becomes of a record that is made, or changed, although it exists; see Config.Duplicates.
-const (
-	WarnDuplicates   = "warn"   // it is stored when its maker says so a second time
-	RefuseDuplicates = "refuse" // not when it is certain
-)
-
 // Duplicates finds and merges records, by type.
 type Duplicates struct {
 	Customers *Deduper[crm.Customer]

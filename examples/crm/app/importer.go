@@ -37,7 +37,7 @@ type ImportOptions struct {
 	Beside     string // kept sealed with each import that begins; "": nothing
 }
 
-// The words of ImportOptions.Duplicates.
+// The words of ImportOptions.Duplicates and, but for the last, of Config.Duplicates: what is certain is refused, or stored when its maker says so a second time.
 const (
 	RefuseDuplicates = "refuse"
 	WarnDuplicates   = "warn"
