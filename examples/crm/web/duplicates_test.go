@@ -15,7 +15,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/crmguard/crmguard/crm"
-	"github.com/crmguard/crmguard/crm/guard"
 	"github.com/crmguard/crmguard/examples/crm/app"
 )
 
@@ -42,13 +41,6 @@ func typed(name, phone string, more ...string) url.Values {
 		v.Set(more[i], more[i+1])
 	}
 	return v
-}
-
-func (o *office) count() int64 {
-	o.t.Helper()
-	n, err := o.app.Customers.Count(o.t.Context(), app.System("test"), guard.Query{})
-	require.NoError(o.t, err)
-	return n
 }
 
 // TestDuplicateAtEntry: who makes a customer that exists is told before it is stored: the record with its score where they may read it, whom to ask where not, and nothing of
