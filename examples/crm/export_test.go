@@ -204,7 +204,7 @@ func TestKillExport(t *testing.T) {
 			if request == nil {
 				return // not even the first row was written
 			}
-			named := opened(t, a, request[1])
+			named := namedUnder(t, a, request[1])
 			fakes := 0
 			for _, id := range regexp.MustCompile(`(?m)^[0-9a-f-]{36},`).FindAllString(string(part), -1) {
 				if !named[strings.TrimSuffix(id, ",")] {
@@ -220,8 +220,8 @@ func TestKillExport(t *testing.T) {
 	mustRun(t, nil, "export", "customer", "--data", data, "--policy-key", key, "--as", "admin@demo.example", "--reason", "audit", "--out", filepath.Join(t.TempDir(), "last.csv"))
 }
 
-// opened are the records that the log names under an export.
-func opened(t *testing.T, a *app.App, request string) map[string]bool {
+// namedUnder are the records that the log names under an export.
+func namedUnder(t *testing.T, a *app.App, request string) map[string]bool {
 	t.Helper()
 	named := map[string]bool{}
 	for before := uint64(math.MaxUint64); ; {
