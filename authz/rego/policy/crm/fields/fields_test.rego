@@ -114,7 +114,7 @@ test_deny_missing if {
 
 # Who could read it would know which row of an exported file is made up.
 test_deny_canary_of_exports[role] if {
-	some role in object.keys(data.settings.inherits) - {"system"}
+	some role in (object.keys(data.settings.inherits) - {"system"})
 	every action in {"list", "read", "reveal", "export"} {
 		ask := {"subject": {"id": "e1", "roles": [role]}, "action": action, "resource": {"type": "export"}}
 		names := fields.by_name with input as ask
