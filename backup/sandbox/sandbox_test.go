@@ -319,14 +319,17 @@ func TestInventor(t *testing.T) {
 		sandbox.Name: `^(\p{Han}{2,3}|[A-Z]\w+ [A-Z]\w+)$`, sandbox.Company: `有限公司$|&`, sandbox.Phone: `^\+1 \d{3} 555 01\d\d$`,
 		sandbox.Email: `@sandbox\.invalid$`, sandbox.Address: `号$|, `, sandbox.IDNumber: `^999901\d{11}[\dX]$`, sandbox.Text: `\[[a-z0-9]{6}\]$`,
 	} {
-		seen := map[string]bool{}
+		seen, same := map[string]bool{}, 0
 		for _, who := range strings.Fields("a b c d e f g h i j k l m n o p q r s t") {
 			x := v.Value(rule, who, "field")
 			assert.Regexp(t, form, x)
 			assert.Equal(t, x, v.Value(rule, who, "field"))
-			assert.NotEqual(t, v.Value(rule, who+"field"), v.Value(rule, who, "fiel", "d"), rule)
+			if v.Value(rule, who+"field") == v.Value(rule, who, "fiel", "d") {
+				same++ // by chance: there are some hundred companies
+			}
 			seen[x] = true
 		}
+		assert.Less(t, same, 5, rule)
 		assert.Greater(t, len(seen), 10, rule)
 	}
 	assert.Equal(t, [16]byte{}, v.ID([16]byte{}), "nobody stays nobody")

@@ -128,6 +128,54 @@ func TestAlike(t *testing.T) {
 	require.ErrorIs(t, err, guard.ErrForged)
 }
 
+// TestAlikeBands: how sure it is, and nothing more, as AlikeEach tells it to the same caller by the same rules; nothing is opened for a view.
+func TestAlikeBands(t *testing.T) {
+	r := newRig(t)
+	ctx := t.Context()
+	r.add(t, sales, "Ann", "13800135678", "a@example.com")
+	r.add(t, other, "Bob", "13800135678", "c@example.com")
+	var vs []*crm.Customer
+	for _, name := range []string{"Ann", "Bob", "Eve"} {
+		v := customer(name, "13800135678", "")
+		v.Phone = crm.NewText("13800135678")
+		vs = append(vs, v)
+	}
+	vs = append(vs, customer("Zoe", "13711111111", ""))
+	for _, c := range []guard.Caller{sales, other, admin} {
+		for _, tell := range []guard.Tell{guard.TellOwner, guard.TellExists, guard.TellNothing} {
+			each, err := r.customers.AlikeEach(ctx, c, vs, byPhone{tell: tell})
+			require.NoError(t, err)
+			want := make([]guard.Band, len(vs))
+			for i, found := range each {
+				for _, a := range found {
+					want[i] = max(want[i], a.Band)
+				}
+			}
+			got, err := r.customers.AlikeBands(ctx, c, vs, byPhone{tell: tell})
+			require.NoError(t, err)
+			assert.Equal(t, want, got)
+			for _, f := range r.last(t).Fields {
+				assert.True(t, strings.HasSuffix(f, ":compared"), f)
+			}
+			assert.Len(t, r.last(t).Targets, 2)
+		}
+	}
+	got, err := r.customers.AlikeBands(ctx, sales, vs, byPhone{tell: guard.TellNothing})
+	require.NoError(t, err)
+	assert.Equal(t, []guard.Band{guard.Certain, guard.Likely, guard.Likely, guard.Unlike}, got, "Bob is another's, of whom nothing is told")
+
+	none, err := r.customers.AlikeBands(ctx, sales, nil, byPhone{})
+	require.NoError(t, err)
+	assert.Empty(t, none)
+	_, err = r.customers.AlikeBands(ctx, auditor, vs, byPhone{})
+	require.True(t, guard.Denied(err))
+	_, err = r.customers.AlikeBands(ctx, admin, make([]*crm.Customer, guard.MostChecks+1), byPhone{})
+	require.Error(t, err)
+	r.log.fail = errors.New("the disk is full")
+	_, err = r.customers.AlikeBands(ctx, sales, vs, byPhone{})
+	require.ErrorIs(t, err, r.log.fail)
+}
+
 // A key that too many records share says nothing, and the others still do.
 func TestAlikeBroadKey(t *testing.T) {
 	r := newRig(t)
