@@ -80,7 +80,7 @@ func ExampleCanary() {
 	leaked := "id,name,email\n" + n.ID().String() + "," + n.Value("name") + ",***\n"
 	fmt.Println(n.In(leaked), transfer.NewCanary("").In(leaked))
 	// Output:
-	// Elin Ekholm true
+	// Greta Tavares true
 	// true false
 }
 
