@@ -104,7 +104,7 @@ func dedupeKills() int {
 	if soak {
 		return 20
 	}
-	return 2
+	return 1
 }
 
 // killMerges kills a serving process among merges, or among undoings, and looks that each is whole afterwards, none that was acknowledged is missing, and the rest can be

@@ -28,7 +28,7 @@ func kills() int {
 	if soak {
 		return 10
 	}
-	return 3
+	return 2
 }
 
 var storedLine = regexp.MustCompile(`^stored (\d+) of`)
@@ -44,7 +44,7 @@ func TestKillImport(t *testing.T) {
 	file := csvOf(t, people(worlds.Add(1), rows))
 	base := small(t, nil)
 	before := green(t, nil, "--data", base).Rows.Rows
-	rounds := 3
+	rounds := 2 // one of each way
 	if soak {
 		rounds = 20
 	}
@@ -218,7 +218,7 @@ func TestKillUndoImport(t *testing.T) {
 	require.NotNil(t, m, out)
 	id := m[1]
 	before := green(t, nil, "--data", base).Rows.Rows
-	rounds := 3
+	rounds := 1
 	if soak {
 		rounds = 20
 	}
