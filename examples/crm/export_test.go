@@ -251,7 +251,7 @@ func TestJourneyExport(t *testing.T) {
 	p.signIn(t, "admin")
 	p.signIn(t, "manager")
 	p.stop(t)
-	key := policyOf(t, data, map[string]any{"rows": map[string]any{"admin": 100, "manager": 100}, "step_up_rows": 50, "approval_rows": 3})
+	key := policyOf(t, data, map[string]any{"rows": map[string]any{"admin": 10_000, "manager": 10_000}, "step_up_rows": 10_000, "approval_rows": 3})
 	p = serve(t, data, nil, "--policy-key", key)
 	b := open(t, p)
 	as := func(role string) {
@@ -271,7 +271,7 @@ func TestJourneyExport(t *testing.T) {
 		b.eval(`document.querySelector('[name=format]').value = '` + format + `'; document.querySelector('[name=reason]').value = 'year-end audit'; ""`)
 		b.press(`main form[action="/customers/export"] button`)
 		at := b.eval(`location.pathname`)
-		require.Regexp(t, `^/exports/[0-9a-f-]{36}$`, at)
+		require.Regexp(t, `^/exports/[0-9a-f-]{36}$`, at, b.text())
 		assert.Contains(t, b.text(), "Waits for approval")
 		assert.Equal(t, "", b.eval(`document.querySelector('form[action$="/approve"]') ? "offered" : ""`), "nobody approves their own")
 		if i == 0 {
