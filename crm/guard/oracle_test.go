@@ -49,7 +49,7 @@ func TestOracle(t *testing.T) {
 		n = 100_000 / len(askers)
 	}
 	if testing.Short() {
-		n = 60
+		n = 30
 	}
 	run := func(name string, asker guard.Caller, n int, checks bool) {
 		t.Run(name, func(t *testing.T) {
