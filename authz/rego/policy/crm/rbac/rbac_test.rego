@@ -238,7 +238,8 @@ test_allow_purge_of_what_is_deleted if {
 	deleted | {"person"} == {type | data.settings.grants.admin[type].purge == "all"} | swept
 }
 
-# What imports and merges keep for their undo, and rejected rows, go when their time is over, and nobody takes them away before.
+# What imports and merges keep for their undo, and rejected rows, go when their time is over.
+# Nobody takes them away before.
 swept := {"import", "kept", "merge"}
 
 test_deny_taking_away_what_undoes[role] if {
