@@ -23,7 +23,6 @@ var mutants = []struct{ name, file, old, new string }{
 	{"rows of a list are not decided", "read.go", "if ds[i].Proceed(c.met()...) != nil {\n\t\t\t// The filter", "if false {\n\t\t\t// The filter"},
 	{"rows of a list are not authentic", "read.go", "if err := r.authentic(ctx, c.Subject.Tenant, rows); err != nil {\n\t\treturn nil, err\n\t}\n\tds := make", "ds := make"},
 	{"a candidate of a check is not authentic", "alike.go", "if err := r.authentic(ctx, c.Subject.Tenant, []crm.Row{k.row}); err != nil {", "if err := error(nil); err != nil {"},
-	{"a candidate of a check is not decided on", "alike.go", "if k.row.Deleted || k.check.Proceed(c.met()...) != nil {", "if k.row.Deleted {"},
 	{"hidden fields are compared", "alike.go", "if access, ok := s.access[name]; ok && access != authz.Hidden {", "if _, ok := s.access[name]; ok {"},
 	{"a duplicate that may not be read is shown", "alike.go", "case !k.reads:", "case false:"},
 	{"bands tell what the rules do not", "alike.go", "out[n] != Certain && (k.reads || m.Tell() != TellNothing)", "out[n] != Certain"},
