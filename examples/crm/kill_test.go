@@ -44,7 +44,7 @@ func TestKillImport(t *testing.T) {
 	file := csvOf(t, people(worlds.Add(1), rows))
 	base := small(t, nil)
 	before := green(t, nil, "--data", base).Rows.Rows
-	rounds := 2 // one of each way
+	rounds := 3
 	if soak {
 		rounds = 20
 	}
@@ -218,7 +218,7 @@ func TestKillUndoImport(t *testing.T) {
 	require.NotNil(t, m, out)
 	id := m[1]
 	before := green(t, nil, "--data", base).Rows.Rows
-	rounds := 1
+	rounds := 3
 	if soak {
 		rounds = 20
 	}

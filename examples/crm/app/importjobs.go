@@ -423,8 +423,11 @@ func (a *App) adopt(ctx context.Context, job *transfer.Import) bool {
 // sweepUploads deletes the files that no import and nobody who is about to import needs.
 func (a *App) sweepUploads(ctx context.Context) error {
 	found, err := os.ReadDir(a.uploads())
-	if err != nil || len(found) == 0 {
-		return nil //nolint:nilerr // nobody ever uploaded anything
+	if errors.Is(err, os.ErrNotExist) || err == nil && len(found) == 0 {
+		return nil // nobody ever uploaded anything
+	}
+	if err != nil {
+		return fmt.Errorf("app: uploads: %w", err)
 	}
 	all, err := a.unfinished(ctx)
 	if err != nil {
