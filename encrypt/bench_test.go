@@ -38,7 +38,7 @@ func eightOf() *eight {
 }
 
 func BenchmarkField(b *testing.B) {
-	c, err := encrypt.NewCodec[note](codecOptions())
+	c, err := encrypt.NewCodec[*note](codecOptions())
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -78,7 +78,7 @@ func BenchmarkField(b *testing.B) {
 }
 
 func BenchmarkRecord(b *testing.B) {
-	c, err := encrypt.NewCodec[eight](&encrypt.CodecOptions{Normalizers: map[string]func(string) []string{"same": same}})
+	c, err := encrypt.NewCodec[*eight](&encrypt.CodecOptions{Normalizers: map[string]func(string) []string{"same": same}})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -119,7 +119,7 @@ func BenchmarkRecord(b *testing.B) {
 }
 
 func BenchmarkTokensTo(b *testing.B) {
-	c, err := encrypt.NewCodec[note](codecOptions())
+	c, err := encrypt.NewCodec[*note](codecOptions())
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -18,9 +18,9 @@ type single struct {
 	Name encrypt.Text `protect:"personal"`
 }
 
-func singleCodec(t testing.TB) *encrypt.Codec[single] {
+func singleCodec(t testing.TB) *encrypt.Codec[*single] {
 	t.Helper()
-	c, err := encrypt.NewCodec[single](nil)
+	c, err := encrypt.NewCodec[*single](nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -30,7 +30,7 @@ func singleCodec(t testing.TB) *encrypt.Codec[single] {
 // cached is a keeper over a watched store with the sealed names of some persons.
 type cached struct {
 	t     *testing.T
-	c     *encrypt.Codec[single]
+	c     *encrypt.Codec[*single]
 	k     *encrypt.Keeper
 	store *watched
 	now   *clock

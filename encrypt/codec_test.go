@@ -65,7 +65,7 @@ type everything struct {
 }
 
 func TestEveryType(t *testing.T) {
-	c, err := encrypt.NewCodec[everything](&encrypt.CodecOptions{Normalizers: onlyFolded})
+	c, err := encrypt.NewCodec[*everything](&encrypt.CodecOptions{Normalizers: onlyFolded})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -176,7 +176,7 @@ func TestManyTextsKept(t *testing.T) {
 		Phones []encrypt.Text          `protect:"personal"`
 		Custom map[string]encrypt.Text `protect:"personal"`
 	}
-	c, err := encrypt.NewCodec[many](nil)
+	c, err := encrypt.NewCodec[*many](nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -225,7 +225,7 @@ func TestHugeValue(t *testing.T) {
 		Body  []byte       `protect:"personal"`
 		Title encrypt.Text `protect:"personal"`
 	}
-	c, err := encrypt.NewCodec[file](nil)
+	c, err := encrypt.NewCodec[*file](nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -271,107 +271,107 @@ func TestCodecRefusals(t *testing.T) {
 	o := &encrypt.CodecOptions{Type: "x"}
 	type day time.Time
 	type opaque struct{ _ string }
-	_, err := encrypt.NewCodec[struct {
+	_, err := encrypt.NewCodec[*struct {
 		Born day `protect:"personal"`
 	}](o)
 	check(err, "field Born", "JSON")
-	_, err = encrypt.NewCodec[struct {
+	_, err = encrypt.NewCodec[*struct {
 		Born *day `protect:"internal"`
 	}](o)
 	check(err, "field Born", "JSON")
-	_, err = encrypt.NewCodec[struct {
+	_, err = encrypt.NewCodec[*struct {
 		Key opaque `protect:"personal"`
 	}](o)
 	check(err, "field Key", "JSON")
-	_, err = encrypt.NewCodec[struct {
+	_, err = encrypt.NewCodec[*struct {
 		OwnerID id           `protect:"personal"`
 		Name    encrypt.Text `protect:"personal,person=OwnerID"`
 	}](o)
 	check(err, "field Name", "person=OwnerID is sealed")
-	_, err = encrypt.NewCodec[struct {
+	_, err = encrypt.NewCodec[*struct {
 		Name *encrypt.Text `protect:"personal"`
 	}](o)
 	check(err, "field Name", "by value")
-	_, err = encrypt.NewCodec[struct {
+	_, err = encrypt.NewCodec[*struct {
 		Names [][]encrypt.Text `protect:"personal"`
 	}](o)
 	check(err, "field Names", "protected text")
-	_, err = encrypt.NewCodec[struct {
+	_, err = encrypt.NewCodec[*struct {
 		Names map[int]encrypt.Text `protect:"personal"`
 	}](o)
 	check(err, "field Names", "protected text")
-	_, err = encrypt.NewCodec[struct {
+	_, err = encrypt.NewCodec[*struct {
 		Names []encrypt.Text `protect:"internal"`
 	}](o)
 	check(err, "field Names", "protected text")
-	_, err = encrypt.NewCodec[struct {
+	_, err = encrypt.NewCodec[*struct {
 		Name encrypt.Text `protect:"public,clear"`
 	}](o)
 	check(err, "field Name", "clear column")
-	_, err = encrypt.NewCodec[struct {
+	_, err = encrypt.NewCodec[*struct {
 		Out chan int `protect:"personal"`
 	}](o)
 	check(err, "field Out", "cannot be stored")
-	_, err = encrypt.NewCodec[struct {
+	_, err = encrypt.NewCodec[*struct {
 		Any any `protect:"personal"`
 	}](o)
 	check(err, "field Any", "cannot be stored")
-	_, err = encrypt.NewCodec[struct {
+	_, err = encrypt.NewCodec[*struct {
 		N uint64 `protect:"personal"`
 	}](o)
 	check(err, "field N", "64-bit")
-	_, err = encrypt.NewCodec[struct {
+	_, err = encrypt.NewCodec[*struct {
 		Home *address `protect:"nested"`
 	}](o)
 	check(err, "field Home", "by value")
-	_, err = encrypt.NewCodec[struct {
+	_, err = encrypt.NewCodec[*struct {
 		*address
 	}](o)
 	check(err, "field address", "by value")
-	_, err = encrypt.NewCodec[struct {
+	_, err = encrypt.NewCodec[*struct {
 		B struct {
 			C string `json:"y" protect:"personal"`
 		} `json:"x" protect:"nested"`
 		D string `json:"x_y" protect:"personal"`
 	}](o)
 	check(err, "field D", `"x_y" is used twice`)
-	_, err = encrypt.NewCodec[struct {
+	_, err = encrypt.NewCodec[*struct {
 		A string `protect:""`
 	}](o)
 	check(err, "field A", "unknown class")
-	_, err = encrypt.NewCodec[struct {
+	_, err = encrypt.NewCodec[*struct {
 		A string `protect:"personal,"`
 	}](o)
 	check(err, "field A", "unknown word")
-	_, err = encrypt.NewCodec[struct {
+	_, err = encrypt.NewCodec[*struct {
 		A string `protect:"personal,seal"`
 	}](o)
 	check(err, "field A", "always sealed")
-	_, err = encrypt.NewCodec[struct {
+	_, err = encrypt.NewCodec[*struct {
 		A string `protect:"personal,indexed"`
 	}](o)
 	check(err, "field A", "indexed")
-	_, err = encrypt.NewCodec[struct {
+	_, err = encrypt.NewCodec[*struct {
 		A string `protect:"internal,retention=tax"`
 	}](o)
 	check(err, "field A", "sealed fields")
-	_, err = encrypt.NewCodec[struct {
+	_, err = encrypt.NewCodec[*struct {
 		A string `protect:"personal,retention=tax,retention=contract"`
 	}](o)
 	check(err, "field A", "twice")
-	_, err = encrypt.NewCodec[struct {
+	_, err = encrypt.NewCodec[*struct {
 		A string `json:"a123456789a123456789a123456789a123456789a123456789a123456789a1234" protect:"personal"`
 	}](o)
 	check(err, "field A", "64 bytes")
-	_, err = encrypt.NewCodec[struct {
+	_, err = encrypt.NewCodec[*struct {
 		A string `protect:"personal"`
 	}](nil)
 	check(err, "type name")
-	_, err = encrypt.NewCodec[single](&encrypt.CodecOptions{Migrating: []string{"fax"}})
+	_, err = encrypt.NewCodec[*single](&encrypt.CodecOptions{Migrating: []string{"fax"}})
 	check(err, "fax")
-	_, err = encrypt.NewCodec[customer](&encrypt.CodecOptions{Normalizers: codecOptions().Normalizers, Masks: codecOptions().Masks, Migrating: []string{"stage"}})
+	_, err = encrypt.NewCodec[*customer](&encrypt.CodecOptions{Normalizers: codecOptions().Normalizers, Masks: codecOptions().Masks, Migrating: []string{"stage"}})
 	check(err, "stage")
-	_, err = encrypt.NewCodec[customer](&encrypt.CodecOptions{Normalizers: codecOptions().Normalizers, Masks: codecOptions().Masks, Migrating: []string{"income"}})
+	_, err = encrypt.NewCodec[*customer](&encrypt.CodecOptions{Normalizers: codecOptions().Normalizers, Masks: codecOptions().Masks, Migrating: []string{"income"}})
 	check(err, "income", "only text")
 	// And what is called with what does not fit.
 	c, k := newCodec(t), newKeeper(t, newKEK(t), keys.NewMemory(), nil)
@@ -433,7 +433,7 @@ func TestErrorsShowNothing(t *testing.T) {
 		Number chatty `protect:"sensitive"`
 		Clear  chatty `protect:"internal"`
 	}
-	c, err := encrypt.NewCodec[doc](nil)
+	c, err := encrypt.NewCodec[*doc](nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -663,7 +663,7 @@ func TestFlippedColumn(t *testing.T) {
 		G map[string]string `protect:"personal"`
 		H *string           `protect:"personal"`
 	}
-	c, err := encrypt.NewCodec[record](&encrypt.CodecOptions{Normalizers: map[string]func(string) []string{"f": folded}})
+	c, err := encrypt.NewCodec[*record](&encrypt.CodecOptions{Normalizers: map[string]func(string) []string{"f": folded}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -736,11 +736,11 @@ func FuzzSealed(f *testing.F) {
 func TestMigration(t *testing.T) {
 	normal := &encrypt.CodecOptions{Normalizers: onlyFolded}
 	moving := &encrypt.CodecOptions{Normalizers: onlyFolded, Migrating: []string{"name", "phone"}}
-	strict, err := encrypt.NewCodec[indexed](normal)
+	strict, err := encrypt.NewCodec[*indexed](normal)
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := encrypt.NewCodec[indexed](moving)
+	c, err := encrypt.NewCodec[*indexed](moving)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -842,7 +842,7 @@ func TestSealTo(t *testing.T) {
 		Stage  string       `protect:"internal"`
 		N      int          `protect:"personal"`
 	}
-	c, err := encrypt.NewCodec[page](nil)
+	c, err := encrypt.NewCodec[*page](nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -923,13 +923,13 @@ func TestSwaps(t *testing.T) {
 		A encrypt.Text `protect:"sensitive"`
 	}
 	k := newKeeper(t, newKEK(t), keys.NewMemory(), nil)
-	grave, err := encrypt.NewCodec[graver](&encrypt.CodecOptions{Type: "lead"})
+	grave, err := encrypt.NewCodec[*graver](&encrypt.CodecOptions{Type: "lead"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	codecs := map[string]*encrypt.Codec[base]{}
+	codecs := map[string]*encrypt.Codec[*base]{}
 	for _, typ := range []string{"lead", "contact"} {
-		if codecs[typ], err = encrypt.NewCodec[base](&encrypt.CodecOptions{Type: typ}); err != nil {
+		if codecs[typ], err = encrypt.NewCodec[*base](&encrypt.CodecOptions{Type: typ}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -1116,7 +1116,7 @@ func TestConceal(t *testing.T) {
 		N     int          `protect:"personal"`
 		Stage string       `protect:"internal"`
 	}
-	c, err := encrypt.NewCodec[shown](&encrypt.CodecOptions{Masks: map[string]func(string) string{"last": func(s string) string { return "*" + s[len(s)-1:] }}})
+	c, err := encrypt.NewCodec[*shown](&encrypt.CodecOptions{Masks: map[string]func(string) string{"last": func(s string) string { return "*" + s[len(s)-1:] }}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -1193,7 +1193,7 @@ func TestSetClearRefusals(t *testing.T) {
 		D id         `protect:"internal"`
 		J []string   `protect:"internal"`
 	}
-	c, err := encrypt.NewCodec[columns](nil)
+	c, err := encrypt.NewCodec[*columns](nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -58,9 +58,13 @@ type versionPlan struct {
 	terms func(string) []string
 }
 
-// Codec seals and opens the protected fields of T, a struct with protect tags. It is compiled once
+// Codec seals and opens the protected fields of a struct with protect tags; P is the pointer to it. It is compiled once
 // and safe for concurrent use. See the package documentation for the tags.
-type Codec[T any] struct {
+type Codec[P any] struct{ codec }
+
+// codec is a Codec that takes its values by reflection, so that one compiled copy serves all types.
+type codec struct {
+	of     reflect.Type // the struct
 	typ    string
 	fields []Field
 	plans  []fieldPlan
@@ -71,28 +75,52 @@ type Codec[T any] struct {
 	moving map[string]bool
 }
 
-// NewCodec compiles the tags of T. Every exported field needs a tag; what is unknown, contradictory
+// NewCodec compiles the tags of the struct to which P points. Every exported field needs a tag; what is unknown, contradictory
 // or would leave a delicate field in the clear is an error that names the field. So is an exact index by
 // text, name, person, pinyin, company or address that is cut or admitted (leaks=equality) and says neither
 // unique nor distinct=N: those take any words, of which a field such as a gender has so few that the index
 // shows them all.
-func NewCodec[T any](opts *CodecOptions) (*Codec[T], error) {
-	c := new(Codec[T])
-	if err := c.compile(reflect.TypeFor[T](), opts); err != nil {
+func NewCodec[P any](opts *CodecOptions) (*Codec[P], error) {
+	c := new(Codec[P])
+	rt := reflect.TypeFor[P]()
+	if rt.Kind() != reflect.Pointer {
+		return nil, fmt.Errorf("encrypt: codec of %s: not a pointer to a struct", rt)
+	}
+	if err := c.compile(rt.Elem(), opts); err != nil {
 		return nil, err
 	}
 	return c, nil
 }
 
+// New returns an empty record.
+func (c *Codec[P]) New() P { return reflect.New(c.of).Interface().(P) }
+
+// NewAll returns n empty records, which lie side by side.
+func (c *Codec[P]) NewAll(n int) []P {
+	all := reflect.MakeSlice(reflect.SliceOf(c.of), n, n)
+	out := make([]P, n)
+	for i := range out {
+		out[i] = all.Index(i).Addr().Interface().(P)
+	}
+	return out
+}
+
+// Copy returns a copy of v, as an assignment makes it: what v points to is shared.
+func (c *Codec[P]) Copy(v P) P {
+	next := c.New()
+	reflect.ValueOf(next).Elem().Set(reflect.ValueOf(v).Elem())
+	return next
+}
+
 // compile compiles the tags of rt.
-func (c *Codec[T]) compile(rt reflect.Type, opts *CodecOptions) error {
+func (c *codec) compile(rt reflect.Type, opts *CodecOptions) error {
 	if rt.Kind() != reflect.Struct {
 		return fmt.Errorf("encrypt: codec of %s: not a struct", rt)
 	}
 	if opts == nil {
 		opts = &CodecOptions{}
 	}
-	c.typ, c.byName = opts.Type, make(map[string]int)
+	c.of, c.typ, c.byName = rt, opts.Type, make(map[string]int)
 	if c.typ == "" {
 		name, _, _ := strings.Cut(rt.Name(), "[")
 		c.typ = snake(name)
@@ -142,7 +170,7 @@ func (c *Codec[T]) compile(rt reflect.Type, opts *CodecOptions) error {
 }
 
 // walk compiles the fields of st, which lies at path in root, in the nested field in. Names begin with prefix.
-func (c *Codec[T]) walk(root, st reflect.Type, path []int, in, prefix string, opts *CodecOptions, compounds *[]compound) error {
+func (c *codec) walk(root, st reflect.Type, path []int, in, prefix string, opts *CodecOptions, compounds *[]compound) error {
 	for i := range st.NumField() {
 		sf := st.Field(i)
 		at := append(slices.Clone(path), i)
@@ -199,7 +227,7 @@ func (c *Codec[T]) walk(root, st reflect.Type, path []int, in, prefix string, op
 }
 
 // checkField checks what a tag says against the fields and compound indexes around it.
-func (c *Codec[T]) checkField(p *fieldPlan) error {
+func (c *codec) checkField(p *fieldPlan) error {
 	if len(p.Indexes) == 0 && (p.Leaks != "" || p.Distinct > 0) {
 		return fmt.Errorf("leaks and distinct are for fields with an index")
 	}
@@ -224,7 +252,7 @@ func (c *Codec[T]) checkField(p *fieldPlan) error {
 	return nil
 }
 
-func (c *Codec[T]) compileField(root reflect.Type, sf reflect.StructField, tag, prefix string, opts *CodecOptions) (fieldPlan, error) {
+func (c *codec) compileField(root reflect.Type, sf reflect.StructField, tag, prefix string, opts *CodecOptions) (fieldPlan, error) {
 	p := fieldPlan{Field: Field{Name: prefix + fieldName(sf), GoName: sf.Name, Retention: keys.Ordinary}, typ: sf.Type}
 	if len(p.Name) == 0 || len(p.Name) > 64 {
 		return p, fmt.Errorf("a name has 1 to 64 bytes")

@@ -205,7 +205,7 @@ func TestLongTextIsFound(t *testing.T) {
 		Phone Text `protect:"personal,index=suffix4:digits:12"`
 	}
 	k := fileKeeper(t)
-	c, err := NewCodec[noted](&CodecOptions{Normalizers: normalize.Normalizers("CN")})
+	c, err := NewCodec[*noted](&CodecOptions{Normalizers: normalize.Normalizers("CN")})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -73,9 +73,9 @@ func codecOptions() *encrypt.CodecOptions {
 	return &encrypt.CodecOptions{Normalizers: normalize.Normalizers("CN"), Masks: normalize.Masks()}
 }
 
-func newCodec(t testing.TB) *encrypt.Codec[customer] {
+func newCodec(t testing.TB) *encrypt.Codec[*customer] {
 	t.Helper()
-	c, err := encrypt.NewCodec[customer](codecOptions())
+	c, err := encrypt.NewCodec[*customer](codecOptions())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -337,14 +337,14 @@ func TestTamper(t *testing.T) {
 	type customer2 struct {
 		Phone text `protect:"sensitive"`
 	}
-	l, err := encrypt.NewCodec[lead](nil)
+	l, err := encrypt.NewCodec[*lead](nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if _, err := l.Open(ctx, k, rec, []encrypt.SealedField{{Name: "phone", Data: phone}}, &lead{}, "phone"); !errors.Is(err, encrypt.ErrTampered) {
 		t.Fatalf("another type: %v", err)
 	}
-	c2, err := encrypt.NewCodec[customer2](&encrypt.CodecOptions{Type: "customer"})
+	c2, err := encrypt.NewCodec[*customer2](&encrypt.CodecOptions{Type: "customer"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -372,70 +372,70 @@ func TestCompileErrors(t *testing.T) {
 			}
 		}
 	}
-	_, err := encrypt.NewCodec[struct{ Name string }](n)
+	_, err := encrypt.NewCodec[*struct{ Name string }](n)
 	check(err, "Name", "no protect tag")
-	_, err = encrypt.NewCodec[struct {
+	_, err = encrypt.NewCodec[*struct {
 		Name string `protect:"private"`
 	}](n)
 	check(err, "Name", "unknown class")
-	_, err = encrypt.NewCodec[struct {
+	_, err = encrypt.NewCodec[*struct {
 		Name string `protect:"personal,clear"`
 	}](n)
 	check(err, "Name", "clear column")
-	_, err = encrypt.NewCodec[struct {
+	_, err = encrypt.NewCodec[*struct {
 		Name text `protect:"internal"`
 	}](n)
 	check(err, "Name", "clear column")
-	_, err = encrypt.NewCodec[struct {
+	_, err = encrypt.NewCodec[*struct {
 		Name string `protect:"internal,index=exact:name"`
 	}](n)
 	check(err, "Name", "blind index")
-	_, err = encrypt.NewCodec[struct {
+	_, err = encrypt.NewCodec[*struct {
 		Name string `protect:"personal,index=exact:nope"`
 	}](n)
 	check(err, "Name", "unknown normaliser")
-	_, err = encrypt.NewCodec[struct {
+	_, err = encrypt.NewCodec[*struct {
 		Name string `protect:"personal,index=fuzzy:name"`
 	}](n)
 	check(err, "Name", "unknown index kind")
-	_, err = encrypt.NewCodec[struct {
+	_, err = encrypt.NewCodec[*struct {
 		Name string `protect:"personal,mask=nope"`
 	}](n)
 	check(err, "Name", "unknown mask")
-	_, err = encrypt.NewCodec[struct {
+	_, err = encrypt.NewCodec[*struct {
 		Name string `protect:"personal,person=Other"`
 	}](n)
 	check(err, "Name", "person=Other")
-	_, err = encrypt.NewCodec[struct {
+	_, err = encrypt.NewCodec[*struct {
 		Name string `protect:"personal,retention=ever"`
 	}](n)
 	check(err, "Name", "retention")
-	_, err = encrypt.NewCodec[struct {
+	_, err = encrypt.NewCodec[*struct {
 		SignerID string `protect:"personal"`
 		B        string `json:"signer_id" protect:"personal"`
 	}](n)
 	check(err, "B", "twice")
-	_, err = encrypt.NewCodec[struct {
+	_, err = encrypt.NewCodec[*struct {
 		Rate float64 `protect:"public"`
 	}](n)
 	check(err, "Rate", "float64")
-	_, err = encrypt.NewCodec[struct {
+	_, err = encrypt.NewCodec[*struct {
 		People []struct{ Name text } `protect:"personal"`
 	}](n)
 	check(err, "People", "protected text")
-	_, err = encrypt.NewCodec[struct {
+	_, err = encrypt.NewCodec[*struct {
 		Age int `protect:"personal,index=exact:name"`
 	}](n)
 	check(err, "Age", "text")
-	_, err = encrypt.NewCodec[struct {
+	_, err = encrypt.NewCodec[*struct {
 		Name string `protect:"internal,seal,clear"`
 	}](n)
 	check(err, "Name", "both")
-	_, err = encrypt.NewCodec[struct {
+	_, err = encrypt.NewCodec[*struct {
 		name string `protect:"internal"`
 	}](n)
 	check(err, "name", "unexported")
-	_, err = encrypt.NewCodec[int](n)
+	_, err = encrypt.NewCodec[*int](n)
 	check(err, "not a struct")
 }
 

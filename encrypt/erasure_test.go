@@ -21,9 +21,9 @@ type contact struct {
 	Incident encrypt.Text `protect:"sensitive,retention=evidence"`
 }
 
-func contactCodec(t testing.TB) *encrypt.Codec[contact] {
+func contactCodec(t testing.TB) *encrypt.Codec[*contact] {
 	t.Helper()
-	c, err := encrypt.NewCodec[contact](nil)
+	c, err := encrypt.NewCodec[*contact](nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -35,7 +35,7 @@ func contactOf() *contact {
 }
 
 // state opens one field and returns its state.
-func state(t testing.TB, c *encrypt.Codec[contact], k *encrypt.Keeper, r encrypt.Record, s encrypt.Sealed, field string) encrypt.State {
+func state(t testing.TB, c *encrypt.Codec[*contact], k *encrypt.Keeper, r encrypt.Record, s encrypt.Sealed, field string) encrypt.State {
 	t.Helper()
 	var v contact
 	states, err := c.Open(ctx, k, r, s.Fields, &v, field)

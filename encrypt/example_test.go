@@ -25,7 +25,7 @@ func Example() {
 	defer os.RemoveAll(dir)
 	kek, _ := localkek.Open(filepath.Join(dir, "kek"), nil)
 	keeper, _ := encrypt.NewKeeper(kek, keys.NewMemory(), &encrypt.Options{Grace: -1})
-	guests, _ := encrypt.NewCodec[Guest](&encrypt.CodecOptions{
+	guests, _ := encrypt.NewCodec[*Guest](&encrypt.CodecOptions{
 		Normalizers: normalize.Normalizers("CN"), Masks: normalize.Masks(),
 	})
 

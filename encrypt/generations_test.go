@@ -135,7 +135,7 @@ type tableRow struct {
 }
 
 // reseal passes over all rows and tells how many changed.
-func (b *table) reseal(c *encrypt.Codec[customer], k *encrypt.Keeper) (changed int, err error) {
+func (b *table) reseal(c *encrypt.Codec[*customer], k *encrypt.Keeper) (changed int, err error) {
 	b.inserts.Lock() // wait for those that have begun
 	rows := slices.Clone(b.rows)
 	b.inserts.Unlock()

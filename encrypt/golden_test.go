@@ -58,7 +58,7 @@ func writeGolden(t *testing.T) {
 		t.Fatal(err)
 	}
 	k := newKeeper(t, kek, keys.NewMemory(), nil)
-	c, err := encrypt.NewCodec[person](codecOptions())
+	c, err := encrypt.NewCodec[*person](codecOptions())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -141,7 +141,7 @@ func TestGolden(t *testing.T) {
 	if err := k.ImportKeys(ctx, "acme", records); err != nil {
 		t.Fatal(err)
 	}
-	c, err := encrypt.NewCodec[person](codecOptions())
+	c, err := encrypt.NewCodec[*person](codecOptions())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -416,7 +416,7 @@ func FuzzOpen(f *testing.F) {
 	if err := k.ImportKeys(ctx, "acme", records); err != nil {
 		f.Fatal(err)
 	}
-	c, err := encrypt.NewCodec[person](codecOptions())
+	c, err := encrypt.NewCodec[*person](codecOptions())
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -87,7 +88,7 @@ func parseKind(kind string) (shape, int, error) {
 }
 
 // indexPlan compiles an index of the field, or of the compound, called name.
-func (c *Codec[T]) indexPlan(name string, x Index, opts *CodecOptions) (indexPlan, error) {
+func (c *codec) indexPlan(name string, x Index, opts *CodecOptions) (indexPlan, error) {
 	p := indexPlan{Index: x, versions: normalizerVersions(opts.Normalizers, x.Normalizer)}
 	if len(p.versions) == 0 {
 		return p, fmt.Errorf("unknown normaliser %q", x.Normalizer)
@@ -137,7 +138,7 @@ func parseCompound(tag string) (compound, error) {
 }
 
 // compound adds a compound index to its first field.
-func (c *Codec[T]) compound(x compound, opts *CodecOptions) error {
+func (c *codec) compound(x compound, opts *CodecOptions) error {
 	x.index.Of = x.of
 	plan, err := c.indexPlan(strings.Join(x.of, "+"), x.index, opts)
 	if err != nil {
@@ -282,7 +283,7 @@ func (p *fieldPlan) tokens(dst []Token, tk *tenantKeys, sc *scratch, plain strin
 
 // TokensTo appends to dst the index tokens of a text of one field, each once: for those who store fields on
 // their own, beside SealTo. Compound indexes are left out: they need the whole record. Errors as for Seal.
-func (c *Codec[T]) TokensTo(ctx context.Context, k *Keeper, rec *Record, dst []Token, field, text string) ([]Token, error) {
+func (c *codec) TokensTo(ctx context.Context, k *Keeper, rec *Record, dst []Token, field, text string) ([]Token, error) {
 	p, err := c.textField(field)
 	if err != nil || text == "" {
 		return dst, err
@@ -352,7 +353,7 @@ type Query struct {
 // several indexes of a kind, kind says which: "exact:pinyin". It never returns a Query that could not
 // find what is there: ErrUnsupported when there is no such index or too little was typed.
 // Errors: ErrUnsupported, ErrKeyMissing for a tenant without keys, ErrKMSUnavailable, ErrAuth.
-func (c *Codec[T]) Query(ctx context.Context, k *Keeper, tenant, field, kind string, typed ...string) (Query, error) {
+func (c *codec) Query(ctx context.Context, k *Keeper, tenant, field, kind string, typed ...string) (Query, error) {
 	q, err := c.plan(field, kind)
 	if err != nil {
 		return Query{}, err
@@ -371,7 +372,7 @@ type Ask struct{ Field, Kind, Typed string }
 
 // QueryAll is Query for many questions at once, under the keys of one moment. One for which Query returns ErrUnsupported has a Query without groups.
 // Errors: ErrKeyMissing for a tenant without keys, ErrKMSUnavailable, ErrAuth.
-func (c *Codec[T]) QueryAll(ctx context.Context, k *Keeper, tenant string, asks []Ask) ([]Query, error) {
+func (c *codec) QueryAll(ctx context.Context, k *Keeper, tenant string, asks []Ask) ([]Query, error) {
 	v, err := k.enter(ctx, tenant, 0, false)
 	if err != nil {
 		return nil, err
@@ -395,7 +396,7 @@ func (c *Codec[T]) QueryAll(ctx context.Context, k *Keeper, tenant string, asks 
 }
 
 // query fills in what plan began.
-func (c *Codec[T]) query(q Query, tk *tenantKeys, sc *scratch, field string, typed []string) (Query, error) {
+func (c *codec) query(q Query, tk *tenantKeys, sc *scratch, field string, typed []string) (Query, error) {
 	x := &c.plans[q.field].indexes[q.index]
 	if len(typed) != max(1, len(x.of)) {
 		return Query{}, fmt.Errorf("%w: %d values typed for index %s", ErrUnsupported, len(typed), field)
@@ -422,7 +423,7 @@ func (c *Codec[T]) query(q Query, tk *tenantKeys, sc *scratch, field string, typ
 }
 
 // plan finds the index that answers a query.
-func (c *Codec[T]) plan(field, kind string) (Query, error) {
+func (c *codec) plan(field, kind string) (Query, error) {
 	first, _, compound := strings.Cut(field, "+")
 	at, ok := c.byName[first]
 	if !ok {
@@ -441,7 +442,7 @@ func (c *Codec[T]) plan(field, kind string) (Query, error) {
 
 // group adds the tokens of one version of the normaliser to the groups of a query. Every group names, for each
 // version, what a match of that version carries.
-func (c *Codec[T]) group(q *Query, tk *tenantKeys, sc *scratch, x *indexPlan, version int, terms []string) error {
+func (c *codec) group(q *Query, tk *tenantKeys, sc *scratch, x *indexPlan, version int, terms []string) error {
 	var parts [][]string // by term: what a record that matches it carries, all of it
 	for _, term := range terms {
 		var all []string
@@ -480,14 +481,16 @@ func (c *Codec[T]) group(q *Query, tk *tenantKeys, sc *scratch, x *indexPlan, ve
 }
 
 // Match tells whether an opened record is what q looks for. The fields of q's index must be open.
-func (c *Codec[T]) Match(q Query, v *T) bool {
+func (c *Codec[P]) Match(q Query, v P) bool { return c.match(q, reflect.ValueOf(v).Elem()) }
+
+func (c *codec) match(q Query, rv reflect.Value) bool {
 	if q.terms == nil {
 		return false // of no codec
 	}
 	typed := q.terms()
 	x := &c.plans[q.field].indexes[q.index]
 	for i := range x.versions {
-		has := x.terms(i, c.text(v, q.field), func(at int) string { return c.text(v, at) })
+		has := x.terms(i, c.text(rv, q.field), func(at int) string { return c.text(rv, at) })
 		for _, want := range typed[i] {
 			for _, term := range has {
 				if term == "" {

@@ -43,9 +43,9 @@ type indexed struct {
 	_     struct{}     `protect:"index=exact:f,of=name+phone"`
 }
 
-func indexedCodec(t testing.TB, normalizers map[string]func(string) []string) *encrypt.Codec[indexed] {
+func indexedCodec(t testing.TB, normalizers map[string]func(string) []string) *encrypt.Codec[*indexed] {
 	t.Helper()
-	c, err := encrypt.NewCodec[indexed](&encrypt.CodecOptions{Normalizers: normalizers})
+	c, err := encrypt.NewCodec[*indexed](&encrypt.CodecOptions{Normalizers: normalizers})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -230,7 +230,7 @@ func TestTokensAreApart(t *testing.T) {
 	seen := map[int64]string{}
 	for _, tenant := range []string{"acme", "globex"} {
 		for _, typ := range []string{"lead", "contact"} {
-			c, err := encrypt.NewCodec[two](&encrypt.CodecOptions{Type: typ, Normalizers: map[string]func(string) []string{"f": folded, "g": folded, "f/2": folded}})
+			c, err := encrypt.NewCodec[*two](&encrypt.CodecOptions{Type: typ, Normalizers: map[string]func(string) []string{"f": folded, "g": folded, "f/2": folded}})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -260,7 +260,7 @@ func TestCutTokens(t *testing.T) {
 	type cut struct {
 		Pin encrypt.Text `protect:"personal,index=suffix4:f:8,index=exact:f:12"`
 	}
-	c, err := encrypt.NewCodec[cut](&encrypt.CodecOptions{Normalizers: onlyFolded})
+	c, err := encrypt.NewCodec[*cut](&encrypt.CodecOptions{Normalizers: onlyFolded})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -419,7 +419,7 @@ func TestCompoundErased(t *testing.T) {
 		Phone string   `protect:"personal,retention=contract"`
 		_     struct{} `protect:"index=exact:f,of=name+phone"`
 	}
-	c, err := encrypt.NewCodec[pair](&encrypt.CodecOptions{Normalizers: onlyFolded})
+	c, err := encrypt.NewCodec[*pair](&encrypt.CodecOptions{Normalizers: onlyFolded})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -478,7 +478,7 @@ func TestNormalizerVersions(t *testing.T) {
 	if n, m := len(tokensOf(old, "phone")), len(tokensOf(fresh, "phone")); n != 1 || m != 2 {
 		t.Fatalf("%d and %d tokens", n, m)
 	}
-	hit := func(c *encrypt.Codec[indexed], s encrypt.Sealed, field, kind string, typed ...string) bool {
+	hit := func(c *encrypt.Codec[*indexed], s encrypt.Sealed, field, kind string, typed ...string) bool {
 		t.Helper()
 		q, err := c.Query(ctx, k, "acme", field, kind, typed...)
 		if err != nil {
@@ -523,7 +523,7 @@ func TestNormalizerVersions(t *testing.T) {
 		t.Fatalf("again: %v, %v", changed, err)
 	}
 	for _, given := range []map[string]func(string) []string{{"f": plain, "f/1": folded}, {"f/2": plain, "f/02": plain}} {
-		if _, err := encrypt.NewCodec[indexed](&encrypt.CodecOptions{Normalizers: given}); err == nil || !strings.Contains(err.Error(), "field Name") || !strings.Contains(err.Error(), "twice") {
+		if _, err := encrypt.NewCodec[*indexed](&encrypt.CodecOptions{Normalizers: given}); err == nil || !strings.Contains(err.Error(), "field Name") || !strings.Contains(err.Error(), "twice") {
 			t.Errorf("one version given twice: %v", err)
 		}
 	}
@@ -557,7 +557,7 @@ func TestIndexAgreesWithScan(t *testing.T) {
 		{"f": folded, "pinyin": normalize.Pinyin},
 		{"f": folded, "f/2": upper, "pinyin": normalize.Pinyin},
 	} {
-		c, err := encrypt.NewCodec[human](&encrypt.CodecOptions{Normalizers: norms})
+		c, err := encrypt.NewCodec[*human](&encrypt.CodecOptions{Normalizers: norms})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -655,179 +655,179 @@ func TestIndexTagsRefused(t *testing.T) {
 			}
 		}
 	}
-	_, err := encrypt.NewCodec[struct {
+	_, err := encrypt.NewCodec[*struct {
 		Name string `protect:"personal,index=exact"`
 	}](opts)
 	check(err, "field Name", "KIND:NORMALISER")
-	_, err = encrypt.NewCodec[struct {
+	_, err = encrypt.NewCodec[*struct {
 		Name string `protect:"personal,index=exact:f:12:1"`
 	}](opts)
 	check(err, "field Name", "KIND:NORMALISER")
-	_, err = encrypt.NewCodec[struct {
+	_, err = encrypt.NewCodec[*struct {
 		Name string `protect:"personal,index="`
 	}](opts)
 	check(err, "field Name")
-	_, err = encrypt.NewCodec[struct {
+	_, err = encrypt.NewCodec[*struct {
 		Name string `protect:"personal,index=exact:"`
 	}](opts)
 	check(err, "field Name", "normaliser")
-	_, err = encrypt.NewCodec[struct {
+	_, err = encrypt.NewCodec[*struct {
 		Name string `protect:"personal,index=prefix0:f"`
 	}](opts)
 	check(err, "field Name", "prefix0")
-	_, err = encrypt.NewCodec[struct {
+	_, err = encrypt.NewCodec[*struct {
 		Name string `protect:"personal,index=prefix17:f"`
 	}](opts)
 	check(err, "field Name", "prefix17")
-	_, err = encrypt.NewCodec[struct {
+	_, err = encrypt.NewCodec[*struct {
 		Name string `protect:"personal,index=prefix03:f"`
 	}](opts)
 	check(err, "field Name", "prefix03")
-	_, err = encrypt.NewCodec[struct {
+	_, err = encrypt.NewCodec[*struct {
 		Name string `protect:"personal,index=suffix-1:f"`
 	}](opts)
 	check(err, "field Name", "suffix-1")
-	_, err = encrypt.NewCodec[struct {
+	_, err = encrypt.NewCodec[*struct {
 		Name string `protect:"personal,index=prefix:f"`
 	}](opts)
 	check(err, "field Name", "prefix")
-	_, err = encrypt.NewCodec[struct {
+	_, err = encrypt.NewCodec[*struct {
 		Name string `protect:"personal,index=exact:f:3"`
 	}](opts)
 	check(err, "field Name", "4 to 32 bits")
-	_, err = encrypt.NewCodec[struct {
+	_, err = encrypt.NewCodec[*struct {
 		Name string `protect:"personal,index=exact:f:33"`
 	}](opts)
 	check(err, "field Name", "4 to 32 bits")
-	_, err = encrypt.NewCodec[struct {
+	_, err = encrypt.NewCodec[*struct {
 		Name string `protect:"personal,index=exact:f:x"`
 	}](opts)
 	check(err, "field Name", "4 to 32 bits")
-	_, err = encrypt.NewCodec[struct {
+	_, err = encrypt.NewCodec[*struct {
 		Name string `protect:"personal,unique=exact:f:16"`
 	}](opts)
 	check(err, "field Name", "unique")
-	_, err = encrypt.NewCodec[struct {
+	_, err = encrypt.NewCodec[*struct {
 		Name string `protect:"personal,unique=suffix4:f"`
 	}](opts)
 	check(err, "field Name", "unique")
-	_, err = encrypt.NewCodec[struct {
+	_, err = encrypt.NewCodec[*struct {
 		Name string `protect:"personal,unique=ngram:f"`
 	}](opts)
 	check(err, "field Name", "unique")
-	_, err = encrypt.NewCodec[struct {
+	_, err = encrypt.NewCodec[*struct {
 		Name string `protect:"personal,index=exact:f,unique=exact:f"`
 	}](opts)
 	check(err, "field Name", "twice")
-	_, err = encrypt.NewCodec[struct {
+	_, err = encrypt.NewCodec[*struct {
 		Name string `protect:"personal,index=exact:f:8,index=exact:f:9"`
 	}](opts)
 	check(err, "field Name", "two indexes")
-	_, err = encrypt.NewCodec[struct {
+	_, err = encrypt.NewCodec[*struct {
 		Name string `protect:"personal,index=exact:f,distinct=999"`
 	}](opts)
 	check(err, "field Name", "999")
-	_, err = encrypt.NewCodec[struct {
+	_, err = encrypt.NewCodec[*struct {
 		Name string `protect:"personal,index=exact:f,distinct=1"`
 	}](opts)
 	check(err, "field Name", "distinct=1")
-	_, err = encrypt.NewCodec[struct {
+	_, err = encrypt.NewCodec[*struct {
 		Name string `protect:"personal,index=exact:f,distinct=many"`
 	}](opts)
 	check(err, "field Name", "distinct=many")
-	_, err = encrypt.NewCodec[struct {
+	_, err = encrypt.NewCodec[*struct {
 		Name string `protect:"personal,index=exact:f,leaks=all"`
 	}](opts)
 	check(err, "field Name", "unknown leak")
-	_, err = encrypt.NewCodec[struct {
+	_, err = encrypt.NewCodec[*struct {
 		Name string `protect:"personal,leaks=equality"`
 	}](opts)
 	check(err, "field Name", "with an index")
-	_, err = encrypt.NewCodec[struct {
+	_, err = encrypt.NewCodec[*struct {
 		Name string `protect:"personal,distinct=5000"`
 	}](opts)
 	check(err, "field Name", "with an index")
-	_, err = encrypt.NewCodec[struct {
+	_, err = encrypt.NewCodec[*struct {
 		VIP bool `protect:"personal,index=exact:f"`
 	}](opts)
 	check(err, "field VIP", "text")
-	_, err = encrypt.NewCodec[struct {
+	_, err = encrypt.NewCodec[*struct {
 		Age int `protect:"personal,index=exact:f"`
 	}](opts)
 	check(err, "field Age", "text")
-	_, err = encrypt.NewCodec[struct {
+	_, err = encrypt.NewCodec[*struct {
 		Photo []byte `protect:"personal,index=exact:f"`
 	}](opts)
 	check(err, "field Photo", "text")
-	_, err = encrypt.NewCodec[struct {
+	_, err = encrypt.NewCodec[*struct {
 		Names []encrypt.Text `protect:"personal,index=exact:f"`
 	}](opts)
 	check(err, "field Names", "text")
-	_, err = encrypt.NewCodec[struct {
+	_, err = encrypt.NewCodec[*struct {
 		Stage string `protect:"internal,index=exact:f"`
 	}](opts)
 	check(err, "field Stage", "clear column")
 	// Compound indexes.
-	_, err = encrypt.NewCodec[struct {
+	_, err = encrypt.NewCodec[*struct {
 		Name, Phone string   `protect:"personal"`
 		_           struct{} `protect:"index=exact:f,of=name"`
 	}](opts)
 	check(err, "field _", "two fields")
-	_, err = encrypt.NewCodec[struct {
+	_, err = encrypt.NewCodec[*struct {
 		Name string   `protect:"personal"`
 		_    struct{} `protect:"of=name+name"`
 	}](opts)
 	check(err, "field _")
-	_, err = encrypt.NewCodec[struct {
+	_, err = encrypt.NewCodec[*struct {
 		Name, Phone string   `protect:"personal"`
 		_           struct{} `protect:"index=suffix4:f,of=name+phone"`
 	}](opts)
 	check(err, "field _", "exact")
-	_, err = encrypt.NewCodec[struct {
+	_, err = encrypt.NewCodec[*struct {
 		Name, Phone string   `protect:"personal"`
 		_           struct{} `protect:"personal,index=exact:f,of=name+phone"`
 	}](opts)
 	check(err, "field _", "personal")
-	_, err = encrypt.NewCodec[struct {
+	_, err = encrypt.NewCodec[*struct {
 		Name, Phone string   `protect:"personal"`
 		_           struct{} `protect:"index=exact:f,index=exact:f,of=name+phone"`
 	}](opts)
 	check(err, "field _")
-	_, err = encrypt.NewCodec[struct {
+	_, err = encrypt.NewCodec[*struct {
 		Name string   `protect:"personal"`
 		_    struct{} `protect:"index=exact:f,of=name+name"`
 	}](opts)
 	check(err, "name+name", `"name"`)
-	_, err = encrypt.NewCodec[struct {
+	_, err = encrypt.NewCodec[*struct {
 		Name string   `protect:"personal"`
 		_    struct{} `protect:"index=exact:f,of=name+fax"`
 	}](opts)
 	check(err, "name+fax", `"fax"`)
-	_, err = encrypt.NewCodec[struct {
+	_, err = encrypt.NewCodec[*struct {
 		Name string   `protect:"personal"`
 		Age  int      `protect:"personal"`
 		_    struct{} `protect:"index=exact:f,of=name+age"`
 	}](opts)
 	check(err, "name+age", `"age"`)
-	_, err = encrypt.NewCodec[struct {
+	_, err = encrypt.NewCodec[*struct {
 		Name  string   `protect:"personal"`
 		Stage string   `protect:"internal"`
 		_     struct{} `protect:"index=exact:f,of=name+stage"`
 	}](opts)
 	check(err, "name+stage", `"stage"`, "clear column")
-	_, err = encrypt.NewCodec[struct {
+	_, err = encrypt.NewCodec[*struct {
 		Name, Phone string   `protect:"personal"`
 		_           struct{} `protect:"index=exact:nope,of=name+phone"`
 	}](opts)
 	check(err, "name+phone", "nope")
-	_, err = encrypt.NewCodec[struct {
+	_, err = encrypt.NewCodec[*struct {
 		Name  string   `protect:"personal"`
 		Phone string   `protect:"personal"`
 		_     struct{} `protect:"index=exact:f,of=name+phone"`
 		_     struct{} `protect:"unique=exact:f,of=name+phone"`
 	}](opts)
 	check(err, "name+phone", "twice")
-	_, err = encrypt.NewCodec[struct {
+	_, err = encrypt.NewCodec[*struct {
 		Name  string   `protect:"personal"`
 		Phone string   `protect:"personal"`
 		_     struct{} `protect:"unique=exact:f:20,of=name+phone"`
@@ -843,7 +843,7 @@ func TestPlan(t *testing.T) {
 	// AWS: sqrt(X) < 2^N < X/2. With one index and as many values as records the tighter ones decide:
 	// 2^N > sqrt(R), 2^N < R/2.
 	plan10 := func(population int) error {
-		c, err := encrypt.NewCodec[exact10](&encrypt.CodecOptions{Normalizers: onlyFolded})
+		c, err := encrypt.NewCodec[*exact10](&encrypt.CodecOptions{Normalizers: onlyFolded})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -895,13 +895,13 @@ func TestPlan(t *testing.T) {
 			V string `protect:"personal,index=suffix4:f:13"`
 		}
 		opts := &encrypt.CodecOptions{Normalizers: onlyFolded}
-		c9, err := encrypt.NewCodec[s9](opts)
+		c9, err := encrypt.NewCodec[*s9](opts)
 		compile(err)
-		c10, err := encrypt.NewCodec[s10](opts)
+		c10, err := encrypt.NewCodec[*s10](opts)
 		compile(err)
-		c12, err := encrypt.NewCodec[s12](opts)
+		c12, err := encrypt.NewCodec[*s12](opts)
 		compile(err)
-		c13, err := encrypt.NewCodec[s13](opts)
+		c13, err := encrypt.NewCodec[*s13](opts)
 		compile(err)
 		if _, err := c9.Plan(1_000_000); err == nil {
 			t.Error("9 bits of a million: 1,953 records to a token")
@@ -924,7 +924,7 @@ func TestPlan(t *testing.T) {
 		type two struct {
 			V string `protect:"personal,index=exact:f:11,index=suffix4:f:9"`
 		}
-		c, err := encrypt.NewCodec[two](&encrypt.CodecOptions{Normalizers: onlyFolded})
+		c, err := encrypt.NewCodec[*two](&encrypt.CodecOptions{Normalizers: onlyFolded})
 		compile(err)
 		if _, err := c.Plan(1_000_000); err == nil || !strings.Contains(err.Error(), "20 bits together") {
 			t.Errorf("two indexes of 20 bits: %v", err)
@@ -964,21 +964,21 @@ func TestPlan(t *testing.T) {
 			_ struct{} `protect:"index=exact:f,of=a+b"`
 		}
 		opts := &encrypt.CodecOptions{Normalizers: onlyFolded}
-		c1, err := encrypt.NewCodec[silent](opts)
+		c1, err := encrypt.NewCodec[*silent](opts)
 		compile(err)
-		c2, err := encrypt.NewCodec[admitted](opts)
+		c2, err := encrypt.NewCodec[*admitted](opts)
 		compile(err)
-		c3, err := encrypt.NewCodec[repeating](opts)
+		c3, err := encrypt.NewCodec[*repeating](opts)
 		compile(err)
-		c4, err := encrypt.NewCodec[ends](opts)
+		c4, err := encrypt.NewCodec[*ends](opts)
 		compile(err)
-		c5, err := encrypt.NewCodec[pieces](opts)
+		c5, err := encrypt.NewCodec[*pieces](opts)
 		compile(err)
-		c6, err := encrypt.NewCodec[named](opts)
+		c6, err := encrypt.NewCodec[*named](opts)
 		compile(err)
-		c7, err := encrypt.NewCodec[joint](opts)
+		c7, err := encrypt.NewCodec[*joint](opts)
 		compile(err)
-		c8, err := encrypt.NewCodec[coarse](opts)
+		c8, err := encrypt.NewCodec[*coarse](opts)
 		compile(err)
 		for _, tc := range []struct {
 			plan  func(int) ([]encrypt.Index, error)

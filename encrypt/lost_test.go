@@ -157,7 +157,7 @@ func TestWriteBack(t *testing.T) {
 		Tags []encrypt.Text          `protect:"personal"`
 		More map[string]encrypt.Text `protect:"personal"`
 	}
-	c, err := encrypt.NewCodec[tagged](nil)
+	c, err := encrypt.NewCodec[*tagged](nil)
 	require.NoError(t, err)
 	k := newKeeper(t, newKEK(t), keys.NewMemory(), nil)
 	in := &tagged{encrypt.NewText("x"), []encrypt.Text{encrypt.NewText("a")}, map[string]encrypt.Text{"k": encrypt.NewText("b")}}
@@ -190,7 +190,7 @@ func TestJSONKeeps(t *testing.T) {
 		Any  map[string]any          `protect:"personal"`
 		Strs []string                `protect:"personal"`
 	}
-	c, err := encrypt.NewCodec[loose](nil)
+	c, err := encrypt.NewCodec[*loose](nil)
 	require.NoError(t, err)
 	k := newKeeper(t, newKEK(t), keys.NewMemory(), nil)
 	bad := encrypt.NewText("a\xff")

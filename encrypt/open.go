@@ -13,7 +13,7 @@ import (
 
 // SealedNames returns the names of all sealed fields, for an Open that opens everything. The caller may
 // keep but not change it.
-func (c *Codec[T]) SealedNames() []string { return c.names }
+func (c *codec) SealedNames() []string { return c.names }
 
 // Open decrypts the named fields into v, and only those: the plaintext of the others never exists,
 // and they become empty with StateSealed. A field whose key was destroyed becomes empty with
@@ -22,10 +22,14 @@ func (c *Codec[T]) SealedNames() []string { return c.names }
 //
 // Errors: ErrTampered, ErrKeyMissing, ErrRetired, ErrKMSUnavailable, ErrAuth. After an error v holds
 // nothing that can be relied on.
-func (c *Codec[T]) Open(ctx context.Context, k *Keeper, rec Record, fields []SealedField, v *T, names ...string) ([]State, error) {
+func (c *Codec[P]) Open(ctx context.Context, k *Keeper, rec Record, fields []SealedField, v P, names ...string) ([]State, error) {
+	return c.open(ctx, k, rec, fields, reflect.ValueOf(v).Elem(), names)
+}
+
+func (c *codec) open(ctx context.Context, k *Keeper, rec Record, fields []SealedField, rv reflect.Value, names []string) ([]State, error) {
 	out := make([]State, len(c.plans))
-	recs, all, vs := [1]Record{rec}, [1][]SealedField{fields}, [1]*T{v}
-	if err := c.openAll(ctx, k, recs[:], all[:], vs[:], names, out); err != nil {
+	recs, all, rvs := [1]Record{rec}, [1][]SealedField{fields}, [1]reflect.Value{rv}
+	if err := c.openAll(ctx, k, recs[:], all[:], rvs[:], names, out); err != nil {
 		return nil, err
 	}
 	return out, nil
@@ -33,7 +37,20 @@ func (c *Codec[T]) Open(ctx context.Context, k *Keeper, rec Record, fields []Sea
 
 // OpenAll opens the named fields of a page of records of one tenant. The keys of all persons who
 // are not cached are read in one store query. fields[i] belongs to recs[i] and vs[i].
-func (c *Codec[T]) OpenAll(ctx context.Context, k *Keeper, recs []Record, fields [][]SealedField, vs []*T, names ...string) ([][]State, error) {
+func (c *Codec[P]) OpenAll(ctx context.Context, k *Keeper, recs []Record, fields [][]SealedField, vs []P, names ...string) ([][]State, error) {
+	return c.openPage(ctx, k, recs, fields, valuesOf(vs), names)
+}
+
+// valuesOf returns the structs to which vs point; the zero Value for nil.
+func valuesOf[P any](vs []P) []reflect.Value {
+	out := make([]reflect.Value, len(vs))
+	for i, v := range vs {
+		out[i] = reflect.ValueOf(v).Elem()
+	}
+	return out
+}
+
+func (c *codec) openPage(ctx context.Context, k *Keeper, recs []Record, fields [][]SealedField, vs []reflect.Value, names []string) ([][]State, error) {
 	if len(recs) != len(vs) || len(recs) != len(fields) {
 		return nil, errors.New("encrypt: as many records as values, please")
 	}
@@ -48,7 +65,7 @@ func (c *Codec[T]) OpenAll(ctx context.Context, k *Keeper, recs []Record, fields
 	return out, nil
 }
 
-func (c *Codec[T]) openAll(ctx context.Context, k *Keeper, recs []Record, fields [][]SealedField, vs []*T, names []string, states []State) error {
+func (c *codec) openAll(ctx context.Context, k *Keeper, recs []Record, fields [][]SealedField, vs []reflect.Value, names []string, states []State) error {
 	if len(recs) == 0 {
 		return c.known(names)
 	}
@@ -84,7 +101,7 @@ func (c *Codec[T]) openAll(ctx context.Context, k *Keeper, recs []Record, fields
 		}
 	}
 	for i := range recs {
-		field, err := c.openRecord(ctx, &open, sc, &recs[i], fields[i], reflect.ValueOf(vs[i]).Elem(), states[i*len(c.plans):])
+		field, err := c.openRecord(ctx, &open, sc, &recs[i], fields[i], vs[i], states[i*len(c.plans):])
 		switch {
 		case err == nil:
 			continue
@@ -131,7 +148,7 @@ func (o *opening) key(ctx context.Context, id keys.ID, person *[16]byte, class k
 }
 
 // prefetch reads the keys of a page that are not cached in one query.
-func (c *Codec[T]) prefetch(ctx context.Context, o *opening, sc *scratch, recs []Record, fields [][]SealedField, vs []*T) error {
+func (c *codec) prefetch(ctx context.Context, o *opening, sc *scratch, recs []Record, fields [][]SealedField, vs []reflect.Value) error {
 	var wants []want
 	for i := range recs {
 		var last keys.ID
@@ -147,7 +164,7 @@ func (c *Codec[T]) prefetch(ctx context.Context, o *opening, sc *scratch, recs [
 			last = h.key
 			person := recs[i].Person
 			if p := &c.plans[at]; p.person != nil {
-				copy(person[:], reflect.ValueOf(vs[i]).Elem().FieldByIndex(p.person).Bytes())
+				copy(person[:], vs[i].FieldByIndex(p.person).Bytes())
 			}
 			wants = append(wants, want{h.key, person})
 		}
@@ -159,7 +176,7 @@ func (c *Codec[T]) prefetch(ctx context.Context, o *opening, sc *scratch, recs [
 
 // openRecord opens the wanted fields of one record and empties the others. With an error it returns the
 // field's name.
-func (c *Codec[T]) openRecord(ctx context.Context, o *opening, sc *scratch, rec *Record, fields []SealedField, rv reflect.Value, states []State) (string, error) {
+func (c *codec) openRecord(ctx context.Context, o *opening, sc *scratch, rec *Record, fields []SealedField, rv reflect.Value, states []State) (string, error) {
 	sc.at = append(sc.at[:0], make([]int, len(c.plans))...)
 	guess := 0
 	for i := range fields {
@@ -217,7 +234,7 @@ func (c *Codec[T]) openRecord(ctx context.Context, o *opening, sc *scratch, rec 
 }
 
 // openField opens one field of one record. A text is left in the scratch.
-func (c *Codec[T]) openField(ctx context.Context, o *opening, sc *scratch, p *fieldPlan, rec *Record, rv reflect.Value, sealed *SealedField) (State, error) {
+func (c *codec) openField(ctx context.Context, o *opening, sc *scratch, p *fieldPlan, rec *Record, rv reflect.Value, sealed *SealedField) (State, error) {
 	from := len(sc.plain)
 	if sealed.Clear {
 		if !c.moving[p.Name] {
@@ -270,7 +287,7 @@ func (c *Codec[T]) openField(ctx context.Context, o *opening, sc *scratch, p *fi
 }
 
 // State returns the state of a field in states that Open returned; StateHidden for an unknown name.
-func (c *Codec[T]) State(states []State, field string) State {
+func (c *codec) State(states []State, field string) State {
 	if at, ok := c.byName[field]; ok && at < len(states) {
 		return states[at]
 	}

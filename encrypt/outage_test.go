@@ -18,7 +18,7 @@ import (
 // station is a keeper with a record, a KEK that fails on demand and a clock that is moved.
 type station struct {
 	t      *testing.T
-	c      *encrypt.Codec[single]
+	c      *encrypt.Codec[*single]
 	k      *encrypt.Keeper
 	kek    *encrypttest.FaultKEK
 	store  keys.Store

@@ -26,7 +26,7 @@ type Visitor struct {
 }
 
 // addVisitor stores a visitor.
-func addVisitor(ctx context.Context, db *pgx.Conn, codec *encrypt.Codec[Visitor], keeper *encrypt.Keeper, id [16]byte, v *Visitor) error {
+func addVisitor(ctx context.Context, db *pgx.Conn, codec *encrypt.Codec[*Visitor], keeper *encrypt.Keeper, id [16]byte, v *Visitor) error {
 	sealed, err := codec.Seal(ctx, keeper, encrypt.Record{Tenant: "default", ID: id, Person: id}, v, nil)
 	if err != nil {
 		return err
@@ -42,7 +42,7 @@ func addVisitor(ctx context.Context, db *pgx.Conn, codec *encrypt.Codec[Visitor]
 }
 
 // findVisitors returns those whose phone ends with the four digits.
-func findVisitors(ctx context.Context, db *pgx.Conn, codec *encrypt.Codec[Visitor], keeper *encrypt.Keeper, digits string) ([]Visitor, error) {
+func findVisitors(ctx context.Context, db *pgx.Conn, codec *encrypt.Codec[*Visitor], keeper *encrypt.Keeper, digits string) ([]Visitor, error) {
 	query, err := codec.Query(ctx, keeper, "default", "phone", "suffix4", digits)
 	if err != nil {
 		return nil, err
@@ -81,7 +81,7 @@ func ExampleSealed_pgx() {
 	defer db.Close(ctx)
 	kek, _ := localkek.Open("dev.kek", nil)
 	keeper, _ := encrypt.NewKeeper(kek, keys.NewMemory(), nil) // encrypt/sqlstore to keep the keys
-	codec, _ := encrypt.NewCodec[Visitor](&encrypt.CodecOptions{Normalizers: normalize.Normalizers("CN"), Masks: normalize.Masks()})
+	codec, _ := encrypt.NewCodec[*Visitor](&encrypt.CodecOptions{Normalizers: normalize.Normalizers("CN"), Masks: normalize.Masks()})
 
 	addVisitor(ctx, db, codec, keeper, [16]byte{1}, &Visitor{
 		Name: encrypt.NewText("曾小明"), Phone: encrypt.NewText("138 0013 5678"), Seat: 4,
@@ -102,7 +102,7 @@ func TestPgx(t *testing.T) {
 	require.NoError(t, err)
 	keeper, err := encrypt.NewKeeper(kek, keys.NewMemory(), nil)
 	require.NoError(t, err)
-	codec, err := encrypt.NewCodec[Visitor](codecOptions())
+	codec, err := encrypt.NewCodec[*Visitor](codecOptions())
 	require.NoError(t, err)
 	for i, phone := range []string{"138 0013 5678", "+86 139 0000 5678", "13800130000"} {
 		require.NoError(t, addVisitor(ctx, db, codec, keeper, [16]byte{byte(i + 1)}, &Visitor{encrypt.NewText("曾小明"), encrypt.NewText(phone), i}))

@@ -21,7 +21,7 @@ var errLeak = errors.New("encrypt: an index shows more than its tag admits")
 //
 // The bounds assume values that are about equally frequent. A field whose values are not, such as a
 // surname, still shows its most frequent ones.
-func (c *Codec[T]) Plan(population int) ([]Index, error) {
+func (c *codec) Plan(population int) ([]Index, error) {
 	if population < 1 {
 		return nil, errors.New("encrypt: a population of at least 1")
 	}
@@ -68,7 +68,7 @@ func (c *Codec[T]) Plan(population int) ([]Index, error) {
 }
 
 // values estimates how many different values an index has.
-func (c *Codec[T]) values(p *fieldPlan, x *indexPlan, population int) int {
+func (c *codec) values(p *fieldPlan, x *indexPlan, population int) int {
 	most := population
 	if p.Distinct > 0 && len(x.of) == 0 {
 		most = min(most, p.Distinct)

@@ -104,7 +104,7 @@ func TestWriteInTheGrace(t *testing.T) {
 		Name encrypt.Text `protect:"personal"`
 		IBAN encrypt.Text `protect:"financial,retention=contract"`
 	}
-	c, err := encrypt.NewCodec[two](nil)
+	c, err := encrypt.NewCodec[*two](nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -128,7 +128,11 @@ func (k *Keeper) Retire(ctx context.Context, tenant string, progress func(ended 
 // It is one step of a job that goes over all records, such as after Renew or a new version of a
 // normaliser, or to migrate. The store writes the result like any update, under the record's version, so
 // that no newer write is lost. Errors as for Open and Seal.
-func (c *Codec[T]) Reseal(ctx context.Context, k *Keeper, rec Record, v *T, fields []SealedField) (out Sealed, changed bool, err error) {
+func (c *Codec[P]) Reseal(ctx context.Context, k *Keeper, rec Record, v P, fields []SealedField) (out Sealed, changed bool, err error) {
+	return c.reseal(ctx, k, rec, reflect.ValueOf(v).Elem(), fields)
+}
+
+func (c *codec) reseal(ctx context.Context, k *Keeper, rec Record, rv reflect.Value, fields []SealedField) (out Sealed, changed bool, err error) {
 	sc := scratches.Get().(*scratch)
 	defer sc.free()
 	visit, err := k.enter(ctx, rec.Tenant, rec.Erasure, true)
@@ -136,9 +140,8 @@ func (c *Codec[T]) Reseal(ctx context.Context, k *Keeper, rec Record, v *T, fiel
 		return Sealed{}, false, err
 	}
 	o := opening{k: k, visit: visit}
-	var copied T // only what is opened here; the person fields come from v
-	cv := reflect.ValueOf(&copied).Elem()
-	cv.Set(reflect.ValueOf(v).Elem())
+	cv := reflect.New(c.of).Elem() // only what is opened here; the person fields come from rv
+	cv.Set(rv)
 	var keep []string
 	stale, opened := false, false
 	for i := range fields {
@@ -174,7 +177,7 @@ func (c *Codec[T]) Reseal(ctx context.Context, k *Keeper, rec Record, v *T, fiel
 			p.setState(cv.FieldByIndex(p.index), StateClear)
 		}
 	}
-	out, err = c.Seal(ctx, k, rec, &copied, fields, keep...)
+	out, err = c.sealOne(ctx, k, rec, cv, fields, keep)
 	if err != nil {
 		return Sealed{}, false, err
 	}

@@ -23,16 +23,19 @@ import (
 // give a kept field to another person.
 //
 // Errors: ErrNotClear, ErrBlocked, ErrKMSUnavailable, ErrAuth, ErrKeyMissing, ErrTampered.
-func (c *Codec[T]) Seal(ctx context.Context, k *Keeper, rec Record, v *T, prev []SealedField, keep ...string) (Sealed, error) {
+func (c *Codec[P]) Seal(ctx context.Context, k *Keeper, rec Record, v P, prev []SealedField, keep ...string) (Sealed, error) {
+	return c.sealOne(ctx, k, rec, reflect.ValueOf(v).Elem(), prev, keep)
+}
+
+func (c *codec) sealOne(ctx context.Context, k *Keeper, rec Record, rv reflect.Value, prev []SealedField, keep []string) (Sealed, error) {
 	if err := c.known(keep); err != nil {
 		return Sealed{}, err
 	}
-	if v == nil {
+	if !rv.IsValid() {
 		return Sealed{}, errNil
 	}
 	sc := scratches.Get().(*scratch)
 	defer sc.free()
-	rv := reflect.ValueOf(v).Elem()
 	if err := c.planSeal(sc, &rec, rv, prev, keep); err != nil {
 		return Sealed{}, err
 	}
@@ -54,7 +57,11 @@ func (c *Codec[T]) Seal(ctx context.Context, k *Keeper, rec Record, v *T, prev [
 
 // SealAll seals new records of one tenant. The keys of all persons who have none yet are made in
 // one store call. The error of a record names its place in recs.
-func (c *Codec[T]) SealAll(ctx context.Context, k *Keeper, recs []Record, vs []*T) ([]Sealed, error) {
+func (c *Codec[P]) SealAll(ctx context.Context, k *Keeper, recs []Record, vs []P) ([]Sealed, error) {
+	return c.sealAll(ctx, k, recs, valuesOf(vs))
+}
+
+func (c *codec) sealAll(ctx context.Context, k *Keeper, recs []Record, vs []reflect.Value) ([]Sealed, error) {
 	if len(recs) != len(vs) {
 		return nil, errors.New("encrypt: as many records as values, please")
 	}
@@ -66,14 +73,14 @@ func (c *Codec[T]) SealAll(ctx context.Context, k *Keeper, recs []Record, vs []*
 	told := recs[0].Erasure
 	ends := make([]int, len(recs))
 	for i := range recs {
-		if vs[i] == nil {
+		if !vs[i].IsValid() {
 			return nil, fmt.Errorf("%w (record %d)", errNil, i)
 		}
 		if recs[i].Tenant != recs[0].Tenant {
 			return nil, errors.New("encrypt: records of several tenants")
 		}
 		told = newest(told, recs[i].Erasure)
-		if err := c.planSeal(sc, &recs[i], reflect.ValueOf(vs[i]).Elem(), nil, nil); err != nil {
+		if err := c.planSeal(sc, &recs[i], vs[i], nil, nil); err != nil {
 			return nil, fmt.Errorf("%w (record %d)", err, i)
 		}
 		ends[i] = len(sc.steps)
@@ -88,7 +95,7 @@ func (c *Codec[T]) SealAll(ctx context.Context, k *Keeper, recs []Record, vs []*
 	out := make([]Sealed, len(recs))
 	from := 0
 	for i, to := range ends {
-		if out[i], err = c.seal(sc, visit.tk, &recs[i], reflect.ValueOf(vs[i]).Elem(), sc.steps[from:to]); err != nil {
+		if out[i], err = c.seal(sc, visit.tk, &recs[i], vs[i], sc.steps[from:to]); err != nil {
 			return nil, fmt.Errorf("%w (record %d)", err, i)
 		}
 		from = to
@@ -110,7 +117,7 @@ func newest(a, b uint64) uint64 {
 // SealTo appends to dst the sealed value of one text field, without its tokens: for those who store fields
 // on their own. rec.Person is whose data it is, whatever the tag says. An empty text is absent: dst
 // is returned as it is. Its errors are those of Seal, and one for what is no sealed text.
-func (c *Codec[T]) SealTo(ctx context.Context, k *Keeper, rec *Record, dst []byte, field string, text []byte) ([]byte, error) {
+func (c *codec) SealTo(ctx context.Context, k *Keeper, rec *Record, dst []byte, field string, text []byte) ([]byte, error) {
 	p, err := c.textField(field)
 	if err != nil || len(text) == 0 {
 		return dst, err
@@ -148,7 +155,7 @@ func (c *Codec[T]) SealTo(ctx context.Context, k *Keeper, rec *Record, dst []byt
 // OpenTo appends to dst the text of one sealed field, as SealTo and Seal write it. rec.Person is whose
 // data it is. Errors: ErrErased, ErrBlocked, ErrTampered, ErrKeyMissing, ErrRetired, ErrKMSUnavailable,
 // ErrAuth.
-func (c *Codec[T]) OpenTo(ctx context.Context, k *Keeper, rec *Record, dst []byte, field string, sealed []byte) ([]byte, error) {
+func (c *codec) OpenTo(ctx context.Context, k *Keeper, rec *Record, dst []byte, field string, sealed []byte) ([]byte, error) {
 	p, err := c.textField(field)
 	if err != nil {
 		return dst, err
@@ -189,7 +196,7 @@ func grow(dst []byte, n int) []byte {
 }
 
 // textField returns the plan of a sealed field of text or bytes.
-func (c *Codec[T]) textField(field string) (*fieldPlan, error) {
+func (c *codec) textField(field string) (*fieldPlan, error) {
 	if at := c.lookup(field, 0); at >= 0 {
 		if p := &c.plans[c.sealed[at]]; p.kindByte == kindText || p.kindByte == kindBytes {
 			return p, nil
@@ -200,7 +207,7 @@ func (c *Codec[T]) textField(field string) (*fieldPlan, error) {
 
 // lookup returns the place of a sealed field in c.sealed, -1 when there is none. guess is the place where it
 // probably is.
-func (c *Codec[T]) lookup(field string, guess int) int {
+func (c *codec) lookup(field string, guess int) int {
 	if guess < len(c.names) && c.names[guess] == field {
 		return guess
 	}
@@ -223,7 +230,7 @@ func errNoPerson(field string) error {
 }
 
 // known refuses names that are no sealed fields.
-func (c *Codec[T]) known(names []string) error {
+func (c *codec) known(names []string) error {
 	for _, n := range names {
 		if i, ok := c.byName[n]; !ok || c.plans[i].Clear {
 			return fmt.Errorf("encrypt: type %s has no sealed field %s", c.typ, n)
@@ -244,7 +251,7 @@ type sealStep struct {
 }
 
 // planSeal decides for each field whether it is sealed, kept or absent.
-func (c *Codec[T]) planSeal(sc *scratch, rec *Record, rv reflect.Value, prev []SealedField, keep []string) error {
+func (c *codec) planSeal(sc *scratch, rec *Record, rv reflect.Value, prev []SealedField, keep []string) error {
 	firstSlot := len(sc.slots)
 	for _, at := range c.sealed {
 		p := &c.plans[at]
@@ -310,7 +317,7 @@ func addSlot(sc *scratch, from int, person [16]byte, p *fieldPlan) int {
 
 // checkCompounds refuses a record of which one field of a compound index is kept and another is not: its
 // token can neither be kept nor made. What nobody can open any more does not count.
-func (c *Codec[T]) checkCompounds(steps []sealStep, prev []SealedField) error {
+func (c *codec) checkCompounds(steps []sealStep, prev []SealedField) error {
 	for i := range steps {
 		first := &steps[i]
 		for j := range c.plans[first.at].indexes {
@@ -345,7 +352,7 @@ func stored(fields []SealedField, name string) bool {
 
 // checkKept refuses to keep a ciphertext for a person whose key did not seal it: it would never
 // open again. An erased or blocked one stays as it is.
-func (c *Codec[T]) checkKept(ctx context.Context, k *Keeper, visit *visit, steps []sealStep) error {
+func (c *codec) checkKept(ctx context.Context, k *Keeper, visit *visit, steps []sealStep) error {
 	var wants []want
 	for i := range steps {
 		if s := &steps[i]; s.slot < 0 {
@@ -380,7 +387,7 @@ func (c *Codec[T]) checkKept(ctx context.Context, k *Keeper, visit *visit, steps
 }
 
 // seal encrypts the fields of one record into one buffer.
-func (c *Codec[T]) seal(sc *scratch, tk *tenantKeys, rec *Record, rv reflect.Value, steps []sealStep) (Sealed, error) {
+func (c *codec) seal(sc *scratch, tk *tenantKeys, rec *Record, rv reflect.Value, steps []sealStep) (Sealed, error) {
 	sc.plain = sc.plain[:0]
 	fresh, size := 0, 0
 	for i := range steps {

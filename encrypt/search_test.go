@@ -51,7 +51,7 @@ func TestSearchCustomers(t *testing.T) {
 		_, err := db.Exec(q)
 		require.NoError(t, err)
 	}
-	c, err := encrypt.NewCodec[shopper](codecOptions())
+	c, err := encrypt.NewCodec[*shopper](codecOptions())
 	require.NoError(t, err)
 	k := newKeeper(t, newKEK(t), keys.NewMemory(), nil)
 	start := time.Now()
@@ -176,7 +176,7 @@ func store(t *testing.T, db *sql.DB, from int, sealed []encrypt.Sealed) int {
 }
 
 // search finds the candidates of a query by its first group, opens them and keeps those that match.
-func search(t *testing.T, db *sql.DB, c *encrypt.Codec[shopper], k *encrypt.Keeper, q encrypt.Query, field string) (hits []int, candidates int) {
+func search(t *testing.T, db *sql.DB, c *encrypt.Codec[*shopper], k *encrypt.Keeper, q encrypt.Query, field string) (hits []int, candidates int) {
 	t.Helper()
 	var args []any
 	for _, token := range q.Groups[0] {

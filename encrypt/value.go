@@ -15,15 +15,16 @@ import (
 var errValue = errors.New("encrypt: value does not fit its field")
 
 // Type returns the record type's name in ciphertexts and tokens.
-func (c *Codec[T]) Type() string { return c.typ }
+func (c *codec) Type() string { return c.typ }
 
 // Fields describes the stored fields in struct order. The caller may keep but not change it.
-func (c *Codec[T]) Fields() []Field { return c.fields }
+func (c *codec) Fields() []Field { return c.fields }
 
 // ClearValues returns the clear columns of v, in the order of Fields: nil, string, int64, bool or time.Time.
 // Zero ids, zero times and nil pointers are nil.
-func (c *Codec[T]) ClearValues(v *T) ([]any, error) {
-	rv := reflect.ValueOf(v).Elem()
+func (c *Codec[P]) ClearValues(v P) ([]any, error) { return c.clearValues(reflect.ValueOf(v).Elem()) }
+
+func (c *codec) clearValues(rv reflect.Value) ([]any, error) {
 	out := make([]any, len(c.clear))
 	for i, at := range c.clear {
 		p := &c.plans[at]
@@ -72,11 +73,12 @@ func (c *Codec[T]) ClearValues(v *T) ([]any, error) {
 }
 
 // SetClear sets the clear columns of v to what ClearValues returned.
-func (c *Codec[T]) SetClear(v *T, values []any) error {
+func (c *Codec[P]) SetClear(v P, values []any) error { return c.setClear(reflect.ValueOf(v).Elem(), values) }
+
+func (c *codec) setClear(rv reflect.Value, values []any) error {
 	if len(values) != len(c.clear) {
 		return fmt.Errorf("encrypt: %d clear columns for %d values", len(c.clear), len(values))
 	}
-	rv := reflect.ValueOf(v).Elem()
 	for i, at := range c.clear {
 		p := &c.plans[at]
 		f := rv.FieldByIndex(p.index)
@@ -144,7 +146,9 @@ func setInt(f reflect.Value, x int64) error {
 // Conceal shows less of a field: StateMasked puts the field's mask in the place of its value (nothing,
 // when it has no mask), StateHidden puts nothing. A protected text remembers the state; any other
 // type is set to its zero value or, for a string, to its masked form.
-func (c *Codec[T]) Conceal(v *T, field string, s State) error {
+func (c *Codec[P]) Conceal(v P, field string, s State) error { return c.conceal(reflect.ValueOf(v).Elem(), field, s) }
+
+func (c *codec) conceal(rv reflect.Value, field string, s State) error {
 	at, ok := c.byName[field]
 	if !ok {
 		return fmt.Errorf("encrypt: type %s has no field %s", c.typ, field)
@@ -153,7 +157,7 @@ func (c *Codec[T]) Conceal(v *T, field string, s State) error {
 		return errors.New("encrypt: Conceal makes masked or hidden")
 	}
 	p := &c.plans[at]
-	f := reflect.ValueOf(v).Elem().FieldByIndex(p.index)
+	f := rv.FieldByIndex(p.index)
 	if p.text {
 		t := p.protected(f)
 		masked := ""
@@ -261,9 +265,9 @@ func (p *fieldPlan) textOf(f reflect.Value) string {
 	return f.String()
 }
 
-// text returns the text that v holds in a field.
-func (c *Codec[T]) text(v *T, at int) string {
-	return c.plans[at].textOf(reflect.ValueOf(v).Elem().FieldByIndex(c.plans[at].index))
+// text returns the text that rv holds in a field.
+func (c *codec) text(rv reflect.Value, at int) string {
+	return c.plans[at].textOf(rv.FieldByIndex(c.plans[at].index))
 }
 
 // setText sets a field of text.

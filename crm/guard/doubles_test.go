@@ -70,7 +70,7 @@ func TestDoubles(t *testing.T) {
 	require.Len(t, now.Sealed, 2)
 	var v crm.Contract
 	v.SignatoryPerson = crm.ID[crm.Person](other[signer])
-	codec, err := encrypt.NewCodec[crm.Contract](&encrypt.CodecOptions{Normalizers: normalize.Normalizers("CN"), Masks: normalize.Masks()})
+	codec, err := encrypt.NewCodec[*crm.Contract](&encrypt.CodecOptions{Normalizers: normalize.Normalizers("CN"), Masks: normalize.Masks()})
 	require.NoError(t, err)
 	var fields []encrypt.SealedField
 	for _, f := range now.Sealed {

@@ -260,7 +260,7 @@ func TestKilled(t *testing.T) {
 	if os.Getenv("CRMGUARD_SOAK") == "1" {
 		rounds = 50
 	}
-	codec, err := encrypt.NewCodec[note](nil)
+	codec, err := encrypt.NewCodec[*note](nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -157,7 +157,7 @@ func TestCallsOfAKeeper(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	forms, err := encrypt.NewCodec[form](nil)
+	forms, err := encrypt.NewCodec[*form](nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -125,7 +125,7 @@ func Run(ctx context.Context, opts measure.Options) ([]measure.Figure, error) {
 var here = encrypt.Record{Tenant: "default", ID: [16]byte{1}, Person: [16]byte{2}, Erasure: 1}
 
 func fields(ctx context.Context, k *encrypt.Keeper, gcm cipher.AEAD, opts measure.Options) ([]measure.Figure, error) {
-	c, err := encrypt.NewCodec[note](options())
+	c, err := encrypt.NewCodec[*note](options())
 	if err != nil {
 		return nil, err
 	}
@@ -165,7 +165,7 @@ func fields(ctx context.Context, k *encrypt.Keeper, gcm cipher.AEAD, opts measur
 }
 
 func records(ctx context.Context, k *encrypt.Keeper, gcm cipher.AEAD, opts measure.Options) ([]measure.Figure, error) {
-	c, err := encrypt.NewCodec[eight](options())
+	c, err := encrypt.NewCodec[*eight](options())
 	if err != nil {
 		return nil, err
 	}
@@ -237,7 +237,7 @@ func records(ctx context.Context, k *encrypt.Keeper, gcm cipher.AEAD, opts measu
 }
 
 func tokens(ctx context.Context, k *encrypt.Keeper, gcm cipher.AEAD, opts measure.Options) ([]measure.Figure, error) {
-	c, err := encrypt.NewCodec[note](options())
+	c, err := encrypt.NewCodec[*note](options())
 	if err != nil {
 		return nil, err
 	}

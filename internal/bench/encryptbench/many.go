@@ -61,7 +61,7 @@ func Vault(ctx context.Context, kek *vault.KEK, persons int, opts measure.Option
 	if err != nil {
 		return nil, "", err
 	}
-	c, err := encrypt.NewCodec[note](options())
+	c, err := encrypt.NewCodec[*note](options())
 	if err != nil {
 		return nil, "", err
 	}
@@ -121,7 +121,7 @@ func Cold(ctx context.Context, persons int) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	c, err := encrypt.NewCodec[note](options())
+	c, err := encrypt.NewCodec[*note](options())
 	if err != nil {
 		return "", err
 	}
@@ -254,7 +254,7 @@ func Memory(ctx context.Context, persons, cache int) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	c, err := encrypt.NewCodec[note](options())
+	c, err := encrypt.NewCodec[*note](options())
 	if err != nil {
 		return "", err
 	}
