@@ -105,10 +105,13 @@ func (c *Codec[P]) NewAll(n int) []P {
 	return out
 }
 
+// Set makes into a copy of v, as an assignment does.
+func (c *Codec[P]) Set(into, v P) { reflect.ValueOf(into).Elem().Set(reflect.ValueOf(v).Elem()) }
+
 // Copy returns a copy of v, as an assignment makes it: what v points to is shared.
 func (c *Codec[P]) Copy(v P) P {
 	next := c.New()
-	reflect.ValueOf(next).Elem().Set(reflect.ValueOf(v).Elem())
+	c.Set(next, v)
 	return next
 }
 

@@ -13,7 +13,7 @@ import (
 	"github.com/crmguard/crmguard/crm/transfer"
 )
 
-var _ transfer.Checker[crm.Customer] = (*dedupe.Checker[crm.Customer])(nil)
+var _ transfer.Checker[*crm.Customer] = (*dedupe.Checker[*crm.Customer])(nil)
 
 // TestBands: an import hears of what is stored, and of the rows before one in its file, in this call or in earlier ones.
 func TestBands(t *testing.T) {

@@ -32,9 +32,9 @@ func must[T any](v T, err error) T {
 type shop struct {
 	guard        *guard.Guard
 	keeper       *encrypt.Keeper
-	customers    *guard.Records[crm.Customer]
-	contacts     *guard.Records[crm.Contact]
-	merges       *guard.Records[crm.Merge]
+	customers    *guard.Records[*crm.Customer]
+	contacts     *guard.Records[*crm.Contact]
+	merges       *guard.Records[*crm.Merge]
 	admin, sales guard.Caller
 }
 
@@ -48,9 +48,9 @@ func newShop(ctx context.Context) (s shop, done func()) {
 		log.Fatal(err)
 	}
 	s.guard = g
-	s.customers = must(guard.For[crm.Customer](ctx, g, nil))
-	s.contacts = must(guard.For[crm.Contact](ctx, g, nil))
-	s.merges = must(guard.For[crm.Merge](ctx, g, nil))
+	s.customers = must(guard.For[*crm.Customer](ctx, g, nil))
+	s.contacts = must(guard.For[*crm.Contact](ctx, g, nil))
+	s.merges = must(guard.For[*crm.Merge](ctx, g, nil))
 	s.admin, s.sales = as("admin", 1, "/hq/"), as("sales", 2, "/east/1/")
 	return s, func() { os.RemoveAll(dir) }
 }

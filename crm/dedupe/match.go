@@ -21,10 +21,10 @@ type Options struct {
 	Region string // of phone numbers typed without one, ISO 3166; "": "CN"
 }
 
-// Checker finds duplicates of records of T. It is safe for concurrent use.
-type Checker[T any] struct {
-	r *guard.Records[T]
-	m *matcher[T]
+// Checker finds duplicates of records of one type. It is safe for concurrent use.
+type Checker[P guard.Record] struct {
+	r *guard.Records[P]
+	m *matcher[P]
 }
 
 // Match is one duplicate.
@@ -36,8 +36,8 @@ type Match struct {
 	Owner crm.UUID   // without an ID: whom to ask; zero when nobody has it or the rules do not tell
 }
 
-// New makes a checker of records by rules of their type; nil are the default ones. Errors: *crm.InvalidError, also for a field that T does not have.
-func New[T any](r *guard.Records[T], rules *Rules, opts *Options) (*Checker[T], error) {
+// New makes a checker of records by rules of their type; nil are the default ones. Errors: *crm.InvalidError, also for a field that the type does not have.
+func New[P guard.Record](r *guard.Records[P], rules *Rules, opts *Options) (*Checker[P], error) {
 	if rules == nil {
 		var ok bool
 		if rules, ok = Default(r.Type()); !ok {
@@ -48,21 +48,21 @@ func New[T any](r *guard.Records[T], rules *Rules, opts *Options) (*Checker[T], 
 		return nil, invalid("type", "mismatch")
 	}
 	places := map[string]int{}
-	t := reflect.TypeFor[T]()
+	t := reflect.TypeFor[P]().Elem()
 	for _, f := range r.Fields() {
 		if sf, ok := t.FieldByName(f.GoName); ok && len(sf.Index) == 1 {
 			places[f.Name] = sf.Index[0]
 		}
 	}
-	m, err := newMatcher[T](rules, places, opts)
+	m, err := newMatcher[P](rules, places, opts)
 	if err != nil {
 		return nil, err
 	}
-	return &Checker[T]{r: r, m: m}, nil
+	return &Checker[P]{r: r, m: m}, nil
 }
 
 // Check returns the duplicates of v, which need not be stored, as far as the caller may know of them: see guard.Records.Alike, whose errors are these.
-func (c *Checker[T]) Check(ctx context.Context, caller guard.Caller, v *T) ([]Match, error) {
+func (c *Checker[P]) Check(ctx context.Context, caller guard.Caller, v P) ([]Match, error) {
 	found, err := c.r.Alike(ctx, caller, v, c.m.remembering())
 	if err != nil {
 		return nil, err
@@ -71,7 +71,7 @@ func (c *Checker[T]) Check(ctx context.Context, caller guard.Caller, v *T) ([]Ma
 }
 
 // CheckEach is Check for up to guard.MostChecks records, with one event. They are not compared with each other.
-func (c *Checker[T]) CheckEach(ctx context.Context, caller guard.Caller, vs []*T) ([][]Match, error) {
+func (c *Checker[P]) CheckEach(ctx context.Context, caller guard.Caller, vs []P) ([][]Match, error) {
 	found, err := c.r.AlikeEach(ctx, caller, vs, c.m.remembering())
 	if err != nil {
 		return nil, err
@@ -85,7 +85,7 @@ func (c *Checker[T]) CheckEach(ctx context.Context, caller guard.Caller, vs []*T
 
 // Bands says for each of vs, which are not stored, how surely it is there already: what Check says of what is stored, and how like it is to any of before and to the ones
 // before it in vs, as an import asks whose last rows are not stored yet. Within a file only values that share a block of the rules, with at most 50 others, are compared.
-func (c *Checker[T]) Bands(ctx context.Context, caller guard.Caller, before, vs []*T) ([]guard.Band, error) {
+func (c *Checker[P]) Bands(ctx context.Context, caller guard.Caller, before, vs []P) ([]guard.Band, error) {
 	out := make([]guard.Band, 0, len(vs))
 	chunks := slices.Collect(slices.Chunk(vs, guard.MostChecks))
 	found, errs := make([][]guard.Band, len(chunks)), make([]error, len(chunks))
@@ -106,20 +106,21 @@ func (c *Checker[T]) Bands(ctx context.Context, caller guard.Caller, before, vs 
 		out = append(out, f...)
 	}
 	m := c.m.remembering()
-	blocks := map[string][]*T{}
-	for i, v := range slices.Concat(before, vs) {
-		compared := map[*T]bool{}
+	blocks := map[string][]int{} // places in list
+	list := slices.Concat(before, vs)
+	for i, v := range list {
+		compared := map[int]bool{}
 		for _, b := range m.Blocks(v) {
 			if i >= len(before) {
 				for _, w := range blocks[b] {
 					if !compared[w] {
 						compared[w] = true
-						out[i-len(before)] = max(out[i-len(before)], m.Compare(v, w, nil).Band)
+						out[i-len(before)] = max(out[i-len(before)], m.Compare(v, list[w], nil).Band)
 					}
 				}
 			}
 			if len(blocks[b]) < mostPerBlock {
-				blocks[b] = append(blocks[b], v)
+				blocks[b] = append(blocks[b], i)
 			}
 		}
 	}
@@ -129,12 +130,12 @@ func (c *Checker[T]) Bands(ctx context.Context, caller guard.Caller, before, vs 
 // mostPerBlock is how many values of one file that share a block the next one is compared with.
 const mostPerBlock = 50
 
-func matches[T any](found []guard.Alike[T]) []Match {
+func matches[P guard.Record](found []guard.Alike[P]) []Match {
 	var out []Match
 	for _, f := range found {
 		m := Match{Band: f.Band, Score: f.Score, Why: f.Why, Owner: f.Owner}
 		if f.View != nil {
-			m.ID = any(&f.View.Value).(interface{ Header() crm.Header }).Header().ID
+			m.ID = any(f.View.Value).(interface{ Header() crm.Header }).Header().ID
 		}
 		out = append(out, m)
 	}
@@ -142,23 +143,23 @@ func matches[T any](found []guard.Alike[T]) []Match {
 }
 
 // All finds every pair of living records that are one thing: see guard.Records.AlikeAll.
-func (c *Checker[T]) All(ctx context.Context, caller guard.Caller, opts *guard.AlikeOptions, found func(guard.Pair) error) (guard.AlikeReport, error) {
+func (c *Checker[P]) All(ctx context.Context, caller guard.Caller, opts *guard.AlikeOptions, found func(guard.Pair) error) (guard.AlikeReport, error) {
 	return c.r.AlikeAll(ctx, caller, c.m, opts, found)
 }
 
 // Compare compares two values by the rules, all of their fields: for trying rules out on data of one's own.
-func Compare[T any](rules *Rules, a, b *T, opts *Options) (guard.Verdict, error) {
-	m, err := newMatcher[T](rules, jsonPlaces[T](), opts)
+func Compare[P any](rules *Rules, a, b P, opts *Options) (guard.Verdict, error) {
+	m, err := newMatcher[P](rules, jsonPlaces[P](), opts)
 	if err != nil {
 		return guard.Verdict{}, err
 	}
 	return m.Compare(a, b, nil), nil
 }
 
-// jsonPlaces are the fields of T by their json names.
-func jsonPlaces[T any]() map[string]int {
+// jsonPlaces are the fields by their json names.
+func jsonPlaces[P any]() map[string]int {
 	places := map[string]int{}
-	t := reflect.TypeFor[T]()
+	t := reflect.TypeFor[P]().Elem()
 	for i := range t.NumField() {
 		if name, _, _ := strings.Cut(t.Field(i).Tag.Get("json"), ","); name != "" {
 			places[name] = i
@@ -167,22 +168,22 @@ func jsonPlaces[T any]() map[string]int {
 	return places
 }
 
-// matcher is the rules for T; it is a guard.Blocker.
-type matcher[T any] struct {
+// matcher is the rules for one type; it is a guard.Blocker.
+type matcher[P any] struct {
 	rules  *Rules
 	terms  terms
-	places map[string]int // fields of T by name
+	places map[string]int // fields by name
 	fields []string       // that Compare and Blocks look at
 }
 
 // remembering is the matcher for one goroutine and one call; see terms.
-func (m *matcher[T]) remembering() *matcher[T] {
+func (m *matcher[P]) remembering() *matcher[P] {
 	c := *m
 	c.terms = m.terms.remembering()
 	return &c
 }
 
-func newMatcher[T any](rules *Rules, places map[string]int, opts *Options) (*matcher[T], error) {
+func newMatcher[P any](rules *Rules, places map[string]int, opts *Options) (*matcher[P], error) {
 	if err := rules.Validate(); err != nil {
 		return nil, err
 	}
@@ -190,7 +191,7 @@ func newMatcher[T any](rules *Rules, places map[string]int, opts *Options) (*mat
 	if opts != nil && opts.Region != "" {
 		region = opts.Region
 	}
-	m := &matcher[T]{rules: rules, terms: guard.Normalizers(region), places: places, fields: rules.Score.names(nil)}
+	m := &matcher[P]{rules: rules, terms: guard.Normalizers(region), places: places, fields: rules.Score.names(nil)}
 	all := slices.Clone(m.fields)
 	for _, b := range rules.Blocks {
 		for _, p := range b {
@@ -205,12 +206,12 @@ func newMatcher[T any](rules *Rules, places map[string]int, opts *Options) (*mat
 	for _, k := range rules.Keys {
 		all = append(all, k.Fields...)
 	}
-	var t T
+	t := reflect.New(reflect.TypeFor[P]().Elem()).Elem()
 	for _, name := range all {
 		i, ok := places[name]
 		if ok {
-			_, ok = text(reflect.ValueOf(&t).Elem().Field(i))
-			ok = ok || reflect.ValueOf(&t).Elem().Field(i).Type() == reflect.TypeFor[time.Time]()
+			_, ok = text(t.Field(i))
+			ok = ok || t.Field(i).Type() == reflect.TypeFor[time.Time]()
 		}
 		if !ok {
 			return nil, fmt.Errorf("dedupe: %w", &crm.InvalidError{Type: rules.Type, Fields: []crm.FieldError{{Field: name, Rule: "unknown_value"}}})
@@ -239,19 +240,19 @@ func text(v reflect.Value) (string, bool) {
 	return "", false
 }
 
-func (m *matcher[T]) get(v *T, name string) string {
+func (m *matcher[P]) get(v P, name string) string {
 	s, _ := text(reflect.ValueOf(v).Elem().Field(m.places[name]))
 	return s
 }
 
 // Fields are those that the rules compare.
-func (m *matcher[T]) Fields() []string { return m.fields }
+func (m *matcher[P]) Fields() []string { return m.fields }
 
 // Tell is what the rules say.
-func (m *matcher[T]) Tell() guard.Tell { return tells[m.rules.Tell] }
+func (m *matcher[P]) Tell() guard.Tell { return tells[m.rules.Tell] }
 
 // Keys asks each index of the fields of a key for each value of them.
-func (m *matcher[T]) Keys(v *T) []guard.Key {
+func (m *matcher[P]) Keys(v P) []guard.Key {
 	var out []guard.Key
 	for _, k := range m.rules.Keys {
 		for _, from := range k.Fields {
@@ -271,7 +272,7 @@ func (m *matcher[T]) Keys(v *T) []guard.Key {
 }
 
 // Blocks are the terms of v, each block of the rules under its own number.
-func (m *matcher[T]) Blocks(v *T) []string {
+func (m *matcher[P]) Blocks(v P) []string {
 	var out []string
 	for n, b := range m.rules.Blocks {
 		terms := []string{strconv.Itoa(n)}
@@ -292,7 +293,7 @@ func (m *matcher[T]) Blocks(v *T) []string {
 }
 
 // parts are the values of a part of a block.
-func (m *matcher[T]) parts(v *T, p Part) []string {
+func (m *matcher[P]) parts(v P, p Part) []string {
 	var out []string
 	for _, name := range p.Fields {
 		s := m.get(v, name)
@@ -323,7 +324,7 @@ func (m *matcher[T]) parts(v *T, p Part) []string {
 }
 
 // Compare scores two records. access may be nil: everything is open.
-func (m *matcher[T]) Compare(a, b *T, access map[string]guard.Access) guard.Verdict {
+func (m *matcher[P]) Compare(a, b P, access map[string]guard.Access) guard.Verdict {
 	s, ok := m.score(&m.rules.Score, a, b, access)
 	v := guard.Verdict{Score: s.like, Why: s.why}
 	switch {
@@ -344,7 +345,7 @@ type scored struct {
 }
 
 // score works out a node; ok is false when it is absent.
-func (m *matcher[T]) score(n *Node, a, b *T, access map[string]guard.Access) (s scored, ok bool) {
+func (m *matcher[P]) score(n *Node, a, b P, access map[string]guard.Access) (s scored, ok bool) {
 	switch {
 	case len(n.Fields) > 0:
 		s, ok = m.test(n, a, b, access)
@@ -400,7 +401,7 @@ func or(x, otherwise float64) float64 {
 const told = 0.8
 
 // test compares fields.
-func (m *matcher[T]) test(n *Node, a, b *T, access map[string]guard.Access) (scored, bool) {
+func (m *matcher[P]) test(n *Node, a, b P, access map[string]guard.Access) (scored, bool) {
 	best, found, field := 0.0, false, ""
 	for _, f := range n.Fields {
 		x := m.get(a, f)
@@ -439,8 +440,8 @@ func masked(access map[string]guard.Access, name string) bool {
 }
 
 // Blocks returns the blocks of a value by the rules, for trying rules out on data of one's own.
-func Blocks[T any](rules *Rules, v *T, opts *Options) ([]string, error) {
-	m, err := newMatcher[T](rules, jsonPlaces[T](), opts)
+func Blocks[P any](rules *Rules, v P, opts *Options) ([]string, error) {
+	m, err := newMatcher[P](rules, jsonPlaces[P](), opts)
 	if err != nil {
 		return nil, err
 	}

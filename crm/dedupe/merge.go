@@ -29,7 +29,7 @@ type Reference struct {
 }
 
 // Refers says that records of a type refer to merged ones by these columns.
-func Refers[T any](r *guard.Records[T], columns ...string) Reference {
+func Refers[P guard.Record](r *guard.Records[P], columns ...string) Reference {
 	return Reference{
 		typ: r.Type(), columns: columns,
 		find: func(ctx context.Context, c guard.Caller, id crm.UUID) ([]crm.UUID, error) {
@@ -43,7 +43,7 @@ func Refers[T any](r *guard.Records[T], columns ...string) Reference {
 							return nil, err
 						}
 						for i := range page.Items {
-							if id := headerOf(&page.Items[i].Value).ID; !slices.Contains(ids, id) {
+							if id := headerOf(page.Items[i].Value).ID; !slices.Contains(ids, id) {
 								ids = append(ids, id)
 							}
 						}
@@ -69,19 +69,19 @@ type MergeOptions struct {
 	References []Reference
 }
 
-// Merger merges records of T. It is safe for concurrent use.
-type Merger[T any] struct {
+// Merger merges records of one type. It is safe for concurrent use.
+type Merger[P guard.Record] struct {
 	g       *guard.Guard
-	r       *guard.Records[T]
-	merges  *guard.Records[crm.Merge]
+	r       *guard.Records[P]
+	merges  *guard.Records[*crm.Merge]
 	persons Persons
 	o       MergeOptions
 	places  map[string]int // fields that can be chosen, by name
 }
 
 // NewMerger makes a merger of records.
-func NewMerger[T any](g *guard.Guard, r *guard.Records[T], merges *guard.Records[crm.Merge], persons Persons, opts *MergeOptions) *Merger[T] {
-	m := &Merger[T]{g: g, r: r, merges: merges, persons: persons, places: map[string]int{}}
+func NewMerger[P guard.Record](g *guard.Guard, r *guard.Records[P], merges *guard.Records[*crm.Merge], persons Persons, opts *MergeOptions) *Merger[P] {
+	m := &Merger[P]{g: g, r: r, merges: merges, persons: persons, places: map[string]int{}}
 	if opts != nil {
 		m.o = *opts
 	}
@@ -92,10 +92,10 @@ func NewMerger[T any](g *guard.Guard, r *guard.Records[T], merges *guard.Records
 		m.o.Program = func(string) guard.Caller { return guard.Caller{} }
 	}
 	var reserved []string
-	if t, ok := any(new(T)).(interface{ Reserved(bool) []string }); ok {
+	if t, ok := any(r.New()).(interface{ Reserved(bool) []string }); ok {
 		reserved = t.Reserved(false)
 	}
-	t := reflect.TypeFor[T]()
+	t := reflect.TypeFor[P]().Elem()
 	for _, f := range r.Fields() { // what is embedded, such as the header, is not chosen
 		if sf, ok := t.FieldByName(f.GoName); ok && len(sf.Index) == 1 && !slices.Contains(reserved, f.Name) {
 			m.places[f.Name] = sf.Index[0]
@@ -114,7 +114,7 @@ type Target struct {
 type Choice []string
 
 // Fields are the names that a Choice may have.
-func (m *Merger[T]) Fields() []string {
+func (m *Merger[P]) Fields() []string {
 	var names []string
 	for _, f := range m.r.Fields() {
 		if _, ok := m.places[f.Name]; ok {
@@ -134,7 +134,7 @@ type moved struct {
 func headerOf(v any) crm.Header { return v.(interface{ Header() crm.Header }).Header() }
 
 // program is who reads for a merge.
-func (m *Merger[T]) program(c guard.Caller, act string) guard.Caller {
+func (m *Merger[P]) program(c guard.Caller, act string) guard.Caller {
 	if p := m.o.Program(act); p.Subject.ID != "" {
 		return p
 	}
@@ -148,7 +148,7 @@ func (m *Merger[T]) program(c guard.Caller, act string) guard.Caller {
 //
 // Errors: crm.ErrConflict when one of the records is not as the caller saw it, crm.ErrNotFound, *crm.InvalidError for a field that cannot be chosen or for keep as it would
 // be, *authz.DeniedError, guard.ErrTx when more refers to drop than one transaction takes.
-func (m *Merger[T]) Merge(ctx context.Context, c guard.Caller, keep, drop Target, choice Choice) (*crm.Merge, error) {
+func (m *Merger[P]) Merge(ctx context.Context, c guard.Caller, keep, drop Target, choice Choice) (*crm.Merge, error) {
 	if keep.ID == drop.ID {
 		return nil, invalid("drop", "mismatch")
 	}
@@ -177,8 +177,8 @@ func (m *Merger[T]) Merge(ctx context.Context, c guard.Caller, keep, drop Target
 	if err != nil {
 		return nil, err
 	}
-	kept, dropped := headerOf(&whole.Value), headerOf(&from.Value)
-	if kept.Version != keep.Version || headerOf(&into.Value).Version != keep.Version || dropped.Version != drop.Version {
+	kept, dropped := headerOf(whole.Value), headerOf(from.Value)
+	if kept.Version != keep.Version || headerOf(into.Value).Version != keep.Version || dropped.Version != drop.Version {
 		return nil, crm.ErrConflict
 	}
 	if kept.Deleted || dropped.Deleted {
@@ -186,14 +186,14 @@ func (m *Merger[T]) Merge(ctx context.Context, c guard.Caller, keep, drop Target
 	}
 	before := map[string]json.RawMessage{}
 	for _, name := range taken {
-		was, now := m.field(&whole.Value, name), m.field(&from.Value, name)
+		was, now := m.field(whole.Value, name), m.field(from.Value, name)
 		if !clearField(was) || !clearField(now) { // erased, or masked for the program too
 			return nil, invalid(name, "not_open")
 		}
 		if before[name], err = write(was); err != nil {
 			return nil, err
 		}
-		m.field(&into.Value, name).Set(now)
+		m.field(into.Value, name).Set(now)
 	}
 	text, err := json.Marshal(before)
 	if err != nil {
@@ -201,7 +201,7 @@ func (m *Merger[T]) Merge(ctx context.Context, c guard.Caller, keep, drop Target
 	}
 	tx := m.g.Begin(c, m.r.Type()+".merge")
 	// Also where it takes nothing: of two merges at once, one that keeps a record and one that drops it, one is too late.
-	if err := m.r.UpdateIn(ctx, tx, &into.Value); err != nil {
+	if err := m.r.UpdateIn(ctx, tx, into.Value); err != nil {
 		return nil, err
 	}
 	if err := m.r.DeleteIn(ctx, tx, drop.ID, drop.Version); err != nil {
@@ -254,7 +254,7 @@ func (m *Merger[T]) Merge(ctx context.Context, c guard.Caller, keep, drop Target
 }
 
 // field is a field of v by its name.
-func (m *Merger[T]) field(v *T, name string) reflect.Value {
+func (m *Merger[P]) field(v P, name string) reflect.Value {
 	return reflect.ValueOf(v).Elem().Field(m.places[name])
 }
 
@@ -293,7 +293,7 @@ func read(b json.RawMessage, into reflect.Value) error {
 }
 
 // settle joins or parts the persons of a merge and says in its record that it is done.
-func (m *Merger[T]) settle(ctx context.Context, c guard.Caller, rec *crm.Merge) error {
+func (m *Merger[P]) settle(ctx context.Context, c guard.Caller, rec *crm.Merge) error {
 	next := crm.MergeDone
 	var err error
 	switch {
@@ -316,7 +316,7 @@ func (m *Merger[T]) settle(ctx context.Context, c guard.Caller, rec *crm.Merge) 
 }
 
 // Resume does what merges and undoings of this type left when they were cut off between their transaction and the persons. It returns how many there were. Call it at start.
-func (m *Merger[T]) Resume(ctx context.Context, c guard.Caller) (int, error) {
+func (m *Merger[P]) Resume(ctx context.Context, c guard.Caller) (int, error) {
 	n := 0
 	for _, state := range []crm.MergeState{crm.MergeJoining, crm.MergeParting} {
 		for {
@@ -325,7 +325,7 @@ func (m *Merger[T]) Resume(ctx context.Context, c guard.Caller) (int, error) {
 				return n, err
 			}
 			for i := range page.Items {
-				if err := m.settle(ctx, c, &page.Items[i].Value); err != nil {
+				if err := m.settle(ctx, c, page.Items[i].Value); err != nil {
 					return n, err
 				}
 				n++
@@ -343,7 +343,7 @@ func is(column, word string) crm.Clause {
 }
 
 // ReplacedBy returns the record that a merged one became part of, or crm.ErrNotFound.
-func (m *Merger[T]) ReplacedBy(ctx context.Context, c guard.Caller, id crm.UUID) (crm.UUID, error) {
+func (m *Merger[P]) ReplacedBy(ctx context.Context, c guard.Caller, id crm.UUID) (crm.UUID, error) {
 	page, err := m.merges.List(ctx, c, guard.Query{Limit: 200, Clauses: []crm.Clause{is("dropped", id.String()), is("record_type", m.r.Type())}})
 	if err != nil {
 		return crm.UUID{}, err
@@ -358,7 +358,7 @@ func (m *Merger[T]) ReplacedBy(ctx context.Context, c guard.Caller, id crm.UUID)
 
 // Sweep deletes for good the merges of before a time of which a record was purged: they undo nothing any more, and what they keep and whom they name must not outlive the
 // records. Call it before persons are forgotten (guard.Guard.Forget). c is the program. It returns how many there were.
-func (m *Merger[T]) Sweep(ctx context.Context, c guard.Caller, before time.Time) (int, error) {
+func (m *Merger[P]) Sweep(ctx context.Context, c guard.Caller, before time.Time) (int, error) {
 	n := 0
 	for _, bin := range []bool{true, false} { // what a sweep that was cut off left in the bin goes first
 		q := guard.Query{Limit: 200, Bin: bin, Sort: "at", Hide: []string{"before"}, Clauses: []crm.Clause{
@@ -370,7 +370,7 @@ func (m *Merger[T]) Sweep(ctx context.Context, c guard.Caller, before time.Time)
 				return n, err
 			}
 			for i := range page.Items {
-				v := &page.Items[i].Value
+				v := page.Items[i].Value
 				if !bin {
 					if over, err := m.over(ctx, c, v); err != nil {
 						return n, err
@@ -396,7 +396,7 @@ func (m *Merger[T]) Sweep(ctx context.Context, c guard.Caller, before time.Time)
 }
 
 // over tells whether a record of a merge is no longer there, in the recycle bin either.
-func (m *Merger[T]) over(ctx context.Context, c guard.Caller, v *crm.Merge) (bool, error) {
+func (m *Merger[P]) over(ctx context.Context, c guard.Caller, v *crm.Merge) (bool, error) {
 	living, err := m.r.GetAll(ctx, c, []crm.UUID{v.Kept, v.Dropped})
 	if err != nil || len(living) == 2 {
 		return false, err

@@ -36,11 +36,11 @@ type office struct {
 	keeper    *encrypt.Keeper
 	log       *audit.Log
 	guard     *guard.Guard
-	customers *guard.Records[crm.Customer]
-	contacts  *guard.Records[crm.Contact]
-	follow    *guard.Records[crm.FollowUp]
-	merges    *guard.Records[crm.Merge]
-	merger    *dedupe.Merger[crm.Customer]
+	customers *guard.Records[*crm.Customer]
+	contacts  *guard.Records[*crm.Contact]
+	follow    *guard.Records[*crm.FollowUp]
+	merges    *guard.Records[*crm.Merge]
+	merger    *dedupe.Merger[*crm.Customer]
 	persons   *cutOff
 	aborted   int
 }
@@ -135,13 +135,13 @@ func newOfficeOn(t testing.TB, store crm.Store, keyStore keys.Store, events driv
 	require.NoError(t, err)
 	o.guard, o.aborted, err = guard.New(ctx, store, o.keeper, policy, o.log, nil)
 	require.NoError(t, err)
-	o.customers, err = guard.For[crm.Customer](ctx, o.guard, nil)
+	o.customers, err = guard.For[*crm.Customer](ctx, o.guard, nil)
 	require.NoError(t, err)
-	o.contacts, err = guard.For[crm.Contact](ctx, o.guard, nil)
+	o.contacts, err = guard.For[*crm.Contact](ctx, o.guard, nil)
 	require.NoError(t, err)
-	o.follow, err = guard.For[crm.FollowUp](ctx, o.guard, nil)
+	o.follow, err = guard.For[*crm.FollowUp](ctx, o.guard, nil)
 	require.NoError(t, err)
-	o.merges, err = guard.For[crm.Merge](ctx, o.guard, nil)
+	o.merges, err = guard.For[*crm.Merge](ctx, o.guard, nil)
 	require.NoError(t, err)
 	o.persons = &cutOff{Keeper: o.keeper}
 	o.merger = dedupe.NewMerger(o.guard, o.customers, o.merges, o.persons, &dedupe.MergeOptions{
@@ -176,7 +176,7 @@ func (o *office) whole(t testing.TB, v *crm.Customer) crm.Customer {
 	t.Helper()
 	got, err := o.customers.Get(t.Context(), program, v.ID.UUID())
 	require.NoError(t, err)
-	return got.Value
+	return *got.Value
 }
 
 // refers counts the contacts and follow-ups of a customer.
@@ -227,7 +227,7 @@ func testMergeAndUndo(t *testing.T, o *office) {
 	forged.ID = crm.ID[crm.Merge]{}
 	_, err = o.merges.Create(ctx, admin, &forged)
 	require.True(t, guard.Denied(err))
-	next := view.Value
+	next := *view.Value
 	next.Moved = "[]"
 	_, err = o.merges.Update(ctx, admin, &next)
 	require.Error(t, err)
@@ -236,7 +236,7 @@ func testMergeAndUndo(t *testing.T, o *office) {
 	later, err := o.customers.Get(ctx, manager, a.ID.UUID())
 	require.NoError(t, err)
 	later.Value.City = "Nice"
-	_, err = o.customers.Update(ctx, manager, &later.Value)
+	_, err = o.customers.Update(ctx, manager, later.Value)
 	require.NoError(t, err)
 	out, err := o.merger.Undo(ctx, sales, rec.ID.UUID())
 	require.NoError(t, err)

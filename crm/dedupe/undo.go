@@ -38,7 +38,7 @@ type Ref struct {
 //
 // Nothing of an erased person comes back: its values no longer open, so the whole is a *Refusal. Other errors: crm.ErrNotFound, crm.ErrConflict, crm.ErrDuplicate,
 // *authz.DeniedError, *crm.InvalidError.
-func (m *Merger[T]) Undo(ctx context.Context, c guard.Caller, id crm.UUID) (*Undone, error) {
+func (m *Merger[P]) Undo(ctx context.Context, c guard.Caller, id crm.UUID) (*Undone, error) {
 	view, err := m.merges.Get(ctx, c, id)
 	if err != nil {
 		return nil, err
@@ -56,7 +56,7 @@ func (m *Merger[T]) Undo(ctx context.Context, c guard.Caller, id crm.UUID) (*Und
 		return nil, err
 	}
 	if rec.State == crm.MergeJoining {
-		if err := m.settle(ctx, c, &rec); err != nil {
+		if err := m.settle(ctx, c, rec); err != nil {
 			return nil, err
 		}
 	}
@@ -77,10 +77,10 @@ func (m *Merger[T]) Undo(ctx context.Context, c guard.Caller, id crm.UUID) (*Und
 	if err != nil {
 		return nil, gone(err)
 	}
-	if erased(&now.Value) || erased(&from.Value) || full.Value.Before.State() != crm.Clear {
+	if erased(now.Value) || erased(from.Value) || full.Value.Before.State() != crm.Clear {
 		return nil, &Refusal{"erased"}
 	}
-	if !headerOf(&from.Value).Deleted || headerOf(&now.Value).Deleted {
+	if !headerOf(from.Value).Deleted || headerOf(now.Value).Deleted {
 		return nil, &Refusal{"gone"}
 	}
 	var before map[string]json.RawMessage
@@ -89,25 +89,25 @@ func (m *Merger[T]) Undo(ctx context.Context, c guard.Caller, id crm.UUID) (*Und
 	}
 	out := &Undone{}
 	for _, name := range rec.TakenFields() {
-		if _, ok := m.places[name]; !ok || before[name] == nil || !sameField(m.field(&now.Value, name), m.field(&from.Value, name)) {
+		if _, ok := m.places[name]; !ok || before[name] == nil || !sameField(m.field(now.Value, name), m.field(from.Value, name)) {
 			out.Changed = append(out.Changed, name)
 			continue
 		}
-		if err := read(before[name], m.field(&into.Value, name)); err != nil {
+		if err := read(before[name], m.field(into.Value, name)); err != nil {
 			return nil, err
 		}
 		out.Fields = append(out.Fields, name)
 	}
 	tx := m.g.Begin(c, m.r.Type()+".unmerge")
 	if len(out.Fields) > 0 {
-		if err := m.r.UpdateIn(ctx, tx, &into.Value); err != nil {
+		if err := m.r.UpdateIn(ctx, tx, into.Value); err != nil {
 			return nil, err
 		}
 	}
-	if err := m.r.RestoreIn(ctx, tx, rec.Dropped, headerOf(&from.Value).Version); err != nil {
+	if err := m.r.RestoreIn(ctx, tx, rec.Dropped, headerOf(from.Value).Version); err != nil {
 		return nil, err
 	}
-	if err := m.pointBack(ctx, tx, &rec, out); err != nil {
+	if err := m.pointBack(ctx, tx, rec, out); err != nil {
 		return nil, err
 	}
 	at := m.o.Clock().UTC()
@@ -124,11 +124,11 @@ func (m *Merger[T]) Undo(ctx context.Context, c guard.Caller, id crm.UUID) (*Und
 		return nil, err
 	}
 	rec.State = crm.MergeParting
-	return out, m.settle(ctx, c, &rec)
+	return out, m.settle(ctx, c, rec)
 }
 
 // pointBack lets what was moved refer to the dropped record again.
-func (m *Merger[T]) pointBack(ctx context.Context, tx *guard.Tx, rec *crm.Merge, out *Undone) error {
+func (m *Merger[P]) pointBack(ctx context.Context, tx *guard.Tx, rec *crm.Merge, out *Undone) error {
 	var refs []moved
 	if err := json.Unmarshal([]byte(rec.Moved), &refs); err != nil {
 		return errors.New("dedupe: what a merge moved cannot be read")

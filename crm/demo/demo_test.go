@@ -210,9 +210,9 @@ func load(t *testing.T, to *memstore.Store, k keys.Store, kek string, g *demo.Ge
 	gd, _, err := guard.New(ctx, to, keeper, policy, log, nil)
 	require.NoError(t, err)
 	d := demo.Doors{
-		Customers: must(guard.For[crm.Customer](ctx, gd, nil)), Contacts: must(guard.For[crm.Contact](ctx, gd, nil)), Leads: must(guard.For[crm.Lead](ctx, gd, nil)),
-		FollowUps: must(guard.For[crm.FollowUp](ctx, gd, nil)), Opportunities: must(guard.For[sales.Opportunity](ctx, gd, nil)), Quotes: must(guard.For[crm.Quote](ctx, gd, nil)),
-		Contracts: must(guard.For[crm.Contract](ctx, gd, nil)), Tickets: must(guard.For[crm.Ticket](ctx, gd, nil)),
+		Customers: must(guard.For[*crm.Customer](ctx, gd, nil)), Contacts: must(guard.For[*crm.Contact](ctx, gd, nil)), Leads: must(guard.For[*crm.Lead](ctx, gd, nil)),
+		FollowUps: must(guard.For[*crm.FollowUp](ctx, gd, nil)), Opportunities: must(guard.For[*sales.Opportunity](ctx, gd, nil)), Quotes: must(guard.For[*crm.Quote](ctx, gd, nil)),
+		Contracts: must(guard.For[*crm.Contract](ctx, gd, nil)), Tickets: must(guard.For[*crm.Ticket](ctx, gd, nil)),
 	}
 	c := guard.Caller{Subject: authz.Subject{ID: "system", Tenant: "default", Roles: []string{"admin"}, Active: true}}
 	p, err := demo.Load(ctx, g, d, c, n, func(p demo.Progress) {

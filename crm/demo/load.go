@@ -13,14 +13,14 @@ import (
 
 // Doors are what Load stores through. Types whose door is nil are left out.
 type Doors struct {
-	Customers     *guard.Records[crm.Customer]
-	Contacts      *guard.Records[crm.Contact]
-	Leads         *guard.Records[crm.Lead]
-	FollowUps     *guard.Records[crm.FollowUp]
-	Opportunities *guard.Records[sales.Opportunity]
-	Quotes        *guard.Records[crm.Quote]
-	Contracts     *guard.Records[crm.Contract]
-	Tickets       *guard.Records[crm.Ticket]
+	Customers     *guard.Records[*crm.Customer]
+	Contacts      *guard.Records[*crm.Contact]
+	Leads         *guard.Records[*crm.Lead]
+	FollowUps     *guard.Records[*crm.FollowUp]
+	Opportunities *guard.Records[*sales.Opportunity]
+	Quotes        *guard.Records[*crm.Quote]
+	Contracts     *guard.Records[*crm.Contract]
+	Tickets       *guard.Records[*crm.Ticket]
 }
 
 // Progress is how far a Load has come.
@@ -90,13 +90,10 @@ func Load(ctx context.Context, g *Generator, to Doors, c guard.Caller, customers
 type record interface{ Header() crm.Header }
 
 // fill stores records of one type in batches.
-func fill[T any, P interface {
-	*T
-	record
-}](ctx context.Context, r *guard.Records[T], c guard.Caller, vs []P, p *Progress) error {
+func fill[P guard.Record](ctx context.Context, r *guard.Records[P], c guard.Caller, vs []P, p *Progress) error {
 	for r != nil && len(vs) > 0 {
 		n := min(len(vs), guard.MaxBatch)
-		some := make([]*T, n)
+		some := make([]P, n)
 		for i, v := range vs[:n] {
 			some[i] = v
 		}

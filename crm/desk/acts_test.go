@@ -147,12 +147,12 @@ func TestItem04Approval(t *testing.T) {
 		// What changes afterwards is not what was approved.
 		v, err := o.Quotes.Get(ctx, o.sales, q.ID.UUID())
 		require.NoError(t, err)
-		changed := v.Value
+		changed := *v.Value
 		changed.Lines = []crm.Line{{Product: "Pump", Quantity: 3, UnitPrice: 10_000, Discount: 9000}}
 		require.NoError(t, changed.Compute())
 		_, err = o.Quotes.Update(ctx, o.sales, &changed)
 		invalid(t, err, "approved_at", "mismatch")
-		changed.DropApproval(&v.Value)
+		changed.DropApproval(v.Value)
 		_, err = o.Quotes.Update(ctx, o.sales, &changed)
 		require.NoError(t, err)
 		invalid(t, o.SendQuote(ctx, o.sales, q.ID, 4), "approver", "required")
@@ -197,11 +197,11 @@ func TestItem05Contract(t *testing.T) {
 
 		page, err := o.Contracts.List(ctx, o.sales, guard.Query{})
 		require.NoError(t, err)
-		c := page.Items[0].Value
+		c := *page.Items[0].Value
 		c.SignatoryPerson, c.Signatory = k.Person, crm.NewText("Ann Lee")
 		signed, err := o.Contracts.Update(ctx, o.sales, &c)
 		require.NoError(t, err)
-		c = signed.Value
+		c = *signed.Value
 		moved := c
 		require.NoError(t, moved.Move(crm.ContractApproved, o.clock()))
 		_, err = o.Contracts.Update(ctx, o.sales, &moved)
@@ -399,9 +399,9 @@ func TestItem14Bin(t *testing.T) {
 
 func schemas(t testing.TB) []crm.Schema {
 	t.Helper()
-	a, err := guard.Schema[crm.Customer](nil)
+	a, err := guard.Schema[*crm.Customer](nil)
 	require.NoError(t, err)
-	b, err := guard.Schema[crm.Contact](nil)
+	b, err := guard.Schema[*crm.Contact](nil)
 	require.NoError(t, err)
 	return []crm.Schema{a, b}
 }

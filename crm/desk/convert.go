@@ -44,21 +44,21 @@ func (d *Desk) Convert(ctx context.Context, c guard.Caller, id crm.ID[crm.Lead],
 		if err != nil {
 			return nil, err
 		}
-		into.Customer = &v.Value
+		into.Customer = v.Value
 	}
 	if !q.Contact.IsZero() {
 		v, err := d.r.Contacts.Get(ctx, c, q.Contact.UUID())
 		if err != nil {
 			return nil, err
 		}
-		into.Contact = &v.Value
+		into.Contact = v.Value
 	}
 	if !q.Pipeline.IsZero() {
 		v, err := d.r.Pipelines.Get(ctx, c, q.Pipeline.UUID())
 		if err != nil {
 			return nil, err
 		}
-		into.Pipeline, into.Opportunity = &v.Value, crm.ID[sales.Opportunity](crm.NewUUID())
+		into.Pipeline, into.Opportunity = v.Value, crm.ID[sales.Opportunity](crm.NewUUID())
 	}
 	// The caller may change this lead: decided before anything of it is read for them.
 	if _, err := d.r.Leads.Authorize(ctx, c, "update", id.UUID()); err != nil {
@@ -75,7 +75,7 @@ func (d *Desk) Convert(ctx context.Context, c guard.Caller, id crm.ID[crm.Lead],
 	if lead.Owner.IsZero() { // free in a pool: somebody claims it first
 		return nil, &crm.InvalidError{Type: crm.TypeLead, Fields: []crm.FieldError{{Field: "owner", Rule: "required"}}}
 	}
-	out, err := sales.Convert(&lead, into, now)
+	out, err := sales.Convert(lead, into, now)
 	if err != nil {
 		return nil, err
 	}
@@ -112,7 +112,7 @@ func (d *Desk) Convert(ctx context.Context, c guard.Caller, id crm.ID[crm.Lead],
 
 // opportunities are the opportunities for the bin.
 func opportunities(d *Desk) binned {
-	return bin[sales.Opportunity]{d.r.Opportunities, (*sales.Opportunity).Header, func(v *sales.Opportunity) []trash.Ref {
+	return bin[*sales.Opportunity]{d.r.Opportunities, (*sales.Opportunity).Header, func(v *sales.Opportunity) []trash.Ref {
 		return parent(crm.TypeCustomer, v.Customer.UUID())
 	}, nil}
 }

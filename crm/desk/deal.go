@@ -50,7 +50,7 @@ func (d *Desk) ReviseQuote(ctx context.Context, c guard.Caller, id crm.ID[crm.Qu
 	if full.Value.Version != version {
 		return none, crm.ErrConflict
 	}
-	old := full.Value
+	old := *full.Value
 	next, err := old.Revise(crm.ID[crm.Quote](crm.NewUUID()), d.now())
 	if err != nil {
 		return none, err

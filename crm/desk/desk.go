@@ -15,21 +15,21 @@ import (
 
 // Records are the doors to the types that the acts touch. Those that an act needs and that are nil make it return ErrNoDoor.
 type Records struct {
-	Customers     *guard.Records[crm.Customer]
-	Contacts      *guard.Records[crm.Contact]
-	Leads         *guard.Records[crm.Lead]
-	FollowUps     *guard.Records[crm.FollowUp]
-	Quotes        *guard.Records[crm.Quote]
-	Contracts     *guard.Records[crm.Contract]
-	Tickets       *guard.Records[crm.Ticket]
-	Series        *guard.Records[crm.Series]
-	Pools         *guard.Records[pool.Pool]
-	Ownerships    *guard.Records[pool.Ownership]
-	Pipelines     *guard.Records[sales.Pipeline]
-	Opportunities *guard.Records[sales.Opportunity]
-	Periods       *guard.Records[finance.Period]
-	Receipts      *guard.Records[finance.Receipt]
-	Movements     *guard.Records[stock.Movement]
+	Customers     *guard.Records[*crm.Customer]
+	Contacts      *guard.Records[*crm.Contact]
+	Leads         *guard.Records[*crm.Lead]
+	FollowUps     *guard.Records[*crm.FollowUp]
+	Quotes        *guard.Records[*crm.Quote]
+	Contracts     *guard.Records[*crm.Contract]
+	Tickets       *guard.Records[*crm.Ticket]
+	Series        *guard.Records[*crm.Series]
+	Pools         *guard.Records[*pool.Pool]
+	Ownerships    *guard.Records[*pool.Ownership]
+	Pipelines     *guard.Records[*sales.Pipeline]
+	Opportunities *guard.Records[*sales.Opportunity]
+	Periods       *guard.Records[*finance.Period]
+	Receipts      *guard.Records[*finance.Receipt]
+	Movements     *guard.Records[*stock.Movement]
 }
 
 // Options of New. Nil means the zero value of each field.
@@ -108,8 +108,8 @@ func persist(ctx context.Context, do func() (*guard.Tx, error)) error {
 }
 
 // all reads every record that a query finds.
-func all[T any](ctx context.Context, r *guard.Records[T], c guard.Caller, clauses ...crm.Clause) ([]*T, error) {
-	var list []*T
+func all[P guard.Record](ctx context.Context, r *guard.Records[P], c guard.Caller, clauses ...crm.Clause) ([]P, error) {
+	var list []P
 	q := guard.Query{Clauses: clauses, Limit: 200}
 	for {
 		page, err := r.List(ctx, c, q)
@@ -117,7 +117,7 @@ func all[T any](ctx context.Context, r *guard.Records[T], c guard.Caller, clause
 			return nil, err
 		}
 		for i := range page.Items {
-			list = append(list, &page.Items[i].Value)
+			list = append(list, page.Items[i].Value)
 		}
 		if q.After = page.Next; page.Next == "" {
 			return list, nil
@@ -145,6 +145,6 @@ func word(column, text string) crm.Clause {
 }
 
 // act is ActIn with the action as a word.
-func act[T any](ctx context.Context, tx *guard.Tx, r *guard.Records[T], action string, id crm.UUID, version int64, change func(v *T) error) error {
+func act[P guard.Record](ctx context.Context, tx *guard.Tx, r *guard.Records[P], action string, id crm.UUID, version int64, change func(v P) error) error {
 	return r.ActIn(ctx, tx, guard.Action(action), id, version, change)
 }

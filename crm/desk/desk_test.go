@@ -94,13 +94,9 @@ func openStore(t testing.TB, w, r *sql.DB, d dialect.Dialect) crm.Store {
 	return st
 }
 
-func door[T any, P interface {
-	*T
-	Header() crm.Header
-	SetHeader(crm.Header)
-}](t testing.TB, o *office) *guard.Records[T] {
+func door[P guard.Record](t testing.TB, o *office) *guard.Records[P] {
 	t.Helper()
-	r, err := guard.For[T, P](t.Context(), o.guard, nil)
+	r, err := guard.For[P](t.Context(), o.guard, nil)
 	require.NoError(t, err)
 	return r
 }
@@ -128,11 +124,11 @@ func newOfficeOn(t testing.TB, store crm.Store, keyStore keys.Store, events driv
 	o.guard, o.aborted, err = guard.New(ctx, store, o.keeper, policy, o.log, &guard.Options{Clock: o.clock})
 	require.NoError(t, err)
 	o.Records = desk.Records{
-		Customers: door[crm.Customer](t, o), Contacts: door[crm.Contact](t, o), Leads: door[crm.Lead](t, o), FollowUps: door[crm.FollowUp](t, o),
-		Quotes: door[crm.Quote](t, o), Contracts: door[crm.Contract](t, o), Tickets: door[crm.Ticket](t, o), Series: door[crm.Series](t, o),
-		Pools: door[pool.Pool](t, o), Ownerships: door[pool.Ownership](t, o), Pipelines: door[sales.Pipeline](t, o),
-		Opportunities: door[sales.Opportunity](t, o), Periods: door[finance.Period](t, o), Receipts: door[finance.Receipt](t, o),
-		Movements: door[stock.Movement](t, o),
+		Customers: door[*crm.Customer](t, o), Contacts: door[*crm.Contact](t, o), Leads: door[*crm.Lead](t, o), FollowUps: door[*crm.FollowUp](t, o),
+		Quotes: door[*crm.Quote](t, o), Contracts: door[*crm.Contract](t, o), Tickets: door[*crm.Ticket](t, o), Series: door[*crm.Series](t, o),
+		Pools: door[*pool.Pool](t, o), Ownerships: door[*pool.Ownership](t, o), Pipelines: door[*sales.Pipeline](t, o),
+		Opportunities: door[*sales.Opportunity](t, o), Periods: door[*finance.Period](t, o), Receipts: door[*finance.Receipt](t, o),
+		Movements: door[*stock.Movement](t, o),
 	}
 	o.system = guard.Caller{Subject: authz.Subject{ID: "system", Tenant: "default", Roles: []string{"system"}, Active: true}, Environment: authz.Environment{Time: o.now}}
 	o.Desk = desk.New(o.guard, o.Records, &desk.Options{
@@ -199,7 +195,7 @@ func (o *office) pool(t testing.TB, change func(*pool.Pool)) *pool.Pool {
 	}
 	v, err := o.Pools.Create(t.Context(), o.admin, p)
 	require.NoError(t, err)
-	return &v.Value
+	return v.Value
 }
 
 // customer makes one that c owns.

@@ -51,7 +51,7 @@ func TestNoOtherDoor(t *testing.T) {
 	require.NoError(t, o.ApproveQuote(ctx, o.manager, cheap.ID, 1))
 	v, err := o.Quotes.Get(ctx, o.sales, cheap.ID.UUID())
 	require.NoError(t, err)
-	moved := v.Value
+	moved := *v.Value
 	moved.Customer = o.customer(t, o.sales, "Another").ID
 	_, err = o.Quotes.Update(ctx, o.sales, &moved)
 	invalid(t, err, "approved_at", "mismatch")
@@ -74,7 +74,7 @@ func TestNoOtherDoor(t *testing.T) {
 	s, err := o.Series.Get(ctx, o.sales, series.Value.ID.UUID())
 	require.NoError(t, err)
 	for _, edit := range []func(*crm.Series){func(s *crm.Series) { s.Last = 9999 }, func(s *crm.Series) { s.Year, s.Last = 2027, 0 }, func(s *crm.Series) { s.Prefix = "X-" }} {
-		next := s.Value
+		next := *s.Value
 		edit(&next)
 		_, err = o.Series.Update(ctx, o.sales, &next)
 		require.Error(t, err)
@@ -82,7 +82,7 @@ func TestNoOtherDoor(t *testing.T) {
 	begin := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	p, err := o.Periods.Create(ctx, o.finance, &finance.Period{Name: "2026-01", Starts: begin, Ends: begin.AddDate(0, 1, 0), State: finance.PeriodOpen})
 	require.NoError(t, err)
-	closed := p.Value
+	closed := *p.Value
 	closed.State, closed.ClosedBy, closed.ClosedAt = finance.PeriodClosed, self(o.manager), o.clock()
 	_, err = o.Periods.Update(ctx, o.finance, &closed)
 	denied(t, err)

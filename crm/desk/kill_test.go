@@ -45,11 +45,11 @@ func (o *office) theirPool(t testing.TB) *pool.Pool {
 	page, err := o.Pools.List(t.Context(), o.system, guard.Query{})
 	require.NoError(t, err)
 	require.Len(t, page.Items, 1)
-	return &page.Items[0].Value
+	return page.Items[0].Value
 }
 
 // everybody lists the customers of the pool and of the people.
-func (o *office) everybody(t testing.TB, bin bool) (list []guard.View[crm.Customer]) {
+func (o *office) everybody(t testing.TB, bin bool) (list []guard.View[*crm.Customer]) {
 	t.Helper()
 	page, err := o.Customers.List(t.Context(), o.system, guard.Query{Limit: 200, Bin: bin})
 	require.NoError(t, err)
@@ -152,7 +152,7 @@ func (o *office) sound(t testing.TB) (changes int64) {
 			if was, ok := last[v.Value.Record]; ok {
 				require.Equal(t, was.To, v.Value.From, "the history is a chain")
 			}
-			last[v.Value.Record] = v.Value
+			last[v.Value.Record] = *v.Value
 		}
 		if q.After = page.Next; page.Next == "" {
 			break
@@ -166,9 +166,9 @@ func (o *office) sound(t testing.TB) (changes int64) {
 			require.Equal(t, crm.Clear, v.Value.Name.State(), "its keys are there")
 		}
 	}
-	a, err := guard.Schema[crm.Customer](nil)
+	a, err := guard.Schema[*crm.Customer](nil)
 	require.NoError(t, err)
-	b, err := guard.Schema[pool.Ownership](nil)
+	b, err := guard.Schema[*pool.Ownership](nil)
 	require.NoError(t, err)
 	check := guard.NewCheck("default", a, b)
 	for e, err := range o.log.Events(ctx, 0) {

@@ -21,7 +21,7 @@ type pooled interface {
 	due(ctx context.Context, c guard.Caller, q guard.Query) (list []pool.Record, next string, err error)
 }
 
-type customers struct{ r *guard.Records[crm.Customer] }
+type customers struct{ r *guard.Records[*crm.Customer] }
 
 func (k customers) act(ctx context.Context, tx *guard.Tx, action string, id crm.UUID, version int64, change func(pool.Record, string) (pool.Change, string, error)) error {
 	return act(ctx, tx, k.r, action, id, version, func(v *crm.Customer) error {
@@ -45,12 +45,12 @@ func (k customers) due(ctx context.Context, c guard.Caller, q guard.Query) ([]po
 	page, err := k.r.List(ctx, c, q)
 	var list []pool.Record
 	for i := range page.Items {
-		list = append(list, pool.OfCustomer(&page.Items[i].Value))
+		list = append(list, pool.OfCustomer(page.Items[i].Value))
 	}
 	return list, page.Next, err
 }
 
-type leads struct{ r *guard.Records[crm.Lead] }
+type leads struct{ r *guard.Records[*crm.Lead] }
 
 func (k leads) act(ctx context.Context, tx *guard.Tx, action string, id crm.UUID, version int64, change func(pool.Record, string) (pool.Change, string, error)) error {
 	return act(ctx, tx, k.r, action, id, version, func(v *crm.Lead) error {
@@ -74,7 +74,7 @@ func (k leads) due(ctx context.Context, c guard.Caller, q guard.Query) ([]pool.R
 	page, err := k.r.List(ctx, c, q)
 	var list []pool.Record
 	for i := range page.Items {
-		list = append(list, pool.OfLead(&page.Items[i].Value))
+		list = append(list, pool.OfLead(page.Items[i].Value))
 	}
 	return list, page.Next, err
 }
@@ -191,7 +191,7 @@ func (d *Desk) pool(ctx context.Context, c guard.Caller, id crm.UUID) (*pool.Poo
 	if errors.Is(err, crm.ErrNotFound) {
 		return &pool.Pool{Meta: crm.Meta[pool.Pool]{ID: crm.ID[pool.Pool](id), Deleted: true}}, nil
 	}
-	return &v.Value, err
+	return v.Value, err
 }
 
 // limit notes the caps of a change.

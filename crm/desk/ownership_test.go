@@ -128,7 +128,7 @@ func TestItem01OneDoor(t *testing.T) {
 		} {
 			v, err := o.Customers.Get(ctx, o.admin, target.ID)
 			require.NoError(t, err)
-			next := v.Value
+			next := *v.Value
 			edit(&next)
 			_, err = o.Customers.Update(ctx, o.admin, &next)
 			require.Error(t, err, what)
@@ -243,10 +243,10 @@ func TestItem01Clocks(t *testing.T) {
 		p.Clocks = pool.Clocks{Protect: 1}
 		v, err := o.Pools.Update(ctx, o.admin, p)
 		require.NoError(t, err)
-		n, err := o.Reclock(ctx, o.system, &v.Value)
+		n, err := o.Reclock(ctx, o.system, v.Value)
 		require.NoError(t, err)
 		assert.Equal(t, 1, n)
-		swept, err = o.Sweep(ctx, o.system, &v.Value)
+		swept, err = o.Sweep(ctx, o.system, v.Value)
 		require.NoError(t, err)
 		require.Len(t, swept.Back, 1)
 	})

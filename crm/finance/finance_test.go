@@ -56,8 +56,8 @@ func receipt(amount int64, at time.Time, on *finance.Instalment) *finance.Receip
 // TestStored: the types can be protected, under the names that package crm lists.
 func TestStored(t *testing.T) {
 	for want, schema := range map[string]func(*guard.TypeOptions) (crm.Schema, error){
-		crm.TypeInstalment: guard.Schema[finance.Instalment], crm.TypeReceipt: guard.Schema[finance.Receipt],
-		crm.TypeInvoice: guard.Schema[finance.Invoice], crm.TypeExpense: guard.Schema[finance.Expense], crm.TypePeriod: guard.Schema[finance.Period],
+		crm.TypeInstalment: guard.Schema[*finance.Instalment], crm.TypeReceipt: guard.Schema[*finance.Receipt],
+		crm.TypeInvoice: guard.Schema[*finance.Invoice], crm.TypeExpense: guard.Schema[*finance.Expense], crm.TypePeriod: guard.Schema[*finance.Period],
 	} {
 		if s, err := schema(nil); err != nil || s.Type != want {
 			t.Errorf("%s: %q, %v", want, s.Type, err)
@@ -447,7 +447,7 @@ func TestItem11Finance(t *testing.T) {
 // TestItem58FinancialFields: account and tax numbers are sealed as financial data under the retention of taxes.
 func TestItem58FinancialFields(t *testing.T) {
 	for what, schema := range map[string]func(*guard.TypeOptions) (crm.Schema, error){
-		"receipt": guard.Schema[finance.Receipt], "invoice": guard.Schema[finance.Invoice], "expense": guard.Schema[finance.Expense],
+		"receipt": guard.Schema[*finance.Receipt], "invoice": guard.Schema[*finance.Invoice], "expense": guard.Schema[*finance.Expense],
 	} {
 		s, err := schema(nil)
 		if err != nil {

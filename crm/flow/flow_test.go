@@ -99,7 +99,7 @@ func amount(s string) func(string) string {
 
 func TestStored(t *testing.T) {
 	for want, schema := range map[string]func(*guard.TypeOptions) (crm.Schema, error){
-		crm.TypeFlow: guard.Schema[flow.Flow], crm.TypeInstance: guard.Schema[flow.Instance],
+		crm.TypeFlow: guard.Schema[*flow.Flow], crm.TypeInstance: guard.Schema[*flow.Instance],
 	} {
 		if s, err := schema(nil); err != nil || s.Type != want {
 			t.Errorf("%s: %q, %v", want, s.Type, err)

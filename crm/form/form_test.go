@@ -55,7 +55,7 @@ func entry(t testing.TB, f *form.Form) *form.Entry {
 }
 
 func TestStored(t *testing.T) {
-	s, err := guard.Schema[form.Entry](nil)
+	s, err := guard.Schema[*form.Entry](nil)
 	if err != nil || s.Type != crm.TypeEntry {
 		t.Fatalf("%q, %v", s.Type, err)
 	}
@@ -64,7 +64,7 @@ func TestStored(t *testing.T) {
 			t.Errorf("%s is clear", c.Name)
 		}
 	}
-	if s, err := guard.Schema[form.Form](nil); err != nil || s.Type != crm.TypeForm {
+	if s, err := guard.Schema[*form.Form](nil); err != nil || s.Type != crm.TypeForm {
 		t.Errorf("%q, %v", s.Type, err)
 	}
 }

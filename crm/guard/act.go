@@ -14,7 +14,7 @@ import (
 
 // Authorize decides on an action on one record that neither opens nor changes it, such as share, and logs the answer.
 // Errors are crm.ErrNotFound, also for a record that the caller may not read, and *authz.DeniedError.
-func (r *Records[T]) Authorize(ctx context.Context, c Caller, a authz.Action, id crm.UUID) (crm.Header, error) {
+func (r *Records[P]) Authorize(ctx context.Context, c Caller, a authz.Action, id crm.UUID) (crm.Header, error) {
 	row, d, err := r.mayChange(ctx, c, a, id)
 	if err != nil {
 		return crm.Header{}, err
@@ -27,18 +27,18 @@ func (r *Records[T]) Authorize(ctx context.Context, c Caller, a authz.Action, id
 	if _, err := r.g.log.Append(ctx, e); err != nil {
 		return crm.Header{}, fmt.Errorf("guard: no log, no data: %w", err)
 	}
-	var v T
-	if err := r.hydrate(row, &v); err != nil {
+	v := r.codec.New()
+	if err := r.hydrate(row, v); err != nil {
 		return crm.Header{}, err
 	}
-	return r.header(&v), nil
+	return v.Header(), nil
 }
 
 // Act changes a record by an action that is no update, as approve and certify, where the policy allows that action on the
 // version that is stored; version is the one that the caller saw, or 0 for whichever is stored now. change gets the record's clear fields, and the sealed ones are kept unopened; its person
 // stays, and so do owner and team unless the action is one of those that hand a record over: claim, assign, transfer, release, recycle,
 // handover and enter. Fields that the type reserves are changed by Act only. Errors are those of Update, and those of change.
-func (r *Records[T]) Act(ctx context.Context, c Caller, a authz.Action, id crm.UUID, version int64, change func(v *T) error) error {
+func (r *Records[P]) Act(ctx context.Context, c Caller, a authz.Action, id crm.UUID, version int64, change func(v P) error) error {
 	w, d, err := r.act(ctx, c, a, id, version, change)
 	if err != nil {
 		return err
@@ -50,7 +50,7 @@ func (r *Records[T]) Act(ctx context.Context, c Caller, a authz.Action, id crm.U
 var handing = []authz.Action{authz.Claim, authz.Assign, authz.Transfer, authz.Release, authz.Recycle, authz.Handover, authz.Enter}
 
 // act decides on an act and makes its write.
-func (r *Records[T]) act(ctx context.Context, c Caller, a authz.Action, id crm.UUID, version int64, change func(v *T) error) (pending, authz.Decision, error) {
+func (r *Records[P]) act(ctx context.Context, c Caller, a authz.Action, id crm.UUID, version int64, change func(v P) error) (pending, authz.Decision, error) {
 	fail := func(d authz.Decision, err error) (pending, authz.Decision, error) { return pending{}, d, err }
 	row, d, err := r.mayChange(ctx, c, a, id)
 	if err != nil {
@@ -62,8 +62,8 @@ func (r *Records[T]) act(ctx context.Context, c Caller, a authz.Action, id crm.U
 	if row.Deleted {
 		return fail(d, crm.ErrNotFound)
 	}
-	var prev, v T
-	for _, into := range []*T{&prev, &v} {
+	prev, v := r.codec.New(), r.codec.New()
+	for _, into := range []P{prev, v} {
 		if err := r.hydrate(row, into); err != nil {
 			return fail(d, err)
 		}
@@ -73,35 +73,35 @@ func (r *Records[T]) act(ctx context.Context, c Caller, a authz.Action, id crm.U
 			}
 		}
 	}
-	if err := change(&v); err != nil {
+	if err := change(v); err != nil {
 		return fail(d, err)
 	}
-	h := r.header(&prev)
+	h := prev.Header()
 	if slices.Contains(handing, a) {
-		now := r.header(&v)
+		now := v.Header()
 		h.Owner, h.Team = now.Owner, now.Team
 	}
 	h.Version, h.UpdatedAt = row.Version+1, r.g.now().UTC()
-	r.setHeader(&v, h)
+	v.SetHeader(h)
 	if a == authz.Update {
-		if err := r.stamp(c, &v); err != nil {
+		if err := r.stamp(c, v); err != nil {
 			return fail(d, err)
 		}
 	}
-	if w, ok := any(&v).(validator); ok {
+	if w, ok := any(v).(validator); ok {
 		if err := w.Validate(); err != nil {
 			return fail(d, err)
 		}
 	}
-	if w, ok := any(&v).(updateChecker[T]); ok {
-		if err := w.CheckUpdate(&prev); err != nil {
+	if w, ok := any(v).(updateChecker[P]); ok {
+		if err := w.CheckUpdate(prev); err != nil {
 			return fail(d, err)
 		}
 	}
-	if denial := r.writable(&v, &prev, d); denial != nil {
+	if denial := r.writable(v, prev, false, d); denial != nil {
 		return fail(d, errors.Join(denial, r.deny(ctx, c, a, row, d)))
 	}
-	values, err := r.codec.ClearValues(&v)
+	values, err := r.codec.ClearValues(v)
 	if err != nil {
 		return fail(d, fmt.Errorf("guard: %w", err))
 	}
@@ -124,7 +124,7 @@ func (r *Records[T]) act(ctx context.Context, c Caller, a authz.Action, id crm.U
 // Purge takes a record out of the recycle bin for good: nothing of it stays but its id, that it was there, and whose it was until Guard.Forget has seen to
 // them. version is the one that the caller saw. Errors: crm.ErrNotFound, also for a record that is not in the bin, crm.ErrConflict,
 // *authz.DeniedError, also where a person of the record is under a legal hold.
-func (r *Records[T]) Purge(ctx context.Context, c Caller, id crm.UUID, version int64) error {
+func (r *kind) Purge(ctx context.Context, c Caller, id crm.UUID, version int64) error {
 	w, d, err := r.hollow(ctx, c, id, version)
 	if err != nil {
 		return err
@@ -134,7 +134,7 @@ func (r *Records[T]) Purge(ctx context.Context, c Caller, id crm.UUID, version i
 
 // hollow decides on a purge and makes its write: a row without anything in it, which says that the record is not merely missing. It names its persons, and
 // has a time of change and none of creation, until they are forgotten.
-func (r *Records[T]) hollow(ctx context.Context, c Caller, id crm.UUID, version int64) (pending, authz.Decision, error) {
+func (r *kind) hollow(ctx context.Context, c Caller, id crm.UUID, version int64) (pending, authz.Decision, error) {
 	row, d, err := r.mayChange(ctx, c, authz.Purge, id)
 	if err != nil {
 		return pending{}, d, err
@@ -166,7 +166,7 @@ func (r *Records[T]) hollow(ctx context.Context, c Caller, id crm.UUID, version 
 }
 
 // purged tells whether nothing is left of a record: it has no time of creation.
-func (r *Records[T]) purged(row *crm.Row) bool {
+func (r *kind) purged(row *crm.Row) bool {
 	i, ok := r.column["created_at"]
 	return row.Deleted && ok && i < len(row.Clear) && row.Clear[i].Kind() == 0
 }

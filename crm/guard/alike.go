@@ -58,23 +58,23 @@ type Verdict struct {
 	Why   []string // names of fields and comparators, "phone: normalised"; never values
 }
 
-// Matcher says what makes two records of T one thing; crm/dedupe has them as data. It is safe for concurrent use and keeps no values.
-type Matcher[T any] interface {
+// Matcher says what makes two records one thing; crm/dedupe has them as data. It is safe for concurrent use and keeps no values.
+type Matcher[P any] interface {
 	// Fields are those that Compare looks at. No other one is opened for it.
 	Fields() []string
 	// Keys are where duplicates of v lie.
-	Keys(v *T) []Key
+	Keys(v P) []Key
 	// Compare compares v with a stored record. A field that is not to be compared is not clear in stored. Of one whose access is Masked only
 	// whether it is equal, after normalisation, may count: a score that grows with likeness would let it be guessed piece by piece.
-	Compare(v, stored *T, access map[string]Access) Verdict
+	Compare(v, stored P, access map[string]Access) Verdict
 	// Tell is what is told of records that the asker may not read.
 	Tell() Tell
 }
 
 // Alike is one duplicate that was found.
-type Alike[T any] struct {
+type Alike[P Record] struct {
 	Band  Band
-	View  *View[T] // as Read shows it; nil when the caller may not read the record
+	View  *View[P] // as Read shows it; nil when the caller may not read the record
 	Score float64  // only with View, as Why
 	Why   []string
 	Owner crm.UUID // whom to ask, only without View; zero: nobody has it, or it is not told
@@ -104,8 +104,8 @@ func Normalizers(region string) map[string]func(string) []string {
 // it costs one of Options.ChecksPerHour an actor, a hundred times as many for who may import the type, for who may read any record of the type nothing.
 //
 // Errors: *authz.DeniedError, ErrQuota, encrypt.ErrUnsupported for a key whose index there is not or that finds by parts.
-func (r *Records[T]) Alike(ctx context.Context, c Caller, v *T, m Matcher[T]) ([]Alike[T], error) {
-	all, err := r.AlikeEach(ctx, c, []*T{v}, m)
+func (r *Records[P]) Alike(ctx context.Context, c Caller, v P, m Matcher[P]) ([]Alike[P], error) {
+	all, err := r.AlikeEach(ctx, c, []P{v}, m)
 	if err != nil {
 		return nil, err
 	}
@@ -113,19 +113,19 @@ func (r *Records[T]) Alike(ctx context.Context, c Caller, v *T, m Matcher[T]) ([
 }
 
 // AlikeEach is Alike for up to MostChecks records at once, with one event, as an import asks. It does not compare them with each other.
-func (r *Records[T]) AlikeEach(ctx context.Context, c Caller, vs []*T, m Matcher[T]) ([][]Alike[T], error) {
+func (r *Records[P]) AlikeEach(ctx context.Context, c Caller, vs []P, m Matcher[P]) ([][]Alike[P], error) {
 	if len(vs) == 0 {
 		return nil, nil
 	}
 	if len(vs) > MostChecks {
 		return nil, fmt.Errorf("guard: at most %d records are checked at once", MostChecks)
 	}
-	return again(func() (out [][]Alike[T], err error) {
+	return again(func() (out [][]Alike[P], err error) {
 		found, of, event, err := r.alike(ctx, c, vs, m, true)
 		if err != nil {
 			return nil, err
 		}
-		out = make([][]Alike[T], len(vs))
+		out = make([][]Alike[P], len(vs))
 		for n, v := range vs {
 			if out[n], err = r.answers(ctx, v, m, of[n], found, event); err != nil {
 				return nil, err
@@ -137,7 +137,7 @@ func (r *Records[T]) AlikeEach(ctx context.Context, c Caller, vs []*T, m Matcher
 
 // AlikeBands is AlikeEach for who needs to know no more than how sure it is: of each of vs the strongest band that AlikeEach would tell of. Only the
 // fields that are compared are opened.
-func (r *Records[T]) AlikeBands(ctx context.Context, c Caller, vs []*T, m Matcher[T]) ([]Band, error) {
+func (r *Records[P]) AlikeBands(ctx context.Context, c Caller, vs []P, m Matcher[P]) ([]Band, error) {
 	if len(vs) == 0 {
 		return nil, nil
 	}
@@ -149,7 +149,7 @@ func (r *Records[T]) AlikeBands(ctx context.Context, c Caller, vs []*T, m Matche
 		if err != nil {
 			return nil, err
 		}
-		byID := make(map[crm.UUID]*candidate[T], len(found))
+		byID := make(map[crm.UUID]*candidate[P], len(found))
 		for _, k := range found {
 			byID[k.row.ID] = k
 		}
@@ -157,7 +157,7 @@ func (r *Records[T]) AlikeBands(ctx context.Context, c Caller, vs []*T, m Matche
 		for n, v := range vs {
 			for id := range of[n] {
 				if k := byID[id]; k != nil && out[n] != Certain && (k.reads || m.Tell() != TellNothing) {
-					out[n] = max(out[n], m.Compare(v, &k.value, k.compared.access).Band)
+					out[n] = max(out[n], m.Compare(v, k.value, k.compared.access).Band)
 				}
 			}
 		}
@@ -166,7 +166,7 @@ func (r *Records[T]) AlikeBands(ctx context.Context, c Caller, vs []*T, m Matche
 }
 
 // candidate is one stored record and what of it the check may use.
-type candidate[T any] struct {
+type candidate[P Record] struct {
 	row      crm.Row
 	check    authz.Decision
 	read     authz.Decision
@@ -174,13 +174,13 @@ type candidate[T any] struct {
 	compared *showing
 	shown    *showing // of the reading
 	names    []string // the fields that are compared
-	value    T        // with these
+	value    P        // with these
 }
 
 // alike finds the candidates of vs, names them in one event and opens what is compared of them; views are meant to be made of them, too.
 // of[n] are the ids of those of vs[n].
-func (r *Records[T]) alike(ctx context.Context, c Caller, vs []*T, m Matcher[T], views bool) (
-	found []*candidate[T], of []map[crm.UUID]bool, event uint64, err error,
+func (r *Records[P]) alike(ctx context.Context, c Caller, vs []P, m Matcher[P], views bool) (
+	found []*candidate[P], of []map[crm.UUID]bool, event uint64, err error,
 ) {
 	d := r.g.decider(c, authz.Check)
 	sample, err := r.sample(ctx, c, d)
@@ -235,7 +235,7 @@ func (r *Records[T]) alike(ctx context.Context, c Caller, vs []*T, m Matcher[T],
 }
 
 // affords charges the quota of the caller, unless nothing can be disclosed to them.
-func (r *Records[T]) affords(ctx context.Context, c Caller, n int) (bool, error) {
+func (r *kind) affords(ctx context.Context, c Caller, n int) (bool, error) {
 	if all, err := r.readsAll(ctx, c); all || err != nil {
 		return all, err
 	}
@@ -251,13 +251,13 @@ func (r *Records[T]) affords(ctx context.Context, c Caller, n int) (bool, error)
 }
 
 // readsAll tells whether the caller may read any record of the type, whoever has it.
-func (r *Records[T]) readsAll(ctx context.Context, c Caller) (bool, error) {
+func (r *kind) readsAll(ctx context.Context, c Caller) (bool, error) {
 	d, err := r.g.decider(c, authz.Read).decide(ctx, authz.Resource{Tenant: c.Subject.Tenant, Type: r.typ})
 	return err == nil && d.Proceed(c.met()...) == nil, err
 }
 
 // candidates asks the indexes, all keys of all vs at once. of[n] are the ids of those of vs[n].
-func (r *Records[T]) candidates(ctx context.Context, c Caller, vs []*T, m Matcher[T]) (map[crm.UUID]*candidate[T], []map[crm.UUID]bool, error) {
+func (r *Records[P]) candidates(ctx context.Context, c Caller, vs []P, m Matcher[P]) (map[crm.UUID]*candidate[P], []map[crm.UUID]bool, error) {
 	tenant := c.Subject.Tenant
 	var keys []Key
 	of := make([]map[crm.UUID]bool, len(vs))
@@ -285,9 +285,9 @@ func (r *Records[T]) candidates(ctx context.Context, c Caller, vs []*T, m Matche
 		}
 		maps.Copy(carry, found)
 	}
-	found := map[crm.UUID]*candidate[T]{}
+	found := map[crm.UUID]*candidate[P]{}
 	for n, v := range vs {
-		own := r.header(v).ID
+		own := v.Header().ID
 		of[n] = map[crm.UUID]bool{}
 		for _, k := range m.Keys(v) {
 			for _, t := range tokens[place[k]] {
@@ -309,7 +309,7 @@ func (r *Records[T]) candidates(ctx context.Context, c Caller, vs []*T, m Matche
 				delete(found, ids[i])
 				continue
 			}
-			found[ids[i]] = &candidate[T]{row: rows[i]}
+			found[ids[i]] = &candidate[P]{row: rows[i]}
 		}
 	}
 	return found, of, nil
@@ -322,7 +322,7 @@ const (
 )
 
 // keyed returns the tokens of each of the keys.
-func (r *Records[T]) keyed(ctx context.Context, tenant string, keys []Key) ([][]int64, error) {
+func (r *Records[P]) keyed(ctx context.Context, tenant string, keys []Key) ([][]int64, error) {
 	out := make([][]int64, len(keys))
 	asks := make([]encrypt.Ask, len(keys))
 	for i, k := range keys {
@@ -350,9 +350,9 @@ func (r *Records[T]) keyed(ctx context.Context, tenant string, keys []Key) ([][]
 }
 
 // comparable checks the candidates' MACs, decides on them and returns those that may be compared, by id.
-func (r *Records[T]) comparable(ctx context.Context, c Caller, d *decider, all map[crm.UUID]*candidate[T]) ([]*candidate[T], error) {
+func (r *Records[P]) comparable(ctx context.Context, c Caller, d *decider, all map[crm.UUID]*candidate[P]) ([]*candidate[P], error) {
 	reader := r.g.decider(c, authz.Read)
-	var out []*candidate[T]
+	var out []*candidate[P]
 	for _, k := range all {
 		if err := r.authentic(ctx, c.Subject.Tenant, []crm.Row{k.row}); err != nil {
 			return nil, err
@@ -371,12 +371,12 @@ func (r *Records[T]) comparable(ctx context.Context, c Caller, d *decider, all m
 		k.reads = k.read.Proceed(c.met()...) == nil
 		out = append(out, k)
 	}
-	slices.SortFunc(out, func(a, b *candidate[T]) int { return bytes.Compare(a.row.ID[:], b.row.ID[:]) })
+	slices.SortFunc(out, func(a, b *candidate[P]) int { return bytes.Compare(a.row.ID[:], b.row.ID[:]) })
 	return out, nil
 }
 
 // compares are the fields of a matcher that a showing lets be compared.
-func (r *Records[T]) compares(m Matcher[T], s *showing) []string {
+func (r *Records[P]) compares(m Matcher[P], s *showing) []string {
 	var out []string
 	for _, name := range m.Fields() {
 		if access, ok := s.access[name]; ok && access != authz.Hidden {
@@ -387,19 +387,20 @@ func (r *Records[T]) compares(m Matcher[T], s *showing) []string {
 }
 
 // openFor opens of candidates what is compared and nothing else. Those with the same showing go together.
-func (r *Records[T]) openFor(ctx context.Context, found []*candidate[T]) error {
-	groups := map[*showing][]*candidate[T]{}
+func (r *Records[P]) openFor(ctx context.Context, found []*candidate[P]) error {
+	groups := map[*showing][]*candidate[P]{}
 	for _, k := range found {
 		groups[k.compared] = append(groups[k.compared], k)
 	}
 	space := make([]any, len(r.columns))
 	for s, list := range groups {
-		recs, fields, into := make([]encrypt.Record, len(list)), make([][]encrypt.SealedField, len(list)), make([]*T, len(list))
+		recs, fields, into := make([]encrypt.Record, len(list)), make([][]encrypt.SealedField, len(list)), make([]P, len(list))
 		for i, k := range list {
-			if err := r.hydrateFrom(space, &k.row, &k.value); err != nil {
+			k.value = r.codec.New()
+			if err := r.hydrateFrom(space, &k.row, k.value); err != nil {
 				return err
 			}
-			recs[i], into[i] = recordOf(&k.row), &k.value
+			recs[i], into[i] = recordOf(&k.row), k.value
 			fields[i], _ = valuesOf(nil, k.row.Sealed)
 		}
 		var sealed []string
@@ -425,32 +426,32 @@ func (r *Records[T]) openFor(ctx context.Context, found []*candidate[T]) error {
 }
 
 // answers compares v with its candidates and says of each what the caller may know.
-func (r *Records[T]) answers(ctx context.Context, v *T, m Matcher[T], of map[crm.UUID]bool, found []*candidate[T], event uint64) ([]Alike[T], error) {
-	var out []Alike[T]
+func (r *Records[P]) answers(ctx context.Context, v P, m Matcher[P], of map[crm.UUID]bool, found []*candidate[P], event uint64) ([]Alike[P], error) {
+	var out []Alike[P]
 	var rows []crm.Row
 	var shown []*showing
-	var views []View[T]
+	var views []View[P]
 	others := map[crm.UUID]Band{} // by whom to ask
 	for _, k := range found {
 		if !of[k.row.ID] {
 			continue
 		}
-		verdict := m.Compare(v, &k.value, k.compared.access)
+		verdict := m.Compare(v, k.value, k.compared.access)
 		switch {
 		case verdict.Band == Unlike:
 		case !k.reads:
 			var owner crm.UUID
 			if m.Tell() == TellOwner {
-				owner = r.header(&k.value).Owner
+				owner = k.value.Header().Owner
 			}
 			others[owner] = max(others[owner], verdict.Band)
 		default:
-			view := View[T]{Controls: k.read.Controls, Event: event}
-			if err := r.hydrate(&k.row, &view.Value); err != nil {
+			view := View[P]{Value: r.codec.New(), Controls: k.read.Controls, Event: event}
+			if err := r.hydrate(&k.row, view.Value); err != nil {
 				return nil, err
 			}
 			rows, shown, views = append(rows, k.row), append(shown, k.shown), append(views, view)
-			out = append(out, Alike[T]{Band: verdict.Band, Score: verdict.Score, Why: verdict.Why})
+			out = append(out, Alike[P]{Band: verdict.Band, Score: verdict.Score, Why: verdict.Why})
 		}
 	}
 	if err := r.fill(ctx, rows, shown, views); err != nil {
@@ -459,12 +460,12 @@ func (r *Records[T]) answers(ctx context.Context, v *T, m Matcher[T], of map[crm
 	for i := range out {
 		out[i].View = &views[i]
 	}
-	slices.SortStableFunc(out, func(a, b Alike[T]) int { return cmp.Compare(b.Score, a.Score) })
+	slices.SortStableFunc(out, func(a, b Alike[P]) int { return cmp.Compare(b.Score, a.Score) })
 	if m.Tell() == TellNothing {
 		return out, nil
 	}
 	for _, owner := range slices.SortedFunc(maps.Keys(others), func(a, b crm.UUID) int { return bytes.Compare(a[:], b[:]) }) {
-		out = append(out, Alike[T]{Band: others[owner], Owner: owner})
+		out = append(out, Alike[P]{Band: others[owner], Owner: owner})
 	}
 	return out, nil
 }

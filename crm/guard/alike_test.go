@@ -69,7 +69,7 @@ func TestAlike(t *testing.T) {
 	r.add(t, other, "Bob", "13800135678", "c@example.com")
 	r.add(t, other, "Eve", "13900000000", "d@example.com")
 
-	ask := func(c guard.Caller, tell guard.Tell, v *crm.Customer) []guard.Alike[crm.Customer] {
+	ask := func(c guard.Caller, tell guard.Tell, v *crm.Customer) []guard.Alike[*crm.Customer] {
 		got, err := r.customers.Alike(ctx, c, v, byPhone{tell: tell})
 		require.NoError(t, err)
 		return got
@@ -82,7 +82,7 @@ func TestAlike(t *testing.T) {
 	assert.Equal(t, mine.Value.ID, got[0].View.Value.ID)
 	assert.Equal(t, crm.Masked, got[0].View.Value.Phone.State(), "as reading shows it")
 	assert.Equal(t, []string{"name", "phone"}, got[0].Why)
-	assert.Equal(t, guard.Alike[crm.Customer]{Band: guard.Certain, Owner: wu}, got[1], "nothing else of it")
+	assert.Equal(t, guard.Alike[*crm.Customer]{Band: guard.Certain, Owner: wu}, got[1], "nothing else of it")
 
 	// One event, before anything is opened, that names every candidate.
 	e := r.last(t)
@@ -96,7 +96,7 @@ func TestAlike(t *testing.T) {
 	require.ErrorIs(t, err, r.log.fail)
 	r.log.fail = nil
 
-	assert.Equal(t, guard.Alike[crm.Customer]{Band: guard.Certain}, ask(sales, guard.TellExists, v)[1])
+	assert.Equal(t, guard.Alike[*crm.Customer]{Band: guard.Certain}, ask(sales, guard.TellExists, v)[1])
 	assert.Len(t, ask(sales, guard.TellNothing, v), 1)
 	assert.Len(t, ask(admin, guard.TellNothing, v), 3, "who may read them sees them")
 	assert.Empty(t, ask(sales, guard.TellOwner, customer("Zoe", "13711111111", "")))

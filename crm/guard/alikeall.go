@@ -19,10 +19,10 @@ import (
 )
 
 // Blocker is a Matcher that can go over all records.
-type Blocker[T any] interface {
-	Matcher[T]
+type Blocker[P any] interface {
+	Matcher[P]
 	// Blocks are terms of v. Two records are compared when they share one. They never leave the process.
-	Blocks(v *T) []string
+	Blocks(v P) []string
 }
 
 // AlikeOptions of AlikeAll. Nil means the zero value of each field.
@@ -61,7 +61,7 @@ type AlikeReport struct {
 // ends with the call, and the record's id. These are sorted; what shares a block is opened again and compared. Each page, and each batch of
 // pairs, is an event before it is opened: that of a page has its number of records, its first and its last id, that of pairs names all of them. Memory does not grow with the
 // number of records. What is written meanwhile may be missed or seen as it was. A record that does not authenticate ends it: ErrForged.
-func (r *Records[T]) AlikeAll(ctx context.Context, c Caller, m Blocker[T], opts *AlikeOptions, found func(Pair) error) (AlikeReport, error) {
+func (r *Records[P]) AlikeAll(ctx context.Context, c Caller, m Blocker[P], opts *AlikeOptions, found func(Pair) error) (AlikeReport, error) {
 	var o AlikeOptions
 	if opts != nil {
 		o = *opts
@@ -89,16 +89,16 @@ func (r *Records[T]) AlikeAll(ctx context.Context, c Caller, m Blocker[T], opts 
 	if denial != nil {
 		return rep, errors.Join(denial, r.deny(ctx, c, authz.Check, nil, sample))
 	}
-	b := &batch[T]{r: r, c: c, m: m, o: o, rep: &rep, sample: sample, key: make([]byte, 32)}
+	b := &batch[P]{r: r, c: c, m: m, o: o, rep: &rep, sample: sample, key: make([]byte, 32)}
 	_, _ = rand.Read(b.key) // it never fails
 	return rep, b.run(ctx, found)
 }
 
 // batch is one AlikeAll.
-type batch[T any] struct {
-	r      *Records[T]
+type batch[P Record] struct {
+	r      *Records[P]
 	c      Caller
-	m      Blocker[T]
+	m      Blocker[P]
 	o      AlikeOptions
 	rep    *AlikeReport
 	sample authz.Decision
@@ -114,7 +114,7 @@ const (
 	pairSize  = 16 + 16
 )
 
-func (b *batch[T]) run(ctx context.Context, found func(Pair) error) error {
+func (b *batch[P]) run(ctx context.Context, found func(Pair) error) error {
 	entries := newSorter(b.o.Dir, entrySize, b.o.Memory)
 	pairs := newSorter(b.o.Dir, pairSize, b.o.Memory)
 	defer entries.close()
@@ -171,7 +171,7 @@ func send[J any](ctx context.Context, jobs chan<- J, j J) error {
 }
 
 // read goes over all records and spills their blocks.
-func (b *batch[T]) read(ctx context.Context, entries *sorter) error {
+func (b *batch[P]) read(ctx context.Context, entries *sorter) error {
 	return workers(ctx, func(ctx context.Context, jobs chan<- []crm.Row) error {
 		q := crm.Query{Tenant: b.c.Subject.Tenant, Type: b.r.typ, Where: crm.Everything{}, Limit: MaxBatch}
 		for {
@@ -201,7 +201,7 @@ func (b *batch[T]) read(ctx context.Context, entries *sorter) error {
 		var out []byte
 		var sum [sha256.Size]byte
 		for _, k := range list {
-			for _, term := range b.m.Blocks(&k.value) {
+			for _, term := range b.m.Blocks(k.value) {
 				mac.Reset()
 				mac.Write([]byte(term))
 				out = append(append(out, mac.Sum(sum[:0])[:8]...), k.row.ID[:]...)
@@ -217,10 +217,10 @@ func (b *batch[T]) read(ctx context.Context, entries *sorter) error {
 }
 
 // open checks rows, decides on them, logs and opens what is compared. rows may be nil: they are loaded. Each row is named when named.
-func (b *batch[T]) open(ctx context.Context, ids []crm.UUID, rows []crm.Row, named bool) ([]*candidate[T], error) {
+func (b *batch[P]) open(ctx context.Context, ids []crm.UUID, rows []crm.Row, named bool) ([]*candidate[P], error) {
 	tenant := b.c.Subject.Tenant
 	var err error
-	return again(func() ([]*candidate[T], error) {
+	return again(func() ([]*candidate[P], error) {
 		if rows == nil {
 			if rows, err = b.r.g.store.Load(ctx, tenant, b.r.typ, ids); err != nil {
 				return nil, fmt.Errorf("guard: %w", err)
@@ -231,7 +231,7 @@ func (b *batch[T]) open(ctx context.Context, ids []crm.UUID, rows []crm.Row, nam
 			return nil, err
 		}
 		d := b.r.g.decider(b.c, authz.Check)
-		list := make([]*candidate[T], 0, len(rows))
+		list := make([]*candidate[P], 0, len(rows))
 		checks := make([]authz.Decision, 0, len(rows))
 		for i := range rows {
 			dec, err := d.decide(ctx, b.r.resource(&rows[i]))
@@ -239,7 +239,7 @@ func (b *batch[T]) open(ctx context.Context, ids []crm.UUID, rows []crm.Row, nam
 				return nil, err
 			}
 			if dec.Proceed(b.c.met()...) == nil {
-				list, checks = append(list, &candidate[T]{row: rows[i]}), append(checks, dec)
+				list, checks = append(list, &candidate[P]{row: rows[i]}), append(checks, dec)
 			}
 		}
 		e := b.c.event(b.r.typ, authz.Check, b.sample)
@@ -276,7 +276,7 @@ func (b *batch[T]) open(ctx context.Context, ids []crm.UUID, rows []crm.Row, nam
 }
 
 // block makes pairs of what shares a block.
-func (b *batch[T]) block(ctx context.Context, entries, pairs *sorter) error {
+func (b *batch[P]) block(ctx context.Context, entries, pairs *sorter) error {
 	var key [8]byte
 	var ids [][16]byte // of the block, at most one more than are compared
 	n := int64(0)      // records in it
@@ -320,7 +320,7 @@ func (b *batch[T]) block(ctx context.Context, entries, pairs *sorter) error {
 }
 
 // compare opens the records of the pairs again, many at a time.
-func (b *batch[T]) compare(ctx context.Context, pairs *sorter, found func(Pair) error) error {
+func (b *batch[P]) compare(ctx context.Context, pairs *sorter, found func(Pair) error) error {
 	type job struct {
 		ids   []crm.UUID
 		pairs [][2]crm.UUID
@@ -356,7 +356,7 @@ func (b *batch[T]) compare(ctx context.Context, pairs *sorter, found func(Pair) 
 		if err != nil {
 			return err
 		}
-		of := make(map[crm.UUID]*candidate[T], len(list))
+		of := make(map[crm.UUID]*candidate[P], len(list))
 		for _, k := range list {
 			of[k.row.ID] = k
 		}
@@ -370,7 +370,7 @@ func (b *batch[T]) compare(ctx context.Context, pairs *sorter, found func(Pair) 
 			if y.compared != x.compared {
 				access = lower(access, y.compared.access)
 			}
-			if v := b.m.Compare(&x.value, &y.value, access); v.Band != Unlike {
+			if v := b.m.Compare(x.value, y.value, access); v.Band != Unlike {
 				out = append(out, Pair{A: p[0], B: p[1], Band: v.Band, Score: v.Score, Why: v.Why})
 			}
 		}

@@ -26,7 +26,7 @@ type secretLead struct {
 func TestAttributesAreNotUpdated(t *testing.T) {
 	w := onSQLite(t)
 	ctx := t.Context()
-	rs, err := guard.For[secretLead](ctx, w.guard, &guard.TypeOptions{Type: "lead"})
+	rs, err := guard.For[*secretLead](ctx, w.guard, &guard.TypeOptions{Type: "lead"})
 	require.NoError(t, err)
 	high := admin
 	high.Subject.Level, high.Subject.Compartments = 2, []string{"a", "b"}
@@ -44,12 +44,12 @@ func TestAttributesAreNotUpdated(t *testing.T) {
 		"compartments": func(x *secretLead) { x.Compartments = "<a>" },
 		"actors":       func(x *secretLead) { x.Actors = "<y>" },
 	} {
-		x := v.Value
+		x := *v.Value
 		change(&x)
 		_, err := rs.Update(ctx, high, &x)
 		require.ErrorAs(t, err, &denied, name)
 	}
-	x := v.Value
+	x := *v.Value
 	x.State = "lost"
 	_, err = rs.Update(ctx, high, &x)
 	require.NoError(t, err, "the rest may be changed")

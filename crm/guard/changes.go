@@ -12,15 +12,15 @@ import (
 )
 
 // Changed is a record in the order of changes, as its newest version is.
-type Changed[T any] struct {
-	View[T]
+type Changed[P Record] struct {
+	View[P]
 	Seq     int64 // the number of the change
 	Deleted bool  // it is in the recycle bin or was purged: View has its id and version, and no field
 }
 
 // Changes are some changes in their order.
-type Changes[T any] struct {
-	Items []Changed[T]
+type Changes[P Record] struct {
+	Items []Changed[P]
 	Next  int64 // since of the next reading: what is not seen by the caller is passed over too
 	More  bool  // there may be more at once
 }
@@ -38,16 +38,16 @@ const changes authz.Action = "changes"
 // something is in the log, record by record; one that finds nothing leaves no event.
 //
 // Errors: *authz.DeniedError, and those of the store, the log and the keys.
-func (r *Records[T]) Changes(ctx context.Context, c Caller, since int64, limit int) (Changes[T], error) {
+func (r *Records[P]) Changes(ctx context.Context, c Caller, since int64, limit int) (Changes[P], error) {
 	if limit < 1 || limit > 200 {
-		return Changes[T]{}, errors.New("guard: a page has 1 to 200 records")
+		return Changes[P]{}, errors.New("guard: a page has 1 to 200 records")
 	}
-	return again(func() (Changes[T], error) { return r.changes(ctx, c, since, limit) })
+	return again(func() (Changes[P], error) { return r.changes(ctx, c, since, limit) })
 }
 
 // Head returns the number of the newest change of any record of the type, for who begins to follow changes now: 0 when there is none. Nothing is read of the
 // record. Error: *authz.DeniedError for who may not list.
-func (r *Records[T]) Head(ctx context.Context, c Caller) (int64, error) {
+func (r *kind) Head(ctx context.Context, c Caller) (int64, error) {
 	d := r.g.decider(c, authz.List)
 	if _, err := r.prepare(ctx, c, authz.List, d, Query{}); err != nil {
 		return 0, err
@@ -55,7 +55,7 @@ func (r *Records[T]) Head(ctx context.Context, c Caller) (int64, error) {
 	return r.head(ctx, c)
 }
 
-func (r *Records[T]) head(ctx context.Context, c Caller) (int64, error) {
+func (r *kind) head(ctx context.Context, c Caller) (int64, error) {
 	page, err := r.g.store.List(ctx, crm.Query{
 		Tenant: c.Subject.Tenant, Type: r.typ, Where: crm.Everything{}, Deletion: crm.LivingAndBin, Changes: true, Desc: true, Limit: 1,
 	})
@@ -72,8 +72,8 @@ func wrapStore(err error) error {
 	return nil
 }
 
-func (r *Records[T]) changes(ctx context.Context, c Caller, since int64, limit int) (Changes[T], error) {
-	none := Changes[T]{Next: since}
+func (r *Records[P]) changes(ctx context.Context, c Caller, since int64, limit int) (Changes[P], error) {
+	none := Changes[P]{Next: since}
 	d := r.g.decider(c, authz.List)
 	sq, err := r.prepare(ctx, c, authz.List, d, Query{})
 	if err != nil {
@@ -96,7 +96,7 @@ func (r *Records[T]) changes(ctx context.Context, c Caller, since int64, limit i
 	if err != nil {
 		return none, wrapStore(err)
 	}
-	out := Changes[T]{More: len(found.Rows) == limit || len(hollow.Rows) == limit}
+	out := Changes[P]{More: len(found.Rows) == limit || len(hollow.Rows) == limit}
 	rows := append(found.Rows, hollow.Rows...)
 	slices.SortFunc(rows, func(a, b crm.Row) int { return cmp.Compare(a.ChangeSeq, b.ChangeSeq) })
 	if len(rows) > limit {
@@ -138,9 +138,9 @@ func (r *Records[T]) changes(ctx context.Context, c Caller, since int64, limit i
 	for i := range views {
 		row := &kept[i]
 		if row.Deleted {
-			r.setHeader(&views[i].Value, crm.Header{ID: row.ID, Version: row.Version, Deleted: true})
+			views[i].Value.SetHeader(crm.Header{ID: row.ID, Version: row.Version, Deleted: true})
 		}
-		out.Items = append(out.Items, Changed[T]{View: views[i], Seq: row.ChangeSeq, Deleted: row.Deleted})
+		out.Items = append(out.Items, Changed[P]{View: views[i], Seq: row.ChangeSeq, Deleted: row.Deleted})
 	}
 	return out, nil
 }

@@ -15,7 +15,7 @@ import (
 )
 
 // follow reads what changed behind a number, a few at a time.
-func (r *rig) follow(t testing.TB, c guard.Caller, since int64) (items []guard.Changed[crm.Customer], next int64) {
+func (r *rig) follow(t testing.TB, c guard.Caller, since int64) (items []guard.Changed[*crm.Customer], next int64) {
 	t.Helper()
 	for {
 		page, err := r.customers.Changes(t.Context(), c, since, 3)
@@ -69,7 +69,7 @@ func TestChanges(t *testing.T) {
 	v, err := r.customers.Get(ctx, sales, mine[1].ID.UUID())
 	require.NoError(t, err)
 	v.Value.City = "York"
-	_, err = r.customers.Update(ctx, sales, &v.Value)
+	_, err = r.customers.Update(ctx, sales, v.Value)
 	require.NoError(t, err)
 	require.NoError(t, r.customers.Delete(ctx, admin, mine[0].ID.UUID(), 1))
 	items, after := r.follow(t, sales, next)

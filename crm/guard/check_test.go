@@ -14,7 +14,7 @@ import (
 // check compares the rig's store with its log.
 func (r *rig) check(t testing.TB, shared bool) guard.CheckReport {
 	t.Helper()
-	schema, err := guard.Schema[crm.Customer](nil)
+	schema, err := guard.Schema[*crm.Customer](nil)
 	require.NoError(t, err)
 	c := guard.NewCheck("default", schema)
 	c.Shared = shared
@@ -38,7 +38,7 @@ func (r *rig) raw(t testing.TB, id crm.UUID) crm.Row {
 func TestCheckIsGreen(t *testing.T) {
 	r := newRig(t)
 	v := r.add(t, sales, "A", "13800135678", "a@example.com")
-	w := v.Value
+	w := *v.Value
 	w.City = "x"
 	_, err := r.customers.Update(t.Context(), sales, &w)
 	require.NoError(t, err)
@@ -106,7 +106,7 @@ func TestCheckFinds(t *testing.T) {
 			r := newRig(t)
 			v := r.add(t, sales, "A", "13800135678", "a@example.com")
 			before := r.raw(t, v.Value.ID.UUID())
-			w := v.Value
+			w := *v.Value
 			w.City = "x"
 			_, err := r.customers.Update(t.Context(), sales, &w)
 			require.NoError(t, err)
@@ -126,7 +126,7 @@ func TestCheckFinds(t *testing.T) {
 func TestCheckUnlogged(t *testing.T) {
 	r := newRig(t)
 	v := r.add(t, sales, "A", "", "")
-	schema, err := guard.Schema[crm.Customer](nil)
+	schema, err := guard.Schema[*crm.Customer](nil)
 	require.NoError(t, err)
 	for _, shared := range []bool{false, true} {
 		c := guard.NewCheck("default", schema)

@@ -19,7 +19,7 @@
 // Make one [Guard] with New and one [Records] for each type with [For]. A type is a struct with
 // protect tags (see encrypt) that embeds crm.Meta.
 //
-//	patients, err := guard.For[Patient](ctx, g, nil)
+//	patients, err := guard.For[*Patient](ctx, g, nil)
 //	view, err := patients.Get(ctx, caller, id)
 //
 // # Errors

@@ -21,29 +21,26 @@ import (
 )
 
 // stays checks that a record that was stored and read, of which a check of an update sees the clear columns, may be written back as it is.
-func stays[T any, P interface {
-	*T
-	CheckUpdate(prev *T) error
-}](t *testing.T, v P) {
+func stays[P interface{ CheckUpdate(prev P) error }](t *testing.T, v P) {
 	t.Helper()
-	codec, err := encrypt.NewCodec[T](&encrypt.CodecOptions{Normalizers: normalize.Normalizers("CN"), Masks: normalize.Masks()})
+	codec, err := encrypt.NewCodec[P](&encrypt.CodecOptions{Normalizers: normalize.Normalizers("CN"), Masks: normalize.Masks()})
 	require.NoError(t, err)
 	values, err := codec.ClearValues(v)
 	require.NoError(t, err)
-	var back, empty T
-	require.NoError(t, codec.SetClear(&back, values))
+	back, empty := codec.New(), codec.New()
+	require.NoError(t, codec.SetClear(back, values))
 	for _, f := range codec.Fields() {
 		if !f.Clear {
-			require.NoError(t, codec.Conceal(&back, f.Name, encrypt.StateHidden))
+			require.NoError(t, codec.Conceal(back, f.Name, encrypt.StateHidden))
 		}
 	}
-	require.NoError(t, v.CheckUpdate(&back), "%T", v)
-	again, err := codec.ClearValues(&back)
+	require.NoError(t, v.CheckUpdate(back), "%T", v)
+	again, err := codec.ClearValues(back)
 	require.NoError(t, err)
 	require.Equal(t, values, again, "%T", v)
-	none, err := codec.ClearValues(&empty) // what was stored before a column was added
+	none, err := codec.ClearValues(empty) // what was stored before a column was added
 	require.NoError(t, err)
-	require.NoError(t, codec.SetClear(&empty, none))
+	require.NoError(t, codec.SetClear(empty, none))
 }
 
 // TestDomainTypesComeBack: lines, parties, pauses, maps and pointers survive the columns that they are stored in.

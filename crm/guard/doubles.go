@@ -28,9 +28,9 @@ type Invention struct {
 	Value func(f encrypt.Field, person crm.UUID, sealed []byte) (string, error)
 }
 
-// DoublesOf makes the doubles of the records of T, sealed by keeper; opts as for For.
-func DoublesOf[T any, P record[T]](keeper *encrypt.Keeper, opts *TypeOptions) (*Doubles, error) {
-	r, schema, err := door[T, P](&Guard{keeper: keeper, region: "CN"}, opts)
+// DoublesOf makes the doubles of the records of one type, sealed by keeper; opts as for For.
+func DoublesOf[P Record](keeper *encrypt.Keeper, opts *TypeOptions) (*Doubles, error) {
+	r, schema, err := door[P](&Guard{keeper: keeper, region: "CN"}, opts)
 	if err != nil {
 		return nil, err
 	}
@@ -67,7 +67,7 @@ func (d *Doubles) Body(ctx context.Context, row crm.Row, body []byte, with Inven
 }
 
 // double seals inventions in the places of what was sealed.
-func (r *Records[T]) double(ctx context.Context, row, was *crm.Row, with Invention) ([]byte, error) {
+func (r *Records[P]) double(ctx context.Context, row, was *crm.Row, with Invention) ([]byte, error) {
 	if len(was.Persons) == 0 || r.purged(row) { // a purged row stays one, and names nobody
 		row.Persons, row.Sealed = nil, nil
 		w, err := r.seal(ctx, *row, 0)
@@ -78,7 +78,7 @@ func (r *Records[T]) double(ctx context.Context, row, was *crm.Row, with Inventi
 	}
 	own := with.Person(personOf(was))
 	row.Persons, row.Sealed, row.MAC = []crm.UUID{own}, nil, nil
-	v := new(T)
+	v := r.codec.New()
 	if err := r.hydrate(row, v); err != nil {
 		return nil, err
 	}

@@ -23,7 +23,7 @@ func TestDoubles(t *testing.T) {
 	ctx := t.Context()
 	keeper, err := encrypt.NewKeeper(doublesKEK(t), keys.NewMemory(), nil)
 	require.NoError(t, err)
-	d, err := guard.DoublesOf[crm.Contract](keeper, nil)
+	d, err := guard.DoublesOf[*crm.Contract](keeper, nil)
 	require.NoError(t, err)
 	assert.Equal(t, crm.TypeContract, d.Schema().Type)
 
@@ -115,7 +115,7 @@ func TestDoubles(t *testing.T) {
 	end()
 	fresh, err := encrypt.NewKeeper(doublesKEK(t), keys.NewMemory(), nil)
 	require.NoError(t, err)
-	d2, err := guard.DoublesOf[crm.Contract](fresh, nil)
+	d2, err := guard.DoublesOf[*crm.Contract](fresh, nil)
 	require.NoError(t, err)
 	_, err = d2.Body(ended, row, body, with)
 	assert.Error(t, err)

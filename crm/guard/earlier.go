@@ -12,8 +12,8 @@ import (
 )
 
 // Earlier is a record at an earlier time beside what it is now.
-type Earlier[T any] struct {
-	Now, Then View[T]
+type Earlier[P Record] struct {
+	Now, Then View[P]
 	// Fields are those in which the two differ, that the caller sees whole in both, and that an update may set.
 	Fields []string
 }
@@ -21,12 +21,12 @@ type Earlier[T any] struct {
 // Compare shows a row of an earlier time, as a backup keeps it, beside the record that it became. row has id, version and clear columns as they were stored, and
 // body is what was stored beside them. The caller must be allowed to read the record as it was and as it is; one event names both. Nothing that was
 // erased since is shown: its keys are gone, and a record that was purged is crm.ErrNotFound. Other errors: crm.ErrDamaged, ErrForged.
-func (r *Records[T]) Compare(ctx context.Context, c Caller, row crm.Row, body []byte) (Earlier[T], error) {
-	return again(func() (Earlier[T], error) { return r.compare(ctx, c, row, body) })
+func (r *Records[P]) Compare(ctx context.Context, c Caller, row crm.Row, body []byte) (Earlier[P], error) {
+	return again(func() (Earlier[P], error) { return r.compare(ctx, c, row, body) })
 }
 
-func (r *Records[T]) compare(ctx context.Context, c Caller, row crm.Row, body []byte) (Earlier[T], error) {
-	var out Earlier[T]
+func (r *Records[P]) compare(ctx context.Context, c Caller, row crm.Row, body []byte) (Earlier[P], error) {
+	var out Earlier[P]
 	if row.Type != r.typ || len(row.Clear) > len(r.columns) {
 		return out, fmt.Errorf("guard: not a row of type %s", r.typ)
 	}
@@ -56,10 +56,10 @@ func (r *Records[T]) compare(ctx context.Context, c Caller, row crm.Row, body []
 	}
 	out.Now, out.Then = views[0], views[1]
 	kept := headers
-	if t, ok := any(&out.Now.Value).(reserver); ok {
+	if t, ok := any(out.Now.Value).(reserver); ok {
 		kept = append(slices.Clone(kept), t.Reserved(false)...)
 	}
-	a, b := reflect.ValueOf(&out.Now.Value).Elem(), reflect.ValueOf(&out.Then.Value).Elem()
+	a, b := reflect.ValueOf(out.Now.Value).Elem(), reflect.ValueOf(out.Then.Value).Elem()
 	for _, f := range r.fields {
 		if slices.Contains(kept, f.Name) || out.Now.Fields[f.Name] != authz.Open || out.Then.Fields[f.Name] != authz.Open {
 			continue
@@ -73,11 +73,11 @@ func (r *Records[T]) compare(ctx context.Context, c Caller, row crm.Row, body []
 }
 
 // Revert gives e.Now.Value what e.Then has in these of e.Fields, all for none, so that an update can store it. Others are a denial.
-func (r *Records[T]) Revert(e *Earlier[T], fields ...string) error {
+func (r *Records[P]) Revert(e *Earlier[P], fields ...string) error {
 	if len(fields) == 0 {
 		fields = e.Fields
 	}
-	into, from := reflect.ValueOf(&e.Now.Value).Elem(), reflect.ValueOf(&e.Then.Value).Elem()
+	into, from := reflect.ValueOf(e.Now.Value).Elem(), reflect.ValueOf(e.Then.Value).Elem()
 	for _, name := range fields {
 		f, ok := r.field(name)
 		if !ok || !slices.Contains(e.Fields, name) {

@@ -31,7 +31,7 @@ func (r *rig) kept(t testing.TB, typ string, id crm.UUID) (crm.Row, []byte) {
 // TestCompareAndRevert: fields come back from a row of an earlier time, through the policy and as a new version.
 func TestCompareAndRevert(t *testing.T) {
 	r, ctx := newRig(t), t.Context()
-	v := r.add(t, sales, "A", "13800135678", "a@example.com").Value
+	v := *r.add(t, sales, "A", "13800135678", "a@example.com").Value
 	id := v.ID.UUID()
 	row, body := r.kept(t, "customer", id)
 
@@ -57,7 +57,7 @@ func TestCompareAndRevert(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, []string{"name", "phone", "email", "city"}, m.Fields)
 	require.NoError(t, r.customers.Revert(&m, "phone", "name"))
-	got, err := r.customers.Update(ctx, manager, &m.Now.Value)
+	got, err := r.customers.Update(ctx, manager, m.Now.Value)
 	require.NoError(t, err)
 	assert.Equal(t, []string{"A", "13800135678", "b@example.com", "Bern"},
 		[]string{got.Value.Name.Expose(), got.Value.Phone.Expose(), got.Value.Email.Expose(), got.Value.City})
@@ -65,7 +65,7 @@ func TestCompareAndRevert(t *testing.T) {
 
 	// What was shown before is an old version by now.
 	require.NoError(t, r.customers.Revert(&e))
-	_, err = r.customers.Update(ctx, sales, &e.Now.Value)
+	_, err = r.customers.Update(ctx, sales, e.Now.Value)
 	require.ErrorIs(t, err, crm.ErrConflict)
 
 	// The present row differs in nothing.

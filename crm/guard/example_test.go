@@ -48,7 +48,7 @@ func Example() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	patients := must(guard.For[Patient](ctx, g, nil))
+	patients := must(guard.For[*Patient](ctx, g, nil))
 
 	nurse := guard.Caller{Subject: authz.Subject{ID: crm.NewUUID().String(), Tenant: "default", Roles: []string{"support"}, Team: "/a/", Active: true}}
 	other := nurse

@@ -14,7 +14,7 @@ import (
 
 // Exportable counts the records that Export would return and tells, in words of the policy, what it obliges to for that
 // many, without exporting any. An *authz.DeniedError says that the caller may not export at all.
-func (r *Records[T]) Exportable(ctx context.Context, c Caller, q Query) (rows int64, needs []authz.Obligation, err error) {
+func (r *kind) Exportable(ctx context.Context, c Caller, q Query) (rows int64, needs []authz.Obligation, err error) {
 	c, n, err := r.counted(ctx, c, q)
 	if err != nil {
 		return 0, nil, err
@@ -31,7 +31,7 @@ func (r *Records[T]) Exportable(ctx context.Context, c Caller, q Query) (rows in
 
 // counted counts the records that an export would return and puts their number into the request that the policy
 // decides on: a caller's own number is not believed.
-func (r *Records[T]) counted(ctx context.Context, c Caller, q Query) (Caller, int64, error) {
+func (r *kind) counted(ctx context.Context, c Caller, q Query) (Caller, int64, error) {
 	q.Limit, q.After = 1, ""
 	sample, err := r.sample(ctx, c, r.g.decider(c, authz.Export))
 	if err != nil {
@@ -68,7 +68,7 @@ const exportPage = 500
 // write has got, also with an error: *authz.DeniedError, and those of write.
 //
 // The reason of c is not kept here: keep it in the record that c.Under names.
-func (r *Records[T]) Export(ctx context.Context, c Caller, q Query, write func(Page[T]) error) (rows int64, err error) {
+func (r *Records[P]) Export(ctx context.Context, c Caller, q Query, write func(Page[P]) error) (rows int64, err error) {
 	c, left, err := r.counted(ctx, c, q)
 	if err != nil {
 		return 0, err
@@ -77,8 +77,8 @@ func (r *Records[T]) Export(ctx context.Context, c Caller, q Query, write func(P
 	var working sync.WaitGroup
 	defer working.Wait() // nothing goes on after the answer
 	defer stop()
-	found := make(chan exported[T], 1)
-	opened := make(chan exported[T], 1)
+	found := make(chan exported[P], 1)
+	opened := make(chan exported[P], 1)
 	working.Go(func() { defer close(found); r.findAll(ctx, c, q, left, found) })
 	working.Go(func() {
 		defer close(opened)
@@ -106,17 +106,17 @@ func (r *Records[T]) Export(ctx context.Context, c Caller, q Query, write func(P
 }
 
 // exported is a page of an export on its way.
-type exported[T any] struct {
+type exported[P Record] struct {
 	q    crm.Query
 	d    *decider
 	rows crm.Page
 	ds   []authz.Decision
-	page Page[T]
+	page Page[P]
 	err  error
 }
 
 // give sends a batch unless nobody wants it any more.
-func give[T any](ctx context.Context, to chan<- exported[T], b exported[T]) bool {
+func give[P Record](ctx context.Context, to chan<- exported[P], b exported[P]) bool {
 	select {
 	case to <- b:
 		return true
@@ -126,10 +126,10 @@ func give[T any](ctx context.Context, to chan<- exported[T], b exported[T]) bool
 }
 
 // findAll reads the rows of an export, at most left, and decides on each.
-func (r *Records[T]) findAll(ctx context.Context, c Caller, q Query, left int64, to chan<- exported[T]) {
+func (r *Records[P]) findAll(ctx context.Context, c Caller, q Query, left int64, to chan<- exported[P]) {
 	limit := q.Limit
 	for {
-		b := exported[T]{d: r.g.decider(c, authz.Export)}
+		b := exported[P]{d: r.g.decider(c, authz.Export)}
 		b.d.hide = q.Hide
 		if b.q, b.err = r.prepare(ctx, c, authz.Export, b.d, q); b.err == nil {
 			if limit == 0 {
@@ -151,7 +151,7 @@ func (r *Records[T]) findAll(ctx context.Context, c Caller, q Query, left int64,
 }
 
 // findBatch reads and decides on the rows of one page.
-func (r *Records[T]) findBatch(ctx context.Context, c Caller, b *exported[T]) (err error) {
+func (r *Records[P]) findBatch(ctx context.Context, c Caller, b *exported[P]) (err error) {
 	if b.rows, err = r.g.store.List(ctx, b.q); err != nil {
 		return fmt.Errorf("guard: %w", err)
 	}
@@ -160,18 +160,18 @@ func (r *Records[T]) findBatch(ctx context.Context, c Caller, b *exported[T]) (e
 }
 
 // openBatch logs and opens one page. When the key of a row has ended since it was read, the rows are read once more: they are under newer ones by then.
-func (r *Records[T]) openBatch(ctx context.Context, c Caller, b exported[T]) (Page[T], error) {
+func (r *Records[P]) openBatch(ctx context.Context, c Caller, b exported[P]) (Page[P], error) {
 	views, event, err := r.openAll(ctx, c, authz.Export, b.rows.Rows, b.ds)
 	if errors.Is(err, encrypt.ErrRetired) {
 		most := len(b.rows.Rows)
 		if err := r.findBatch(ctx, c, &b); err != nil {
-			return Page[T]{}, err
+			return Page[P]{}, err
 		}
 		most = min(most, len(b.rows.Rows))
 		views, event, err = r.openAll(ctx, c, authz.Export, b.rows.Rows[:most], b.ds[:most])
 	}
 	if err != nil {
-		return Page[T]{}, err
+		return Page[P]{}, err
 	}
-	return Page[T]{Items: views, Next: b.rows.Next, Event: event}, nil
+	return Page[P]{Items: views, Next: b.rows.Next, Event: event}, nil
 }

@@ -32,7 +32,7 @@ type Groups struct {
 // follow from the rest; so is everything when the clauses let through fewer, or leave out fewer. Two
 // questions that differ little can still be compared: each is in the log. Row MACs are not checked: the numbers are those
 // of the database. Errors: encrypt.ErrUnsupported for a field that cannot be grouped or summed, *authz.DeniedError.
-func (r *Records[T]) Group(ctx context.Context, c Caller, q Grouping) (Groups, error) {
+func (r *kind) Group(ctx context.Context, c Caller, q Grouping) (Groups, error) {
 	d := r.g.decider(c, authz.Aggregate)
 	sample, err := r.sample(ctx, c, d)
 	if err != nil {
@@ -72,7 +72,7 @@ func (r *Records[T]) Group(ctx context.Context, c Caller, q Grouping) (Groups, e
 }
 
 // openFields denies a field that the decision does not open; one that is no clear column is an error.
-func (r *Records[T]) openFields(d authz.Decision, names []string) (denial, err error) {
+func (r *kind) openFields(d authz.Decision, names []string) (denial, err error) {
 	for _, name := range names {
 		f, ok := r.field(name)
 		if !ok || !f.Clear {
@@ -86,7 +86,7 @@ func (r *Records[T]) openFields(d authz.Decision, names []string) (denial, err e
 }
 
 // blur leaves out what shows a person.
-func (r *Records[T]) blur(ctx context.Context, sq crm.Query, out *Groups) error {
+func (r *kind) blur(ctx context.Context, sq crm.Query, out *Groups) error {
 	in := make([]tally.Group, len(out.Groups))
 	total := int64(0)
 	for i, g := range out.Groups {

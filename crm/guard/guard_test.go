@@ -80,7 +80,7 @@ type rig struct {
 	keeper    *encrypt.Keeper
 	policy    authz.Authorizer
 	guard     *guard.Guard
-	customers *guard.Records[crm.Customer]
+	customers *guard.Records[*crm.Customer]
 }
 
 // sealer seals the openings of the log under person keys.
@@ -121,7 +121,7 @@ func newRigOn(t testing.TB, rows crm.Store, keyStore keys.Store, opts *encrypt.O
 	require.NoError(t, err)
 	r.guard, _, err = guard.New(ctx, r.store, r.keeper, r.policy, r.log, nil)
 	require.NoError(t, err)
-	r.customers, err = guard.For[crm.Customer](ctx, r.guard, &guard.TypeOptions{Type: crm.TypeCustomer})
+	r.customers, err = guard.For[*crm.Customer](ctx, r.guard, &guard.TypeOptions{Type: crm.TypeCustomer})
 	require.NoError(t, err)
 	return r
 }
@@ -158,7 +158,7 @@ func customer(name, phone, email string) *crm.Customer {
 	}
 }
 
-func (r *rig) add(t testing.TB, c guard.Caller, name, phone, email string) guard.View[crm.Customer] {
+func (r *rig) add(t testing.TB, c guard.Caller, name, phone, email string) guard.View[*crm.Customer] {
 	t.Helper()
 	v, err := r.customers.Create(t.Context(), c, customer(name, phone, email))
 	require.NoError(t, err)
@@ -219,7 +219,7 @@ func TestAnotherRecordDoesNotExist(t *testing.T) {
 	gone.Subject.Active = false
 	_, err = r.customers.Get(t.Context(), gone, id)
 	require.Equal(t, crm.ErrNotFound, err)
-	w := v.Value
+	w := *v.Value
 	w.City = "x"
 	_, err = r.customers.Update(t.Context(), other, &w)
 	require.Equal(t, crm.ErrNotFound, err)
@@ -270,14 +270,14 @@ func TestFieldsOfEachRow(t *testing.T) {
 	}
 	g, _, err := guard.New(t.Context(), r.store, r.keeper, byRecord{r.policy, phone}, r.log, nil)
 	require.NoError(t, err)
-	customers, err := guard.For[crm.Customer](t.Context(), g, &guard.TypeOptions{Type: crm.TypeCustomer})
+	customers, err := guard.For[*crm.Customer](t.Context(), g, &guard.TypeOptions{Type: crm.TypeCustomer})
 	require.NoError(t, err)
 	page, err := customers.List(t.Context(), sales, guard.Query{})
 	require.NoError(t, err)
 	all, err := customers.GetAll(t.Context(), sales, ids)
 	require.NoError(t, err)
 	require.Len(t, all, len(ids))
-	for _, views := range [][]guard.View[crm.Customer]{page.Items, all} {
+	for _, views := range [][]guard.View[*crm.Customer]{page.Items, all} {
 		for i, v := range views {
 			want := phone[v.Value.ID.String()]
 			assert.Equal(t, want, v.Fields["phone"], i)
@@ -301,7 +301,7 @@ func TestReadersMayNotWrite(t *testing.T) {
 	r := newRig(t)
 	v := r.add(t, sales, "A", "13800135678", "a@example.com")
 	var de *authz.DeniedError
-	w := v.Value
+	w := *v.Value
 	_, err := r.customers.Update(t.Context(), auditor, &w)
 	require.ErrorAs(t, err, &de)
 	require.ErrorAs(t, r.customers.Delete(t.Context(), support, v.Value.ID.UUID(), 1), &de)
@@ -362,7 +362,7 @@ func TestUpdateKeepsWhatWasNotShown(t *testing.T) {
 
 	s, err := r.customers.Get(t.Context(), sales, v.Value.ID.UUID())
 	require.NoError(t, err)
-	mine := s.Value
+	mine := *s.Value
 	require.Equal(t, crm.Masked, mine.Phone.State())
 	mine.City = "上海"
 	_, err = r.customers.Update(t.Context(), sales, &mine)
@@ -379,20 +379,20 @@ func TestUpdateKeepsWhatWasNotShown(t *testing.T) {
 	s, err = r.customers.Get(t.Context(), sales, v.Value.ID.UUID())
 	require.NoError(t, err)
 	for _, text := range []crm.Text{crm.NewText("110101199003074514"), {}} {
-		bad := s.Value
+		bad := *s.Value
 		bad.IDNumber = text
 		_, err = r.customers.Update(t.Context(), sales, &bad)
 		require.ErrorAs(t, err, &de, "a hidden field can be neither set nor emptied")
 	}
-	away := s.Value
+	away := *s.Value
 	away.Owner = crm.ID[crm.Employee](wu)
 	_, err = r.customers.Update(t.Context(), sales, &away)
 	require.ErrorAs(t, err, &de, "own records cannot be given away")
-	stale := s.Value
+	stale := *s.Value
 	stale.Version--
 	_, err = r.customers.Update(t.Context(), sales, &stale)
 	require.ErrorIs(t, err, crm.ErrConflict)
-	jump := s.Value
+	jump := *s.Value
 	jump.Stage = crm.CustomerWon
 	var te *crm.TransitionError
 	_, err = r.customers.Update(t.Context(), sales, &jump)
@@ -429,7 +429,7 @@ func TestForgedRows(t *testing.T) {
 			for _, c := range []guard.Caller{sales, other, admin} {
 				_, err := r.customers.Get(t.Context(), c, v.Value.ID.UUID())
 				require.ErrorIs(t, err, guard.ErrForged)
-				w := v.Value
+				w := *v.Value
 				_, err = r.customers.Update(t.Context(), c, &w)
 				require.ErrorIs(t, err, guard.ErrForged)
 			}
@@ -450,7 +450,7 @@ func TestNoLogNoData(t *testing.T) {
 	down := errors.New("disk full")
 	r.log.fail = down
 	ctx := t.Context()
-	w := v.Value
+	w := *v.Value
 	_, get := r.customers.Get(ctx, sales, id)
 	page, list := r.customers.List(ctx, sales, guard.Query{})
 	found, search := r.customers.Search(ctx, sales, "13800135678", 5, "phone")
@@ -519,7 +519,7 @@ func TestACrashUnmakesOnlyTheLastWrites(t *testing.T) {
 	r := newRig(t)
 	v := r.add(t, sales, "A", "", "")
 	before := r.raw(t, v.Value.ID.UUID())
-	w := v.Value
+	w := *v.Value
 	w.City = "x"
 	_, err := r.customers.Update(t.Context(), sales, &w)
 	require.NoError(t, err)
@@ -711,7 +711,7 @@ func TestSearchQuota(t *testing.T) {
 	r := newRig(t)
 	g, _, err := guard.New(t.Context(), r.store, r.keeper, r.policy, r.log, &guard.Options{SearchPerHour: 3})
 	require.NoError(t, err)
-	c, err := guard.For[crm.Customer](t.Context(), g, nil)
+	c, err := guard.For[*crm.Customer](t.Context(), g, nil)
 	require.NoError(t, err)
 	for range 3 {
 		_, err = c.Search(t.Context(), sales, "13800135678", 5, "phone")
@@ -751,7 +751,7 @@ func TestBin(t *testing.T) {
 func TestNothingPersonalInErrors(t *testing.T) {
 	r := newRig(t)
 	v := r.add(t, sales, "Secretname", "13800135678", "secret@example.com")
-	w := v.Value
+	w := *v.Value
 	w.Email = crm.NewText("secret at example")
 	_, invalid := r.customers.Update(t.Context(), sales, &w)
 	require.Error(t, invalid)
@@ -786,13 +786,13 @@ func TestTypesThatAreRefused(t *testing.T) {
 		crm.Meta[bare]
 		Name string // no tag
 	}
-	_, err := guard.For[bare](t.Context(), r.guard, nil)
+	_, err := guard.For[*bare](t.Context(), r.guard, nil)
 	require.ErrorContains(t, err, "Name")
 	type leaky struct {
 		crm.Meta[leaky]
 		Name string `protect:"personal,clear"`
 	}
-	_, err = guard.For[leaky](t.Context(), r.guard, nil)
+	_, err = guard.For[*leaky](t.Context(), r.guard, nil)
 	require.ErrorContains(t, err, "Name")
 	_, _, err = guard.New(t.Context(), nil, r.keeper, r.policy, r.log, nil)
 	require.Error(t, err)
@@ -803,7 +803,7 @@ func TestClock(t *testing.T) {
 	at := time.Date(2026, 3, 1, 9, 0, 0, 0, time.UTC)
 	g, _, err := guard.New(t.Context(), r.store, r.keeper, r.policy, r.log, &guard.Options{Clock: func() time.Time { return at }})
 	require.NoError(t, err)
-	c, err := guard.For[crm.Customer](t.Context(), g, nil)
+	c, err := guard.For[*crm.Customer](t.Context(), g, nil)
 	require.NoError(t, err)
 	v, err := c.Create(t.Context(), sales, customer("A", "", ""))
 	require.NoError(t, err)
@@ -830,7 +830,7 @@ func TestHistoryMeetsNoObligationForTheCaller(t *testing.T) {
 	require.NoError(t, err)
 	g, _, err := guard.New(t.Context(), r.store, r.keeper, obliging{r.policy}, r.log, nil)
 	require.NoError(t, err)
-	c, err := guard.For[crm.Customer](t.Context(), g, nil)
+	c, err := guard.For[*crm.Customer](t.Context(), g, nil)
 	require.NoError(t, err)
 	for caller, want := range map[string]bool{"": false, "complaint": true} {
 		hist, err := c.History(t.Context(), because(sales, caller), id, 0, 50)

@@ -105,7 +105,7 @@ type oracle struct {
 	asker     guard.Caller
 	log       *audit.Log
 	tx        func(guard.Caller) *guard.Tx
-	customers *guard.Records[crm.Customer]
+	customers *guard.Records[*crm.Customer]
 	ids       []crm.UUID
 	early     []crm.Row // as they were made, with their bodies
 	bodies    [][]byte
@@ -161,7 +161,7 @@ func newOracle(t *testing.T, asker guard.Caller, kek keys.KEK, keyStore keys.Sto
 	g, _, err := guard.New(ctx, store, keeper, policy, log, &guard.Options{Clock: clock, SearchPerHour: math.MaxInt32, ChecksPerHour: math.MaxInt32})
 	require.NoError(t, err)
 	o := &oracle{asker: asker, log: log, checks: checks, tx: func(c guard.Caller) *guard.Tx { return g.Begin(c, "test") }}
-	o.customers, err = guard.For[crm.Customer](ctx, g, &guard.TypeOptions{Type: crm.TypeCustomer})
+	o.customers, err = guard.For[*crm.Customer](ctx, g, &guard.TypeOptions{Type: crm.TypeCustomer})
 	require.NoError(t, err)
 
 	same, differs := rand.New(rand.NewPCG(seed, 0)), rand.New(rand.NewPCG(seed, variant))
@@ -350,7 +350,7 @@ func (o *oracle) ask(t *testing.T, r *rand.Rand) (what, answer string) {
 			ids[i] = o.ids[r.IntN(len(o.ids))]
 		}
 		list, err := o.customers.GetAll(ctx, c, ids)
-		return "get all", said(err, shows(guard.Page[crm.Customer]{Items: list}))
+		return "get all", said(err, shows(guard.Page[*crm.Customer]{Items: list}))
 	case 8:
 		v, err := o.customers.Reveal(ctx, c, id, field())
 		return "reveal", said(err, show(v))
@@ -359,7 +359,7 @@ func (o *oracle) ask(t *testing.T, r *rand.Rand) (what, answer string) {
 		return "exportable", said(err, fmt.Sprint(n, needs))
 	case 10:
 		text := ""
-		n, err := o.customers.Export(ctx, c, query(), func(p guard.Page[crm.Customer]) error { text += shows(p); return nil })
+		n, err := o.customers.Export(ctx, c, query(), func(p guard.Page[*crm.Customer]) error { text += shows(p); return nil })
 		return "export", text + said(err, fmt.Sprint(n))
 	case 11:
 		// A change by somebody who may perhaps not: of a version that is not there, so that nothing changes.
@@ -434,7 +434,7 @@ func said(err error, answer string) string {
 }
 
 // show writes everything that a view has.
-func show(v guard.View[crm.Customer]) string {
+func show(v guard.View[*crm.Customer]) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%v %v %d:", v.Controls, v.Fields, v.Event)
 	value := reflect.ValueOf(v.Value)
@@ -448,7 +448,7 @@ func show(v guard.View[crm.Customer]) string {
 	return b.String()
 }
 
-func shows(p guard.Page[crm.Customer]) string {
+func shows(p guard.Page[*crm.Customer]) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%d %q %d\n", len(p.Items), p.Next, p.Event)
 	for _, v := range p.Items {

@@ -13,7 +13,7 @@ import (
 // have from get to. It is the action merge on the record that refers, whatever its state, also in the recycle bin; nothing of it is opened, and rules of
 // its type about updates are not asked. It returns the columns that change. Errors: crm.ErrNotFound, crm.ErrConflict when none of them has from,
 // *authz.DeniedError, ErrTx.
-func (r *Records[T]) PointIn(ctx context.Context, tx *Tx, id, from, to crm.UUID, columns ...string) (moved []string, err error) {
+func (r *kind) PointIn(ctx context.Context, tx *Tx, id, from, to crm.UUID, columns ...string) (moved []string, err error) {
 	row, d, err := r.mayChange(ctx, tx.c, authz.Merge, id)
 	if err != nil {
 		return nil, err

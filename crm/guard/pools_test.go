@@ -51,7 +51,7 @@ func TestPoolIsFreeIn(t *testing.T) {
 			ctx := t.Context()
 			g, _, err := guard.New(ctx, w.store, w.keeper, browsing{w.policy}, w.log, nil)
 			require.NoError(t, err)
-			rs, err := guard.For[freeLead](ctx, g, &guard.TypeOptions{Type: "lead"})
+			rs, err := guard.For[*freeLead](ctx, g, &guard.TypeOptions{Type: "lead"})
 			require.NoError(t, err)
 			ids := map[string]crm.UUID{}
 			for _, pool := range []string{"p1", "p2", "p3", ""} {
@@ -81,7 +81,7 @@ func TestPoolIsFreeIn(t *testing.T) {
 			v, err := rs.Get(ctx, admin, ids["p1"])
 			require.NoError(t, err)
 			for _, to := range []string{"", "p2"} {
-				x := v.Value
+				x := *v.Value
 				x.FreeIn = to
 				_, err = rs.Update(ctx, admin, &x)
 				require.ErrorAs(t, err, &denied)
@@ -89,7 +89,7 @@ func TestPoolIsFreeIn(t *testing.T) {
 			}
 
 			// A type without the column.
-			plain, err := guard.For[crm.Customer](ctx, g, nil)
+			plain, err := guard.For[*crm.Customer](ctx, g, nil)
 			require.NoError(t, err)
 			n, err = plain.Count(ctx, member, guard.Query{})
 			require.NoError(t, err)

@@ -30,25 +30,25 @@ type Query struct {
 }
 
 // Page is one page of a list.
-type Page[T any] struct {
-	Items []View[T]
+type Page[P Record] struct {
+	Items []View[P]
 	Next  string // "" on the last page
 	Event uint64 // the log's event of this reading; it names each record
 }
 
 // Get returns one record. Errors: crm.ErrNotFound, also for a record that the caller may not read.
-func (r *Records[T]) Get(ctx context.Context, c Caller, id crm.UUID) (View[T], error) {
-	return again(func() (View[T], error) { return r.get(ctx, c, id) })
+func (r *Records[P]) Get(ctx context.Context, c Caller, id crm.UUID) (View[P], error) {
+	return again(func() (View[P], error) { return r.get(ctx, c, id) })
 }
 
-func (r *Records[T]) get(ctx context.Context, c Caller, id crm.UUID) (View[T], error) {
+func (r *Records[P]) get(ctx context.Context, c Caller, id crm.UUID) (View[P], error) {
 	row, err := r.load(ctx, c, id)
 	if err != nil {
-		return View[T]{}, err
+		return View[P]{}, err
 	}
 	d, err := r.readable(ctx, c, row)
 	if err != nil {
-		return View[T]{}, err
+		return View[P]{}, err
 	}
 	return r.open(ctx, c, authz.Read, row, d)
 }
@@ -64,7 +64,7 @@ func again[V any](do func() (V, error)) (V, error) {
 }
 
 // load returns an authentic row of the caller's tenant, or crm.ErrNotFound.
-func (r *Records[T]) load(ctx context.Context, c Caller, id crm.UUID) (*crm.Row, error) {
+func (r *kind) load(ctx context.Context, c Caller, id crm.UUID) (*crm.Row, error) {
 	rows, err := r.g.store.Load(ctx, c.Subject.Tenant, r.typ, []crm.UUID{id})
 	if err != nil {
 		return nil, fmt.Errorf("guard: %w", err)
@@ -86,7 +86,7 @@ func (r *Records[T]) load(ctx context.Context, c Caller, id crm.UUID) (*crm.Row,
 
 // readable decides whether the caller may know of a row at all; a refusal is logged and looks like
 // crm.ErrNotFound.
-func (r *Records[T]) readable(ctx context.Context, c Caller, row *crm.Row) (authz.Decision, error) {
+func (r *kind) readable(ctx context.Context, c Caller, row *crm.Row) (authz.Decision, error) {
 	d, err := r.g.decider(c, authz.Read).decide(ctx, r.resource(row))
 	if err != nil {
 		return d, err
@@ -101,7 +101,7 @@ func (r *Records[T]) readable(ctx context.Context, c Caller, row *crm.Row) (auth
 }
 
 // deny logs a denial. A nil error means that it is in the log.
-func (r *Records[T]) deny(ctx context.Context, c Caller, a authz.Action, row *crm.Row, d authz.Decision) error {
+func (r *kind) deny(ctx context.Context, c Caller, a authz.Action, row *crm.Row, d authz.Decision) error {
 	e := c.event(r.typ, a, d)
 	e.Outcome = audit.Denied
 	if row != nil {
@@ -114,17 +114,17 @@ func (r *Records[T]) deny(ctx context.Context, c Caller, a authz.Action, row *cr
 }
 
 // open logs that the caller reads one row, then opens it.
-func (r *Records[T]) open(ctx context.Context, c Caller, a authz.Action, row *crm.Row, d authz.Decision) (View[T], error) {
+func (r *Records[P]) open(ctx context.Context, c Caller, a authz.Action, row *crm.Row, d authz.Decision) (View[P], error) {
 	views, event, err := r.openAll(ctx, c, a, []crm.Row{*row}, []authz.Decision{d})
 	if err != nil {
-		return View[T]{}, err
+		return View[P]{}, err
 	}
 	views[0].Event = event
 	return views[0], nil
 }
 
 // openAll logs one event that names each row, then opens what the decisions allow.
-func (r *Records[T]) openAll(ctx context.Context, c Caller, a authz.Action, rows []crm.Row, ds []authz.Decision) ([]View[T], uint64, error) {
+func (r *Records[P]) openAll(ctx context.Context, c Caller, a authz.Action, rows []crm.Row, ds []authz.Decision) ([]View[P], uint64, error) {
 	e := c.event(r.typ, a, authz.Decision{})
 	e.Count = int64(len(rows))
 	e.Targets = make([]audit.Target, len(rows))
@@ -145,10 +145,11 @@ func (r *Records[T]) openAll(ctx context.Context, c Caller, a authz.Action, rows
 	if err != nil {
 		return nil, 0, fmt.Errorf("guard: no log, no data: %w", err)
 	}
-	views := make([]View[T], len(rows))
+	views := make([]View[P], len(rows))
 	values := make([]any, len(r.columns))
-	for i := range rows {
-		if err := r.hydrateFrom(values, &rows[i], &views[i].Value); err != nil {
+	for i, v := range r.codec.NewAll(len(rows)) {
+		views[i].Value = v
+		if err := r.hydrateFrom(values, &rows[i], views[i].Value); err != nil {
 			return nil, 0, err
 		}
 		views[i].Controls = ds[i].Controls
@@ -180,7 +181,7 @@ type showing struct {
 }
 
 // showings returns the showing of each decision: one for all with equal field policies.
-func (r *Records[T]) showings(ds []authz.Decision) []*showing {
+func (r *kind) showings(ds []authz.Decision) []*showing {
 	out := make([]*showing, len(ds))
 	var others map[string]*showing
 	for i := range ds {
@@ -212,7 +213,7 @@ func sameFields(a, b authz.Fields) bool {
 	return same(a.ByClass, b.ByClass) && same(a.ByName, b.ByName)
 }
 
-func (r *Records[T]) showing(fields authz.Fields) *showing {
+func (r *kind) showing(fields authz.Fields) *showing {
 	s := &showing{access: make(map[string]Access, len(r.fields))}
 	for _, f := range r.fields {
 		access := fields.Access(f.Name, string(f.Class))
@@ -239,7 +240,7 @@ func (r *Records[T]) showing(fields authz.Fields) *showing {
 
 // fill opens the allowed fields of rows into views and masks or hides the rest. Rows with equal field
 // policies are opened together, so that their keys are loaded in one query.
-func (r *Records[T]) fill(ctx context.Context, rows []crm.Row, shown []*showing, views []View[T]) error {
+func (r *Records[P]) fill(ctx context.Context, rows []crm.Row, shown []*showing, views []View[P]) error {
 	done := make([]bool, len(rows))
 	pooled := fieldSpaces.Get().(*[]encrypt.SealedField)
 	space := (*pooled)[:0]
@@ -255,19 +256,19 @@ func (r *Records[T]) fill(ctx context.Context, rows []crm.Row, shown []*showing,
 		s := shown[from]
 		var recs []encrypt.Record
 		var fields [][]encrypt.SealedField
-		var into []*T
+		var into []P
 		for i := from; i < len(rows); i++ {
 			if shown[i] != s {
 				continue
 			}
 			if recs == nil {
 				most := len(rows) - from
-				recs, fields, into = make([]encrypt.Record, 0, most), make([][]encrypt.SealedField, 0, most), make([]*T, 0, most)
+				recs, fields, into = make([]encrypt.Record, 0, most), make([][]encrypt.SealedField, 0, most), make([]P, 0, most)
 			}
 			done[i] = true
 			var values []encrypt.SealedField
 			values, space = valuesOf(space, rows[i].Sealed)
-			recs, fields, into = append(recs, recordOf(&rows[i])), append(fields, values), append(into, &views[i].Value)
+			recs, fields, into = append(recs, recordOf(&rows[i])), append(fields, values), append(into, views[i].Value)
 		}
 		if len(s.open) > 0 {
 			if _, err := r.codec.OpenAll(ctx, r.g.keeper, recs, fields, into, s.open...); err != nil {
@@ -284,15 +285,15 @@ func (r *Records[T]) fill(ctx context.Context, rows []crm.Row, shown []*showing,
 }
 
 // conceal masks and hides the fields of a view.
-func (r *Records[T]) conceal(v *View[T], s *showing) error {
+func (r *Records[P]) conceal(v *View[P], s *showing) error {
 	v.Fields = s.access
 	for _, name := range s.masked {
-		if err := r.codec.Conceal(&v.Value, name, encrypt.StateMasked); err != nil {
+		if err := r.codec.Conceal(v.Value, name, encrypt.StateMasked); err != nil {
 			return fmt.Errorf("guard: %w", err)
 		}
 	}
 	for _, name := range s.hidden {
-		if err := r.codec.Conceal(&v.Value, name, encrypt.StateHidden); err != nil {
+		if err := r.codec.Conceal(v.Value, name, encrypt.StateHidden); err != nil {
 			return fmt.Errorf("guard: %w", err)
 		}
 	}
@@ -301,12 +302,12 @@ func (r *Records[T]) conceal(v *View[T], s *showing) error {
 
 // Reveal returns one field in clear, where the policy allows it for the reason that the caller gives.
 // The log keeps the reason under the record's person.
-func (r *Records[T]) Reveal(ctx context.Context, c Caller, id crm.UUID, field string) (View[T], error) {
-	return again(func() (View[T], error) { return r.reveal(ctx, c, id, field) })
+func (r *Records[P]) Reveal(ctx context.Context, c Caller, id crm.UUID, field string) (View[P], error) {
+	return again(func() (View[P], error) { return r.reveal(ctx, c, id, field) })
 }
 
-func (r *Records[T]) reveal(ctx context.Context, c Caller, id crm.UUID, field string) (View[T], error) {
-	var none View[T]
+func (r *Records[P]) reveal(ctx context.Context, c Caller, id crm.UUID, field string) (View[P], error) {
+	var none View[P]
 	f, ok := r.field(field)
 	if !ok {
 		return none, fmt.Errorf("guard: type %s has no field %s", r.typ, field)
@@ -341,9 +342,9 @@ func (r *Records[T]) reveal(ctx context.Context, c Caller, id crm.UUID, field st
 	}
 	// Every other field is hidden in the answer.
 	only := authz.Decision{Allowed: true, Fields: authz.Fields{ByName: map[string]authz.Access{f.Name: authz.Open}}}
-	v := []View[T]{{Controls: d.Controls, Event: receipt.Index}}
+	v := []View[P]{{Value: r.codec.New(), Controls: d.Controls, Event: receipt.Index}}
 	if f.Clear {
-		if err := r.hydrate(row, &v[0].Value); err != nil {
+		if err := r.hydrate(row, v[0].Value); err != nil {
 			return none, err
 		}
 	}
@@ -355,21 +356,21 @@ func (r *Records[T]) reveal(ctx context.Context, c Caller, id crm.UUID, field st
 
 // List returns one page of the records that the caller may list. A field that the policy does not
 // open can be neither filtered nor sorted.
-func (r *Records[T]) List(ctx context.Context, c Caller, q Query) (Page[T], error) {
-	return again(func() (Page[T], error) { return r.list(ctx, c, q) })
+func (r *Records[P]) List(ctx context.Context, c Caller, q Query) (Page[P], error) {
+	return again(func() (Page[P], error) { return r.list(ctx, c, q) })
 }
 
-func (r *Records[T]) list(ctx context.Context, c Caller, q Query) (Page[T], error) {
+func (r *Records[P]) list(ctx context.Context, c Caller, q Query) (Page[P], error) {
 	a := q.action()
 	d := r.g.decider(c, a)
 	d.hide = q.Hide
 	sq, err := r.prepare(ctx, c, a, d, q)
 	if err != nil {
-		return Page[T]{}, err
+		return Page[P]{}, err
 	}
 	page, err := r.g.store.List(ctx, sq)
 	if err != nil {
-		return Page[T]{}, fmt.Errorf("guard: %w", err)
+		return Page[P]{}, fmt.Errorf("guard: %w", err)
 	}
 	return r.page(ctx, c, a, d, page)
 }
@@ -383,7 +384,7 @@ func (q *Query) action() authz.Action {
 }
 
 // Count counts the records that List would return over all pages.
-func (r *Records[T]) Count(ctx context.Context, c Caller, q Query) (int64, error) {
+func (r *kind) Count(ctx context.Context, c Caller, q Query) (int64, error) {
 	a := q.action()
 	d := r.g.decider(c, a)
 	d.hide = q.Hide
@@ -404,7 +405,7 @@ func (r *Records[T]) Count(ctx context.Context, c Caller, q Query) (int64, error
 }
 
 // prepare turns a list's query into one for the store, or denies.
-func (r *Records[T]) prepare(ctx context.Context, c Caller, a authz.Action, d *decider, q Query) (crm.Query, error) {
+func (r *kind) prepare(ctx context.Context, c Caller, a authz.Action, d *decider, q Query) (crm.Query, error) {
 	sample, err := r.sample(ctx, c, d)
 	if err != nil {
 		return crm.Query{}, err
@@ -413,7 +414,7 @@ func (r *Records[T]) prepare(ctx context.Context, c Caller, a authz.Action, d *d
 }
 
 // prepared is prepare for who has decided on the sample: denial is nil where it allows.
-func (r *Records[T]) prepared(ctx context.Context, c Caller, a authz.Action, q Query, sample authz.Decision, denial error) (crm.Query, error) {
+func (r *kind) prepared(ctx context.Context, c Caller, a authz.Action, q Query, sample authz.Decision, denial error) (crm.Query, error) {
 	if denial == nil {
 		names := []string{q.Sort}
 		for _, cl := range q.Clauses {
@@ -458,20 +459,20 @@ func (r *Records[T]) prepared(ctx context.Context, c Caller, a authz.Action, q Q
 }
 
 // page checks what the store returned, logs it and opens it.
-func (r *Records[T]) page(ctx context.Context, c Caller, a authz.Action, d *decider, p crm.Page) (Page[T], error) {
+func (r *Records[P]) page(ctx context.Context, c Caller, a authz.Action, d *decider, p crm.Page) (Page[P], error) {
 	ds, err := r.decideAll(ctx, c, a, d, p.Rows)
 	if err != nil {
-		return Page[T]{}, err
+		return Page[P]{}, err
 	}
 	views, event, err := r.openAll(ctx, c, a, p.Rows, ds)
 	if err != nil {
-		return Page[T]{}, err
+		return Page[P]{}, err
 	}
-	return Page[T]{Items: views, Next: p.Next, Event: event}, nil
+	return Page[P]{Items: views, Next: p.Next, Event: event}, nil
 }
 
 // decideAll checks what the store returned and decides on each row.
-func (r *Records[T]) decideAll(ctx context.Context, c Caller, a authz.Action, d *decider, rows []crm.Row) ([]authz.Decision, error) {
+func (r *kind) decideAll(ctx context.Context, c Caller, a authz.Action, d *decider, rows []crm.Row) ([]authz.Decision, error) {
 	if err := r.authentic(ctx, c.Subject.Tenant, rows); err != nil {
 		return nil, err
 	}
@@ -511,26 +512,26 @@ type probe struct {
 // its full value under the actor's quota, and by what its mask shows; one that it hides is not searched, and the answer does not
 // tell. Candidates are opened to compare them, and logged like what is found. Errors: encrypt.ErrUnsupported,
 // ErrBroad, ErrQuota.
-func (r *Records[T]) Search(ctx context.Context, c Caller, term string, limit int, fields ...string) (Page[T], error) {
-	return again(func() (Page[T], error) { return r.search(ctx, c, term, limit, fields) })
+func (r *Records[P]) Search(ctx context.Context, c Caller, term string, limit int, fields ...string) (Page[P], error) {
+	return again(func() (Page[P], error) { return r.search(ctx, c, term, limit, fields) })
 }
 
-func (r *Records[T]) search(ctx context.Context, c Caller, term string, limit int, fields []string) (Page[T], error) {
+func (r *Records[P]) search(ctx context.Context, c Caller, term string, limit int, fields []string) (Page[P], error) {
 	d := r.g.decider(c, authz.Search)
 	sq, err := r.prepare(ctx, c, authz.Search, d, Query{Limit: limit})
 	if err != nil {
-		return Page[T]{}, err
+		return Page[P]{}, err
 	}
 	sample, err := r.sample(ctx, c, d)
 	if err != nil {
-		return Page[T]{}, err
+		return Page[P]{}, err
 	}
 	probes, masked, err := r.probes(ctx, c, sq, sample, term, fields)
 	if err != nil {
-		return Page[T]{}, err
+		return Page[P]{}, err
 	}
 	if masked && !r.g.quota.take(c.Subject.Tenant+"/"+c.Subject.ID, r.g.now()) {
-		return Page[T]{}, errors.Join(ErrQuota, r.deny(ctx, c, authz.Search, nil, sample))
+		return Page[P]{}, errors.Join(ErrQuota, r.deny(ctx, c, authz.Search, nil, sample))
 	}
 	if whole := exact(probes, term); whole != nil {
 		if page, err := r.find(ctx, c, d, sq, whole, masked); err != nil || len(page.Items) > 0 {
@@ -562,7 +563,7 @@ func exact(probes []probe, term string) []probe {
 }
 
 // find returns the records that one of the probes finds.
-func (r *Records[T]) find(ctx context.Context, c Caller, d *decider, sq crm.Query, probes []probe, masked bool) (Page[T], error) {
+func (r *Records[P]) find(ctx context.Context, c Caller, d *decider, sq crm.Query, probes []probe, masked bool) (Page[P], error) {
 	limit := sq.Limit
 	sq.Tokens = []int64{}
 	for _, p := range probes {
@@ -570,21 +571,21 @@ func (r *Records[T]) find(ctx context.Context, c Caller, d *decider, sq crm.Quer
 		// cities and legal forms.
 		sq.Tokens = append(sq.Tokens, p.query.Groups[len(p.query.Groups)/2]...)
 	}
-	var out Page[T]
+	var out Page[P]
 	for seen := 0; ; {
 		var found crm.Page
 		if len(sq.Tokens) > 0 {
 			var err error
 			if found, err = r.g.store.List(ctx, sq); err != nil {
-				return Page[T]{}, fmt.Errorf("guard: %w", err)
+				return Page[P]{}, fmt.Errorf("guard: %w", err)
 			}
 		}
 		page, err := r.page(ctx, c, authz.Search, d, found)
 		if err != nil {
-			return Page[T]{}, err
+			return Page[P]{}, err
 		}
 		if err := r.recheck(ctx, c, &page, found.Rows, probes, masked); err != nil {
-			return Page[T]{}, err
+			return Page[P]{}, err
 		}
 		out.Event = page.Event
 		out.Items = append(out.Items, page.Items...)
@@ -596,14 +597,14 @@ func (r *Records[T]) find(ctx context.Context, c Caller, d *decider, sq crm.Quer
 		case found.Next == "":
 			return out, nil
 		case seen >= mostCandidates:
-			return Page[T]{}, ErrBroad
+			return Page[P]{}, ErrBroad
 		}
 		sq.After, sq.Limit = found.Next, 200
 	}
 }
 
 // probes asks the indexes of all fields that the caller may search.
-func (r *Records[T]) probes(ctx context.Context, c Caller, sq crm.Query, sample authz.Decision, term string, fields []string) (all []probe, masked bool, err error) {
+func (r *Records[P]) probes(ctx context.Context, c Caller, sq crm.Query, sample authz.Decision, term string, fields []string) (all []probe, masked bool, err error) {
 	var unsupported error
 	searched := false
 	for _, name := range fields {
@@ -636,7 +637,7 @@ func (r *Records[T]) probes(ctx context.Context, c Caller, sq crm.Query, sample 
 }
 
 // nothing tells whether the tenant has no record of the type at all.
-func (r *Records[T]) nothing(ctx context.Context, q crm.Query) bool {
+func (r *kind) nothing(ctx context.Context, q crm.Query) bool {
 	page, err := r.g.store.List(ctx, crm.Query{
 		Tenant: q.Tenant, Type: q.Type, Where: crm.Everything{}, Deletion: crm.LivingAndBin, Limit: 1,
 	})
@@ -644,7 +645,7 @@ func (r *Records[T]) nothing(ctx context.Context, q crm.Query) bool {
 }
 
 // fieldProbes asks the indexes of one field. ErrUnsupported when none can answer.
-func (r *Records[T]) fieldProbes(ctx context.Context, c Caller, f encrypt.Field, term string) ([]probe, error) {
+func (r *Records[P]) fieldProbes(ctx context.Context, c Caller, f encrypt.Field, term string) ([]probe, error) {
 	var found []probe
 	var unsupported error
 	for _, x := range f.Indexes {
@@ -675,7 +676,7 @@ func (r *Records[T]) fieldProbes(ctx context.Context, c Caller, f encrypt.Field,
 // recheck opens the searched fields of the candidates and keeps those that match in a field that the caller
 // sees in this very record: a masked one counts by its full value, or where the mask itself matches (the last
 // four digits of 138****5678), a hidden one never.
-func (r *Records[T]) recheck(ctx context.Context, c Caller, page *Page[T], rows []crm.Row, probes []probe, paid bool) error {
+func (r *Records[P]) recheck(ctx context.Context, c Caller, page *Page[P], rows []crm.Row, probes []probe, paid bool) error {
 	if len(rows) == 0 {
 		return nil
 	}
@@ -687,10 +688,9 @@ func (r *Records[T]) recheck(ctx context.Context, c Caller, page *Page[T], rows 
 	}
 	recs := make([]encrypt.Record, len(rows))
 	fields := make([][]encrypt.SealedField, len(rows))
-	values := make([]T, len(rows))
-	into := make([]*T, len(rows))
+	into := r.codec.NewAll(len(rows))
 	for i := range rows {
-		recs[i], into[i] = recordOf(&rows[i]), &values[i]
+		recs[i] = recordOf(&rows[i])
 		fields[i], _ = valuesOf(nil, rows[i].Sealed)
 	}
 	if _, err := r.codec.OpenAll(ctx, r.g.keeper, recs, fields, into, names...); err != nil {
@@ -704,8 +704,8 @@ func (r *Records[T]) recheck(ctx context.Context, c Caller, page *Page[T], rows 
 			case access[p.field] == authz.Hidden:
 				return false
 			case access[p.field] == authz.Masked && !p.full:
-				return r.codec.Match(p.query, &page.Items[i].Value) // the mask shows it anyway
-			case !r.codec.Match(p.query, &values[i]):
+				return r.codec.Match(p.query, page.Items[i].Value) // the mask shows it anyway
+			case !r.codec.Match(p.query, into[i]):
 				return false
 			case access[p.field] == authz.Masked && !paid:
 				paid = r.g.quota.take(c.Subject.Tenant+"/"+c.Subject.ID, r.g.now())
@@ -723,7 +723,7 @@ func (r *Records[T]) recheck(ctx context.Context, c Caller, page *Page[T], rows 
 
 // History returns the newest events about one record that the caller may read, newest first, below
 // index before (0: from the end). Reasons are opened for who has the action history on it. It is a reading and logged as one.
-func (r *Records[T]) History(ctx context.Context, c Caller, id crm.UUID, before uint64, limit int) ([]audit.Entry, error) {
+func (r *kind) History(ctx context.Context, c Caller, id crm.UUID, before uint64, limit int) ([]audit.Entry, error) {
 	row, err := r.load(ctx, c, id)
 	if err != nil {
 		return nil, err
@@ -766,17 +766,17 @@ func (r *Records[T]) History(ctx context.Context, c Caller, id crm.UUID, before 
 
 // GetAll returns those of the records that exist and that the caller may list, in the order of ids, at
 // most 200, with what a list shows of them: the records that others refer to.
-func (r *Records[T]) GetAll(ctx context.Context, c Caller, ids []crm.UUID) ([]View[T], error) {
+func (r *Records[P]) GetAll(ctx context.Context, c Caller, ids []crm.UUID) ([]View[P], error) {
 	if len(ids) == 0 {
 		return nil, nil
 	}
 	if len(ids) > 200 {
 		return nil, errors.New("guard: at most 200 records at once")
 	}
-	return again(func() ([]View[T], error) { return r.getAll(ctx, c, ids) })
+	return again(func() ([]View[P], error) { return r.getAll(ctx, c, ids) })
 }
 
-func (r *Records[T]) getAll(ctx context.Context, c Caller, ids []crm.UUID) ([]View[T], error) {
+func (r *Records[P]) getAll(ctx context.Context, c Caller, ids []crm.UUID) ([]View[P], error) {
 	rows, err := r.g.store.Load(ctx, c.Subject.Tenant, r.typ, ids)
 	if err != nil {
 		return nil, fmt.Errorf("guard: %w", err)
@@ -805,22 +805,27 @@ func (r *Records[T]) getAll(ctx context.Context, c Caller, ids []crm.UUID) ([]Vi
 	return views, err
 }
 
-// May tells whether the caller may do a, and with which fields, to the record v, or to a record of
-// their own when v is nil. It opens nothing and is for pages that offer only what will be allowed; each
-// operation decides for itself.
-func (r *Records[T]) May(ctx context.Context, c Caller, a authz.Action, v *T) (bool, map[string]Access, error) {
-	res := authz.Resource{Tenant: c.Subject.Tenant, Type: r.typ, Owner: c.Subject.ID, Team: c.Subject.Team}
-	if v != nil {
-		var err error
-		if res, err = r.resourceOf(c.Subject.Tenant, v); err != nil {
-			return false, nil, err
-		}
+// May tells whether the caller may do a, and with which fields, to the record v. It opens nothing and is for pages that offer only what will be
+// allowed; each operation decides for itself.
+func (r *Records[P]) May(ctx context.Context, c Caller, a authz.Action, v P) (bool, map[string]Access, error) {
+	res, err := r.resourceOf(c.Subject.Tenant, v)
+	if err != nil {
+		return false, nil, err
 	}
+	return r.may(ctx, c, a, res)
+}
+
+// MayOwn is May for a record of the caller's own, such as one that they would make.
+func (r *kind) MayOwn(ctx context.Context, c Caller, a authz.Action) (bool, map[string]Access, error) {
+	return r.may(ctx, c, a, authz.Resource{Tenant: c.Subject.Tenant, Type: r.typ, Owner: c.Subject.ID, Team: c.Subject.Team})
+}
+
+func (r *kind) may(ctx context.Context, c Caller, a authz.Action, res authz.Resource) (bool, map[string]Access, error) {
 	d, err := r.g.decider(c, a).decide(ctx, res)
 	if err != nil {
 		return false, nil, err
 	}
-	fields := map[string]Access{}
+	fields := make(map[string]Access, len(r.fields))
 	for _, f := range r.fields {
 		fields[f.Name] = d.Fields.Access(f.Name, string(f.Class))
 	}

@@ -24,18 +24,22 @@ type TypeOptions struct {
 	Masks       map[string]func(string) string   // nil: those of encrypt/normalize
 }
 
-// record is what For needs of a pointer to T; embedding crm.Meta gives it.
-type record[T any] interface {
-	*T
+// Record is a pointer to a struct with protect tags that embeds crm.Meta, which gives it these methods.
+type Record interface {
 	Header() crm.Header
 	SetHeader(crm.Header)
 }
 
 // Records are the protected records of one type. It is safe for concurrent use.
-type Records[T any] struct {
+type Records[P Record] struct {
+	kind
+	codec *encrypt.Codec[P]
+}
+
+// kind is what Records are apart from the values themselves, so that one compiled copy of it serves all types.
+type kind struct {
 	g       *Guard
 	typ     string
-	codec   *encrypt.Codec[T]
 	fields  []encrypt.Field // all, in the codec's order
 	sealed  []encrypt.Field
 	columns []crm.Column // of the clear fields, in order
@@ -44,16 +48,14 @@ type Records[T any] struct {
 
 	attributes []attributeColumn // those that the type has
 
-	header    func(*T) crm.Header
-	setHeader func(*T, crm.Header)
 }
 
-// For makes the door to the records of T, a struct with protect tags that embeds crm.Meta, and
+// For makes the door to the records of one type, to which P points, and
 // declares the type to the store. A type whose tags contradict each other or leave personal data in the
-// clear is refused. When *T has Validate() error or CheckUpdate(prev *T) error, they are asked before a
+// clear is refused. When P has Validate() error or CheckUpdate(prev P) error, they are asked before a
 // write; prev has only its clear fields.
-func For[T any, P record[T]](ctx context.Context, g *Guard, opts *TypeOptions) (*Records[T], error) {
-	r, schema, err := door[T, P](g, opts)
+func For[P Record](ctx context.Context, g *Guard, opts *TypeOptions) (*Records[P], error) {
+	r, schema, err := door[P](g, opts)
 	if err != nil {
 		return nil, err
 	}
@@ -67,16 +69,14 @@ func For[T any, P record[T]](ctx context.Context, g *Guard, opts *TypeOptions) (
 }
 
 // door is For without the store.
-func door[T any, P record[T]](g *Guard, opts *TypeOptions) (*Records[T], crm.Schema, error) {
-	codec, schema, err := compile[T](g.region, opts)
+func door[P Record](g *Guard, opts *TypeOptions) (*Records[P], crm.Schema, error) {
+	codec, schema, err := compile[P](g.region, opts)
 	if err != nil {
 		return nil, crm.Schema{}, err
 	}
-	r := &Records[T]{
-		g: g, typ: codec.Type(), codec: codec, fields: codec.Fields(), columns: schema.Columns, column: map[string]int{},
-		header:    func(v *T) crm.Header { return P(v).Header() },
-		setHeader: func(v *T, h crm.Header) { P(v).SetHeader(h) },
-	}
+	r := &Records[P]{codec: codec, kind: kind{
+		g: g, typ: codec.Type(), fields: codec.Fields(), columns: schema.Columns, column: map[string]int{},
+	}}
 	for _, f := range r.fields {
 		if !f.Clear {
 			r.sealed = append(r.sealed, f)
@@ -104,14 +104,14 @@ func door[T any, P record[T]](g *Guard, opts *TypeOptions) (*Records[T], crm.Sch
 	return r, schema, nil
 }
 
-// Schema returns how records of T are stored, for tools that look at rows from outside: see Check.
-func Schema[T any](opts *TypeOptions) (crm.Schema, error) {
-	_, schema, err := compile[T]("CN", opts)
+// Schema returns how records of a type are stored, for tools that look at rows from outside: see Check.
+func Schema[P Record](opts *TypeOptions) (crm.Schema, error) {
+	_, schema, err := compile[P]("CN", opts)
 	return schema, err
 }
 
-// compile reads the tags of T. region is that of phone numbers typed without one.
-func compile[T any](region string, opts *TypeOptions) (*encrypt.Codec[T], crm.Schema, error) {
+// compile reads the tags. region is that of phone numbers typed without one.
+func compile[P Record](region string, opts *TypeOptions) (*encrypt.Codec[P], crm.Schema, error) {
 	var o TypeOptions
 	if opts != nil {
 		o = *opts
@@ -122,7 +122,7 @@ func compile[T any](region string, opts *TypeOptions) (*encrypt.Codec[T], crm.Sc
 	if o.Masks == nil {
 		o.Masks = normalize.Masks()
 	}
-	codec, err := encrypt.NewCodec[T](&encrypt.CodecOptions{Type: o.Type, Normalizers: o.Normalizers, Masks: o.Masks})
+	codec, err := encrypt.NewCodec[P](&encrypt.CodecOptions{Type: o.Type, Normalizers: o.Normalizers, Masks: o.Masks})
 	if err != nil {
 		return nil, crm.Schema{}, err
 	}
@@ -148,15 +148,21 @@ func columnKind(k encrypt.Kind) crm.Kind {
 }
 
 // Type returns the name of the type in store, policy and log.
-func (r *Records[T]) Type() string { return r.typ }
+func (r *kind) Type() string { return r.typ }
 
 // Fields describes the stored fields in the struct's order.
-func (r *Records[T]) Fields() []encrypt.Field { return r.fields }
+func (r *kind) Fields() []encrypt.Field { return r.fields }
+
+// New returns an empty record.
+func (r *Records[P]) New() P { return r.codec.New() }
+
+// Copy returns a copy of v, as an assignment makes it: what v points to is shared.
+func (r *Records[P]) Copy(v P) P { return r.codec.Copy(v) }
 
 // View is a record as one caller may see it: personal fields are clear, masked, hidden or erased, as
 // their State says.
-type View[T any] struct {
-	Value    T
+type View[P Record] struct {
+	Value    P
 	Controls []string          // why the caller may see it
 	Fields   map[string]Access // for each field, by name; views of a page may share it, so it is not changed
 	Event    uint64            // the log's event of this reading
@@ -166,7 +172,7 @@ type View[T any] struct {
 type Access = authz.Access
 
 // str returns a clear text column of a row, "" when null.
-func (r *Records[T]) str(row *crm.Row, column string) string {
+func (r *kind) str(row *crm.Row, column string) string {
 	if i, ok := r.column[column]; ok && i < len(row.Clear) {
 		return row.Clear[i].Str()
 	}
@@ -176,7 +182,7 @@ func (r *Records[T]) str(row *crm.Row, column string) string {
 // resource is what the policy knows of a row: owner, team, state and id, and of the attributes level, amount,
 // held, compartments, actors and consents those for which the type has a clear column of that name and kind; pool is the
 // column free_in. Sets of words are texts as cond.Words writes them.
-func (r *Records[T]) resource(row *crm.Row) authz.Resource {
+func (r *kind) resource(row *crm.Row) authz.Resource {
 	res := authz.Resource{
 		Tenant: row.Tenant, Type: r.typ, ID: row.ID.String(),
 		Owner: r.str(row, "owner"), Team: r.str(row, "team"),
@@ -228,7 +234,7 @@ type attributeColumn struct {
 }
 
 // attribute returns the column that holds an attribute of the policy. The amount of what has lines is their total.
-func (r *Records[T]) attribute(name string) (int, bool) {
+func (r *kind) attribute(name string) (int, bool) {
 	a := attributes[name]
 	i, ok := r.column[a.column]
 	if !ok && name == "amount" {
@@ -271,12 +277,12 @@ func (c Caller) subject(a authz.Action) authz.Subject {
 }
 
 // resourceOf is what the policy knows of a record that is not stored.
-func (r *Records[T]) resourceOf(tenant string, v *T) (authz.Resource, error) {
+func (r *Records[P]) resourceOf(tenant string, v P) (authz.Resource, error) {
 	values, err := r.codec.ClearValues(v)
 	if err != nil {
 		return authz.Resource{}, fmt.Errorf("guard: %w", err)
 	}
-	row := crm.Row{Tenant: tenant, ID: r.header(v).ID, Clear: make([]crm.Value, len(values))}
+	row := crm.Row{Tenant: tenant, ID: v.Header().ID, Clear: make([]crm.Value, len(values))}
 	for i, a := range values {
 		row.Clear[i], _ = crm.ValueOf(a)
 	}
@@ -304,7 +310,7 @@ func (d *decider) decide(ctx context.Context, res authz.Resource) (authz.Decisio
 
 // sample decides for a record that the caller would own, or that would be free in a pool of theirs, which every kind of grant
 // reaches. It tells which fields of the type the caller may filter, sort and search.
-func (r *Records[T]) sample(ctx context.Context, c Caller, d *decider) (authz.Decision, error) {
+func (r *kind) sample(ctx context.Context, c Caller, d *decider) (authz.Decision, error) {
 	res := authz.Resource{Tenant: c.Subject.Tenant, Type: r.typ, Owner: c.Subject.ID, Team: c.Subject.Team}
 	if len(c.Subject.Pools) > 0 {
 		res.Pool = c.Subject.Pools[0]
@@ -313,7 +319,7 @@ func (r *Records[T]) sample(ctx context.Context, c Caller, d *decider) (authz.De
 }
 
 // field returns the description of a field.
-func (r *Records[T]) field(name string) (encrypt.Field, bool) {
+func (r *kind) field(name string) (encrypt.Field, bool) {
 	i := slices.IndexFunc(r.fields, func(f encrypt.Field) bool { return f.Name == name })
 	if i < 0 {
 		return encrypt.Field{}, false
@@ -328,7 +334,7 @@ type where struct {
 	text string                                          // the column of the state
 }
 
-func (r *Records[T]) where(f authz.Filter) where {
+func (r *kind) where(f authz.Filter) where {
 	return where{
 		cond: f.Cond(), text: r.state,
 		has: func(name string) (string, bool) {
@@ -400,7 +406,7 @@ func (w where) SQL(column func(string) (string, error)) (string, []any, error) {
 }
 
 // authentic checks the MACs of rows.
-func (r *Records[T]) authentic(ctx context.Context, tenant string, rows []crm.Row) error {
+func (r *kind) authentic(ctx context.Context, tenant string, rows []crm.Row) error {
 	for i := range rows {
 		row := &rows[i]
 		if row.Tenant != tenant || row.Type != r.typ || row.Version < 1 {
@@ -418,7 +424,7 @@ func (r *Records[T]) authentic(ctx context.Context, tenant string, rows []crm.Ro
 }
 
 // forged puts a row that does not authenticate into the log.
-func (r *Records[T]) forged(ctx context.Context, tenant string, row *crm.Row) error {
+func (r *kind) forged(ctx context.Context, tenant string, row *crm.Row) error {
 	_, err := r.g.log.Append(ctx, audit.Event{
 		Action: "guard.forged", Outcome: audit.Failed, Tenant: tenant,
 		Targets: []audit.Target{{Type: r.typ, ID: row.ID.String()}},
@@ -427,12 +433,12 @@ func (r *Records[T]) forged(ctx context.Context, tenant string, row *crm.Row) er
 }
 
 // hydrate sets the clear fields and the header of v from a row.
-func (r *Records[T]) hydrate(row *crm.Row, v *T) error {
+func (r *Records[P]) hydrate(row *crm.Row, v P) error {
 	return r.hydrateFrom(make([]any, len(r.columns)), row, v)
 }
 
 // hydrateFrom is hydrate with the space that it needs.
-func (r *Records[T]) hydrateFrom(values []any, row *crm.Row, v *T) error {
+func (r *Records[P]) hydrateFrom(values []any, row *crm.Row, v P) error {
 	for i := range values {
 		values[i] = nil
 		if i < len(row.Clear) {
@@ -442,10 +448,10 @@ func (r *Records[T]) hydrateFrom(values []any, row *crm.Row, v *T) error {
 	if err := r.codec.SetClear(v, values); err != nil {
 		return fmt.Errorf("guard: %w", err)
 	}
-	h := r.header(v) // owner, team and times are clear columns
+	h := v.Header() // owner, team and times are clear columns
 	h.ID, h.Version, h.Deleted = row.ID, row.Version, row.Deleted
 	h.Person = personOf(row)
-	r.setHeader(v, h)
+	v.SetHeader(h)
 	return nil
 }
 

@@ -35,12 +35,12 @@ const reseal authz.Action = "reseal"
 // records were written: 0 means that all of them, but for those of blocked persons, are as they
 // should be. A record that does not authenticate or open is left as it is and named in err, beside ErrForged
 // or the error of encrypt, when the pass is over; any other error ends the pass.
-func (r *Records[T]) Reseal(ctx context.Context, c Caller, progress func(done int)) (changed int, err error) {
+func (r *Records[P]) Reseal(ctx context.Context, c Caller, progress func(done int)) (changed int, err error) {
 	d, err := r.g.authorize(ctx, c, authz.Manage, "keys")
 	if err != nil {
 		return 0, err
 	}
-	p := resealing[T]{r: r, c: c, d: d}
+	p := resealing[P]{r: r, c: c, d: d}
 	q := crm.Query{
 		Tenant: c.Subject.Tenant, Type: r.typ, Where: crm.Everything{}, Deletion: crm.LivingAndBin, Limit: resealBatch,
 	} // by creation: an order that writing does not change
@@ -62,8 +62,8 @@ func (r *Records[T]) Reseal(ctx context.Context, c Caller, progress func(done in
 }
 
 // resealing is one pass over the records of a type.
-type resealing[T any] struct {
-	r       *Records[T]
+type resealing[P Record] struct {
+	r       *Records[P]
 	c       Caller
 	d       authz.Decision
 	changed int
@@ -72,7 +72,7 @@ type resealing[T any] struct {
 }
 
 // fail notes a row that is left as it is.
-func (p *resealing[T]) fail(id crm.UUID, err error) {
+func (p *resealing[P]) fail(id crm.UUID, err error) {
 	switch {
 	case len(p.failed) == mostFailures:
 		p.more++
@@ -84,7 +84,7 @@ func (p *resealing[T]) fail(id crm.UUID, err error) {
 }
 
 // join returns the failures of rows and the error that ended the pass.
-func (p *resealing[T]) join(err error) error {
+func (p *resealing[P]) join(err error) error {
 	all := p.failed
 	if p.more > 0 {
 		all = append(all, fmt.Errorf("guard: and %d more of type %s", p.more, p.r.typ))
@@ -94,7 +94,7 @@ func (p *resealing[T]) join(err error) error {
 
 // pass seals rows anew and writes those that changed. When the store refuses one, because somebody has
 // written it, those that were to be written are read again.
-func (p *resealing[T]) pass(ctx context.Context, rows []crm.Row) error {
+func (p *resealing[P]) pass(ctx context.Context, rows []crm.Row) error {
 	for try := 1; len(rows) > 0; try++ {
 		writes, err := p.seal(ctx, rows)
 		if err != nil || len(writes) == 0 {
@@ -131,7 +131,7 @@ func (p *resealing[T]) pass(ctx context.Context, rows []crm.Row) error {
 }
 
 // again reads what the store holds now of rows that were to be written.
-func (p *resealing[T]) again(ctx context.Context, writes []pending) ([]crm.Row, error) {
+func (p *resealing[P]) again(ctx context.Context, writes []pending) ([]crm.Row, error) {
 	ids := make([]crm.UUID, len(writes))
 	for i := range writes {
 		ids[i] = writes[i].row.ID
@@ -144,7 +144,7 @@ func (p *resealing[T]) again(ctx context.Context, writes []pending) ([]crm.Row, 
 }
 
 // seal returns the writes of the rows that are not as they should be.
-func (p *resealing[T]) seal(ctx context.Context, rows []crm.Row) ([]pending, error) {
+func (p *resealing[P]) seal(ctx context.Context, rows []crm.Row) ([]pending, error) {
 	// Read after the rows, so that it is as new as they are; it saves a query for each.
 	number, err := p.r.g.keeper.Erasures(ctx, p.c.Subject.Tenant)
 	if err != nil {
@@ -152,11 +152,11 @@ func (p *resealing[T]) seal(ctx context.Context, rows []crm.Row) ([]pending, err
 	}
 	recs := make([]encrypt.Record, 0, len(rows))
 	fields := make([][]encrypt.SealedField, 0, len(rows))
-	values := make([]*T, 0, len(rows))
+	values := make([]P, 0, len(rows))
 	of := make([]*crm.Row, 0, len(rows))
 	for i := range rows {
 		row := &rows[i]
-		v := new(T)
+		v := p.r.codec.New()
 		err := p.r.authentic(ctx, p.c.Subject.Tenant, rows[i:i+1])
 		switch {
 		case errors.Is(err, ErrForged):
@@ -206,13 +206,13 @@ func (p *resealing[T]) seal(ctx context.Context, rows []crm.Row) ([]pending, err
 // prepare brings the keys of all rows into the keeper's cache by a few queries, the old ones by an opening and
 // the new ones by a sealing that nobody keeps; else each row would ask for its own. What goes wrong
 // here goes wrong again with the row that it concerns.
-func (p *resealing[T]) prepare(ctx context.Context, recs []encrypt.Record, fields [][]encrypt.SealedField, of []*crm.Row) {
+func (p *resealing[P]) prepare(ctx context.Context, recs []encrypt.Record, fields [][]encrypt.SealedField, of []*crm.Row) {
 	if len(recs) < 2 {
 		return
 	}
-	values := make([]*T, len(recs))
+	values := make([]P, len(recs))
 	for i := range values {
-		values[i] = new(T)
+		values[i] = p.r.codec.New()
 		if p.r.hydrate(of[i], values[i]) != nil {
 			return
 		}
@@ -222,7 +222,7 @@ func (p *resealing[T]) prepare(ctx context.Context, recs []encrypt.Record, field
 		return
 	}
 	var clear []encrypt.Record
-	var opened []*T
+	var opened []P
 	for i := range recs {
 		if !slices.ContainsFunc(states[i], func(s encrypt.State) bool { return s != encrypt.StateClear }) {
 			clear, opened = append(clear, recs[i]), append(opened, values[i])

@@ -28,8 +28,8 @@ import (
 // world is a rig with records of three types.
 type world struct {
 	*rig
-	employees *guard.Records[crm.Employee]
-	contracts *guard.Records[crm.Contract]
+	employees *guard.Records[*crm.Employee]
+	contracts *guard.Records[*crm.Contract]
 }
 
 func newWorld(t testing.TB, r *rig) *world {
@@ -38,11 +38,11 @@ func newWorld(t testing.TB, r *rig) *world {
 	var err error
 	r.guard, _, err = guard.New(t.Context(), r.store, r.keeper, r.policy, r.log, &guard.Options{SearchPerHour: 1 << 30})
 	require.NoError(t, err)
-	r.customers, err = guard.For[crm.Customer](t.Context(), r.guard, nil)
+	r.customers, err = guard.For[*crm.Customer](t.Context(), r.guard, nil)
 	require.NoError(t, err)
-	w.employees, err = guard.For[crm.Employee](t.Context(), r.guard, nil)
+	w.employees, err = guard.For[*crm.Employee](t.Context(), r.guard, nil)
 	require.NoError(t, err)
-	w.contracts, err = guard.For[crm.Contract](t.Context(), r.guard, nil)
+	w.contracts, err = guard.For[*crm.Contract](t.Context(), r.guard, nil)
 	require.NoError(t, err)
 	return w
 }
@@ -155,7 +155,7 @@ func (w *world) verify(t testing.TB) guard.CheckReport {
 	t.Helper()
 	var schemas []crm.Schema
 	for _, schema := range []func(*guard.TypeOptions) (crm.Schema, error){
-		guard.Schema[crm.Customer], guard.Schema[crm.Employee], guard.Schema[crm.Contract],
+		guard.Schema[*crm.Customer], guard.Schema[*crm.Employee], guard.Schema[*crm.Contract],
 	} {
 		s, err := schema(nil)
 		require.NoError(t, err)
@@ -334,7 +334,7 @@ func TestResealBesideReadersAndWriters(t *testing.T) {
 					return err
 				}
 				v.Value.City = fmt.Sprint("city ", i)
-				_, err = w.customers.Update(ctx, admin, &v.Value)
+				_, err = w.customers.Update(ctx, admin, v.Value)
 				switch {
 				case err == nil:
 					cities[at] = v.Value.City

@@ -160,11 +160,11 @@ func (tx *Tx) Len() int { return len(tx.writes) }
 
 // ImportIn adds new records to a Tx, by the rules of CreateAll. errs has an error for each record that was refused and is not in the Tx, and nil for
 // each that is; err means that none is.
-func (r *Records[T]) ImportIn(ctx context.Context, tx *Tx, vs []*T) (errs []error, err error) {
+func (r *Records[P]) ImportIn(ctx context.Context, tx *Tx, vs []P) (errs []error, err error) {
 	if tx.done || len(tx.writes)+len(vs) > MaxBatch {
 		return nil, ErrTx
 	}
-	if _, ok := any((*T)(nil)).(actMade); ok {
+	if _, ok := any(r.codec.New()).(actMade); ok {
 		denial := &authz.DeniedError{Controls: []string{"fields.reserved"}}
 		return nil, errors.Join(denial, r.deny(ctx, tx.c, authz.Import, nil, authz.Decision{Controls: denial.Controls}))
 	}
@@ -180,7 +180,7 @@ func (r *Records[T]) ImportIn(ctx context.Context, tx *Tx, vs []*T) (errs []erro
 }
 
 // CreateIn adds a new record to a Tx, by the rules of Create. The new header is set in v at once.
-func (r *Records[T]) CreateIn(ctx context.Context, tx *Tx, v *T) error {
+func (r *Records[P]) CreateIn(ctx context.Context, tx *Tx, v P) error {
 	d, refused, err := r.admit(ctx, tx.c, authz.Create, r.g.decider(tx.c, authz.Create), v)
 	if err = errors.Join(refused, err); err != nil {
 		return err
@@ -197,7 +197,7 @@ func (r *Records[T]) CreateIn(ctx context.Context, tx *Tx, v *T) error {
 }
 
 // UpdateIn adds an update to a Tx, by the rules of Update. v has its new header after the Commit.
-func (r *Records[T]) UpdateIn(ctx context.Context, tx *Tx, v *T) error {
+func (r *Records[P]) UpdateIn(ctx context.Context, tx *Tx, v P) error {
 	next, w, d, err := r.revise(ctx, tx.c, v)
 	if err != nil {
 		return err
@@ -205,12 +205,12 @@ func (r *Records[T]) UpdateIn(ctx context.Context, tx *Tx, v *T) error {
 	if err := tx.add(w, d); err != nil {
 		return err
 	}
-	tx.callback = append(tx.callback, func() { *v = *next })
+	tx.callback = append(tx.callback, func() { r.codec.Set(v, next) })
 	return nil
 }
 
 // ActIn adds an act to a Tx, by the rules of Act.
-func (r *Records[T]) ActIn(ctx context.Context, tx *Tx, a authz.Action, id crm.UUID, version int64, change func(v *T) error) error {
+func (r *Records[P]) ActIn(ctx context.Context, tx *Tx, a authz.Action, id crm.UUID, version int64, change func(v P) error) error {
 	w, d, err := r.act(ctx, tx.c, a, id, version, change)
 	if err != nil {
 		return err
@@ -219,7 +219,7 @@ func (r *Records[T]) ActIn(ctx context.Context, tx *Tx, a authz.Action, id crm.U
 }
 
 // DeleteIn adds a deletion to a Tx, by the rules of Delete.
-func (r *Records[T]) DeleteIn(ctx context.Context, tx *Tx, id crm.UUID, version int64) error {
+func (r *kind) DeleteIn(ctx context.Context, tx *Tx, id crm.UUID, version int64) error {
 	w, d, err := r.bin(ctx, tx.c, authz.Delete, id, version, true, tx.now)
 	if err != nil {
 		return err
@@ -228,7 +228,7 @@ func (r *Records[T]) DeleteIn(ctx context.Context, tx *Tx, id crm.UUID, version 
 }
 
 // RestoreIn adds a restoration from the recycle bin to a Tx, by the rules of Restore.
-func (r *Records[T]) RestoreIn(ctx context.Context, tx *Tx, id crm.UUID, version int64) error {
+func (r *kind) RestoreIn(ctx context.Context, tx *Tx, id crm.UUID, version int64) error {
 	w, d, err := r.bin(ctx, tx.c, authz.Restore, id, version, false, tx.now)
 	if err != nil {
 		return err
@@ -237,7 +237,7 @@ func (r *Records[T]) RestoreIn(ctx context.Context, tx *Tx, id crm.UUID, version
 }
 
 // PurgeIn adds a purge to a Tx, by the rules of Purge.
-func (r *Records[T]) PurgeIn(ctx context.Context, tx *Tx, id crm.UUID, version int64) error {
+func (r *kind) PurgeIn(ctx context.Context, tx *Tx, id crm.UUID, version int64) error {
 	w, d, err := r.hollow(ctx, tx.c, id, version)
 	if err != nil {
 		return err

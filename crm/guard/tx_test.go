@@ -31,7 +31,7 @@ func denied(t testing.TB, err error, control string) {
 func TestTxIsAllOrNothing(t *testing.T) {
 	r := newRig(t)
 	ctx := t.Context()
-	contracts, err := guard.For[crm.Contract](ctx, r.guard, nil)
+	contracts, err := guard.For[*crm.Contract](ctx, r.guard, nil)
 	require.NoError(t, err)
 	a := r.add(t, sales, "A", "13800135678", "a@example.com")
 	count := func() int64 {
@@ -50,7 +50,7 @@ func TestTxIsAllOrNothing(t *testing.T) {
 	b := made(tx)
 	k := &crm.Contract{Number: "C-1", Customer: b.ID, Amount: 1, Currency: "CNY", State: crm.ContractDraft}
 	require.NoError(t, contracts.CreateIn(ctx, tx, k))
-	next := a.Value
+	next := *a.Value
 	next.City = "Paris"
 	require.NoError(t, r.customers.UpdateIn(ctx, tx, &next))
 	assert.EqualValues(t, 1, next.Version, "not before the commit")
@@ -69,7 +69,7 @@ func TestTxIsAllOrNothing(t *testing.T) {
 	// A conflict, a limit, a refusal by the store: nothing of it.
 	tx = r.guard.Begin(sales, "customer.win")
 	made(tx)
-	old := a.Value
+	old := *a.Value
 	err = r.customers.UpdateIn(ctx, tx, &old)
 	require.ErrorIs(t, err, crm.ErrConflict)
 	tx = r.guard.Begin(sales, "customer.win")
@@ -142,7 +142,7 @@ func TestReservedFields(t *testing.T) {
 			c.Pool, c.ClaimedAt, c.Former, c.ReturnedAt = eastPool, c.CreatedAt, c.Owner, c.CreatedAt
 		},
 	} {
-		next := v
+		next := *v
 		edit(&next)
 		_, err := r.customers.Update(ctx, admin, &next)
 		denied(t, err, "fields.reserved")
@@ -152,7 +152,7 @@ func TestReservedFields(t *testing.T) {
 		_, err = r.customers.Create(ctx, admin, &fresh)
 		require.Error(t, err, what)
 	}
-	next := v
+	next := *v
 	next.Owner = crm.ID[crm.Employee](wu)
 	_, err := r.customers.Update(ctx, admin, &next)
 	denied(t, err, "fields.reserved")
@@ -172,7 +172,7 @@ func TestReservedFields(t *testing.T) {
 func TestWhoChangedItHasAPartInIt(t *testing.T) {
 	r := newRig(t)
 	ctx := t.Context()
-	contracts, err := guard.For[crm.Contract](ctx, r.guard, nil)
+	contracts, err := guard.For[*crm.Contract](ctx, r.guard, nil)
 	require.NoError(t, err)
 	k := &crm.Contract{Number: "C-1", Customer: crm.ID[crm.Customer](crm.NewUUID()), Amount: 1, Currency: "CNY", State: crm.ContractDraft}
 	k.SignatoryPerson, k.Signatory = crm.ID[crm.Person](crm.NewUUID()), crm.NewText("Ann")
@@ -185,7 +185,7 @@ func TestWhoChangedItHasAPartInIt(t *testing.T) {
 		require.NoError(t, err)
 		return contracts.Act(ctx, c, authz.Approve, v.Value.ID.UUID(), 0, func(k *crm.Contract) error { return k.Approve(crm.ID[crm.Employee](by), fixed) })
 	}
-	edited := v.Value
+	edited := *v.Value
 	edited.Amount = 2
 	_, err = contracts.Update(ctx, manager, &edited)
 	require.NoError(t, err)
@@ -371,7 +371,7 @@ func TestGroup(t *testing.T) {
 	}
 	_, err = r.customers.Group(ctx, manager, guard.Grouping{Sums: []string{"city"}})
 	require.Error(t, err)
-	employees, err := guard.For[crm.Employee](ctx, r.guard, nil)
+	employees, err := guard.For[*crm.Employee](ctx, r.guard, nil)
 	require.NoError(t, err)
 	_, err = employees.Group(ctx, manager, guard.Grouping{})
 	denied(t, err, "access.granted")

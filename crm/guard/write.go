@@ -22,7 +22,7 @@ const MaxBatch = 1000
 // validator and updateChecker are what a domain type may know of its own rules.
 type validator interface{ Validate() error }
 
-type updateChecker[T any] interface{ CheckUpdate(prev *T) error }
+type updateChecker[P Record] interface{ CheckUpdate(prev P) error }
 
 // pending is one write between its decision and its transaction.
 type pending struct {
@@ -33,17 +33,18 @@ type pending struct {
 
 // Create stores a new record and returns it as the caller may see it. An id, a person, an owner and a
 // team that are not set are made or taken from the caller. The new header is set in v.
-func (r *Records[T]) Create(ctx context.Context, c Caller, v *T) (View[T], error) {
-	errs, err := r.create(ctx, c, authz.Create, []*T{v})
+func (r *Records[P]) Create(ctx context.Context, c Caller, v P) (View[P], error) {
+	errs, err := r.create(ctx, c, authz.Create, []P{v})
 	if err != nil {
-		return View[T]{}, err
+		return View[P]{}, err
 	}
 	if errs[0] != nil {
-		return View[T]{}, errs[0]
+		return View[P]{}, errs[0]
 	}
-	view, err := r.Get(ctx, c, r.header(v).ID)
+	view, err := r.Get(ctx, c, v.Header().ID)
 	if errors.Is(err, crm.ErrNotFound) { // who may create need not be one who may read
-		r.setHeader(&view.Value, r.header(v))
+		view.Value = r.codec.New()
+		view.Value.SetHeader(v.Header())
 		err = nil
 	}
 	return view, err
@@ -52,15 +53,15 @@ func (r *Records[T]) Create(ctx context.Context, c Caller, v *T) (View[T], error
 // CreateAll stores up to MaxBatch new records, as an import does: one decision for each, one event for
 // the batch. errs has an error for each record that was refused, and nil for each that is stored.
 // err means that none was.
-func (r *Records[T]) CreateAll(ctx context.Context, c Caller, vs []*T) (errs []error, err error) {
+func (r *Records[P]) CreateAll(ctx context.Context, c Caller, vs []P) (errs []error, err error) {
 	if len(vs) > MaxBatch {
 		return nil, fmt.Errorf("guard: a batch has at most %d records", MaxBatch)
 	}
 	return r.create(ctx, c, authz.Import, vs)
 }
 
-func (r *Records[T]) create(ctx context.Context, c Caller, a authz.Action, vs []*T) ([]error, error) {
-	if _, ok := any((*T)(nil)).(actMade); ok {
+func (r *Records[P]) create(ctx context.Context, c Caller, a authz.Action, vs []P) ([]error, error) {
+	if _, ok := any(r.codec.New()).(actMade); ok {
 		denial := &authz.DeniedError{Controls: []string{"fields.reserved"}}
 		return nil, errors.Join(denial, r.deny(ctx, c, a, nil, authz.Decision{Controls: denial.Controls}))
 	}
@@ -84,12 +85,12 @@ func (r *Records[T]) create(ctx context.Context, c Caller, a authz.Action, vs []
 }
 
 // ready decides on new records and makes the writes of those that are admitted; at are their places in vs, errs says why the others are not.
-func (r *Records[T]) ready(ctx context.Context, c Caller, a authz.Action, vs []*T) (errs []error, writes []pending, at []int, last authz.Decision, err error) {
+func (r *Records[P]) ready(ctx context.Context, c Caller, a authz.Action, vs []P) (errs []error, writes []pending, at []int, last authz.Decision, err error) {
 	fail := func(err error) ([]error, []pending, []int, authz.Decision, error) { return nil, nil, nil, last, err }
 	d := r.g.decider(c, a)
 	errs = make([]error, len(vs))
 	recs := make([]encrypt.Record, 0, len(vs))
-	accepted := make([]*T, 0, len(vs))
+	accepted := make([]P, 0, len(vs))
 	for i, v := range vs {
 		dec, refused, err := r.admit(ctx, c, a, d, v)
 		if err != nil {
@@ -121,9 +122,9 @@ func (r *Records[T]) ready(ctx context.Context, c Caller, a authz.Action, vs []*
 
 // admit completes the header of a new record and decides on it. refused says why it is not admitted, and is in the log where the policy
 // refuses; err means that nothing was decided.
-func (r *Records[T]) admit(ctx context.Context, c Caller, a authz.Action, d *decider, v *T) (dec authz.Decision, refused, err error) {
+func (r *Records[P]) admit(ctx context.Context, c Caller, a authz.Action, d *decider, v P) (dec authz.Decision, refused, err error) {
 	now := r.g.now().UTC()
-	h := r.header(v)
+	h := v.Header()
 	if h.ID.IsZero() {
 		h.ID = crm.NewUUID()
 	}
@@ -143,7 +144,7 @@ func (r *Records[T]) admit(ctx context.Context, c Caller, a authz.Action, d *dec
 		h.CreatedAt = now
 	}
 	h.UpdatedAt = now
-	r.setHeader(v, h)
+	v.SetHeader(h)
 	if err := r.stamp(c, v); err != nil {
 		return dec, nil, err
 	}
@@ -166,10 +167,10 @@ func (r *Records[T]) admit(ctx context.Context, c Caller, a authz.Action, d *dec
 	}
 	denial := dec.Proceed(c.met()...)
 	if denial == nil {
-		denial = r.writable(v, nil, dec)
+		denial = r.writable(v, v, true, dec)
 	}
 	if denial == nil {
-		denial = r.keeps(v, nil)
+		denial = r.keeps(v, v, true)
 	}
 	if denial != nil {
 		if err := r.deny(ctx, c, a, nil, dec); err != nil {
@@ -181,7 +182,7 @@ func (r *Records[T]) admit(ctx context.Context, c Caller, a authz.Action, d *dec
 
 // stamp adds the caller to those who have a part in v, where the type has a column actors: who makes or changes a record does not approve
 // it.
-func (r *Records[T]) stamp(c Caller, v *T) error {
+func (r *Records[P]) stamp(c Caller, v P) error {
 	i, ok := r.attribute("actors")
 	if !ok || c.Subject.ID == "" {
 		return nil
@@ -213,14 +214,14 @@ type starter interface{ CheckNew() error }
 type actMade interface{ MadeByActs() }
 
 // recordOf is v for the codec.
-func (r *Records[T]) recordOf(c Caller, v *T) encrypt.Record {
-	h := r.header(v)
+func (r *Records[P]) recordOf(c Caller, v P) encrypt.Record {
+	h := v.Header()
 	return encrypt.Record{Tenant: c.Subject.Tenant, ID: h.ID, Person: h.Person}
 }
 
 // build makes the row of v.
-func (r *Records[T]) build(ctx context.Context, c Caller, v *T, sealed encrypt.Sealed, expect int64) (pending, error) {
-	h := r.header(v)
+func (r *Records[P]) build(ctx context.Context, c Caller, v P, sealed encrypt.Sealed, expect int64) (pending, error) {
+	h := v.Header()
 	values, err := r.codec.ClearValues(v)
 	if err != nil {
 		return pending{}, fmt.Errorf("guard: %w", err)
@@ -252,7 +253,7 @@ func persons(own crm.UUID, sealed [][16]byte) []crm.UUID {
 }
 
 // seal adds digest and MAC to a row.
-func (r *Records[T]) seal(ctx context.Context, row crm.Row, expect int64) (pending, error) {
+func (r *kind) seal(ctx context.Context, row crm.Row, expect int64) (pending, error) {
 	sum := digest(&row, r.columns)
 	mac, err := r.g.keeper.MAC(ctx, row.Tenant, macLabel, sum)
 	if err != nil {
@@ -263,7 +264,7 @@ func (r *Records[T]) seal(ctx context.Context, row crm.Row, expect int64) (pendi
 }
 
 // commit is Guard.commit for writes of one type by one action.
-func (r *Records[T]) commit(ctx context.Context, c Caller, a authz.Action, d authz.Decision, writes []pending) error {
+func (r *kind) commit(ctx context.Context, c Caller, a authz.Action, d authz.Decision, writes []pending) error {
 	_, err := r.g.commit(ctx, c, c.event(r.typ, a, d), writes, nil)
 	return err
 }
@@ -331,14 +332,14 @@ func (g *Guard) commit(ctx context.Context, c Caller, e audit.Event, writes []pe
 type reserver interface{ Reserved(isNew bool) []string }
 
 // keeps returns nil when the reserved fields of v are as in prev, or empty where v is new and prev nil, else a denial.
-func (r *Records[T]) keeps(v, prev *T) error {
+func (r *Records[P]) keeps(v, prev P, isNew bool) error {
 	t, ok := any(v).(reserver)
 	if !ok {
 		return nil
 	}
-	names := t.Reserved(prev == nil)
-	if prev == nil {
-		prev = new(T)
+	names := t.Reserved(isNew)
+	if isNew {
+		prev = r.codec.New()
 	}
 	now, err := r.codec.ClearValues(v)
 	if err != nil {
@@ -363,7 +364,7 @@ func (r *Records[T]) keeps(v, prev *T) error {
 
 // writable tells whether the decision lets the caller set the fields of v that differ from what is
 // stored: prev is nil when v is new. A hidden field can be set by nobody who cannot see it.
-func (r *Records[T]) writable(v, prev *T, d authz.Decision) error {
+func (r *Records[P]) writable(v, prev P, isNew bool, d authz.Decision) error {
 	val := reflect.ValueOf(v).Elem()
 	for _, f := range r.fields {
 		if d.Fields.Access(f.Name, string(f.Class)) != authz.Hidden {
@@ -377,10 +378,10 @@ func (r *Records[T]) writable(v, prev *T, d authz.Decision) error {
 			State() crm.State
 		}:
 			// On an update, a text that is clear replaces the stored one, even when it is empty.
-			touched = t.State() == crm.Clear && (prev != nil || !t.IsEmpty())
+			touched = t.State() == crm.Clear && (!isNew || !t.IsEmpty())
 		default:
 			switch {
-			case prev == nil || !f.Clear:
+			case isNew || !f.Clear:
 				touched = !field.IsZero()
 			default:
 				touched = !reflect.DeepEqual(field.Interface(), reflect.ValueOf(prev).Elem().FieldByName(f.GoName).Interface())
@@ -397,14 +398,14 @@ func (r *Records[T]) writable(v, prev *T, d authz.Decision) error {
 // caller may see it. A personal field of v that is masked, hidden, sealed or erased keeps its stored
 // value. Errors: crm.ErrNotFound, crm.ErrConflict when another version is stored, *crm.InvalidError,
 // *crm.TransitionError, *authz.DeniedError.
-func (r *Records[T]) Update(ctx context.Context, c Caller, v *T) (View[T], error) {
-	return again(func() (View[T], error) { return r.update(ctx, c, v) })
+func (r *Records[P]) Update(ctx context.Context, c Caller, v P) (View[P], error) {
+	return again(func() (View[P], error) { return r.update(ctx, c, v) })
 }
 
 // mayBecome decides whether an update may change what the policy reads of a record. Who gives a record away, or raises
 // its level, must be allowed to change it where it goes; a level is lowered by who may declassify; holds, compartments, who has a
 // part in a record, and the pool in which it is free are not changed by updates at all.
-func (r *Records[T]) mayBecome(ctx context.Context, c Caller, row *crm.Row, next *T, d authz.Decision) (authz.Decision, error, error) {
+func (r *Records[P]) mayBecome(ctx context.Context, c Caller, row *crm.Row, next P, d authz.Decision) (authz.Decision, error, error) {
 	was := r.resource(row)
 	will, err := r.resourceOf(c.Subject.Tenant, next)
 	if err != nil {
@@ -433,8 +434,8 @@ func (r *Records[T]) mayBecome(ctx context.Context, c Caller, row *crm.Row, next
 	return there, there.Proceed(c.met()...), nil
 }
 
-func (r *Records[T]) update(ctx context.Context, c Caller, v *T) (View[T], error) {
-	var none View[T]
+func (r *Records[P]) update(ctx context.Context, c Caller, v P) (View[P], error) {
+	var none View[P]
 	next, w, d, err := r.revise(ctx, c, v)
 	if err != nil {
 		return none, err
@@ -442,14 +443,16 @@ func (r *Records[T]) update(ctx context.Context, c Caller, v *T) (View[T], error
 	if err := unwrapWrite(r.commit(ctx, c, authz.Update, d, []pending{w})); err != nil {
 		return none, err
 	}
-	*v = *next
-	return r.Get(ctx, c, r.header(v).ID)
+	r.codec.Set(v, next)
+	return r.Get(ctx, c, v.Header().ID)
 }
 
 // revise decides on an update and makes its write.
-func (r *Records[T]) revise(ctx context.Context, c Caller, v *T) (*T, pending, authz.Decision, error) {
-	fail := func(d authz.Decision, err error) (*T, pending, authz.Decision, error) { return nil, pending{}, d, err }
-	h := r.header(v)
+func (r *Records[P]) revise(ctx context.Context, c Caller, v P) (P, pending, authz.Decision, error) {
+	fail := func(d authz.Decision, err error) (none P, w pending, _ authz.Decision, _ error) {
+		return none, w, d, err
+	}
+	h := v.Header()
 	row, d, err := r.mayChange(ctx, c, authz.Update, h.ID)
 	if err != nil {
 		return fail(d, err)
@@ -460,32 +463,32 @@ func (r *Records[T]) revise(ctx context.Context, c Caller, v *T) (*T, pending, a
 	if row.Deleted {
 		return fail(d, crm.ErrNotFound)
 	}
-	var prev T
-	if err := r.hydrate(row, &prev); err != nil {
+	prev := r.codec.New()
+	if err := r.hydrate(row, prev); err != nil {
 		return fail(d, err)
 	}
-	old := r.header(&prev)
+	old := prev.Header()
 	h.Person, h.CreatedAt, h.Deleted = old.Person, old.CreatedAt, false
 	h.Version, h.UpdatedAt = old.Version+1, r.g.now().UTC()
-	next := *v
-	r.setHeader(&next, h)
-	if w, ok := any(&next).(validator); ok {
+	next := r.codec.Copy(v)
+	next.SetHeader(h)
+	if w, ok := any(next).(validator); ok {
 		if err := w.Validate(); err != nil {
 			return fail(d, err)
 		}
 	}
-	if w, ok := any(&next).(updateChecker[T]); ok {
-		if err := w.CheckUpdate(&prev); err != nil {
+	if w, ok := any(next).(updateChecker[P]); ok {
+		if err := w.CheckUpdate(prev); err != nil {
 			return fail(d, err)
 		}
 	}
-	denial := r.writable(&next, &prev, d)
+	denial := r.writable(next, prev, false, d)
 	if denial == nil {
-		denial = r.keeps(&next, &prev)
+		denial = r.keeps(next, prev, false)
 	}
 	if denial == nil {
 		var there authz.Decision
-		if there, denial, err = r.mayBecome(ctx, c, row, &next, d); err != nil {
+		if there, denial, err = r.mayBecome(ctx, c, row, next, d); err != nil {
 			return fail(d, err)
 		}
 		d = there
@@ -493,29 +496,29 @@ func (r *Records[T]) revise(ctx context.Context, c Caller, v *T) (*T, pending, a
 	if denial != nil {
 		return fail(d, errors.Join(denial, r.deny(ctx, c, authz.Update, row, d)))
 	}
-	if err := r.stamp(c, &next); err != nil {
+	if err := r.stamp(c, next); err != nil {
 		return fail(d, err)
 	}
-	if w, ok := any(&next).(validator); ok { // which may keep that field itself
+	if w, ok := any(next).(validator); ok { // which may keep that field itself
 		if err := w.Validate(); err != nil {
 			return fail(d, err)
 		}
 	}
-	sealed, err := r.codec.Seal(ctx, r.g.keeper, r.recordOf(c, &next), &next, sealedOf(row.Sealed), r.unseen(d)...)
+	sealed, err := r.codec.Seal(ctx, r.g.keeper, r.recordOf(c, next), next, sealedOf(row.Sealed), r.unseen(d)...)
 	if err != nil {
 		return fail(d, fmt.Errorf("guard: %s: %w", r.typ, err))
 	}
-	w, err := r.build(ctx, c, &next, sealed, old.Version)
-	return &next, w, d, err
+	w, err := r.build(ctx, c, next, sealed, old.Version)
+	return next, w, d, err
 }
 
 // unseen lists the sealed fields without a state of their own that the caller could not have read;
 // their stored value is kept.
-func (r *Records[T]) unseen(d authz.Decision) []string {
-	var t T
+func (r *Records[P]) unseen(d authz.Decision) []string {
+	t := reflect.ValueOf(r.codec.New()).Elem()
 	var out []string
 	for _, f := range r.sealed {
-		_, hasState := reflect.ValueOf(&t).Elem().FieldByName(f.GoName).Interface().(interface{ State() crm.State })
+		_, hasState := t.FieldByName(f.GoName).Interface().(interface{ State() crm.State })
 		if !hasState && d.Fields.Access(f.Name, string(f.Class)) != authz.Open {
 			out = append(out, f.Name)
 		}
@@ -524,7 +527,7 @@ func (r *Records[T]) unseen(d authz.Decision) []string {
 }
 
 // mayChange loads a row and decides on a change of it. Who may not read a record, nor see it in a pool, does not learn of it.
-func (r *Records[T]) mayChange(ctx context.Context, c Caller, a authz.Action, id crm.UUID) (*crm.Row, authz.Decision, error) {
+func (r *kind) mayChange(ctx context.Context, c Caller, a authz.Action, id crm.UUID) (*crm.Row, authz.Decision, error) {
 	row, err := r.load(ctx, c, id)
 	if err != nil {
 		return nil, authz.Decision{}, err
@@ -552,17 +555,17 @@ func (r *Records[T]) mayChange(ctx context.Context, c Caller, a authz.Action, id
 }
 
 // Delete puts a record into the recycle bin. version is the one that the caller saw.
-func (r *Records[T]) Delete(ctx context.Context, c Caller, id crm.UUID, version int64) error {
+func (r *kind) Delete(ctx context.Context, c Caller, id crm.UUID, version int64) error {
 	return r.setDeleted(ctx, c, authz.Delete, id, version, true)
 }
 
 // Restore takes a record out of the recycle bin. crm.ErrDuplicate means that a living record has
 // taken a unique value of it.
-func (r *Records[T]) Restore(ctx context.Context, c Caller, id crm.UUID, version int64) error {
+func (r *kind) Restore(ctx context.Context, c Caller, id crm.UUID, version int64) error {
 	return r.setDeleted(ctx, c, authz.Restore, id, version, false)
 }
 
-func (r *Records[T]) setDeleted(ctx context.Context, c Caller, a authz.Action, id crm.UUID, version int64, deleted bool) error {
+func (r *kind) setDeleted(ctx context.Context, c Caller, a authz.Action, id crm.UUID, version int64, deleted bool) error {
 	w, d, err := r.bin(ctx, c, a, id, version, deleted, r.g.now())
 	if err != nil {
 		return err
@@ -571,7 +574,7 @@ func (r *Records[T]) setDeleted(ctx context.Context, c Caller, a authz.Action, i
 }
 
 // bin decides on a deletion or a restoration and makes its write.
-func (r *Records[T]) bin(ctx context.Context, c Caller, a authz.Action, id crm.UUID, version int64, deleted bool, now time.Time) (pending, authz.Decision, error) {
+func (r *kind) bin(ctx context.Context, c Caller, a authz.Action, id crm.UUID, version int64, deleted bool, now time.Time) (pending, authz.Decision, error) {
 	row, d, err := r.mayChange(ctx, c, a, id)
 	if err != nil {
 		return pending{}, d, err

@@ -29,7 +29,7 @@ func (b *Outbox) endpoints(ctx context.Context) ([]*Endpoint, error) {
 			return nil, err
 		}
 		for i := range page.Items {
-			list = append(list, &page.Items[i].Value)
+			list = append(list, page.Items[i].Value)
 		}
 		if q.After = page.Next; page.Next == "" {
 			break
@@ -57,8 +57,8 @@ func (b *Outbox) place(ctx context.Context, e *Endpoint, typ string) (*Cursor, e
 	if err != nil || len(found) == 0 {
 		return nil, err
 	}
-	b.keepPlace(&found[0].Value)
-	return &found[0].Value, nil
+	b.keepPlace(found[0].Value)
+	return found[0].Value, nil
 }
 
 func (b *Outbox) keepPlace(c *Cursor) {

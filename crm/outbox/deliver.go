@@ -316,7 +316,7 @@ func (b *Outbox) turn(ctx context.Context, e *Endpoint) (sent int, err error) {
 		go func() {
 			defer wg.Done()
 			for i := range next {
-				a := b.send(ctx, e, &page.Items[i].Value)
+				a := b.send(ctx, e, page.Items[i].Value)
 				if ctx.Err() != nil {
 					return // the try was cut off here, not there
 				}
@@ -342,7 +342,7 @@ func (b *Outbox) turn(ctx context.Context, e *Endpoint) (sent int, err error) {
 }
 
 // settle stores what became of the tries of a turn.
-func (b *Outbox) settle(ctx context.Context, e *Endpoint, items []guard.View[Delivery], answers []*answer) (sent int, err error) {
+func (b *Outbox) settle(ctx context.Context, e *Endpoint, items []guard.View[*Delivery], answers []*answer) (sent int, err error) {
 	now := b.now()
 	state, reason := e.State, e.Reason
 	tx := b.g.Begin(b.program, "outbox.deliver")
@@ -351,7 +351,7 @@ func (b *Outbox) settle(ctx context.Context, e *Endpoint, items []guard.View[Del
 		if a == nil {
 			continue
 		}
-		d := &items[i].Value
+		d := items[i].Value
 		dead := false
 		err := b.r.Deliveries.ActIn(ctx, tx, "update", d.ID.UUID(), d.Version, func(d *Delivery) error {
 			d.note(*a, now)
@@ -425,7 +425,7 @@ func (b *Outbox) Sweep(ctx context.Context) (gone int, err error) {
 				return gone, errors.Join(append(errs, err)...)
 			}
 			for i := range page.Items {
-				d := &page.Items[i].Value
+				d := page.Items[i].Value
 				if orphans && slices.ContainsFunc(list, func(e *Endpoint) bool { return e.ID == d.Endpoint }) {
 					continue
 				}
@@ -445,7 +445,7 @@ func (b *Outbox) Sweep(ctx context.Context) (gone int, err error) {
 			return gone, errors.Join(append(errs, err)...)
 		}
 		for i := range page.Items {
-			d := &page.Items[i].Value
+			d := page.Items[i].Value
 			switch err := b.r.Deliveries.Purge(ctx, b.program, d.ID.UUID(), d.Version); {
 			case err == nil:
 				gone++

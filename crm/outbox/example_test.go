@@ -43,9 +43,9 @@ func Example() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	customers := some(guard.For[crm.Customer](ctx, g, nil))
+	customers := some(guard.For[*crm.Customer](ctx, g, nil))
 	records := outbox.Records{
-		Endpoints: some(guard.For[outbox.Endpoint](ctx, g, nil)), Deliveries: some(guard.For[outbox.Delivery](ctx, g, nil)), Cursors: some(guard.For[outbox.Cursor](ctx, g, nil)),
+		Endpoints: some(guard.For[*outbox.Endpoint](ctx, g, nil)), Deliveries: some(guard.For[*outbox.Delivery](ctx, g, nil)), Cursors: some(guard.For[*outbox.Cursor](ctx, g, nil)),
 	}
 
 	var secret outbox.Secret

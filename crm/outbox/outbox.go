@@ -23,9 +23,9 @@ var (
 
 // Records are the doors to the outbox's own types.
 type Records struct {
-	Endpoints  *guard.Records[Endpoint]
-	Deliveries *guard.Records[Delivery]
-	Cursors    *guard.Records[Cursor]
+	Endpoints  *guard.Records[*Endpoint]
+	Deliveries *guard.Records[*Delivery]
+	Cursors    *guard.Records[*Cursor]
 }
 
 // Options of New. Nil means the zero value of each field.
@@ -165,7 +165,7 @@ func (b *Outbox) Rotate(ctx context.Context, c guard.Caller, id crm.UUID, overla
 	if err != nil {
 		return Secret{}, err
 	}
-	e, fresh := &v.Value, NewSecret()
+	e, fresh := v.Value, NewSecret()
 	e.OldSecret = e.Secret
 	e.Secret = crm.NewText(fresh.Expose())
 	if _, err := b.r.Endpoints.Update(ctx, b.program, e); err != nil {
@@ -193,10 +193,10 @@ func (b *Outbox) Resume(ctx context.Context, c guard.Caller, id crm.UUID) error 
 	if err != nil {
 		return err
 	}
-	if err := b.check(&v.Value); err != nil {
+	if err := b.check(v.Value); err != nil {
 		return err
 	}
-	if err := b.begin(ctx, &v.Value); err != nil {
+	if err := b.begin(ctx, v.Value); err != nil {
 		return err
 	}
 	return b.set(ctx, c, id, Active)
@@ -233,7 +233,7 @@ func (b *Outbox) Test(ctx context.Context, c guard.Caller, id crm.UUID) error {
 		return err
 	}
 	tx := b.g.Begin(b.program, "outbox.test")
-	d := b.delivery(&v.Value, crm.TypeEndpoint, told{id: id, person: v.Value.Person.UUID(), version: v.Value.Version, own: `{"fields":{}}`})
+	d := b.delivery(v.Value, crm.TypeEndpoint, told{id: id, person: v.Value.Person.UUID(), version: v.Value.Version, own: `{"fields":{}}`})
 	d.ID, d.Act = crm.NewID[Delivery](), ActTest
 	if err := b.r.Deliveries.CreateIn(ctx, tx, d); err != nil {
 		return err

@@ -48,8 +48,8 @@ type rig struct {
 	keeper    *encrypt.Keeper
 	slow      *encrypt.Keeper // of the same keys, whose erasures have a grace
 	log       *audit.Log
-	customers *guard.Records[crm.Customer]
-	contracts *guard.Records[crm.Contract]
+	customers *guard.Records[*crm.Customer]
+	contracts *guard.Records[*crm.Contract]
 
 	mu   sync.Mutex
 	now  time.Time
@@ -96,15 +96,15 @@ func newRigOn(t testing.TB, store crm.Store, keyStore keys.Store, events driver.
 	require.NoError(t, err)
 	r.guard, _, err = guard.New(ctx, store, r.keeper, policy, r.log, &guard.Options{Clock: r.clock})
 	require.NoError(t, err)
-	r.customers, err = guard.For[crm.Customer](ctx, r.guard, nil)
+	r.customers, err = guard.For[*crm.Customer](ctx, r.guard, nil)
 	require.NoError(t, err)
-	r.contracts, err = guard.For[crm.Contract](ctx, r.guard, nil)
+	r.contracts, err = guard.For[*crm.Contract](ctx, r.guard, nil)
 	require.NoError(t, err)
-	r.Endpoints, err = guard.For[outbox.Endpoint](ctx, r.guard, nil)
+	r.Endpoints, err = guard.For[*outbox.Endpoint](ctx, r.guard, nil)
 	require.NoError(t, err)
-	r.Deliveries, err = guard.For[outbox.Delivery](ctx, r.guard, nil)
+	r.Deliveries, err = guard.For[*outbox.Delivery](ctx, r.guard, nil)
 	require.NoError(t, err)
-	r.Cursors, err = guard.For[outbox.Cursor](ctx, r.guard, nil)
+	r.Cursors, err = guard.For[*outbox.Cursor](ctx, r.guard, nil)
 	require.NoError(t, err)
 	r.system = guard.Caller{Subject: authz.Subject{ID: "system", Tenant: "default", Roles: []string{"system"}, Active: true}}
 	r.admin, r.sales = as("admin", 1, "/hq/"), as("sales", 2, "/east/1/")
@@ -267,7 +267,7 @@ func (r *rig) deliveries(t testing.TB, bin bool) []outbox.Delivery {
 		page, err := r.Deliveries.List(t.Context(), r.system, q)
 		require.NoError(t, err)
 		for _, v := range page.Items {
-			list = append(list, v.Value)
+			list = append(list, *v.Value)
 		}
 		if q.After = page.Next; page.Next == "" {
 			return list
@@ -279,7 +279,7 @@ func (r *rig) state(t testing.TB, e *outbox.Endpoint) *outbox.Endpoint {
 	t.Helper()
 	v, err := r.Endpoints.Get(t.Context(), r.admin, e.ID.UUID())
 	require.NoError(t, err)
-	return &v.Value
+	return v.Value
 }
 
 // TestChangesArrive: what is made, changed and deleted behind an endpoint's beginning comes to its receiver once, signed, with the fields as its owner sees them in lists.
@@ -322,7 +322,7 @@ func TestChangesArrive(t *testing.T) {
 		require.NoError(t, err)
 		for _, city := range []string{"Leeds", "Bath"} {
 			view.Value.City = city
-			view, err = r.customers.Update(ctx, r.admin, &view.Value)
+			view, err = r.customers.Update(ctx, r.admin, view.Value)
 			require.NoError(t, err)
 		}
 		require.NoError(t, r.customers.Delete(ctx, r.admin, b.ID.UUID(), 1))
@@ -589,11 +589,11 @@ func TestSecrets(t *testing.T) {
 	// No field of it is set by an update either.
 	got, err := r.Endpoints.Get(ctx, r.admin, e.ID.UUID())
 	require.NoError(t, err)
-	forged := got.Value
+	forged := *got.Value
 	forged.Secret = crm.NewText(outbox.NewSecret().Expose())
 	_, err = r.Endpoints.Update(ctx, r.admin, &forged)
 	require.True(t, guard.Denied(err), "%v", err)
-	stolen := got.Value
+	stolen := *got.Value
 	stolen.Owner = crm.NewID[crm.Employee]()
 	_, err = r.Endpoints.Update(ctx, r.admin, &stolen)
 	require.Error(t, err, "it keeps the eyes that it reads with")
@@ -697,7 +697,7 @@ func TestDeliveriesAreNotChanged(t *testing.T) {
 		"state":   func(d *outbox.Delivery) { d.State, d.DoneAt = outbox.Delivered, r.clock() },
 		"where":   func(d *outbox.Delivery) { d.Endpoint = crm.NewID[outbox.Endpoint]() },
 	} {
-		x := got.Value
+		x := *got.Value
 		edit(&x)
 		_, err := r.Deliveries.Update(ctx, r.admin, &x)
 		require.Error(t, err, what)

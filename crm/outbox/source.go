@@ -42,9 +42,9 @@ type told struct {
 // readAtOnce is how many changes are read and stored together.
 const readAtOnce = 100
 
-type source[T any] struct {
-	r      *guard.Records[T]
-	header func(*T) crm.Header
+type source[P guard.Record] struct {
+	r      *guard.Records[P]
+	header func(P) crm.Header
 	fields []sourceField
 }
 
@@ -56,12 +56,9 @@ type sourceField struct {
 }
 
 // From makes a source of the records of a type.
-func From[T any, P interface {
-	*T
-	Header() crm.Header
-}](r *guard.Records[T]) Source {
-	s := &source[T]{r: r, header: func(v *T) crm.Header { return P(v).Header() }}
-	typ := reflect.TypeFor[T]()
+func From[P guard.Record](r *guard.Records[P]) Source {
+	s := &source[P]{r: r, header: func(v P) crm.Header { return P(v).Header() }}
+	typ := reflect.TypeFor[P]()
 	for _, f := range r.Fields() {
 		at, ok := typ.FieldByName(f.GoName)
 		if !ok {
@@ -80,11 +77,11 @@ func From[T any, P interface {
 	return s
 }
 
-func (s *source[T]) Type() string { return s.r.Type() }
+func (s *source[P]) Type() string { return s.r.Type() }
 
-func (s *source[T]) head(ctx context.Context, c guard.Caller) (int64, error) { return s.r.Head(ctx, c) }
+func (s *source[P]) head(ctx context.Context, c guard.Caller) (int64, error) { return s.r.Head(ctx, c) }
 
-func (s *source[T]) changes(ctx context.Context, c guard.Caller, since int64, only []string) (batch, error) {
+func (s *source[P]) changes(ctx context.Context, c guard.Caller, since int64, only []string) (batch, error) {
 	page, err := s.r.Changes(ctx, c, since, readAtOnce)
 	if err != nil {
 		return batch{}, err
@@ -123,14 +120,14 @@ func (p *part) text() (string, error) {
 }
 
 // tell makes what a message says of a record as the caller of its reading sees it.
-func (s *source[T]) tell(c *guard.Changed[T], only []string) (told, error) {
-	h := s.header(&c.Value)
+func (s *source[P]) tell(c *guard.Changed[P], only []string) (told, error) {
+	h := s.header(c.Value)
 	t := told{id: h.ID, person: h.Person, version: h.Version, deleted: c.Deleted}
 	if c.Deleted {
 		return t, nil
 	}
 	var own, other part
-	v := reflect.ValueOf(&c.Value).Elem()
+	v := reflect.ValueOf(c.Value).Elem()
 	for _, f := range s.fields {
 		access := c.Fields[f.name].String()
 		if access == "hidden" || len(only) > 0 && !slices.Contains(only, f.name) {

@@ -56,10 +56,10 @@ func refused(t *testing.T, what string, err error, want pool.Reason) {
 }
 
 func TestStored(t *testing.T) {
-	if s, err := guard.Schema[pool.Pool](nil); err != nil || s.Type != crm.TypePool {
+	if s, err := guard.Schema[*pool.Pool](nil); err != nil || s.Type != crm.TypePool {
 		t.Errorf("%q, %v", s.Type, err)
 	}
-	for what, schema := range map[string]func(*guard.TypeOptions) (crm.Schema, error){"customer": guard.Schema[crm.Customer], "lead": guard.Schema[crm.Lead]} {
+	for what, schema := range map[string]func(*guard.TypeOptions) (crm.Schema, error){"customer": guard.Schema[*crm.Customer], "lead": guard.Schema[*crm.Lead]} {
 		s, err := schema(nil)
 		if err != nil || !slices.ContainsFunc(s.Columns, func(c crm.Column) bool { return c.Name == "recycle_at" && c.Indexed }) {
 			t.Errorf("%s: %v", what, err)

@@ -43,7 +43,7 @@ func task(n int, after ...int) *project.Task {
 
 func TestStored(t *testing.T) {
 	for want, schema := range map[string]func(*guard.TypeOptions) (crm.Schema, error){
-		crm.TypeProject: guard.Schema[project.Project], crm.TypeTask: guard.Schema[project.Task],
+		crm.TypeProject: guard.Schema[*project.Project], crm.TypeTask: guard.Schema[*project.Task],
 	} {
 		if s, err := schema(nil); err != nil || s.Type != want {
 			t.Errorf("%s: %q, %v", want, s.Type, err)

@@ -49,8 +49,8 @@ func prices() *sales.PriceList {
 // TestStored: the types can be protected, under the names that package crm lists.
 func TestStored(t *testing.T) {
 	for want, schema := range map[string]func(*guard.TypeOptions) (crm.Schema, error){
-		crm.TypeOpportunity: guard.Schema[sales.Opportunity], crm.TypePipeline: guard.Schema[sales.Pipeline],
-		crm.TypeProduct: guard.Schema[sales.Product], crm.TypePriceList: guard.Schema[sales.PriceList],
+		crm.TypeOpportunity: guard.Schema[*sales.Opportunity], crm.TypePipeline: guard.Schema[*sales.Pipeline],
+		crm.TypeProduct: guard.Schema[*sales.Product], crm.TypePriceList: guard.Schema[*sales.PriceList],
 	} {
 		if s, err := schema(nil); err != nil || s.Type != want {
 			t.Errorf("%s: %q, %v", want, s.Type, err)

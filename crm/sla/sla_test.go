@@ -38,7 +38,7 @@ func ticket() *crm.Ticket {
 }
 
 func TestStored(t *testing.T) {
-	if s, err := guard.Schema[sla.Agreement](nil); err != nil || s.Type != crm.TypeAgreement {
+	if s, err := guard.Schema[*sla.Agreement](nil); err != nil || s.Type != crm.TypeAgreement {
 		t.Errorf("%q, %v", s.Type, err)
 	}
 }

@@ -38,7 +38,7 @@ func move(kind stock.Kind, w crm.ID[stock.Warehouse], p crm.ID[sales.Product], n
 
 func TestStored(t *testing.T) {
 	for want, schema := range map[string]func(*guard.TypeOptions) (crm.Schema, error){
-		crm.TypeWarehouse: guard.Schema[stock.Warehouse], crm.TypeMovement: guard.Schema[stock.Movement], crm.TypeOrder: guard.Schema[stock.Order],
+		crm.TypeWarehouse: guard.Schema[*stock.Warehouse], crm.TypeMovement: guard.Schema[*stock.Movement], crm.TypeOrder: guard.Schema[*stock.Order],
 	} {
 		if s, err := schema(nil); err != nil || s.Type != want {
 			t.Errorf("%s: %q, %v", want, s.Type, err)

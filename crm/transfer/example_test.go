@@ -31,7 +31,7 @@ func must[T any](v T, err error) T {
 }
 
 // open makes a CRM in memory, an administrator, and the importer of its customers.
-func open(ctx context.Context) (transfer.Doors, guard.Caller, *guard.Records[crm.Customer], *transfer.Importer[crm.Customer]) {
+func open(ctx context.Context) (transfer.Doors, guard.Caller, *guard.Records[*crm.Customer], *transfer.Importer[*crm.Customer]) {
 	kek := must(localkek.Open(must(os.MkdirTemp("", ""))+"/kek", nil))
 	keeper := must(encrypt.NewKeeper(kek, keys.NewMemory(), nil))
 	signer := must(audit.NewEd25519Signer("example.com/log", ed25519.NewKeyFromSeed(make([]byte, 32))))
@@ -39,7 +39,7 @@ func open(ctx context.Context) (transfer.Doors, guard.Caller, *guard.Records[crm
 	if err != nil {
 		log.Fatal(err)
 	}
-	customers := must(guard.For[crm.Customer](ctx, g, nil))
+	customers := must(guard.For[*crm.Customer](ctx, g, nil))
 	doors := must(transfer.OpenDoors(ctx, g))
 	admin := guard.Caller{Subject: authz.Subject{ID: crm.NewUUID().String(), Tenant: "default", Roles: []string{"admin"}, Team: "/hq/", Active: true}}
 	return doors, admin, customers, transfer.NewImporter(doors, customers, transfer.Customers(transfer.Others{}), nil)
@@ -97,7 +97,7 @@ func ExampleImporter_Resume() {
 func ExampleBeside() {
 	ctx := context.Background()
 	doors, admin, customers, _ := open(ctx)
-	importer := transfer.NewImporter(doors, customers, transfer.Customers(transfer.Others{}), &transfer.Options[crm.Customer]{Beside: "where the file lies, and its key"})
+	importer := transfer.NewImporter(doors, customers, transfer.Customers(transfer.Others{}), &transfer.Options[*crm.Customer]{Beside: "where the file lies, and its key"})
 	src := must(transfer.CSV(strings.NewReader(customersFile), nil))
 	job := must(importer.Begin(ctx, admin, "", src.Header(), transfer.Suggest(importer.Fields(), src.Header(), nil), transfer.Create))
 	fmt.Println(must(transfer.Beside(ctx, doors, admin, job.ID)))

@@ -144,14 +144,14 @@ func (n Canary) In(text string) bool {
 }
 
 // ExportOptions of Export.
-type ExportOptions[T any] struct {
+type ExportOptions[P guard.Record] struct {
 	Columns []string                                     // fields, in their order; the id is in front of them
-	Cell    func(v *guard.View[T], column string) string // what a cell says of an open or masked field; required
+	Cell    func(v *guard.View[P], column string) string // what a cell says of an open or masked field; required
 	Mark    []string                                     // the first row: who took it, when, under which request; nil: none
 	Canary  *Canary                                      // nil: none
 	Mask    func(column, value string) string            // masks the canary's values where the others' are masked; nil: "***"
 	Done    func(rows int64)                             // called after each page; nil: nobody hears it
-	Header  func(*T) crm.Header                          // required
+	Header  func(P) crm.Header                           // required
 }
 
 // ErrExport: an export lacks what is required.
@@ -160,7 +160,7 @@ var ErrExport = errors.New("transfer: an export needs columns, cells and headers
 // Export writes the records that guard.Records.Export gives: through the policy, with its masks, its limits and its obligations, each page in the log before it is written. It
 // neutralises cells, and returns how many records were written, without the canary. The sink is closed only after the last one: with an error the file is not
 // whole. Errors are those of guard and of the sink.
-func Export[T any](ctx context.Context, c guard.Caller, records *guard.Records[T], q guard.Query, to Sink, o ExportOptions[T]) (rows int64, err error) {
+func Export[P guard.Record](ctx context.Context, c guard.Caller, records *guard.Records[P], q guard.Query, to Sink, o ExportOptions[P]) (rows int64, err error) {
 	if o.Cell == nil || o.Header == nil || len(o.Columns) == 0 {
 		return 0, ErrExport
 	}
@@ -185,7 +185,7 @@ func Export[T any](ctx context.Context, c guard.Caller, records *guard.Records[T
 		return write(append([]string{"id"}, o.Columns...))
 	}
 	cells := make([]string, 1+len(o.Columns))
-	rows, err = records.Export(ctx, c, q, func(p guard.Page[T]) error {
+	rows, err = records.Export(ctx, c, q, func(p guard.Page[P]) error {
 		if !begun {
 			if err := begin(); err != nil {
 				return err
@@ -197,7 +197,7 @@ func Export[T any](ctx context.Context, c guard.Caller, records *guard.Records[T
 		}
 		for i := range p.Items {
 			v := &p.Items[i]
-			cells[0] = o.Header(&v.Value).ID.String()
+			cells[0] = o.Header(v.Value).ID.String()
 			for k, name := range o.Columns {
 				cells[1+k] = ""
 				if v.Fields[name] != hiddenField {
@@ -243,7 +243,7 @@ const (
 )
 
 // canary makes a row like one of the others, with nothing of its person.
-func (o *ExportOptions[T]) canary(like *guard.View[T], cells []string, personal map[string]bool) []string {
+func (o *ExportOptions[P]) canary(like *guard.View[P], cells []string, personal map[string]bool) []string {
 	row := slices.Clone(cells)
 	row[0] = o.Canary.ID().String()
 	for k, name := range o.Columns {

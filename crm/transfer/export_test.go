@@ -15,7 +15,7 @@ import (
 	"github.com/crmguard/crmguard/crm/transfer"
 )
 
-func cellOf(v *guard.View[crm.Customer], column string) string {
+func cellOf(v *guard.View[*crm.Customer], column string) string {
 	switch column {
 	case "name":
 		return v.Value.Name.Expose()
@@ -37,7 +37,7 @@ func TestExport(t *testing.T) {
 	c := r.admin
 	c.Reason, c.Met = "audit", []authz.Obligation{authz.NeedWatermark, authz.NeedStepUp, authz.NeedReason}
 	canary := transfer.NewCanary("")
-	o := transfer.ExportOptions[crm.Customer]{
+	o := transfer.ExportOptions[*crm.Customer]{
 		Columns: []string{"name", "phone", "city"}, Cell: cellOf, Mark: []string{"# taken by", "=me"}, Canary: &canary,
 		Header: func(v *crm.Customer) crm.Header { return v.Header() },
 	}
@@ -64,7 +64,7 @@ func TestExport(t *testing.T) {
 	assert.Empty(t, file.String())
 	_, err = transfer.Export(ctx, c, r.customers, guard.Query{}, transfer.CSVSink(broken{}), o)
 	require.ErrorIs(t, err, errBroken)
-	_, err = transfer.Export(ctx, c, r.customers, guard.Query{}, transfer.CSVSink(&file), transfer.ExportOptions[crm.Customer]{})
+	_, err = transfer.Export(ctx, c, r.customers, guard.Query{}, transfer.CSVSink(&file), transfer.ExportOptions[*crm.Customer]{})
 	require.ErrorIs(t, err, transfer.ErrExport)
 }
 

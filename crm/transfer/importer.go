@@ -23,10 +23,10 @@ import (
 
 // Checker says how surely the record of a row is there already. *dedupe.Checker is one. What it says stands in the report of the import: one whose rules tell of records that the caller may not
 // read makes every import a question about them.
-type Checker[T any] interface {
+type Checker[P guard.Record] interface {
 	// Bands answers for each of vs, none of which is stored: how like it is to what is stored, as far as the caller may know of that, and to before and the ones
 	// before it in vs, which will be.
-	Bands(ctx context.Context, c guard.Caller, before, vs []*T) ([]guard.Band, error)
+	Bands(ctx context.Context, c guard.Caller, before, vs []P) ([]guard.Band, error)
 }
 
 // OnMatch says what an import does with a row that the Checker takes for a record that is there. Updates are found by their keys and not checked.
@@ -39,9 +39,9 @@ const (
 )
 
 // Options of NewImporter. Nil means the zero value of each field.
-type Options[T any] struct {
+type Options[P guard.Record] struct {
 	Clock    func() time.Time // nil: time.Now
-	Checker  Checker[T]       // nil: nobody looks for records that are the same
+	Checker  Checker[P]       // nil: nobody looks for records that are the same
 	OnMatch  OnMatch          // "": SkipMatches
 	Progress func(Counts)     // called behind each batch, when it is durable; nil: nobody hears it
 	// Owner and Team have the records and the import where neither a row nor the caller is an employee: a program imports in somebody's name.
@@ -55,41 +55,32 @@ type Options[T any] struct {
 // Doors are the doors that every import needs beside that of its type.
 type Doors struct {
 	Guard   *guard.Guard
-	Imports *guard.Records[Import]
-	Kept    *guard.Records[Kept]
+	Imports *guard.Records[*Import]
+	Kept    *guard.Records[*Kept]
 }
 
 // OpenDoors makes the doors of imports.
 func OpenDoors(ctx context.Context, g *guard.Guard) (Doors, error) {
 	d := Doors{Guard: g}
 	var err error
-	if d.Imports, err = guard.For[Import](ctx, g, nil); err != nil {
+	if d.Imports, err = guard.For[*Import](ctx, g, nil); err != nil {
 		return d, err
 	}
-	d.Kept, err = guard.For[Kept](ctx, g, nil)
+	d.Kept, err = guard.For[*Kept](ctx, g, nil)
 	return d, err
 }
 
-// record is what a type needs: it embeds crm.Meta.
-type record[T any] interface {
-	*T
-	Header() crm.Header
-	SetHeader(crm.Header)
-}
-
 // Importer imports records of one type. It is safe for concurrent use; each import is one at a time.
-type Importer[T any] struct {
+type Importer[P guard.Record] struct {
 	doors   Doors
-	records *guard.Records[T]
-	layout  Layout[T]
-	o       Options[T]
-	header  func(*T) crm.Header
-	set     func(*T, crm.Header)
+	records *guard.Records[P]
+	layout  Layout[P]
+	o       Options[P]
 }
 
 // NewImporter makes one; opts may be nil.
-func NewImporter[T any, P record[T]](d Doors, records *guard.Records[T], layout Layout[T], opts *Options[T]) *Importer[T] {
-	m := &Importer[T]{doors: d, records: records, layout: layout}
+func NewImporter[P guard.Record](d Doors, records *guard.Records[P], layout Layout[P], opts *Options[P]) *Importer[P] {
+	m := &Importer[P]{doors: d, records: records, layout: layout}
 	if opts != nil {
 		m.o = *opts
 	}
@@ -99,8 +90,6 @@ func NewImporter[T any, P record[T]](d Doors, records *guard.Records[T], layout 
 	if m.o.OnMatch == "" {
 		m.o.OnMatch = SkipMatches
 	}
-	m.header = func(v *T) crm.Header { return P(v).Header() }
-	m.set = func(v *T, h crm.Header) { P(v).SetHeader(h) }
 	return m
 }
 
@@ -137,7 +126,7 @@ type keptMapping struct {
 }
 
 // digest fingerprints what an import is about.
-func (m *Importer[T]) digest(salt []byte, header []string, mapping *Mapping) string {
+func (m *Importer[P]) digest(salt []byte, header []string, mapping *Mapping) string {
 	b, _ := json.Marshal(struct {
 		Type    string
 		Header  []string
@@ -150,7 +139,7 @@ func (m *Importer[T]) digest(salt []byte, header []string, mapping *Mapping) str
 
 // Rehearse does all that Run would, batch by batch, and has the store take each back: the report is what would happen. Keys that appear twice in the file are seen; a unique
 // value that two batches share is not, and of rows that are like each other only those are that are at most two batches (of 900 rows) apart. Errors: ErrFile, ErrMapping, those of guard.
-func (m *Importer[T]) Rehearse(ctx context.Context, c guard.Caller, src Source, mapping Mapping, mode Mode) (Report, error) {
+func (m *Importer[P]) Rehearse(ctx context.Context, c guard.Caller, src Source, mapping Mapping, mode Mode) (Report, error) {
 	rep := Report{Reasons: map[string]int64{}}
 	job := &Import{Mode: mode}
 	job.ID = crm.NewID[Import]()
@@ -160,7 +149,7 @@ func (m *Importer[T]) Rehearse(ctx context.Context, c guard.Caller, src Source, 
 		return rep, err
 	}
 	p.rehearse = true
-	err = p.run(ctx, src, func(b *batch[T]) error {
+	err = p.run(ctx, src, func(b *batch[P]) error {
 		job.count(b.rejected)
 		rep.Rejected = append(rep.Rejected, b.rejected[:min(len(b.rejected), maxReported-len(rep.Rejected))]...)
 		same := b.same()
@@ -173,7 +162,7 @@ func (m *Importer[T]) Rehearse(ctx context.Context, c guard.Caller, src Source, 
 
 // Run imports a file. name is the file's, "" for none. The import that it returns is stored, and so is all that it counts, also beside an error: Resume goes on with it.
 // Errors: ErrFile, ErrMapping, those of guard.
-func (m *Importer[T]) Run(ctx context.Context, c guard.Caller, name string, src Source, mapping Mapping, mode Mode) (*Import, error) {
+func (m *Importer[P]) Run(ctx context.Context, c guard.Caller, name string, src Source, mapping Mapping, mode Mode) (*Import, error) {
 	job, err := m.Begin(ctx, c, name, src.Header(), mapping, mode)
 	if err != nil {
 		return nil, err
@@ -182,7 +171,7 @@ func (m *Importer[T]) Run(ctx context.Context, c guard.Caller, name string, src 
 }
 
 // Begin stores an import that Resume carries out.
-func (m *Importer[T]) Begin(ctx context.Context, c guard.Caller, name string, header []string, mapping Mapping, mode Mode) (*Import, error) {
+func (m *Importer[P]) Begin(ctx context.Context, c guard.Caller, name string, header []string, mapping Mapping, mode Mode) (*Import, error) {
 	if _, err := newReader(&m.layout, &mapping, header); err != nil {
 		return nil, err
 	}
@@ -236,7 +225,7 @@ func Beside(ctx context.Context, d Doors, c guard.Caller, id crm.ID[Import]) (st
 }
 
 // owned sets owner and team where the caller is no employee.
-func (m *Importer[T]) owned(c guard.Caller, owner *crm.ID[crm.Employee], team *string) {
+func (m *Importer[P]) owned(c guard.Caller, owner *crm.ID[crm.Employee], team *string) {
 	if _, err := crm.ParseUUID(c.Subject.ID); err != nil && owner.IsZero() {
 		*owner = m.o.Owner
 		if *team == "" {
@@ -247,12 +236,12 @@ func (m *Importer[T]) owned(c guard.Caller, owner *crm.ID[crm.Employee], team *s
 
 // Resume goes on with an import that was begun, with the same file from its begin: the rows that are done with are compared and passed over. Errors are those of Run, ErrOther, and a
 // *crm.TransitionError for an import that is over.
-func (m *Importer[T]) Resume(ctx context.Context, c guard.Caller, id crm.ID[Import], src Source) (*Import, error) {
+func (m *Importer[P]) Resume(ctx context.Context, c guard.Caller, id crm.ID[Import], src Source) (*Import, error) {
 	v, err := m.doors.Imports.Get(ctx, c, id.UUID())
 	if err != nil {
 		return nil, err
 	}
-	job := &v.Value
+	job := v.Value
 	if job.State != Running || job.RecordType != m.records.Type() {
 		return nil, &crm.TransitionError{Type: crm.TypeImport, From: string(job.State), To: string(Done)}
 	}
@@ -279,8 +268,8 @@ func (m *Importer[T]) Resume(ctx context.Context, c guard.Caller, id crm.ID[Impo
 }
 
 // plan is one passage over a file.
-type plan[T any] struct {
-	m        *Importer[T]
+type plan[P guard.Record] struct {
+	m        *Importer[P]
 	c        guard.Caller
 	job      *Import // as it is stored, or will be; only the writing goroutine reads it
 	id       crm.ID[Import]
@@ -288,14 +277,14 @@ type plan[T any] struct {
 	mode     Mode
 	start    int64  // rows that are done with
 	seen     string // their fingerprint
-	read     *reader[T]
+	read     *reader[P]
 	print    hash.Hash // of the rows so far
 	keys     map[uint64]struct{}
 	rehearse bool
-	before   [2][]*T // new records of the two batches that may not be stored yet when the next one is prepared, for the Checker
+	before   [2][]P // new records of the two batches that may not be stored yet when the next one is prepared, for the Checker
 }
 
-func (m *Importer[T]) plan(c guard.Caller, job *Import, src Source, mapping *Mapping, salt []byte) (*plan[T], error) {
+func (m *Importer[P]) plan(c guard.Caller, job *Import, src Source, mapping *Mapping, salt []byte) (*plan[P], error) {
 	r, err := newReader(&m.layout, mapping, src.Header())
 	if err != nil {
 		return nil, err
@@ -303,7 +292,7 @@ func (m *Importer[T]) plan(c guard.Caller, job *Import, src Source, mapping *Map
 	if job.Mode != Create && r.key < 0 {
 		return nil, fmt.Errorf("%w: an update needs a key", ErrMapping)
 	}
-	return &plan[T]{m: m, c: c, job: job, id: job.ID, person: job.Person, mode: job.Mode, start: job.Position, seen: job.Seen, read: r, print: hmac.New(sha256.New, salt), keys: map[uint64]struct{}{}}, nil
+	return &plan[P]{m: m, c: c, job: job, id: job.ID, person: job.Person, mode: job.Mode, start: job.Position, seen: job.Seen, read: r, print: hmac.New(sha256.New, salt), keys: map[uint64]struct{}{}}, nil
 }
 
 // Bounds of a batch: what fits into one transaction with the rows that were rejected, and what is held in memory.
@@ -314,7 +303,7 @@ const (
 )
 
 // batch is what is stored in one transaction.
-type batch[T any] struct {
+type batch[P guard.Record] struct {
 	from     int64 // rows before it
 	rows     []Row
 	errs     []*RowError // of rows that could not be read
@@ -331,18 +320,18 @@ type batch[T any] struct {
 	err      error // that ended the reading
 }
 
-func (b *batch[T]) reject(i int, reasons ...Reason) {
+func (b *batch[P]) reject(i int, reasons ...Reason) {
 	r := Rejected{Row: b.from + int64(i) + 1, Line: b.rows[i].Line, Reasons: reasons, Cells: b.rows[i].Cells}
 	b.rejected = append(b.rejected, r)
 }
 
 // run reads, seals and writes, each in a goroutine of its own: while one batch is written the next is sealed and the one behind it read.
-func (p *plan[T]) run(ctx context.Context, src Source, done func(*batch[T]) error) error {
+func (p *plan[P]) run(ctx context.Context, src Source, done func(*batch[P]) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var all sync.WaitGroup
 	defer all.Wait()
 	defer cancel()
-	read, sealed := make(chan *batch[T]), make(chan *batch[T], 1)
+	read, sealed := make(chan *batch[P]), make(chan *batch[P], 1)
 	all.Go(func() {
 		defer close(read)
 		p.batches(ctx, src, read)
@@ -387,19 +376,19 @@ func (p *plan[T]) run(ctx context.Context, src Source, done func(*batch[T]) erro
 }
 
 // batches reads the file, passes over what is done with, and cuts the rest into batches.
-func (p *plan[T]) batches(ctx context.Context, src Source, out chan<- *batch[T]) {
+func (p *plan[P]) batches(ctx context.Context, src Source, out chan<- *batch[P]) {
 	most := batchRows
 	if p.mode != Create {
 		most = batchPairs
 	}
 	start := p.start
 	n := int64(0)
-	b := &batch[T]{from: start}
+	b := &batch[P]{from: start}
 	send := func() bool {
 		b.print = hex.EncodeToString(p.print.Sum(nil))
 		select {
 		case out <- b:
-			b = &batch[T]{from: n}
+			b = &batch[P]{from: n}
 			return true
 		case <-ctx.Done():
 			return false
@@ -448,7 +437,7 @@ func (p *plan[T]) batches(ctx context.Context, src Source, out chan<- *batch[T])
 }
 
 // fingerprint takes a row into the fingerprint of the file.
-func (p *plan[T]) fingerprint(row *Row, re *RowError) {
+func (p *plan[P]) fingerprint(row *Row, re *RowError) {
 	var n [8]byte
 	put := func(s string) {
 		binary.BigEndian.PutUint64(n[:], uint64(len(s)))
@@ -466,7 +455,7 @@ func (p *plan[T]) fingerprint(row *Row, re *RowError) {
 }
 
 // repeated notes the key of a row and tells whether one before it has the same.
-func (p *plan[T]) repeated(row *Row) bool {
+func (p *plan[P]) repeated(row *Row) bool {
 	key := p.read.cells[p.read.key].text(row)
 	if key == "" {
 		return false
@@ -479,7 +468,7 @@ func (p *plan[T]) repeated(row *Row) bool {
 }
 
 // prepare decides on the rows of a batch and seals what is to be written.
-func (p *plan[T]) prepare(ctx context.Context, b *batch[T]) error {
+func (p *plan[P]) prepare(ctx context.Context, b *batch[P]) error {
 	m := p.m
 	b.tx = m.doors.Guard.Begin(p.c, m.records.Type()+".import")
 	b.made, b.kept, b.changed = map[crm.UUID]int{}, map[crm.UUID]crm.UUID{}, map[crm.UUID]bool{}
@@ -509,7 +498,7 @@ func (p *plan[T]) prepare(ctx context.Context, b *batch[T]) error {
 			return err
 		}
 	}
-	var fresh []*T
+	var fresh []P
 	var of []int
 	var old []int
 	var ids []crm.UUID
@@ -534,7 +523,7 @@ func (p *plan[T]) prepare(ctx context.Context, b *batch[T]) error {
 			b.reject(i, reasons...)
 			continue
 		}
-		h := m.header(v)
+		h := v.Header()
 		h.ID = derived(p.id.UUID(), "record", b.from+int64(i)+1)
 		if p.rehearse {
 			h.Person = p.person.UUID() // one key, and not one for every row
@@ -544,7 +533,7 @@ func (p *plan[T]) prepare(ctx context.Context, b *batch[T]) error {
 		owner, team := crm.ID[crm.Employee](h.Owner), h.Team
 		m.owned(p.c, &owner, &team)
 		h.Owner, h.Team = owner.UUID(), team
-		m.set(v, h)
+		v.SetHeader(h)
 		fresh, of = append(fresh, v), append(of, i)
 	}
 	if m.o.Checker != nil && len(fresh) > 0 {
@@ -562,13 +551,13 @@ func (p *plan[T]) prepare(ctx context.Context, b *batch[T]) error {
 			b.reject(of[k], reasonsOf(err)...)
 			continue
 		}
-		b.made[m.header(fresh[k]).ID] = of[k]
+		b.made[fresh[k].Header().ID] = of[k]
 	}
 	return p.update(ctx, b, old, ids)
 }
 
 // same lists the rows of a batch that were made although there was a record that is the same.
-func (b *batch[T]) same() []Matched {
+func (b *batch[P]) same() []Matched {
 	var out []Matched
 	for id, band := range b.matched {
 		if i, made := b.made[id]; made {
@@ -580,7 +569,7 @@ func (b *batch[T]) same() []Matched {
 }
 
 // find looks up which records have the keys of rows, among those that the caller may list.
-func (p *plan[T]) find(ctx context.Context, b *batch[T], good []int) (map[string]crm.UUID, error) {
+func (p *plan[P]) find(ctx context.Context, b *batch[P], good []int) (map[string]crm.UUID, error) {
 	found := map[string]crm.UUID{}
 	index := p.read.cells[p.read.key].index
 	for len(good) > 0 {
@@ -597,8 +586,8 @@ func (p *plan[T]) find(ctx context.Context, b *batch[T], good []int) (map[string
 				return nil, err
 			}
 			for i := range page.Items {
-				v := &page.Items[i].Value
-				found[reflect.ValueOf(v).Elem().FieldByIndex(index).String()] = p.m.header(v).ID
+				v := page.Items[i].Value
+				found[reflect.ValueOf(v).Elem().FieldByIndex(index).String()] = v.Header().ID
 			}
 			if q.After = page.Next; page.Next == "" {
 				break
@@ -612,10 +601,10 @@ func (p *plan[T]) find(ctx context.Context, b *batch[T], good []int) (map[string
 const atOnce = 32
 
 // check asks the Checker about new records and returns those that are to be created.
-func (p *plan[T]) check(ctx context.Context, b *batch[T], fresh []*T, of []int) (kept []*T, rows []int, err error) {
+func (p *plan[P]) check(ctx context.Context, b *batch[P], fresh []P, of []int) (kept []P, rows []int, err error) {
 	bands, err := p.m.o.Checker.Bands(ctx, p.c, slices.Concat(p.before[0], p.before[1]), fresh)
 	if errors.Is(err, guard.ErrQuota) && p.m.o.OnMatch == ReportMatches {
-		p.before = [2][]*T{p.before[1], fresh}
+		p.before = [2][]P{p.before[1], fresh}
 		return fresh, of, nil
 	}
 	if err != nil {
@@ -629,20 +618,20 @@ func (p *plan[T]) check(ctx context.Context, b *batch[T], fresh []*T, of []int) 
 			b.reject(of[k], Reason{Rule: "repeated"})
 			continue
 		}
-		id := p.m.header(v).ID
+		id := v.Header().ID
 		b.asked[id] = true
 		if bands[k] != guard.Unlike {
 			b.matched[id] = bands[k]
 		}
 		kept, rows = append(kept, v), append(rows, of[k])
 	}
-	p.before = [2][]*T{p.before[1], kept}
+	p.before = [2][]P{p.before[1], kept}
 	return kept, rows, nil
 }
 
 // update adds the changes of records that exist, with their former values.
-func (p *plan[T]) update(ctx context.Context, b *batch[T], rows []int, ids []crm.UUID) error {
-	views, errs := make([]guard.View[T], len(ids)), make([]error, len(ids))
+func (p *plan[P]) update(ctx context.Context, b *batch[P], rows []int, ids []crm.UUID) error {
+	views, errs := make([]guard.View[P], len(ids)), make([]error, len(ids))
 	var all sync.WaitGroup
 	slots := make(chan struct{}, atOnce)
 	for k := range ids {
@@ -662,12 +651,12 @@ func (p *plan[T]) update(ctx context.Context, b *batch[T], rows []int, ids []crm
 			continue
 		}
 		old := views[k].Value
-		next := old
-		if reasons := p.read.into(&next, &b.rows[i], true); len(reasons) > 0 {
+		next := p.m.records.Copy(old)
+		if reasons := p.read.into(next, &b.rows[i], true); len(reasons) > 0 {
 			b.reject(i, reasons...)
 			continue
 		}
-		values, seen := former(&old, &next)
+		values, seen := former(old, next)
 		if !seen {
 			b.reject(i, Reason{Rule: "not_open"})
 			continue
@@ -680,8 +669,8 @@ func (p *plan[T]) update(ctx context.Context, b *batch[T], rows []int, ids []crm
 		if err != nil {
 			return fmt.Errorf("transfer: %w", err)
 		}
-		h := p.m.header(&old)
-		if err := p.m.records.UpdateIn(ctx, b.tx, &next); err != nil {
+		h := old.Header()
+		if err := p.m.records.UpdateIn(ctx, b.tx, next); err != nil {
 			if rowFault(err) {
 				b.reject(i, reasonsOf(err)...)
 				continue
@@ -734,7 +723,7 @@ func reasonsOf(err error) []Reason {
 }
 
 // write stores a batch with the place in the file that it leads to. A record that the store refuses is rejected, and the others are tried again.
-func (p *plan[T]) write(ctx context.Context, b *batch[T]) error {
+func (p *plan[P]) write(ctx context.Context, b *batch[P]) error {
 	for {
 		counts := b.counts
 		for id := range b.made {
@@ -820,7 +809,7 @@ func add(i *Import, n Counts) {
 }
 
 // store adds a change of the import to a Tx.
-func (p *plan[T]) store(ctx context.Context, tx *guard.Tx, change func(*Import)) error {
+func (p *plan[P]) store(ctx context.Context, tx *guard.Tx, change func(*Import)) error {
 	return p.m.doors.Imports.ActIn(ctx, tx, guard.Action("update"), p.job.ID.UUID(), 0, func(i *Import) error {
 		change(i)
 		name, mapping := p.job.Name, p.job.Mapping
@@ -837,7 +826,7 @@ const (
 )
 
 // keepRows adds what is kept of rows to a Tx, sealed under the import's own person. of tells the row and its length in bytes.
-func keepRows[T, R any](ctx context.Context, p *plan[T], tx *guard.Tx, kind string, rows []R, of func(*R) (row int64, size int)) error {
+func keepRows[P guard.Record, R any](ctx context.Context, p *plan[P], tx *guard.Tx, kind string, rows []R, of func(*R) (row int64, size int)) error {
 	for len(rows) > 0 {
 		n, size := 0, 0
 		for n < len(rows) && n < keptTogether && (n == 0 || size < keptBytes) {
@@ -863,7 +852,7 @@ func keepRows[T, R any](ctx context.Context, p *plan[T], tx *guard.Tx, kind stri
 }
 
 // Fields returns the fields that a file can fill.
-func (m *Importer[T]) Fields() []Field { return slices.Clone(m.layout.Fields) }
+func (m *Importer[P]) Fields() []Field { return slices.Clone(m.layout.Fields) }
 
 // Keys returns the fields by which records can be found.
-func (m *Importer[T]) Keys() []string { return slices.Clone(m.layout.Keys) }
+func (m *Importer[P]) Keys() []string { return slices.Clone(m.layout.Keys) }

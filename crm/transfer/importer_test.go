@@ -62,7 +62,7 @@ func (r *rig) verify(t testing.TB) {
 	t.Helper()
 	require.NoError(t, r.guard.Settle(t.Context()))
 	var schemas []crm.Schema
-	for _, schema := range []func(*guard.TypeOptions) (crm.Schema, error){guard.Schema[crm.Customer], guard.Schema[transfer.Import], guard.Schema[transfer.Kept]} {
+	for _, schema := range []func(*guard.TypeOptions) (crm.Schema, error){guard.Schema[*crm.Customer], guard.Schema[*transfer.Import], guard.Schema[*transfer.Kept]} {
 		s, err := schema(nil)
 		require.NoError(t, err)
 		schemas = append(schemas, s)
@@ -170,7 +170,7 @@ func TestResume(t *testing.T) {
 	text := lines(2500, "Ulm")
 	mapping := suggested(t, text)
 	ctx, cancel := context.WithCancel(t.Context())
-	m := r.importer(&transfer.Options[crm.Customer]{Progress: func(n transfer.Counts) {
+	m := r.importer(&transfer.Options[*crm.Customer]{Progress: func(n transfer.Counts) {
 		if n.Rows >= 900 {
 			cancel()
 		}
@@ -227,7 +227,7 @@ func TestUndo(t *testing.T) {
 			whole, err := r.customers.Get(ctx, r.manager, v.ID.UUID())
 			require.NoError(t, err)
 			whole.Value.City = "Köln"
-			_, err = r.customers.Update(ctx, r.manager, &whole.Value)
+			_, err = r.customers.Update(ctx, r.manager, whole.Value)
 			require.NoError(t, err)
 		}
 		undone, err := m.Undo(ctx, r.manager, update.ID)
@@ -283,7 +283,7 @@ func TestMaskedIsNotOverwritten(t *testing.T) {
 	mapping.Key = "external_id"
 	_, err := m.Run(ctx, r.system, "", csv(t, text), mapping, transfer.Create)
 	require.Error(t, err, "an import belongs to somebody")
-	owned := r.importer(&transfer.Options[crm.Customer]{Owner: crm.ID[crm.Employee]{15: 9}, Team: "/east/1/"})
+	owned := r.importer(&transfer.Options[*crm.Customer]{Owner: crm.ID[crm.Employee]{15: 9}, Team: "/east/1/"})
 	job, err := owned.Run(ctx, r.system, "", csv(t, text), mapping, transfer.Create)
 	require.NoError(t, err)
 	require.EqualValues(t, 1, job.Created, "%v", job.ByReason())
@@ -329,7 +329,7 @@ func TestChecker(t *testing.T) {
 		transfer.SkipMatches:   {Rows: 3, Created: 2, Rejected: 1},
 		transfer.ReportMatches: {Rows: 3, Created: 3, Matched: 1},
 	} {
-		m := r.importer(&transfer.Options[crm.Customer]{Checker: &twins{}, OnMatch: policy})
+		m := r.importer(&transfer.Options[*crm.Customer]{Checker: &twins{}, OnMatch: policy})
 		rep, err := m.Rehearse(t.Context(), r.admin, csv(t, text), suggested(t, text), transfer.Create)
 		require.NoError(t, err)
 		job, err := m.Run(t.Context(), r.admin, "", csv(t, text), suggested(t, text), transfer.Create)
@@ -349,7 +349,7 @@ func TestChecker(t *testing.T) {
 			assert.Empty(t, rep.Matched)
 		}
 	}
-	_, err := r.importer(&transfer.Options[crm.Customer]{Checker: deaf{}}).Run(t.Context(), r.admin, "", csv(t, text), suggested(t, text), transfer.Create)
+	_, err := r.importer(&transfer.Options[*crm.Customer]{Checker: deaf{}}).Run(t.Context(), r.admin, "", csv(t, text), suggested(t, text), transfer.Create)
 	require.Error(t, err)
 }
 
@@ -360,7 +360,7 @@ func TestCheckerSeesTheFile(t *testing.T) {
 	for _, n := range []string{"5", "950", "1850"} { // of three batches
 		text = strings.Replace(text, "Company "+n+",", "Company 4,", 1)
 	}
-	m := r.importer(&transfer.Options[crm.Customer]{Checker: &twins{}, OnMatch: transfer.ReportMatches})
+	m := r.importer(&transfer.Options[*crm.Customer]{Checker: &twins{}, OnMatch: transfer.ReportMatches})
 	rep, err := m.Rehearse(t.Context(), r.admin, csv(t, text), suggested(t, text), transfer.Create)
 	require.NoError(t, err)
 	job, err := m.Run(t.Context(), r.admin, "", csv(t, text), suggested(t, text), transfer.Create)
@@ -373,11 +373,11 @@ func TestCheckerSeesTheFile(t *testing.T) {
 func TestCheckerQuota(t *testing.T) {
 	r := newRig(t)
 	text := lines(2000, "Ulm") // three batches
-	m := r.importer(&transfer.Options[crm.Customer]{Checker: &twins{most: 2}, OnMatch: transfer.ReportMatches})
+	m := r.importer(&transfer.Options[*crm.Customer]{Checker: &twins{most: 2}, OnMatch: transfer.ReportMatches})
 	job, err := m.Run(t.Context(), r.admin, "", csv(t, text), suggested(t, text), transfer.Create)
 	require.NoError(t, err)
 	assert.Equal(t, transfer.Counts{Rows: 2000, Created: 1714, Rejected: 286, Matched: 1, Unchecked: 171}, job.Counts())
-	m = r.importer(&transfer.Options[crm.Customer]{Checker: &twins{most: 2}})
+	m = r.importer(&transfer.Options[*crm.Customer]{Checker: &twins{most: 2}})
 	job, err = m.Run(t.Context(), r.admin, "", csv(t, text), suggested(t, text), transfer.Create)
 	require.ErrorIs(t, err, guard.ErrQuota)
 	assert.Equal(t, transfer.Running, job.State, "it can be gone on with later")
@@ -389,7 +389,7 @@ func TestBeside(t *testing.T) {
 	r := newRig(t)
 	text := lines(2, "Ulm")
 	src := csv(t, text)
-	m := r.importer(&transfer.Options[crm.Customer]{Beside: "the key of the file"})
+	m := r.importer(&transfer.Options[*crm.Customer]{Beside: "the key of the file"})
 	job, err := m.Begin(t.Context(), r.manager, "in.csv", src.Header(), suggested(t, text), transfer.Create)
 	require.NoError(t, err)
 	got, err := transfer.Beside(t.Context(), r.doors, r.manager, job.ID)
@@ -414,7 +414,7 @@ func TestUniqueInTheStore(t *testing.T) {
 	text := "name,email,role,team\nAnn,ann@example.com,sales,East\nBob,bob@example.com,sales,East\nAnna,ann@example.com,sales,East\n"
 	src := csv(t, text)
 	layout := transfer.Employees(transfer.Others{})
-	m := transfer.NewImporter(r.doors, r.employees, layout, &transfer.Options[crm.Employee]{Owner: crm.ID[crm.Employee]{15: 9}, Team: "/hq/"})
+	m := transfer.NewImporter(r.doors, r.employees, layout, &transfer.Options[*crm.Employee]{Owner: crm.ID[crm.Employee]{15: 9}, Team: "/hq/"})
 	mapping := transfer.Suggest(layout.Fields, src.Header(), nil)
 	rep, err := m.Rehearse(t.Context(), r.system, csv(t, text), mapping, transfer.Create)
 	require.NoError(t, err)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/crmguard/crmguard/crm"
+	"github.com/crmguard/crmguard/crm/guard"
 )
 
 // Kind says what the values of a field are.
@@ -36,12 +37,12 @@ type Field struct {
 	Part   bool                // the record has no such field: Finish makes something of it
 }
 
-// Layout says how rows of files become records of T. It is read only once an importer has it.
-type Layout[T any] struct {
+// Layout says how rows of files become records of one type. It is read only once an importer has it.
+type Layout[P guard.Record] struct {
 	Fields []Field
-	New    func() *T // a record with its defaults; nil: an empty one
+	New    func() P // a record with its defaults; nil: an empty one
 	// Finish completes a record when the cells are in it; get returns the text of any mapped field, parts included. nil: nothing to do.
-	Finish func(v *T, get func(field string) string) []Reason
+	Finish func(v P, get func(field string) string) []Reason
 	Keys   []string // the fields that a record may be found by: clear columns
 }
 
@@ -195,15 +196,15 @@ func telephone(s string) bool {
 }
 
 // reader makes records of rows under one mapping.
-type reader[T any] struct {
-	layout  *Layout[T]
+type reader[P guard.Record] struct {
+	layout  *Layout[P]
 	mapping *Mapping
-	cells   []cell[T]
+	cells   []cell[P]
 	at      map[string]int // the cell of a field
 	key     int            // the cell of the key, -1
 }
 
-type cell[T any] struct {
+type cell[P guard.Record] struct {
 	field   *Field
 	column  int // -1: only a default
 	replace map[string]string
@@ -212,12 +213,12 @@ type cell[T any] struct {
 }
 
 // newReader checks that mapping, header and layout fit: ErrMapping.
-func newReader[T any](layout *Layout[T], mapping *Mapping, header []string) (*reader[T], error) {
+func newReader[P guard.Record](layout *Layout[P], mapping *Mapping, header []string) (*reader[P], error) {
 	if len(mapping.Columns) != len(header) {
 		return nil, fmt.Errorf("%w: another number of columns", ErrMapping)
 	}
-	fields := indexes[T]()
-	r := &reader[T]{layout: layout, mapping: mapping, at: map[string]int{}, key: -1}
+	fields := indexes[P]()
+	r := &reader[P]{layout: layout, mapping: mapping, at: map[string]int{}, key: -1}
 	add := func(name string, column int, replace map[string]string) error {
 		i := slices.IndexFunc(layout.Fields, func(f Field) bool { return f.Name == name })
 		if i < 0 {
@@ -235,7 +236,7 @@ func newReader[T any](layout *Layout[T], mapping *Mapping, header []string) (*re
 			index = nil
 		}
 		r.at[name] = len(r.cells)
-		r.cells = append(r.cells, cell[T]{field: f, column: column, replace: replace, other: mapping.Default[name], index: index})
+		r.cells = append(r.cells, cell[P]{field: f, column: column, replace: replace, other: mapping.Default[name], index: index})
 		return nil
 	}
 	for i, c := range mapping.Columns {
@@ -274,10 +275,10 @@ func newReader[T any](layout *Layout[T], mapping *Mapping, header []string) (*re
 	return r, nil
 }
 
-// indexes maps the JSON names of T's fields, those of what it embeds too, to their places.
-func indexes[T any]() map[string][]int {
+// indexes maps the JSON names of the fields, those of what it embeds too, to their places.
+func indexes[P guard.Record]() map[string][]int {
 	out := map[string][]int{}
-	for _, f := range reflect.VisibleFields(reflect.TypeFor[T]()) {
+	for _, f := range reflect.VisibleFields(reflect.TypeFor[P]().Elem()) {
 		if name, _, _ := strings.Cut(f.Tag.Get("json"), ","); name != "" && f.IsExported() && !f.Anonymous {
 			out[name] = f.Index
 		}
@@ -286,7 +287,7 @@ func indexes[T any]() map[string][]int {
 }
 
 // text returns what a row says of a cell.
-func (c *cell[T]) text(row *Row) string {
+func (c *cell[P]) text(row *Row) string {
 	s := ""
 	if c.column >= 0 && c.column < len(row.Cells) {
 		s = strings.TrimSpace(row.Cells[c.column])
@@ -304,16 +305,17 @@ func (c *cell[T]) text(row *Row) string {
 }
 
 // read makes a record of a row. With reasons it is not whole.
-func (r *reader[T]) read(row *Row) (*T, []Reason) {
-	v := new(T)
+func (r *reader[P]) read(row *Row) (P, []Reason) {
 	if r.layout.New != nil {
-		v = r.layout.New()
+		v := r.layout.New()
+		return v, r.into(v, row, false)
 	}
+	v := reflect.New(reflect.TypeFor[P]().Elem()).Interface().(P)
 	return v, r.into(v, row, false)
 }
 
 // into puts a row into a record; on an update only cells that are not empty.
-func (r *reader[T]) into(v *T, row *Row, update bool) []Reason {
+func (r *reader[P]) into(v P, row *Row, update bool) []Reason {
 	var reasons []Reason
 	val := reflect.ValueOf(v).Elem()
 	var team string
@@ -347,7 +349,7 @@ func (r *reader[T]) into(v *T, row *Row, update bool) []Reason {
 }
 
 // set parses one value and puts it into its field, if it has one.
-func (r *reader[T]) set(val reflect.Value, c *cell[T], s string) (reason Reason, team string) {
+func (r *reader[P]) set(val reflect.Value, c *cell[P], s string) (reason Reason, team string) {
 	bad := func(rule string) (Reason, string) { return Reason{Field: c.field.Name, Rule: rule}, "" }
 	var field reflect.Value
 	if c.index != nil {
@@ -435,10 +437,10 @@ func wordOf(values map[string][]string, s string) (string, bool) {
 
 // former returns the values of the fields that differ, as text that can be put back, and whether all of them could be seen. Only the
 // fields of changed are looked at.
-func former[T any](old, changed *T) (values map[string]any, seen bool) {
+func former[P guard.Record](old, changed P) (values map[string]any, seen bool) {
 	values = map[string]any{}
 	a, b := reflect.ValueOf(old).Elem(), reflect.ValueOf(changed).Elem()
-	for name, index := range indexes[T]() {
+	for name, index := range indexes[P]() {
 		x, y := a.FieldByIndex(index), b.FieldByIndex(index)
 		if t, ok := x.Interface().(crm.Text); ok {
 			u := y.Interface().(crm.Text)

@@ -18,7 +18,7 @@ type Others struct {
 }
 
 // NamesOf reads the names of the records that the caller may list. team is nil but for employees. A name that the policy masks is left out.
-func NamesOf[T any](ctx context.Context, c guard.Caller, records *guard.Records[T], name func(*T) string, header func(*T) (crm.UUID, string)) (*Names, error) {
+func NamesOf[P guard.Record](ctx context.Context, c guard.Caller, records *guard.Records[P], name func(P) string, header func(P) (crm.UUID, string)) (*Names, error) {
 	n := NewNames()
 	q := guard.Query{Limit: 200}
 	for {
@@ -27,8 +27,8 @@ func NamesOf[T any](ctx context.Context, c guard.Caller, records *guard.Records[
 			return nil, err
 		}
 		for i := range p.Items {
-			id, team := header(&p.Items[i].Value)
-			n.Add(name(&p.Items[i].Value), id, team)
+			id, team := header(p.Items[i].Value)
+			n.Add(name(p.Items[i].Value), id, team)
 		}
 		if q.After = p.Next; p.Next == "" {
 			return n, nil
@@ -74,8 +74,8 @@ func customerStages() map[string][]string {
 }
 
 // Customers is the layout of customers. A row with a company is one; a row with a person alone is that person.
-func Customers(o Others) Layout[crm.Customer] {
-	return Layout[crm.Customer]{
+func Customers(o Others) Layout[*crm.Customer] {
+	return Layout[*crm.Customer]{
 		Fields: []Field{
 			{Name: "external_id", Kind: Text, Words: []string{"customer id", "account id", "id", "客户编号", "编号"}},
 			{Name: "company", Kind: Text, Part: true, Words: []string{"company name", "account", "account name", "organization", "公司", "公司名称", "客户名称", "单位", "企业名称"}},
@@ -127,8 +127,8 @@ func Customers(o Others) Layout[crm.Customer] {
 }
 
 // Leads is the layout of leads.
-func Leads(o Others) Layout[crm.Lead] {
-	return Layout[crm.Lead]{
+func Leads(o Others) Layout[*crm.Lead] {
+	return Layout[*crm.Lead]{
 		Fields: []Field{
 			{Name: "name", Kind: Text, Words: []string{"contact", "contact name", "full name", "姓名", "联系人", "线索名称"}},
 			{Name: "first", Kind: Text, Part: true, Words: firstWords},
@@ -158,8 +158,8 @@ func Leads(o Others) Layout[crm.Lead] {
 }
 
 // Contacts is the layout of contacts of customers that exist.
-func Contacts(o Others) Layout[crm.Contact] {
-	return Layout[crm.Contact]{
+func Contacts(o Others) Layout[*crm.Contact] {
+	return Layout[*crm.Contact]{
 		Fields: []Field{
 			{Name: "customer", Kind: Reference, Names: o.Customers, Words: []string{"account", "company", "company name", "客户", "客户名称", "公司", "公司名称"}},
 			{Name: "name", Kind: Text, Words: []string{"contact", "contact name", "full name", "姓名", "联系人"}},
@@ -183,8 +183,8 @@ func Contacts(o Others) Layout[crm.Contact] {
 }
 
 // Products is the layout of products. One without a number has its name for it; its price is in the currency of the mapping.
-func Products() Layout[sales.Product] {
-	return Layout[sales.Product]{
+func Products() Layout[*sales.Product] {
+	return Layout[*sales.Product]{
 		Fields: []Field{
 			{Name: "sku", Kind: Text, Words: []string{"product id", "product code", "item number", "编号", "产品编号", "货号"}},
 			{Name: "name", Kind: Text, Words: []string{"product", "product name", "产品", "产品名称", "名称", "商品名称"}},
@@ -208,14 +208,14 @@ func Products() Layout[sales.Product] {
 
 // Opportunities is the layout of opportunities in one pipeline. The column stage has its stages, or says won, lost or void; which product it is about must be one that
 // there is, and is in the opportunity's name, beside the number that a file may give it.
-func Opportunities(o Others) Layout[sales.Opportunity] {
+func Opportunities(o Others) Layout[*sales.Opportunity] {
 	stages := map[string][]string{"won": {"closed won", "赢单", "成交"}, "lost": {"closed lost", "输单", "丢单"}, "void": {"无效"}}
 	if o.Pipeline != nil {
 		for _, s := range o.Pipeline.Stages {
 			stages[s.Name] = append(stages[s.Name], s.Name)
 		}
 	}
-	return Layout[sales.Opportunity]{
+	return Layout[*sales.Opportunity]{
 		Fields: []Field{
 			{Name: "number", Kind: Text, Part: true, Words: []string{"opportunity id", "deal id", "商机编号"}},
 			{Name: "name", Kind: Text, Words: []string{"opportunity", "opportunity name", "deal name", "商机", "商机名称"}},
@@ -268,8 +268,8 @@ func Opportunities(o Others) Layout[sales.Opportunity] {
 }
 
 // Employees is the layout of employees, who are invited. One without an address has one of the name at the domain that the mapping gives by default.
-func Employees(o Others) Layout[crm.Employee] {
-	return Layout[crm.Employee]{
+func Employees(o Others) Layout[*crm.Employee] {
+	return Layout[*crm.Employee]{
 		Fields: []Field{
 			{Name: "name", Kind: Text, Words: []string{"employee", "full name", "sales agent", "姓名", "员工", "员工姓名"}},
 			{Name: "email", Kind: Text, Words: emailWords},

@@ -44,13 +44,13 @@ type rig struct {
 
 	aborted int
 
-	customers     *guard.Records[crm.Customer]
-	leads         *guard.Records[crm.Lead]
-	contacts      *guard.Records[crm.Contact]
-	employees     *guard.Records[crm.Employee]
-	products      *guard.Records[sales.Product]
-	pipelines     *guard.Records[sales.Pipeline]
-	opportunities *guard.Records[sales.Opportunity]
+	customers     *guard.Records[*crm.Customer]
+	leads         *guard.Records[*crm.Lead]
+	contacts      *guard.Records[*crm.Contact]
+	employees     *guard.Records[*crm.Employee]
+	products      *guard.Records[*sales.Product]
+	pipelines     *guard.Records[*sales.Pipeline]
+	opportunities *guard.Records[*sales.Opportunity]
 
 	admin, manager, sales, system guard.Caller
 }
@@ -98,13 +98,9 @@ func sqlStore(t testing.TB, w, r *sql.DB, d dialect.Dialect) crm.Store {
 	return st
 }
 
-func door[T any, P interface {
-	*T
-	Header() crm.Header
-	SetHeader(crm.Header)
-}](t testing.TB, r *rig) *guard.Records[T] {
+func door[P guard.Record](t testing.TB, r *rig) *guard.Records[P] {
 	t.Helper()
-	d, err := guard.For[T, P](t.Context(), r.guard, nil)
+	d, err := guard.For[P](t.Context(), r.guard, nil)
 	require.NoError(t, err)
 	return d
 }
@@ -126,8 +122,8 @@ func newRigOn(t testing.TB, store crm.Store, keyStore keys.Store, events driver.
 	require.NoError(t, err)
 	r.guard, r.aborted, err = guard.New(ctx, store, r.keeper, policy, r.log, &guard.Options{Clock: r.clock})
 	require.NoError(t, err)
-	r.customers, r.leads, r.contacts, r.employees = door[crm.Customer](t, r), door[crm.Lead](t, r), door[crm.Contact](t, r), door[crm.Employee](t, r)
-	r.products, r.pipelines, r.opportunities = door[sales.Product](t, r), door[sales.Pipeline](t, r), door[sales.Opportunity](t, r)
+	r.customers, r.leads, r.contacts, r.employees = door[*crm.Customer](t, r), door[*crm.Lead](t, r), door[*crm.Contact](t, r), door[*crm.Employee](t, r)
+	r.products, r.pipelines, r.opportunities = door[*sales.Product](t, r), door[*sales.Pipeline](t, r), door[*sales.Opportunity](t, r)
 	r.doors, err = transfer.OpenDoors(ctx, r.guard)
 	require.NoError(t, err)
 	r.admin, r.manager, r.sales = r.person(1, "admin", "/hq/"), r.person(2, "manager", "/east/"), r.person(3, "sales", "/east/1/")
@@ -156,9 +152,9 @@ func (r *rig) person(n byte, role, team string) guard.Caller {
 	}
 }
 
-func (r *rig) importer(o *transfer.Options[crm.Customer]) *transfer.Importer[crm.Customer] {
+func (r *rig) importer(o *transfer.Options[*crm.Customer]) *transfer.Importer[*crm.Customer] {
 	if o == nil {
-		o = &transfer.Options[crm.Customer]{}
+		o = &transfer.Options[*crm.Customer]{}
 	}
 	o.Clock = r.clock
 	return transfer.NewImporter(r.doors, r.customers, transfer.Customers(transfer.Others{}), o)
@@ -199,7 +195,7 @@ func (r *rig) all(t testing.TB) map[string]crm.Customer {
 		p, err := r.customers.List(t.Context(), r.system, q)
 		require.NoError(t, err)
 		for _, v := range p.Items {
-			out[v.Value.ExternalID] = v.Value
+			out[v.Value.ExternalID] = *v.Value
 		}
 		if q.After = p.Next; p.Next == "" {
 			return out

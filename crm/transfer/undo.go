@@ -18,16 +18,16 @@ const undoRows = 200
 // Undo takes an import back: what it created goes to the recycle bin, what it updated gets its former values. What somebody changed or deleted since is left and counted in Left, and so
 // is what the caller may not delete or change any more, and what belongs to a person who was erased. It is carried out in batches of rows with its place stored beside them, so
 // that one that was cut off is called again. Errors are a *crm.TransitionError for an import that is undone already, and those of guard.
-func (m *Importer[T]) Undo(ctx context.Context, c guard.Caller, id crm.ID[Import]) (*Import, error) {
+func (m *Importer[P]) Undo(ctx context.Context, c guard.Caller, id crm.ID[Import]) (*Import, error) {
 	v, err := m.doors.Imports.Get(ctx, c, id.UUID())
 	if err != nil {
 		return nil, err
 	}
-	job := &v.Value
+	job := v.Value
 	if job.RecordType != m.records.Type() || job.State == Undone {
 		return nil, &crm.TransitionError{Type: crm.TypeImport, From: string(job.State), To: string(Undoing)}
 	}
-	p := &plan[T]{m: m, c: c, job: job, id: job.ID}
+	p := &plan[P]{m: m, c: c, job: job, id: job.ID}
 	if job.State != Undoing {
 		tx := m.doors.Guard.Begin(c, crm.TypeImport+".undo")
 		if err := p.store(ctx, tx, func(i *Import) { i.State = Undoing }); err != nil {
@@ -54,7 +54,7 @@ func (m *Importer[T]) Undo(ctx context.Context, c guard.Caller, id crm.ID[Import
 }
 
 // back undoes the rows from+1 to to. When somebody changes a record meanwhile, it looks again.
-func (p *plan[T]) back(ctx context.Context, from, to int64) error {
+func (p *plan[P]) back(ctx context.Context, from, to int64) error {
 	for try := 0; ; try++ {
 		err := p.backOnce(ctx, from, to)
 		if !errors.Is(err, crm.ErrConflict) || try == 4 {
@@ -63,7 +63,7 @@ func (p *plan[T]) back(ctx context.Context, from, to int64) error {
 	}
 }
 
-func (p *plan[T]) backOnce(ctx context.Context, from, to int64) error {
+func (p *plan[P]) backOnce(ctx context.Context, from, to int64) error {
 	m := p.m
 	tx := m.doors.Guard.Begin(p.c, m.records.Type()+".import.undo")
 	var undone, left int64
@@ -76,7 +76,7 @@ func (p *plan[T]) backOnce(ctx context.Context, from, to int64) error {
 		return err
 	}
 	for i := range made {
-		h := m.header(&made[i].Value)
+		h := made[i].Value.Header()
 		if h.Deleted {
 			continue
 		}
@@ -119,7 +119,7 @@ func (p *plan[T]) backOnce(ctx context.Context, from, to int64) error {
 }
 
 // former lists the former values of rows.
-func (m *Importer[T]) former(ctx context.Context, c guard.Caller, id crm.ID[Import], from, to int64) ([]Kept, error) {
+func (m *Importer[P]) former(ctx context.Context, c guard.Caller, id crm.ID[Import], from, to int64) ([]Kept, error) {
 	var all []Kept
 	err := m.each(ctx, c, id, keptFormer, func(k *Kept) error {
 		all = append(all, *k)
@@ -130,7 +130,7 @@ func (m *Importer[T]) former(ctx context.Context, c guard.Caller, id crm.ID[Impo
 }
 
 // each hands on what an import keeps of one kind.
-func (m *Importer[T]) each(ctx context.Context, c guard.Caller, id crm.ID[Import], kind string, f func(*Kept) error, more ...crm.Clause) error {
+func (m *Importer[P]) each(ctx context.Context, c guard.Caller, id crm.ID[Import], kind string, f func(*Kept) error, more ...crm.Clause) error {
 	q := guard.Query{Limit: 50, Sort: "row", Clauses: append([]crm.Clause{
 		{Column: "import", Op: crm.Equal, Values: []crm.Value{crm.StringValue(id.String())}},
 		{Column: "kind", Op: crm.Equal, Values: []crm.Value{crm.StringValue(kind)}},
@@ -141,7 +141,7 @@ func (m *Importer[T]) each(ctx context.Context, c guard.Caller, id crm.ID[Import
 			return err
 		}
 		for i := range page.Items {
-			if err := f(&page.Items[i].Value); err != nil {
+			if err := f(page.Items[i].Value); err != nil {
 				return err
 			}
 		}
@@ -152,7 +152,7 @@ func (m *Importer[T]) each(ctx context.Context, c guard.Caller, id crm.ID[Import
 }
 
 // restore gives a record its former values; ok is false when it is to be left.
-func (p *plan[T]) restore(ctx context.Context, tx *guard.Tx, k *Kept) (ok bool, err error) {
+func (p *plan[P]) restore(ctx context.Context, tx *guard.Tx, k *Kept) (ok bool, err error) {
 	if k.Values.State() != crm.Clear {
 		return false, nil // of an erased person, or not the caller's to see
 	}
@@ -164,15 +164,15 @@ func (p *plan[T]) restore(ctx context.Context, tx *guard.Tx, k *Kept) (ok bool, 
 		return false, err
 	}
 	v := view.Value
-	if h := p.m.header(&v); h.Version != k.After || h.Deleted {
+	if h := v.Header(); h.Version != k.After || h.Deleted {
 		return false, nil
 	}
 	var values map[string]json.RawMessage
 	if err := json.Unmarshal([]byte(k.Values.Expose()), &values); err != nil {
 		return false, nil
 	}
-	fields := indexes[T]()
-	val := reflect.ValueOf(&v).Elem()
+	fields := indexes[P]()
+	val := reflect.ValueOf(v).Elem()
 	for name, raw := range values {
 		index, known := fields[name]
 		if !known {
@@ -195,7 +195,7 @@ func (p *plan[T]) restore(ctx context.Context, tx *guard.Tx, k *Kept) (ok bool, 
 			return false, nil
 		}
 	}
-	err = p.m.records.UpdateIn(ctx, tx, &v)
+	err = p.m.records.UpdateIn(ctx, tx, v)
 	if err != nil && rowFault(err) && !errors.Is(err, crm.ErrConflict) {
 		return false, nil
 	}
@@ -203,16 +203,16 @@ func (p *plan[T]) restore(ctx context.Context, tx *guard.Tx, k *Kept) (ok bool, 
 }
 
 // Rejected hands on the rows of an import that were rejected, in the order of the file, to who may see them. They are there for KeepRejected.
-func (m *Importer[T]) Rejected(ctx context.Context, c guard.Caller, id crm.ID[Import], each func(Rejected) error) error {
+func (m *Importer[P]) Rejected(ctx context.Context, c guard.Caller, id crm.ID[Import], each func(Rejected) error) error {
 	return keptRowsOf(ctx, m, c, id, keptRejected, each)
 }
 
 // Matched hands on the rows that were made although there was a record that is the same, likewise. Whether the caller may read such a record is not known here.
-func (m *Importer[T]) Matched(ctx context.Context, c guard.Caller, id crm.ID[Import], each func(Matched) error) error {
+func (m *Importer[P]) Matched(ctx context.Context, c guard.Caller, id crm.ID[Import], each func(Matched) error) error {
 	return keptRowsOf(ctx, m, c, id, keptMatched, each)
 }
 
-func keptRowsOf[T, R any](ctx context.Context, m *Importer[T], c guard.Caller, id crm.ID[Import], kind string, each func(R) error) error {
+func keptRowsOf[P guard.Record, R any](ctx context.Context, m *Importer[P], c guard.Caller, id crm.ID[Import], kind string, each func(R) error) error {
 	return m.each(ctx, c, id, kind, func(k *Kept) error {
 		if k.Values.State() != crm.Clear {
 			return nil

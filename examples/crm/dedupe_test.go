@@ -42,7 +42,7 @@ func customerOf(t testing.TB, a *app.App, id crm.UUID) crm.Customer {
 	t.Helper()
 	v, err := a.Customers.Get(t.Context(), app.System("test"), id)
 	require.NoError(t, err)
-	return v.Value
+	return *v.Value
 }
 
 func phoneOf(i int, keep bool) string {

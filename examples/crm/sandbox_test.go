@@ -145,7 +145,7 @@ func newMarked(t *testing.T, dsn string) *marked {
 	staff, err := a.Employees.List(ctx, in, guard.Query{Limit: 10})
 	require.NoError(t, err)
 	for i := range staff.Items {
-		if e := &staff.Items[i].Value; slices.Contains(e.Roles, "admin") {
+		if e := staff.Items[i].Value; slices.Contains(e.Roles, "admin") {
 			admin = e
 		}
 	}

@@ -46,7 +46,7 @@ func main() {
 	check(err)
 	g, _, err := guard.New(ctx, memstore.New(), keeper, policy, trail, nil)
 	check(err)
-	donors, err := guard.For[Donor](ctx, g, &guard.TypeOptions{Type: "contact"}) // takes the policy's rules for contacts
+	donors, err := guard.For[*Donor](ctx, g, &guard.TypeOptions{Type: "contact"}) // takes the policy's rules for contacts
 	check(err)
 
 	lin := guard.Caller{Subject: authz.Subject{

@@ -147,7 +147,7 @@ func (a *App) readRights(ctx context.Context) (*rights, error) {
 }
 
 // each lists all living records of a query in the name of the program.
-func each[T any](ctx context.Context, records *guard.Records[T], q guard.Query, do func(*T)) error {
+func each[P guard.Record](ctx context.Context, records *guard.Records[P], q guard.Query, do func(P)) error {
 	q.Limit = 200
 	for {
 		p, err := records.List(ctx, System("directory"), q)
@@ -155,7 +155,7 @@ func each[T any](ctx context.Context, records *guard.Records[T], q guard.Query, 
 			return err
 		}
 		for i := range p.Items {
-			do(&p.Items[i].Value)
+			do(p.Items[i].Value)
 		}
 		if q.After = p.Next; p.Next == "" {
 			return nil

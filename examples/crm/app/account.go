@@ -154,7 +154,7 @@ func (a *App) account(ctx context.Context, login string) (*Account, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &v.Value, nil
+	return v.Value, nil
 }
 
 // SignIn checks a login and password. On success it returns the subject for a session and whether the

@@ -48,45 +48,45 @@ type App struct {
 	// Aborted is how many writes a crash had announced and not made; each is marked so in the log.
 	Aborted int
 
-	Customers *guard.Records[crm.Customer]
-	Contacts  *guard.Records[crm.Contact]
-	Leads     *guard.Records[crm.Lead]
-	FollowUps *guard.Records[crm.FollowUp]
-	Quotes    *guard.Records[crm.Quote]
-	Contracts *guard.Records[crm.Contract]
-	Tickets   *guard.Records[crm.Ticket]
-	Employees *guard.Records[crm.Employee]
-	Accounts  *guard.Records[Account]
+	Customers *guard.Records[*crm.Customer]
+	Contacts  *guard.Records[*crm.Contact]
+	Leads     *guard.Records[*crm.Lead]
+	FollowUps *guard.Records[*crm.FollowUp]
+	Quotes    *guard.Records[*crm.Quote]
+	Contracts *guard.Records[*crm.Contract]
+	Tickets   *guard.Records[*crm.Ticket]
+	Employees *guard.Records[*crm.Employee]
+	Accounts  *guard.Records[*Account]
 
-	Pools         *guard.Records[pool.Pool]
-	Ownerships    *guard.Records[pool.Ownership]
-	Series        *guard.Records[crm.Series]
-	Pipelines     *guard.Records[sales.Pipeline]
-	Opportunities *guard.Records[sales.Opportunity]
-	Products      *guard.Records[sales.Product]
-	Periods       *guard.Records[finance.Period]
-	Receipts      *guard.Records[finance.Receipt]
-	Instalments   *guard.Records[finance.Instalment]
-	Warehouses    *guard.Records[stock.Warehouse]
-	Movements     *guard.Records[stock.Movement]
+	Pools         *guard.Records[*pool.Pool]
+	Ownerships    *guard.Records[*pool.Ownership]
+	Series        *guard.Records[*crm.Series]
+	Pipelines     *guard.Records[*sales.Pipeline]
+	Opportunities *guard.Records[*sales.Opportunity]
+	Products      *guard.Records[*sales.Product]
+	Periods       *guard.Records[*finance.Period]
+	Receipts      *guard.Records[*finance.Receipt]
+	Instalments   *guard.Records[*finance.Instalment]
+	Warehouses    *guard.Records[*stock.Warehouse]
+	Movements     *guard.Records[*stock.Movement]
 	Desk          *desk.Desk // the acts that touch several of these
 	Duplicates    Duplicates
 	Resumed       int // merges and undoings that a crash had cut off before their persons were joined or parted, and that the start ended
 
 	Outbox     *outbox.Outbox // sends changes to the endpoints
-	Endpoints  *guard.Records[outbox.Endpoint]
-	Deliveries *guard.Records[outbox.Delivery]
-	Cursors    *guard.Records[outbox.Cursor]
+	Endpoints  *guard.Records[*outbox.Endpoint]
+	Deliveries *guard.Records[*outbox.Delivery]
+	Cursors    *guard.Records[*outbox.Cursor]
 
-	Emergencies    *guard.Records[crm.Emergency]
-	Delegations    *guard.Records[crm.Delegation]
-	Sharings       *guard.Records[crm.Sharing]
-	Certifications *guard.Records[crm.Certification]
-	Campaigns      *guard.Records[crm.Campaign]
-	Exports        *guard.Records[crm.Export]
-	Imports        *guard.Records[transfer.Import]
-	Kept           *guard.Records[transfer.Kept] // of imports: rejected rows and former values
-	Merges         *guard.Records[crm.Merge]
+	Emergencies    *guard.Records[*crm.Emergency]
+	Delegations    *guard.Records[*crm.Delegation]
+	Sharings       *guard.Records[*crm.Sharing]
+	Certifications *guard.Records[*crm.Certification]
+	Campaigns      *guard.Records[*crm.Campaign]
+	Exports        *guard.Records[*crm.Export]
+	Imports        *guard.Records[*transfer.Import]
+	Kept           *guard.Records[*transfer.Kept] // of imports: rejected rows and former values
+	Merges         *guard.Records[*crm.Merge]
 	Policy         *rego.Engine
 
 	access    access
@@ -306,38 +306,38 @@ func finishReindex(ctx context.Context, db databases) error {
 
 func (a *App) openRecords(ctx context.Context) error {
 	var errs []error
-	a.Customers = open[crm.Customer](ctx, a, &errs)
-	a.Contacts = open[crm.Contact](ctx, a, &errs)
-	a.Leads = open[crm.Lead](ctx, a, &errs)
-	a.FollowUps = open[crm.FollowUp](ctx, a, &errs)
-	a.Quotes = open[crm.Quote](ctx, a, &errs)
-	a.Contracts = open[crm.Contract](ctx, a, &errs)
-	a.Tickets = open[crm.Ticket](ctx, a, &errs)
-	a.Employees = open[crm.Employee](ctx, a, &errs)
-	a.Accounts = open[Account](ctx, a, &errs)
-	a.Emergencies = open[crm.Emergency](ctx, a, &errs)
-	a.Delegations = open[crm.Delegation](ctx, a, &errs)
-	a.Sharings = open[crm.Sharing](ctx, a, &errs)
-	a.Certifications = open[crm.Certification](ctx, a, &errs)
-	a.Campaigns = open[crm.Campaign](ctx, a, &errs)
-	a.Exports = open[crm.Export](ctx, a, &errs)
-	a.Imports = open[transfer.Import](ctx, a, &errs)
-	a.Kept = open[transfer.Kept](ctx, a, &errs)
-	a.Merges = open[crm.Merge](ctx, a, &errs)
-	a.Pools = open[pool.Pool](ctx, a, &errs)
-	a.Ownerships = open[pool.Ownership](ctx, a, &errs)
-	a.Series = open[crm.Series](ctx, a, &errs)
-	a.Pipelines = open[sales.Pipeline](ctx, a, &errs)
-	a.Opportunities = open[sales.Opportunity](ctx, a, &errs)
-	a.Products = open[sales.Product](ctx, a, &errs)
-	a.Periods = open[finance.Period](ctx, a, &errs)
-	a.Receipts = open[finance.Receipt](ctx, a, &errs)
-	a.Instalments = open[finance.Instalment](ctx, a, &errs)
-	a.Warehouses = open[stock.Warehouse](ctx, a, &errs)
-	a.Movements = open[stock.Movement](ctx, a, &errs)
-	a.Endpoints = open[outbox.Endpoint](ctx, a, &errs)
-	a.Deliveries = open[outbox.Delivery](ctx, a, &errs)
-	a.Cursors = open[outbox.Cursor](ctx, a, &errs)
+	a.Customers = open[*crm.Customer](ctx, a, &errs)
+	a.Contacts = open[*crm.Contact](ctx, a, &errs)
+	a.Leads = open[*crm.Lead](ctx, a, &errs)
+	a.FollowUps = open[*crm.FollowUp](ctx, a, &errs)
+	a.Quotes = open[*crm.Quote](ctx, a, &errs)
+	a.Contracts = open[*crm.Contract](ctx, a, &errs)
+	a.Tickets = open[*crm.Ticket](ctx, a, &errs)
+	a.Employees = open[*crm.Employee](ctx, a, &errs)
+	a.Accounts = open[*Account](ctx, a, &errs)
+	a.Emergencies = open[*crm.Emergency](ctx, a, &errs)
+	a.Delegations = open[*crm.Delegation](ctx, a, &errs)
+	a.Sharings = open[*crm.Sharing](ctx, a, &errs)
+	a.Certifications = open[*crm.Certification](ctx, a, &errs)
+	a.Campaigns = open[*crm.Campaign](ctx, a, &errs)
+	a.Exports = open[*crm.Export](ctx, a, &errs)
+	a.Imports = open[*transfer.Import](ctx, a, &errs)
+	a.Kept = open[*transfer.Kept](ctx, a, &errs)
+	a.Merges = open[*crm.Merge](ctx, a, &errs)
+	a.Pools = open[*pool.Pool](ctx, a, &errs)
+	a.Ownerships = open[*pool.Ownership](ctx, a, &errs)
+	a.Series = open[*crm.Series](ctx, a, &errs)
+	a.Pipelines = open[*sales.Pipeline](ctx, a, &errs)
+	a.Opportunities = open[*sales.Opportunity](ctx, a, &errs)
+	a.Products = open[*sales.Product](ctx, a, &errs)
+	a.Periods = open[*finance.Period](ctx, a, &errs)
+	a.Receipts = open[*finance.Receipt](ctx, a, &errs)
+	a.Instalments = open[*finance.Instalment](ctx, a, &errs)
+	a.Warehouses = open[*stock.Warehouse](ctx, a, &errs)
+	a.Movements = open[*stock.Movement](ctx, a, &errs)
+	a.Endpoints = open[*outbox.Endpoint](ctx, a, &errs)
+	a.Deliveries = open[*outbox.Delivery](ctx, a, &errs)
+	a.Cursors = open[*outbox.Cursor](ctx, a, &errs)
 	a.openDesk()
 	errs = append(errs, a.openOutbox())
 	if err := errors.Join(errs...); err != nil {
@@ -347,12 +347,8 @@ func (a *App) openRecords(ctx context.Context) error {
 }
 
 // open makes the door of one type; For's constraint wants the pointer type spelled out.
-func open[T any, P interface {
-	*T
-	Header() crm.Header
-	SetHeader(crm.Header)
-}](ctx context.Context, a *App, errs *[]error) *guard.Records[T] {
-	r, err := guard.For[T, P](ctx, a.Guard, nil)
+func open[P guard.Record](ctx context.Context, a *App, errs *[]error) *guard.Records[P] {
+	r, err := guard.For[P](ctx, a.Guard, nil)
 	if err != nil {
 		*errs = append(*errs, err)
 	}

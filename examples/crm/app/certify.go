@@ -52,7 +52,7 @@ func (a *App) certify(ctx context.Context, e *crm.Employee, role string, by crm.
 		return err
 	}
 	v.Value.Until, v.Value.By, v.Value.Team, v.Value.Outcome = until, by, e.Team, outcome
-	_, err = a.Certifications.Update(ctx, System("certification"), &v.Value)
+	_, err = a.Certifications.Update(ctx, System("certification"), v.Value)
 	return err
 }
 
@@ -135,7 +135,7 @@ func (a *App) RolesChanged(ctx context.Context, employee crm.UUID, by string) er
 		return err
 	}
 	for _, c := range taken {
-		if err := a.certify(ctx, &e.Value, c.Role, giverOf(giver, employee), now, ended); err != nil {
+		if err := a.certify(ctx, e.Value, c.Role, giverOf(giver, employee), now, ended); err != nil {
 			return err
 		}
 	}
@@ -143,7 +143,7 @@ func (a *App) RolesChanged(ctx context.Context, employee crm.UUID, by string) er
 		if has[role] || giver.UUID() == employee {
 			continue
 		}
-		if err := a.certify(ctx, &e.Value, role, giver, now.Add(certifiedFor), ""); err != nil {
+		if err := a.certify(ctx, e.Value, role, giver, now.Add(certifiedFor), ""); err != nil {
 			return err
 		}
 	}
@@ -180,7 +180,7 @@ func (a *App) CertifyAccount(ctx context.Context, login string) ([]string, error
 // OpenCampaign asks, for every role that counts, somebody who may: the superior, who leads the team, or an administrator.
 // left counts the roles for which there is nobody but who has it; they run out on their day.
 func (a *App) OpenCampaign(ctx context.Context, c guard.Caller, due time.Time, days int64) (id crm.UUID, left int, err error) {
-	may, _, err := a.Campaigns.May(ctx, c, authz.Create, nil)
+	may, _, err := a.Campaigns.MayOwn(ctx, c, authz.Create)
 	if err != nil {
 		return id, 0, err
 	}
@@ -329,7 +329,7 @@ func (a *App) campaign(ctx context.Context, c guard.Caller, id crm.UUID) (*crm.C
 			Subject: x.Owner.String(), Role: x.Role, Reviewer: x.Reviewer.String(), Outcome: review.Outcome(x.Outcome), By: x.Decider.String(), At: x.Decided,
 		})
 	})
-	return &v.Value, out, certs, err
+	return v.Value, out, certs, err
 }
 
 // Campaign returns a campaign with its items, to who may read it.

@@ -20,7 +20,7 @@ func (a *App) Demo(ctx context.Context, seed uint64, customers int, progress fun
 			return demo.Progress{}, err
 		}
 		for i := range page.Items {
-			e := &page.Items[i].Value
+			e := page.Items[i].Value
 			s := demo.Staff{ID: e.ID, Team: e.Team}
 			switch {
 			case !e.Active():

@@ -99,7 +99,7 @@ func TestTimeAsks(t *testing.T) {
 	go func() { defer close(done); a.KeepTime(end) }()
 	stop()
 	<-done
-	check, err := guard.Schema[pool.Ownership](nil)
+	check, err := guard.Schema[*pool.Ownership](nil)
 	require.NoError(t, err)
 	all, err := schemas()
 	require.NoError(t, err)

@@ -16,15 +16,15 @@ var DuplicateTypes = []string{crm.TypeCustomer, crm.TypeLead, crm.TypeContact}
 
 // Duplicates finds and merges records, by type.
 type Duplicates struct {
-	Customers *Deduper[crm.Customer]
-	Leads     *Deduper[crm.Lead]
-	Contacts  *Deduper[crm.Contact]
+	Customers *Deduper[*crm.Customer]
+	Leads     *Deduper[*crm.Lead]
+	Contacts  *Deduper[*crm.Contact]
 }
 
 // Deduper finds and merges the records of one type.
-type Deduper[T any] struct {
-	*dedupe.Checker[T]
-	*dedupe.Merger[T]
+type Deduper[P guard.Record] struct {
+	*dedupe.Checker[P]
+	*dedupe.Merger[P]
 }
 
 // Deduping is what of a Deduper does not depend on its type.
@@ -73,12 +73,12 @@ func (a *App) openDuplicates(ctx context.Context) (err error) {
 	return nil
 }
 
-func deduper[T any](a *App, r *guard.Records[T], refs ...dedupe.Reference) (*Deduper[T], error) {
+func deduper[P guard.Record](a *App, r *guard.Records[P], refs ...dedupe.Reference) (*Deduper[P], error) {
 	c, err := dedupe.New(r, nil, nil)
 	if err != nil {
 		return nil, fmt.Errorf("crm: duplicates of %s: %w", r.Type(), err)
 	}
-	return &Deduper[T]{c, dedupe.NewMerger(a.Guard, r, a.Merges, a.Keeper, &dedupe.MergeOptions{
+	return &Deduper[P]{c, dedupe.NewMerger(a.Guard, r, a.Merges, a.Keeper, &dedupe.MergeOptions{
 		Clock: func() time.Time { return a.now() }, Program: System, References: refs,
 	})}, nil
 }

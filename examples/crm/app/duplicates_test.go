@@ -47,7 +47,7 @@ func known(t *testing.T, a *App, c guard.Caller, name, phone string) *crm.Custom
 	return v
 }
 
-func made[T any](t *testing.T, r *guard.Records[T], c guard.Caller, v *T) *T {
+func made[P guard.Record](t *testing.T, r *guard.Records[P], c guard.Caller, v P) P {
 	t.Helper()
 	_, err := r.Create(t.Context(), c, v)
 	require.NoError(t, err, r.Type())
@@ -68,7 +68,7 @@ func surround(t *testing.T, a *App, c guard.Caller, v *crm.Customer) (*crm.Conta
 	k := made(t, a.Contracts, c, &crm.Contract{Number: "C-" + v.ID.String(), Customer: v.ID, State: crm.ContractDraft, Currency: "CNY", Amount: 100, Starts: now, Ends: now.AddDate(1, 0, 0)})
 	p, err := a.Pipelines.List(ctx, System("test"), guard.Query{Limit: 1})
 	require.NoError(t, err)
-	line := &p.Items[0].Value
+	line := p.Items[0].Value
 	lead := made(t, a.Leads, c, &crm.Lead{Name: crm.NewText("Ann of a fair"), State: crm.LeadNew})
 	made(t, a.FollowUps, c, &crm.FollowUp{SubjectType: crm.TypeLead, Subject: lead.ID.UUID(), Channel: crm.ChannelCall, Text: crm.NewText("called"), At: now})
 	made(t, a.Opportunities, c, &sales.Opportunity{

@@ -81,10 +81,10 @@ func (a *App) Exporter(typ string) (Exporting, error) {
 }
 
 // exporter is the Exporting of T.
-type exporter[T any] struct {
+type exporter[P guard.Record] struct {
 	a       *App
-	records *guard.Records[T]
-	header  func(*T) crm.Header
+	records *guard.Records[P]
+	header  func(P) crm.Header
 	fields  map[string]exportField
 }
 
@@ -95,12 +95,9 @@ type exportField struct {
 	money bool // minor units
 }
 
-func exporterOf[T any, P interface {
-	*T
-	Header() crm.Header
-}](a *App, records *guard.Records[T], money ...string) *exporter[T] {
-	x := &exporter[T]{a: a, records: records, header: func(v *T) crm.Header { return P(v).Header() }, fields: map[string]exportField{}}
-	typ := reflect.TypeFor[T]()
+func exporterOf[P guard.Record](a *App, records *guard.Records[P], money ...string) *exporter[P] {
+	x := &exporter[P]{a: a, records: records, header: func(v P) crm.Header { return P(v).Header() }, fields: map[string]exportField{}}
+	typ := reflect.TypeFor[P]()
 	for _, f := range records.Fields() {
 		g, _ := typ.FieldByName(f.GoName)
 		x.fields[f.Name] = exportField{f, g.Index, slices.Contains(money, f.Name)}
@@ -119,7 +116,7 @@ func badExport(field, rule string) error {
 // overdueAfter is how long a customer may hear of nobody.
 const overdueAfter = 30 * 24 * time.Hour
 
-func (x *exporter[T]) Filter(text string) (string, error) {
+func (x *exporter[P]) Filter(text string) (string, error) {
 	v, err := url.ParseQuery(text)
 	if err != nil {
 		return "", badExport("filter", "unknown_value")
@@ -134,7 +131,7 @@ func (x *exporter[T]) Filter(text string) (string, error) {
 }
 
 // clauses are those of a filter, for who asks.
-func (x *exporter[T]) clauses(self string, v url.Values) ([]crm.Clause, error) {
+func (x *exporter[P]) clauses(self string, v url.Values) ([]crm.Clause, error) {
 	var out []crm.Clause
 	for name, values := range v {
 		if len(values) != 1 {
@@ -167,7 +164,7 @@ func (x *exporter[T]) clauses(self string, v url.Values) ([]crm.Clause, error) {
 }
 
 // query reads a filter. What is changed meanwhile stays in its place, for it goes by creation.
-func (x *exporter[T]) query(c guard.Caller, filter string) (guard.Query, error) {
+func (x *exporter[P]) query(c guard.Caller, filter string) (guard.Query, error) {
 	v, err := url.ParseQuery(filter)
 	if err != nil {
 		return guard.Query{}, badExport("filter", "unknown_value")
@@ -176,7 +173,7 @@ func (x *exporter[T]) query(c guard.Caller, filter string) (guard.Query, error) 
 	return guard.Query{Clauses: clauses}, err
 }
 
-func (x *exporter[T]) Plan(ctx context.Context, c guard.Caller, filter string, columns []string) (p ExportPlan, err error) {
+func (x *exporter[P]) Plan(ctx context.Context, c guard.Caller, filter string, columns []string) (p ExportPlan, err error) {
 	q, err := x.query(c, filter)
 	if err != nil {
 		return p, err
@@ -184,7 +181,7 @@ func (x *exporter[T]) Plan(ctx context.Context, c guard.Caller, filter string, c
 	if p.Rows, p.Needs, err = x.records.Exportable(ctx, c, q); err != nil {
 		return p, err
 	}
-	_, access, err := x.records.May(ctx, c, authz.Export, nil)
+	_, access, err := x.records.MayOwn(ctx, c, authz.Export)
 	if err != nil {
 		return p, err
 	}
@@ -205,7 +202,7 @@ func (x *exporter[T]) Plan(ctx context.Context, c guard.Caller, filter string, c
 	return p, nil
 }
 
-func (x *exporter[T]) Write(ctx context.Context, c guard.Caller, filter string, to transfer.Sink, o ExportWrite) (int64, error) {
+func (x *exporter[P]) Write(ctx context.Context, c guard.Caller, filter string, to transfer.Sink, o ExportWrite) (int64, error) {
 	q, err := x.query(c, filter)
 	if err != nil {
 		return 0, err
@@ -215,9 +212,9 @@ func (x *exporter[T]) Write(ctx context.Context, c guard.Caller, filter string, 
 		return 0, err
 	}
 	masks := normalize.Masks()
-	return transfer.Export(ctx, c, x.records, q, to, transfer.ExportOptions[T]{
+	return transfer.Export(ctx, c, x.records, q, to, transfer.ExportOptions[P]{
 		Columns: o.Columns, Mark: o.Mark, Canary: o.Canary, Done: o.Done, Header: x.header,
-		Cell: func(v *guard.View[T], column string) string { return x.cell(&v.Value, column, people.employees) },
+		Cell: func(v *guard.View[P], column string) string { return x.cell(v.Value, column, people.employees) },
 		Mask: func(column, value string) string {
 			if mask, ok := masks[x.fields[column].Mask]; ok {
 				return mask(value)
@@ -228,7 +225,7 @@ func (x *exporter[T]) Write(ctx context.Context, c guard.Caller, filter string, 
 }
 
 // cell is a field for a file, as the view has it.
-func (x *exporter[T]) cell(v *T, column string, people map[crm.UUID]*crm.Employee) string {
+func (x *exporter[P]) cell(v P, column string, people map[crm.UUID]*crm.Employee) string {
 	f := x.fields[column]
 	val := reflect.ValueOf(v).Elem().FieldByIndex(f.index)
 	switch p := val.Addr().Interface().(type) {
@@ -338,7 +335,7 @@ func (a *App) WriteExport(ctx context.Context, c guard.Caller, id crm.UUID, open
 	if err != nil {
 		return 0, err
 	}
-	e := &v.Value
+	e := v.Value
 	x, err := a.Exporter(e.RecordType)
 	if err != nil {
 		return 0, err

@@ -155,7 +155,7 @@ func (a *App) fillPool(ctx context.Context, w *seed.World) error {
 }
 
 // fill creates records in batches; one that exists already, from an interrupted run, stays.
-func fill[T any](ctx context.Context, r *guard.Records[T], vs []*T) error {
+func fill[P guard.Record](ctx context.Context, r *guard.Records[P], vs []P) error {
 	for len(vs) > 0 {
 		n := min(len(vs), guard.MaxBatch)
 		errs, err := r.CreateAll(ctx, System("seed"), vs[:n])

@@ -188,7 +188,7 @@ func (a *App) TakeExport(ctx context.Context, c guard.Caller, id crm.UUID, diges
 		return c, nil, err
 	}
 	taken.Value.Canary = crm.NewText(canary.Seed)
-	if _, err := a.Exports.Update(ctx, System("export"), &taken.Value); err != nil {
+	if _, err := a.Exports.Update(ctx, System("export"), taken.Value); err != nil {
 		return c, nil, err
 	}
 	c.Reason, c.Under = v.Value.Reason.Expose(), id.String()

@@ -101,14 +101,10 @@ func (a *App) Importer(ctx context.Context, c guard.Caller, typ string, o Import
 var ErrDuplicates = errors.New("crm: duplicates are refuse, warn or off")
 
 // checked is importer with the check for duplicates.
-func checked[T any, P interface {
-	*T
-	Header() crm.Header
-	SetHeader(crm.Header)
-}](d transfer.Doors, records *guard.Records[T], layout transfer.Layout[T], o ImportOptions) (Importing, error) {
+func checked[P guard.Record](d transfer.Doors, records *guard.Records[P], layout transfer.Layout[P], o ImportOptions) (Importing, error) {
 	switch o.Duplicates {
 	case "", KeepDuplicates:
-		return importer[T, P](d, records, layout, o, nil), nil
+		return importer[P](d, records, layout, o, nil), nil
 	case RefuseDuplicates, WarnDuplicates:
 	default:
 		return nil, ErrDuplicates
@@ -122,22 +118,18 @@ func checked[T any, P interface {
 	if err != nil {
 		return nil, err
 	}
-	return importer[T, P](d, records, layout, o, c), nil
+	return importer[P](d, records, layout, o, c), nil
 }
 
-func importer[T any, P interface {
-	*T
-	Header() crm.Header
-	SetHeader(crm.Header)
-}](d transfer.Doors, records *guard.Records[T], layout transfer.Layout[T], o ImportOptions, check transfer.Checker[T]) *transfer.Importer[T] {
-	opts := &transfer.Options[T]{Progress: o.Progress, Beside: o.Beside, Checker: check, OnMatch: transfer.ReportMatches}
+func importer[P guard.Record](d transfer.Doors, records *guard.Records[P], layout transfer.Layout[P], o ImportOptions, check transfer.Checker[P]) *transfer.Importer[P] {
+	opts := &transfer.Options[P]{Progress: o.Progress, Beside: o.Beside, Checker: check, OnMatch: transfer.ReportMatches}
 	if o.Duplicates == RefuseDuplicates {
 		opts.OnMatch = transfer.SkipMatches
 	}
 	if o.Owner != nil {
 		opts.Owner, opts.Team = o.Owner.ID, o.Owner.Team
 	}
-	return transfer.NewImporter[T, P](d, records, layout, opts)
+	return transfer.NewImporter[P](d, records, layout, opts)
 }
 
 // others reads what rows of a type refer to.
@@ -162,7 +154,7 @@ func (a *App) others(ctx context.Context, c guard.Caller, typ string) (o transfe
 	}
 	page, err := a.Pipelines.List(ctx, c, guard.Query{Limit: 1})
 	if err == nil && len(page.Items) > 0 {
-		o.Pipeline = &page.Items[0].Value
+		o.Pipeline = page.Items[0].Value
 	}
 	return o, err
 }
@@ -273,7 +265,7 @@ func (a *App) Owner(ctx context.Context, email string) (*crm.Employee, error) {
 		if len(p.Items) != 1 {
 			return nil, fmt.Errorf("crm: there is no employee with this address: %w", crm.ErrNotFound)
 		}
-		return &p.Items[0].Value, nil
+		return p.Items[0].Value, nil
 	}
 	all, err := a.Directory(ctx)
 	if err != nil {
@@ -297,7 +289,7 @@ func (a *App) Directory(ctx context.Context) ([]*crm.Employee, error) {
 			return nil, err
 		}
 		for i := range p.Items {
-			out = append(out, &p.Items[i].Value)
+			out = append(out, p.Items[i].Value)
 		}
 		if q.After = p.Next; p.Next == "" {
 			return out, nil

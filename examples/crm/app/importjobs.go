@@ -160,7 +160,7 @@ func (a *App) importAgain(ctx context.Context, c guard.Caller, id crm.UUID, undo
 	if err != nil {
 		return err
 	}
-	job := &v.Value
+	job := v.Value
 	switch {
 	case job.State == transfer.Undone, job.State == transfer.Done && !undo:
 		return &crm.TransitionError{Type: crm.TypeImport, From: string(job.State), To: string(transfer.Running)}
@@ -376,7 +376,7 @@ func (a *App) unfinished(ctx context.Context) ([]transfer.Import, error) {
 			return nil, err
 		}
 		for i := range p.Items {
-			out = append(out, p.Items[i].Value)
+			out = append(out, *p.Items[i].Value)
 		}
 		if q.After = p.Next; p.Next == "" {
 			return out, nil

@@ -177,17 +177,17 @@ func (a *App) rowOf(ctx context.Context, repo *repository, key *backupkey.Privat
 func schemaOf(typ string) (crm.Schema, error) {
 	switch typ {
 	case crm.TypeCustomer:
-		return guard.Schema[crm.Customer](nil)
+		return guard.Schema[*crm.Customer](nil)
 	case crm.TypeContact:
-		return guard.Schema[crm.Contact](nil)
+		return guard.Schema[*crm.Contact](nil)
 	case crm.TypeLead:
-		return guard.Schema[crm.Lead](nil)
+		return guard.Schema[*crm.Lead](nil)
 	case crm.TypeTicket:
-		return guard.Schema[crm.Ticket](nil)
+		return guard.Schema[*crm.Ticket](nil)
 	case crm.TypeContract:
-		return guard.Schema[crm.Contract](nil)
+		return guard.Schema[*crm.Contract](nil)
 	case crm.TypeQuote:
-		return guard.Schema[crm.Quote](nil)
+		return guard.Schema[*crm.Quote](nil)
 	}
 	return crm.Schema{}, crm.ErrNotFound
 }
@@ -195,12 +195,12 @@ func schemaOf(typ string) (crm.Schema, error) {
 // revertible are the doors of the types whose fields come back, by type.
 func (a *App) revertible() map[string]reverter {
 	return map[string]reverter{
-		crm.TypeCustomer: reverting[crm.Customer]{a.Customers, (*crm.Customer).Header},
-		crm.TypeContact:  reverting[crm.Contact]{a.Contacts, (*crm.Contact).Header},
-		crm.TypeLead:     reverting[crm.Lead]{a.Leads, (*crm.Lead).Header},
-		crm.TypeTicket:   reverting[crm.Ticket]{a.Tickets, (*crm.Ticket).Header},
-		crm.TypeContract: reverting[crm.Contract]{a.Contracts, (*crm.Contract).Header},
-		crm.TypeQuote:    reverting[crm.Quote]{a.Quotes, (*crm.Quote).Header},
+		crm.TypeCustomer: reverting[*crm.Customer]{a.Customers, (*crm.Customer).Header},
+		crm.TypeContact:  reverting[*crm.Contact]{a.Contacts, (*crm.Contact).Header},
+		crm.TypeLead:     reverting[*crm.Lead]{a.Leads, (*crm.Lead).Header},
+		crm.TypeTicket:   reverting[*crm.Ticket]{a.Tickets, (*crm.Ticket).Header},
+		crm.TypeContract: reverting[*crm.Contract]{a.Contracts, (*crm.Contract).Header},
+		crm.TypeQuote:    reverting[*crm.Quote]{a.Quotes, (*crm.Quote).Header},
 	}
 }
 
@@ -210,22 +210,22 @@ type reverter interface {
 	compare(ctx context.Context, c guard.Caller, row crm.Row, body []byte, fields []string) (RevertStep, error)
 }
 
-type reverting[T any] struct {
-	r  *guard.Records[T]
-	of func(*T) crm.Header
+type reverting[P guard.Record] struct {
+	r  *guard.Records[P]
+	of func(P) crm.Header
 }
 
-func (d reverting[T]) header(ctx context.Context, c guard.Caller, id crm.UUID) (crm.Header, error) {
+func (d reverting[P]) header(ctx context.Context, c guard.Caller, id crm.UUID) (crm.Header, error) {
 	v, err := d.r.Get(ctx, c, id)
-	return d.of(&v.Value), err
+	return d.of(v.Value), err
 }
 
-func (d reverting[T]) compare(ctx context.Context, c guard.Caller, row crm.Row, body []byte, fields []string) (RevertStep, error) {
+func (d reverting[P]) compare(ctx context.Context, c guard.Caller, row crm.Row, body []byte, fields []string) (RevertStep, error) {
 	e, err := d.r.Compare(ctx, c, row, body)
 	if err != nil {
 		return RevertStep{}, err
 	}
-	h := d.of(&e.Now.Value)
+	h := d.of(e.Now.Value)
 	step := RevertStep{Type: row.Type, ID: row.ID, Then: row.Version, Now: h.Version, InBin: h.Deleted, Fields: e.Fields}
 	if fields != nil {
 		step.Fields = nil
@@ -244,7 +244,7 @@ func (d reverting[T]) compare(ctx context.Context, c guard.Caller, row crm.Row, 
 		if err := d.r.Revert(&e, step.Fields...); err != nil {
 			return err
 		}
-		return d.r.UpdateIn(ctx, tx, &e.Now.Value)
+		return d.r.UpdateIn(ctx, tx, e.Now.Value)
 	}
 	return step, nil
 }

@@ -16,32 +16,32 @@ import (
 	"github.com/crmguard/crmguard/examples/crm/page"
 )
 
-func (k *resource[T]) create(s *Server, w http.ResponseWriter, r *request) error {
-	var v T
+func (k *resource[P]) create(s *Server, w http.ResponseWriter, r *request) error {
+	v := k.records.New()
 	if k.prepare != nil {
-		k.prepare(&v, r.Request)
+		k.prepare(v, r.Request)
 	}
-	err := k.read(r, &v, true)
+	err := k.read(r, v, true)
 	if err == nil {
-		if err = s.inherit(r, any(&v)); err != nil {
+		if err = s.inherit(r, any(v)); err != nil {
 			return err
 		}
-		if err = k.exists(r.Context(), s, r.caller(), &v, r.PostFormValue("anyway") != ""); err != nil {
+		if err = k.exists(r.Context(), s, r.caller(), v, r.PostFormValue("anyway") != ""); err != nil {
 			// told below
 		} else if k.store != nil {
-			err = k.store(r, &v)
+			err = k.store(r, v)
 		} else {
-			_, err = k.records.Create(r.Context(), r.caller(), &v)
+			_, err = k.records.Create(r.Context(), r.caller(), v)
 		}
 		if err == nil {
-			return s.done(w, r, "created", "/"+k.plural+"/"+k.header(&v).ID.String(), k.typ)
+			return s.done(w, r, "created", "/"+k.plural+"/"+v.Header().ID.String(), k.typ)
 		}
 	}
-	_, fields, mayErr := k.records.May(r.Context(), r.caller(), authz.Create, nil)
+	_, fields, mayErr := k.records.MayOwn(r.Context(), r.caller(), authz.Create)
 	if mayErr != nil {
 		return mayErr
 	}
-	return k.form(s, w, r, statusOf(err), &v, nil, fields, "/"+k.plural, err)
+	return k.form(s, w, r, statusOf(err), v, nil, fields, "/"+k.plural, err)
 }
 
 // done sends the browser to the record. Employees' rights may have changed, so the directory is read anew.
@@ -61,7 +61,7 @@ func (s *Server) done(w http.ResponseWriter, r *request, flash, to, typ string) 
 	return nil
 }
 
-func (k *resource[T]) update(s *Server, w http.ResponseWriter, r *request) error {
+func (k *resource[P]) update(s *Server, w http.ResponseWriter, r *request) error {
 	u, err := id(r)
 	if err != nil {
 		return err
@@ -74,33 +74,33 @@ func (k *resource[T]) update(s *Server, w http.ResponseWriter, r *request) error
 	if err != nil {
 		return errBadRequest
 	}
-	if version != k.header(&v.Value).Version {
+	if version != v.Value.Header().Version {
 		return crm.ErrConflict
 	}
-	next := v.Value
-	if err = k.read(r, &next, false); err == nil {
-		err = s.keepsOwnRole(r, &next)
+	next := k.records.Copy(v.Value)
+	if err = k.read(r, next, false); err == nil {
+		err = s.keepsOwnRole(r, next)
 	}
-	if err == nil && k.dups != nil && k.known(&v.Value, &next) {
-		err = k.exists(r.Context(), s, r.caller(), &next, r.PostFormValue("anyway") != "")
+	if err == nil && k.dups != nil && k.known(v.Value, next) {
+		err = k.exists(r.Context(), s, r.caller(), next, r.PostFormValue("anyway") != "")
 	}
 	if err == nil {
-		if q, ok := any(&next).(*crm.Quote); ok {
+		if q, ok := any(next).(*crm.Quote); ok {
 			_ = q.Compute() // a total that does not fit is told by Validate
-			q.DropApproval(any(&v.Value).(*crm.Quote))
+			q.DropApproval(any(v.Value).(*crm.Quote))
 		}
-		if c, ok := any(&next).(*crm.Contract); ok && !c.Signatory.IsEmpty() && c.SignatoryPerson.IsZero() {
+		if c, ok := any(next).(*crm.Contract); ok && !c.Signatory.IsEmpty() && c.SignatoryPerson.IsZero() {
 			c.SignatoryPerson = c.Person // who signs for the customer
 		}
-		if _, err = k.records.Update(r.Context(), r.caller(), &next); err == nil {
+		if _, err = k.records.Update(r.Context(), r.caller(), next); err == nil {
 			return s.done(w, r, "saved", "/"+k.plural+"/"+u.String(), k.typ)
 		}
 	}
-	_, fields, mayErr := k.records.May(r.Context(), r.caller(), authz.Update, &v.Value)
+	_, fields, mayErr := k.records.May(r.Context(), r.caller(), authz.Update, v.Value)
 	if mayErr != nil {
 		return mayErr
 	}
-	return k.form(s, w, r, statusOf(err), &next, v.Fields, fields, "/"+k.plural+"/"+u.String(), err)
+	return k.form(s, w, r, statusOf(err), next, v.Fields, fields, "/"+k.plural+"/"+u.String(), err)
 }
 
 // posted reads id and version of an action on one record.
@@ -116,7 +116,7 @@ func posted(r *request) (crm.UUID, int64, error) {
 	return u, version, nil
 }
 
-func (k *resource[T]) remove(s *Server, w http.ResponseWriter, r *request) error {
+func (k *resource[P]) remove(s *Server, w http.ResponseWriter, r *request) error {
 	u, version, err := posted(r)
 	if err != nil {
 		return err
@@ -134,7 +134,7 @@ func (k *resource[T]) remove(s *Server, w http.ResponseWriter, r *request) error
 	return s.done(w, r, with("deleted", len(gone)-1), "/"+k.plural, k.typ)
 }
 
-func (k *resource[T]) restore(s *Server, w http.ResponseWriter, r *request) error {
+func (k *resource[P]) restore(s *Server, w http.ResponseWriter, r *request) error {
 	u, version, err := posted(r)
 	if err != nil {
 		return err
@@ -161,7 +161,7 @@ func with(flash string, others int) string {
 	return flash + "_with." + strconv.Itoa(others)
 }
 
-func (k *resource[T]) changeState(s *Server, w http.ResponseWriter, r *request) error {
+func (k *resource[P]) changeState(s *Server, w http.ResponseWriter, r *request) error {
 	u, version, err := posted(r)
 	if err != nil {
 		return err
@@ -173,7 +173,7 @@ func (k *resource[T]) changeState(s *Server, w http.ResponseWriter, r *request) 
 	if err != nil {
 		return err
 	}
-	if version != k.header(&v.Value).Version {
+	if version != v.Value.Header().Version {
 		return crm.ErrConflict
 	}
 	to := r.FormValue("to")
@@ -187,22 +187,22 @@ func (k *resource[T]) changeState(s *Server, w http.ResponseWriter, r *request) 
 	case slices.Contains(byDesk[k.typ], to):
 		return errBadRequest // it takes more than a state
 	}
-	if err := k.move(&v.Value, to, time.Now()); err != nil {
+	if err := k.move(v.Value, to, time.Now()); err != nil {
 		return err
 	}
-	if _, err := k.records.Update(r.Context(), r.caller(), &v.Value); err != nil {
+	if _, err := k.records.Update(r.Context(), r.caller(), v.Value); err != nil {
 		return err
 	}
 	return s.done(w, r, "saved", "/"+k.plural+"/"+u.String(), k.typ)
 }
 
 // revealPage is what a reveal shows before and after.
-func (k *resource[T]) revealPage(r *request, u crm.UUID, name string) *page.Reveal {
+func (k *resource[P]) revealPage(r *request, u crm.UUID, name string) *page.Reveal {
 	base := "/" + k.plural + "/" + u.String()
 	return &page.Reveal{Label: k.label(name), Action: base + "/reveal/" + name, Back: base}
 }
 
-func (k *resource[T]) showReveal(s *Server, w http.ResponseWriter, r *request) error {
+func (k *resource[P]) showReveal(s *Server, w http.ResponseWriter, r *request) error {
 	u, err := id(r)
 	if err != nil {
 		return err
@@ -221,7 +221,7 @@ func (k *resource[T]) showReveal(s *Server, w http.ResponseWriter, r *request) e
 	return s.revealAnswer(w, r, http.StatusOK, p)
 }
 
-func (k *resource[T]) reveal(s *Server, w http.ResponseWriter, r *request) error {
+func (k *resource[P]) reveal(s *Server, w http.ResponseWriter, r *request) error {
 	u, err := id(r)
 	if err != nil {
 		return err
@@ -242,7 +242,7 @@ func (k *resource[T]) reveal(s *Server, w http.ResponseWriter, r *request) error
 		return err
 	}
 	plain := v.Value
-	text, _ := k.value(&plain, name).Interface().(crm.Text)
+	text, _ := k.value(plain, name).Interface().(crm.Text)
 	p.Value = &page.Value{Text: text.Expose(), Again: p.Action, Event: v.Event}
 	if mask := normalize.Masks()[k.byName[name].Mask]; mask != nil {
 		p.Value.Mask = mask(text.Expose())

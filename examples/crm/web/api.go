@@ -160,8 +160,8 @@ type apiPage struct {
 
 type apiOne struct{ Body apiRecord }
 
-func (k *resource[T]) record(v *guard.View[T]) apiRecord {
-	h := k.header(&v.Value)
+func (k *resource[P]) record(v *guard.View[P]) apiRecord {
+	h := v.Value.Header()
 	out := apiRecord{ID: h.ID.String(), Version: h.Version, Fields: map[string]apiField{}}
 	for _, f := range k.records.Fields() {
 		if slices.Contains(inner, f.Name) {
@@ -169,7 +169,7 @@ func (k *resource[T]) record(v *guard.View[T]) apiRecord {
 		}
 		state := crm.Clear
 		var value any
-		switch x := k.value(&v.Value, f.Name).Interface().(type) {
+		switch x := k.value(v.Value, f.Name).Interface().(type) {
 		case crm.Text:
 			state, value = x.State(), x.Expose()
 		case time.Time:
@@ -191,7 +191,7 @@ func (k *resource[T]) record(v *guard.View[T]) apiRecord {
 }
 
 // register adds the operations of one type.
-func (k *resource[T]) register(api huma.API) {
+func (k *resource[P]) register(api huma.API) {
 	base := "/api/v1/" + k.plural
 	op := func(id, method, path, summary string) huma.Operation {
 		return huma.Operation{OperationID: id + "-" + k.plural, Method: method, Path: path, Summary: summary, Tags: []string{k.plural}, MaxBodyBytes: 64 << 10}

@@ -104,9 +104,9 @@ var byDesk = map[string][]string{
 }
 
 // quoteActs offers what may be done with an offer.
-func (s *Server) quoteActs(r *request, v *guard.View[crm.Quote], base string) []page.Action {
+func (s *Server) quoteActs(r *request, v *guard.View[*crm.Quote], base string) []page.Action {
 	var out []page.Action
-	q := &v.Value
+	q := v.Value
 	may := func(a authz.Action) bool {
 		ok, _, err := s.app.Quotes.May(r.Context(), r.caller(), a, q)
 		return ok && err == nil
@@ -118,7 +118,7 @@ func (s *Server) quoteActs(r *request, v *guard.View[crm.Quote], base string) []
 	if q.State == crm.QuoteDraft && !needs && len(q.Lines) > 0 && may(authz.Update) {
 		out = append(out, page.Action{Label: page.T("move.sent"), Href: base + "/send", Post: true})
 	}
-	if create, _, err := s.app.Contracts.May(r.Context(), r.caller(), authz.Create, nil); q.State == crm.QuoteSent && err == nil && create && may(authz.Update) {
+	if create, _, err := s.app.Contracts.MayOwn(r.Context(), r.caller(), authz.Create); q.State == crm.QuoteSent && err == nil && create && may(authz.Update) {
 		today := time.Now()
 		out = append(out, page.Action{Label: page.T("move.accepted"), Href: base + "/accept", Post: true, Fields: []page.Field{
 			{Name: "starts", ID: "f-accept-starts", Kind: page.FieldDate, Label: page.T("field.contract.starts"), Required: true, Value: today.Format(time.DateOnly)},
@@ -141,8 +141,8 @@ func quoteNotice(q *crm.Quote) page.Text {
 }
 
 // contractActs offers the approval of a draft.
-func (s *Server) contractActs(r *request, v *guard.View[crm.Contract], base string) []page.Action {
-	ok, _, err := s.app.Contracts.May(r.Context(), r.caller(), authz.Approve, &v.Value)
+func (s *Server) contractActs(r *request, v *guard.View[*crm.Contract], base string) []page.Action {
+	ok, _, err := s.app.Contracts.May(r.Context(), r.caller(), authz.Approve, v.Value)
 	if v.Value.State != crm.ContractDraft || err != nil || !ok {
 		return nil
 	}
@@ -150,18 +150,18 @@ func (s *Server) contractActs(r *request, v *guard.View[crm.Contract], base stri
 }
 
 // leadActs offers the conversion.
-func (s *Server) leadActs(r *request, v *guard.View[crm.Lead], base string) []page.Action {
-	l := &v.Value
+func (s *Server) leadActs(r *request, v *guard.View[*crm.Lead], base string) []page.Action {
+	l := v.Value
 	update, _, err := s.app.Leads.May(r.Context(), r.caller(), authz.Update, l)
 	if err != nil || !update || !slices.Contains(crm.LeadLifecycle().Next(l.State), crm.LeadConverted) {
 		return nil
 	}
 	for _, may := range []func() (bool, map[string]authz.Access, error){
 		func() (bool, map[string]authz.Access, error) {
-			return s.app.Customers.May(r.Context(), r.caller(), authz.Create, nil)
+			return s.app.Customers.MayOwn(r.Context(), r.caller(), authz.Create)
 		},
 		func() (bool, map[string]authz.Access, error) {
-			return s.app.Contacts.May(r.Context(), r.caller(), authz.Create, nil)
+			return s.app.Contacts.MayOwn(r.Context(), r.caller(), authz.Create)
 		},
 	} {
 		if ok, _, err := may(); err != nil || !ok {
@@ -189,10 +189,10 @@ func currencies() []page.Option {
 
 // pipelines are those in which the caller may begin an opportunity.
 func (s *Server) pipelines(r *request) []page.Option {
-	if ok, _, err := s.app.Opportunities.May(r.Context(), r.caller(), authz.Create, nil); err != nil || !ok {
+	if ok, _, err := s.app.Opportunities.MayOwn(r.Context(), r.caller(), authz.Create); err != nil || !ok {
 		return nil
 	}
-	if ok, _, err := s.app.Pipelines.May(r.Context(), r.caller(), authz.List, nil); err != nil || !ok {
+	if ok, _, err := s.app.Pipelines.MayOwn(r.Context(), r.caller(), authz.List); err != nil || !ok {
 		return nil
 	}
 	p, err := s.app.Pipelines.List(r.Context(), r.caller(), guard.Query{Sort: "name"})

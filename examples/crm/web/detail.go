@@ -14,7 +14,7 @@ import (
 	"github.com/crmguard/crmguard/examples/crm/page"
 )
 
-func (k *resource[T]) showDetail(s *Server, w http.ResponseWriter, r *request) error {
+func (k *resource[P]) showDetail(s *Server, w http.ResponseWriter, r *request) error {
 	u, err := id(r)
 	if err != nil {
 		return err
@@ -29,11 +29,11 @@ func (k *resource[T]) showDetail(s *Server, w http.ResponseWriter, r *request) e
 			all = append(all, f.name)
 		}
 	}
-	refs, err := k.references(s, r, []guard.View[T]{v}, all)
+	refs, err := k.references(s, r, []guard.View[P]{v}, all)
 	if err != nil {
 		return err
 	}
-	h := k.header(&v.Value)
+	h := v.Value.Header()
 	base := "/" + k.plural + "/" + u.String()
 	d := &page.Detail{Title: k.titleCell(&v), Version: h.Version}
 	if k.badge != "" {
@@ -56,7 +56,7 @@ func (k *resource[T]) showDetail(s *Server, w http.ResponseWriter, r *request) e
 		}
 		d.Sections = append(d.Sections, out)
 	}
-	if q, ok := any(&v.Value).(*crm.Quote); ok {
+	if q, ok := any(v.Value).(*crm.Quote); ok {
 		d.Lists = append(d.Lists, quoteLines(q))
 	}
 	if err := k.actions(s, r, d, &v, base); err != nil {
@@ -91,12 +91,12 @@ func (k *resource[T]) showDetail(s *Server, w http.ResponseWriter, r *request) e
 }
 
 // actions offers what the caller may do with the record.
-func (k *resource[T]) actions(s *Server, r *request, d *page.Detail, v *guard.View[T], base string) error {
+func (k *resource[P]) actions(s *Server, r *request, d *page.Detail, v *guard.View[P], base string) error {
 	may := func(a authz.Action) (bool, error) {
-		ok, _, err := k.records.May(r.Context(), r.caller(), a, &v.Value)
+		ok, _, err := k.records.May(r.Context(), r.caller(), a, v.Value)
 		return ok, err
 	}
-	h := k.header(&v.Value)
+	h := v.Value.Header()
 	if h.Deleted {
 		d.Notice = page.T("detail.deleted")
 		if at, ok := s.app.Desk.PurgeAt(h); ok && k.bin {
@@ -136,7 +136,7 @@ func (k *resource[T]) actions(s *Server, r *request, d *page.Detail, v *guard.Vi
 	if update {
 		d.Edit = base + "/edit"
 		if k.moves != nil {
-			for _, to := range k.moves(&v.Value) {
+			for _, to := range k.moves(v.Value) {
 				d.Moves = append(d.Moves, page.Action{
 					Label: page.T("move." + to), Href: base + "/move", Post: true, Inputs: []page.Input{{Name: "to", Value: to}},
 				})
@@ -151,11 +151,11 @@ func (k *resource[T]) actions(s *Server, r *request, d *page.Detail, v *guard.Vi
 }
 
 // parts adds what belongs to a customer.
-func (k *resource[T]) parts(s *Server, r *request, d *page.Detail, v *guard.View[T], base string) error {
+func (k *resource[P]) parts(s *Server, r *request, d *page.Detail, v *guard.View[P], base string) error {
 	if len(k.tabs) == 0 {
 		return nil
 	}
-	u := k.header(&v.Value).ID
+	u := v.Value.Header().ID
 	for _, typ := range k.tabs {
 		other := s.kind(typ)
 		l, err := other.related(r, s, cmp.Or(k.belongs, "customer"), u, 5)
@@ -179,7 +179,7 @@ func (k *resource[T]) parts(s *Server, r *request, d *page.Detail, v *guard.View
 }
 
 // why says which controls opened the record and which fields are masked or hidden.
-func (k *resource[T]) why(d *page.Detail, v *guard.View[T]) {
+func (k *resource[P]) why(d *page.Detail, v *guard.View[P]) {
 	typ := page.T("type." + k.typ)
 	for _, c := range v.Controls {
 		if strings.HasPrefix(c, "rbac.") || c == "share" || c == "delegation" || c == "emergency" {
@@ -199,7 +199,7 @@ func (k *resource[T]) why(d *page.Detail, v *guard.View[T]) {
 	}
 }
 
-func (k *resource[T]) shown(name string) bool {
+func (k *resource[P]) shown(name string) bool {
 	for _, sec := range k.sections {
 		if slices.ContainsFunc(sec.fields, func(f field) bool { return f.name == name }) {
 			return true
@@ -209,7 +209,7 @@ func (k *resource[T]) shown(name string) bool {
 }
 
 // timeline shows the newest events of a record.
-func (k *resource[T]) timeline(s *Server, r *request, u crm.UUID) ([]page.Entry, error) {
+func (k *resource[P]) timeline(s *Server, r *request, u crm.UUID) ([]page.Entry, error) {
 	entries, err := k.records.History(r.Context(), r.caller(), u, 0, 40)
 	if err != nil {
 		return nil, err

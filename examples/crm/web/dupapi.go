@@ -103,7 +103,7 @@ type apiUndone struct {
 }
 
 // fill sets the fields of v that a form of the type has, from JSON. What cannot be read is an *crm.InvalidError.
-func (k *resource[T]) fill(v *T, fields map[string]json.RawMessage) error {
+func (k *resource[P]) fill(v P, fields map[string]json.RawMessage) error {
 	bad := &crm.InvalidError{Type: k.typ}
 	for name, raw := range fields {
 		inForm := slices.ContainsFunc(k.sections, func(sec section) bool {
@@ -135,19 +135,19 @@ func (k *resource[T]) fill(v *T, fields map[string]json.RawMessage) error {
 }
 
 // begun is a new record with the given fields.
-func (k *resource[T]) begun(s *Server, r *request, fields map[string]json.RawMessage) (*T, error) {
-	v := new(T)
+func (k *resource[P]) begun(s *Server, r *request, fields map[string]json.RawMessage) (P, error) {
+	v := k.records.New()
 	if k.prepare != nil {
 		k.prepare(v, r.Request)
 	}
 	if err := k.fill(v, fields); err != nil {
-		return nil, err
+		return v, err
 	}
 	return v, s.inherit(r, v)
 }
 
 // duplicateAPI registers what is done about duplicates of a type, and the making of records, which looks for them.
-func (k *resource[T]) duplicateAPI(s *Server, api huma.API) {
+func (k *resource[P]) duplicateAPI(s *Server, api huma.API) {
 	if k.dups == nil {
 		return
 	}
@@ -179,7 +179,7 @@ func (k *resource[T]) duplicateAPI(s *Server, api huma.API) {
 			return nil, apiFault(err)
 		}
 		out := &apiMade{}
-		h := k.header(v)
+		h := v.Header()
 		out.Body.ID, out.Body.Version = h.ID.String(), h.Version
 		return out, nil
 	})

@@ -35,12 +35,12 @@ var entry = []string{"name", "phone", "phone2", "email"}
 
 // exists returns a *duplicateError when v is likely or certain to be one with stored records. anyway is the word of the caller that it is to be stored all the same; where
 // the configuration refuses what is certain, it holds for the likely ones only. Who may not check is not asked.
-func (k *resource[T]) exists(ctx context.Context, s *Server, c guard.Caller, v *T, anyway bool) error {
+func (k *resource[P]) exists(ctx context.Context, s *Server, c guard.Caller, v P, anyway bool) error {
 	refuse := s.app.Config.Duplicates == app.RefuseDuplicates
 	if k.dups == nil || anyway && !refuse {
 		return nil
 	}
-	if ok, _, err := k.records.May(ctx, c, authz.Check, nil); err != nil || !ok {
+	if ok, _, err := k.records.MayOwn(ctx, c, authz.Check); err != nil || !ok {
 		return err
 	}
 	found, err := k.dups.Check(ctx, c, v)
@@ -56,7 +56,7 @@ func (k *resource[T]) exists(ctx context.Context, s *Server, c guard.Caller, v *
 }
 
 // known tells whether an update changes one of the fields by which somebody is known.
-func (k *resource[T]) known(prev, next *T) bool {
+func (k *resource[P]) known(prev, next P) bool {
 	return slices.ContainsFunc(entry, func(name string) bool {
 		if _, ok := k.byName[name]; !ok {
 			return false
@@ -77,7 +77,7 @@ func bandCell(b guard.Band) page.Cell {
 }
 
 // whyCell shows which fields agree, and how.
-func (k *resource[T]) whyCell(why []string) page.Cell {
+func (k *resource[P]) whyCell(why []string) page.Cell {
 	c := page.Cell{Kind: page.KindList}
 	for _, w := range why {
 		name, by, _ := strings.Cut(w, ": ")
@@ -91,7 +91,7 @@ func scoreCell(score float64) page.Cell {
 }
 
 // matches lists duplicates. Of one that the reader may not read it says that it exists and whom to ask. with is the record that they are duplicates of, zero where it is not stored.
-func (k *resource[T]) matches(s *Server, r *request, found []dedupe.Match, with crm.UUID) (*page.List, error) {
+func (k *resource[P]) matches(s *Server, r *request, found []dedupe.Match, with crm.UUID) (*page.List, error) {
 	var ids []crm.UUID
 	for _, m := range found {
 		if !m.ID.IsZero() {
@@ -128,7 +128,7 @@ func (k *resource[T]) matches(s *Server, r *request, found []dedupe.Match, with 
 }
 
 // warn adds to a form what exists already, and the button that stores the record all the same.
-func (k *resource[T]) warn(s *Server, r *request, f *page.Form, e *duplicateError) (err error) {
+func (k *resource[P]) warn(s *Server, r *request, f *page.Form, e *duplicateError) (err error) {
 	f.Warnings = []page.Text{page.T("dup.warn"), page.T("dup.warn.do")}
 	if e.refused {
 		f.Warnings[1] = page.T("dup.warn.refused")
@@ -139,12 +139,12 @@ func (k *resource[T]) warn(s *Server, r *request, f *page.Form, e *duplicateErro
 	return err
 }
 
-func (k *resource[T]) pairHref(a, b crm.UUID) string {
+func (k *resource[P]) pairHref(a, b crm.UUID) string {
 	return "/" + k.plural + "/pair?keep=" + a.String() + "&drop=" + b.String()
 }
 
 // duplicateRoutes registers the pages of duplicates of a type.
-func (k *resource[T]) duplicateRoutes(s *Server, mux *http.ServeMux) {
+func (k *resource[P]) duplicateRoutes(s *Server, mux *http.ServeMux) {
 	with := func(h func(*Server, http.ResponseWriter, *request) error) func(http.ResponseWriter, *request) error {
 		return func(w http.ResponseWriter, r *request) error { return h(s, w, r) }
 	}
@@ -157,11 +157,11 @@ func (k *resource[T]) duplicateRoutes(s *Server, mux *http.ServeMux) {
 }
 
 // mayFindAll tells whether the caller may compare all records of the type: check any, and read any, whoever has it.
-func (k *resource[T]) mayFindAll(ctx context.Context, c guard.Caller) (bool, error) {
-	if ok, _, err := k.records.May(ctx, c, authz.Check, nil); err != nil || !ok {
+func (k *resource[P]) mayFindAll(ctx context.Context, c guard.Caller) (bool, error) {
+	if ok, _, err := k.records.MayOwn(ctx, c, authz.Check); err != nil || !ok {
 		return false, err
 	}
-	ok, _, err := k.records.May(ctx, c, authz.Read, new(T))
+	ok, _, err := k.records.May(ctx, c, authz.Read, k.records.New())
 	return ok, err
 }
 
@@ -255,7 +255,7 @@ func (d *runs) start(ctx context.Context, typ string, all func(ctx context.Conte
 }
 
 // findDuplicates begins a search over all records.
-func (k *resource[T]) findDuplicates(s *Server, w http.ResponseWriter, r *request) error {
+func (k *resource[P]) findDuplicates(s *Server, w http.ResponseWriter, r *request) error {
 	if err := k.findAll(r.Context(), s, r.caller()); err != nil {
 		return err
 	}
@@ -263,7 +263,7 @@ func (k *resource[T]) findDuplicates(s *Server, w http.ResponseWriter, r *reques
 	return nil
 }
 
-func (k *resource[T]) findAll(ctx context.Context, s *Server, c guard.Caller) error {
+func (k *resource[P]) findAll(ctx context.Context, s *Server, c guard.Caller) error {
 	if ok, err := k.mayFindAll(ctx, c); err != nil {
 		return err
 	} else if !ok {
@@ -279,7 +279,7 @@ func (k *resource[T]) findAll(ctx context.Context, s *Server, c guard.Caller) er
 const pairsPage = 25
 
 // showDuplicates lists the pairs that the last search found.
-func (k *resource[T]) showDuplicates(s *Server, w http.ResponseWriter, r *request) error {
+func (k *resource[P]) showDuplicates(s *Server, w http.ResponseWriter, r *request) error {
 	if ok, err := k.mayFindAll(r.Context(), r.caller()); err != nil {
 		return err
 	} else if !ok {
@@ -349,7 +349,7 @@ func (k *resource[T]) showDuplicates(s *Server, w http.ResponseWriter, r *reques
 }
 
 // showMatches lists the duplicates of one record, by what its reader sees of it.
-func (k *resource[T]) showMatches(s *Server, w http.ResponseWriter, r *request) error {
+func (k *resource[P]) showMatches(s *Server, w http.ResponseWriter, r *request) error {
 	u, err := id(r)
 	if err != nil {
 		return err
@@ -358,7 +358,7 @@ func (k *resource[T]) showMatches(s *Server, w http.ResponseWriter, r *request) 
 	if err != nil {
 		return err
 	}
-	found, err := k.dups.Check(r.Context(), r.caller(), &v.Value)
+	found, err := k.dups.Check(r.Context(), r.caller(), v.Value)
 	if err != nil {
 		return err
 	}
@@ -372,7 +372,7 @@ func (k *resource[T]) showMatches(s *Server, w http.ResponseWriter, r *request) 
 }
 
 // two reads which records a page or a form is about.
-func (k *resource[T]) two(r *request) (keep, drop guard.View[T], err error) {
+func (k *resource[P]) two(r *request) (keep, drop guard.View[P], err error) {
 	var u, v crm.UUID
 	if u, err = crm.ParseUUID(r.FormValue("keep")); err == nil {
 		v, err = crm.ParseUUID(r.FormValue("drop"))
@@ -388,36 +388,36 @@ func (k *resource[T]) two(r *request) (keep, drop guard.View[T], err error) {
 }
 
 // showPair shows two records side by side, for who may merge them.
-func (k *resource[T]) showPair(s *Server, w http.ResponseWriter, r *request) error {
+func (k *resource[P]) showPair(s *Server, w http.ResponseWriter, r *request) error {
 	keep, drop, err := k.two(r)
 	if err != nil {
 		return err
 	}
-	for _, v := range []*guard.View[T]{&keep, &drop} {
-		if k.header(&v.Value).Deleted {
+	for _, v := range []*guard.View[P]{&keep, &drop} {
+		if v.Value.Header().Deleted {
 			return crm.ErrNotFound
 		}
-		if ok, _, err := k.records.May(r.Context(), r.caller(), authz.Merge, &v.Value); err != nil {
+		if ok, _, err := k.records.May(r.Context(), r.caller(), authz.Merge, v.Value); err != nil {
 			return err
 		} else if !ok {
 			return guard.Deny("access.granted")
 		}
 	}
-	_, writable, err := k.records.May(r.Context(), r.caller(), authz.Update, &keep.Value)
+	_, writable, err := k.records.May(r.Context(), r.caller(), authz.Update, keep.Value)
 	if err != nil {
 		return err
 	}
-	p := &page.Pair{Title: page.T("dup.pair"), Note: page.T("dup.pair.note"), Action: "/" + k.plural + "/merge", Submit: page.T("dup.merge"), Cancel: "/" + k.plural + "/" + k.header(&keep.Value).ID.String()}
-	side := func(v *guard.View[T], name string, label page.Text) page.PairSide {
-		h := k.header(&v.Value)
+	p := &page.Pair{Title: page.T("dup.pair"), Note: page.T("dup.pair.note"), Action: "/" + k.plural + "/merge", Submit: page.T("dup.merge"), Cancel: "/" + k.plural + "/" + keep.Value.Header().ID.String()}
+	side := func(v *guard.View[P], name string, label page.Text) page.PairSide {
+		h := v.Value.Header()
 		title := k.titleCell(v)
 		title.Href, title.RevealURL = "/"+k.plural+"/"+h.ID.String(), ""
 		p.Hidden = append(p.Hidden, page.Input{Name: name, Value: h.ID.String()}, page.Input{Name: name + "_version", Value: strconv.FormatInt(h.Version, 10)})
 		return page.PairSide{Title: title, Label: label, Note: page.T("detail.edited", h.UpdatedAt)}
 	}
 	p.Keep, p.Drop = side(&keep, "keep", page.T("dup.stays")), side(&drop, "drop", page.T("dup.goes"))
-	p.Swap = k.pairHref(k.header(&drop.Value).ID, k.header(&keep.Value).ID)
-	refs, err := k.references(s, r, []guard.View[T]{keep, drop}, []string{"customer"})
+	p.Swap = k.pairHref(drop.Value.Header().ID, keep.Value.Header().ID)
+	refs, err := k.references(s, r, []guard.View[P]{keep, drop}, []string{"customer"})
 	if err != nil {
 		return err
 	}
@@ -452,7 +452,7 @@ func same(a, b page.Cell) bool {
 }
 
 // taken reads which fields the record that stays takes of the other.
-func (k *resource[T]) taken(get func(string) string) dedupe.Choice {
+func (k *resource[P]) taken(get func(string) string) dedupe.Choice {
 	var out dedupe.Choice
 	for _, name := range k.dups.Fields() {
 		if get("take."+name) == "drop" {
@@ -463,7 +463,7 @@ func (k *resource[T]) taken(get func(string) string) dedupe.Choice {
 }
 
 // merge makes one record of two.
-func (k *resource[T]) merge(s *Server, w http.ResponseWriter, r *request) error {
+func (k *resource[P]) merge(s *Server, w http.ResponseWriter, r *request) error {
 	var targets [2]dedupe.Target
 	for i, name := range []string{"keep", "drop"} {
 		u, err := crm.ParseUUID(r.PostFormValue(name))
@@ -498,7 +498,7 @@ func (s *Server) deduping(ctx context.Context, c guard.Caller, u crm.UUID) (app.
 	if d == nil {
 		return nil, nil, crm.ErrNotFound
 	}
-	return d, &v.Value, nil
+	return d, v.Value, nil
 }
 
 // undoMerge takes a merge back, and says what came back and what did not.
@@ -555,17 +555,17 @@ func (s *Server) mergeKind() kind {
 	merges.store = func(*request, *crm.Merge) error { return crm.ErrNotFound } // made by merging
 	merges.list = []string{"record_type", "kept", "dropped", "by", "at", "state"}
 	merges.sections = []section{{"main", []field{view("record_type"), view("kept"), view("dropped"), view("by"), view("at"), view("undone_at")}}}
-	merges.acts = func(r *request, v *guard.View[crm.Merge], base string) []page.Action {
-		m := &v.Value
+	merges.acts = func(r *request, v *guard.View[*crm.Merge], base string) []page.Action {
+		m := v.Value
 		ok, _, err := a.Merges.May(r.Context(), r.caller(), authz.Merge, m)
 		if err != nil || !ok || m.State != crm.MergeDone && m.State != crm.MergeJoining {
 			return nil
 		}
 		return []page.Action{{Label: page.T("dup.undo"), Href: base + "/undo", Post: true, Tone: page.Danger}}
 	}
-	merges.detail = func(r *request, d *page.Detail, v *guard.View[crm.Merge], _ string) error {
+	merges.detail = func(r *request, d *page.Detail, v *guard.View[*crm.Merge], _ string) error {
 		d.Edit = ""
-		m := &v.Value
+		m := v.Value
 		var names page.Cell
 		names.Kind = page.KindList
 		for _, n := range m.TakenFields() {

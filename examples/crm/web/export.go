@@ -20,7 +20,7 @@ import (
 )
 
 // filterText writes the parameters of a list that an export keeps, in one order.
-func (k *resource[T]) filterText(get func(string) string) string {
+func (k *resource[P]) filterText(get func(string) string) string {
 	v := url.Values{}
 	if show := get("show"); show == "mine" || show == "overdue" && k.typ == crm.TypeCustomer {
 		v.Set("show", show)
@@ -44,7 +44,7 @@ func (s *Server) exportCaller(r *request) guard.Caller {
 }
 
 // exportForm asks for the reason, the format and, where the policy wants it, the password.
-func (k *resource[T]) exportForm(s *Server, w http.ResponseWriter, r *request, filter string, problem page.Text) error {
+func (k *resource[P]) exportForm(s *Server, w http.ResponseWriter, r *request, filter string, problem page.Text) error {
 	c := s.exportCaller(r)
 	x, err := s.app.Exporter(k.typ)
 	if err != nil {
@@ -86,12 +86,12 @@ func (k *resource[T]) exportForm(s *Server, w http.ResponseWriter, r *request, f
 	return s.show(w, r, status, title, f)
 }
 
-func (k *resource[T]) showExport(s *Server, w http.ResponseWriter, r *request) error {
+func (k *resource[P]) showExport(s *Server, w http.ResponseWriter, r *request) error {
 	return k.exportForm(s, w, r, k.filterText(r.FormValue), page.Text{})
 }
 
 // requestExport stores the request; what nobody else has to approve is downloaded at once.
-func (k *resource[T]) requestExport(s *Server, w http.ResponseWriter, r *request) error {
+func (k *resource[P]) requestExport(s *Server, w http.ResponseWriter, r *request) error {
 	posted, err := url.ParseQuery(r.PostFormValue("filter"))
 	if err != nil {
 		return errBadRequest

@@ -277,7 +277,7 @@ func TestExportOracle(t *testing.T) {
 		v, err := o.app.Customers.Get(ctx, app.System("test"), c.ID.UUID())
 		require.NoError(t, err)
 		v.Value.IDNumber, v.Value.Note = crm.NewText("11010519491231002X"), crm.NewText("secret")
-		_, err = o.app.Customers.Update(ctx, app.System("test"), &v.Value)
+		_, err = o.app.Customers.Update(ctx, app.System("test"), v.Value)
 		require.NoError(t, err)
 	}
 	for i := range 3 {

@@ -51,7 +51,7 @@ func (s *Server) traceExport(w http.ResponseWriter, r *request) error {
 	for _, e := range found[:min(len(found), 200)] {
 		ids = append(ids, e.ID.UUID())
 	}
-	k := s.kind(crm.TypeExport).(*resource[crm.Export])
+	k := s.kind(crm.TypeExport).(*resource[*crm.Export])
 	views, err := s.app.Exports.GetAll(r.Context(), r.caller(), ids)
 	if err != nil {
 		return err
@@ -65,7 +65,7 @@ func (s *Server) traceExport(w http.ResponseWriter, r *request) error {
 }
 
 // sendingNotice says how far the download of an export is.
-func (s *Server) sendingNotice(_ *request, d *page.Detail, v *guard.View[crm.Export], _ string) error {
+func (s *Server) sendingNotice(_ *request, d *page.Detail, v *guard.View[*crm.Export], _ string) error {
 	if p, ok := s.sending.of(v.Value.ID.UUID()); ok {
 		d.Notice = page.T("export.sending", p.Done, p.Total)
 	}

@@ -15,22 +15,22 @@ import (
 	"github.com/crmguard/crmguard/examples/crm/page"
 )
 
-func (k *resource[T]) showNew(s *Server, w http.ResponseWriter, r *request) error {
-	ok, fields, err := k.records.May(r.Context(), r.caller(), authz.Create, nil)
+func (k *resource[P]) showNew(s *Server, w http.ResponseWriter, r *request) error {
+	ok, fields, err := k.records.MayOwn(r.Context(), r.caller(), authz.Create)
 	if err != nil {
 		return err
 	}
 	if !ok {
 		return &authz.DeniedError{Controls: []string{"access.granted"}}
 	}
-	var v T
+	v := k.records.New()
 	if k.prepare != nil {
-		k.prepare(&v, r.Request)
+		k.prepare(v, r.Request)
 	}
-	return k.form(s, w, r, http.StatusOK, &v, nil, fields, "/"+k.plural, nil)
+	return k.form(s, w, r, http.StatusOK, v, nil, fields, "/"+k.plural, nil)
 }
 
-func (k *resource[T]) showEdit(s *Server, w http.ResponseWriter, r *request) error {
+func (k *resource[P]) showEdit(s *Server, w http.ResponseWriter, r *request) error {
 	u, err := id(r)
 	if err != nil {
 		return err
@@ -39,25 +39,25 @@ func (k *resource[T]) showEdit(s *Server, w http.ResponseWriter, r *request) err
 	if err != nil {
 		return err
 	}
-	ok, fields, err := k.records.May(r.Context(), r.caller(), authz.Update, &v.Value)
+	ok, fields, err := k.records.May(r.Context(), r.caller(), authz.Update, v.Value)
 	if err != nil {
 		return err
 	}
 	if !ok {
 		return &authz.DeniedError{Controls: []string{"access.granted"}}
 	}
-	return k.form(s, w, r, http.StatusOK, &v.Value, v.Fields, fields, "/"+k.plural+"/"+u.String(), nil)
+	return k.form(s, w, r, http.StatusOK, v.Value, v.Fields, fields, "/"+k.plural+"/"+u.String(), nil)
 }
 
 // form shows the record as inputs. seen is what the reader sees of each field, nil for a new record;
 // writable is what they may set.
-func (k *resource[T]) form(s *Server, w http.ResponseWriter, r *request, status int, v *T, seen, writable map[string]authz.Access, action string, problem error) error {
+func (k *resource[P]) form(s *Server, w http.ResponseWriter, r *request, status int, v P, seen, writable map[string]authz.Access, action string, problem error) error {
 	f := &page.Form{Action: action, Submit: page.T("act.save"), Cancel: action}
 	title := page.T("form.edit." + k.typ)
 	if seen == nil {
 		title = page.T("act.new." + k.typ)
 	} else {
-		f.Version = k.header(v).Version
+		f.Version = v.Header().Version
 	}
 	f.Title = title
 	rules := map[string][]page.Text{}
@@ -122,7 +122,7 @@ func (k *resource[T]) form(s *Server, w http.ResponseWriter, r *request, status 
 }
 
 // input shows one field; ok is false for one that a form never has.
-func (k *resource[T]) input(s *Server, r *request, v *T, in field, seen, writable map[string]authz.Access) (page.Field, bool) {
+func (k *resource[P]) input(s *Server, r *request, v P, in field, seen, writable map[string]authz.Access) (page.Field, bool) {
 	if in.kind == noInput {
 		return page.Field{}, false
 	}
@@ -192,7 +192,7 @@ func (k *resource[T]) input(s *Server, r *request, v *T, in field, seen, writabl
 const noInput = page.FieldKind(255)
 
 // read sets the fields of v from a posted form. What cannot be read is an *crm.InvalidError.
-func (k *resource[T]) read(r *request, v *T, isNew bool) error {
+func (k *resource[P]) read(r *request, v P, isNew bool) error {
 	if err := r.ParseForm(); err != nil {
 		var large *http.MaxBytesError
 		if errors.As(err, &large) {

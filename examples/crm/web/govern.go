@@ -82,9 +82,9 @@ func (s *Server) governKinds() []kind {
 		return nil
 	}
 	emergencies.store = func(r *request, v *crm.Emergency) error { return a.RequestEmergency(r.Context(), r.caller(), v) }
-	emergencies.acts = func(r *request, v *guard.View[crm.Emergency], base string) []page.Action {
+	emergencies.acts = func(r *request, v *guard.View[*crm.Emergency], base string) []page.Action {
 		var out []page.Action
-		e := &v.Value
+		e := v.Value
 		approve, _, err := a.Emergencies.May(r.Context(), r.caller(), authz.Approve, e)
 		if e.State == crm.EmergencyRequested && may(r, approve, err) {
 			out = append(out,
@@ -148,9 +148,9 @@ func (s *Server) governKinds() []kind {
 		view("record_type"), view("filter"), view("rows"), view("columns"), view("chosen"), view("format"), view("reason"), view("approver"), view("decided_at"), view("taken_at"),
 	}}}
 	exports.detail = s.sendingNotice
-	exports.acts = func(r *request, v *guard.View[crm.Export], base string) []page.Action {
+	exports.acts = func(r *request, v *guard.View[*crm.Export], base string) []page.Action {
 		var out []page.Action
-		e := &v.Value
+		e := v.Value
 		approve, _, err := a.Exports.May(r.Context(), r.caller(), authz.Approve, e)
 		if e.State == crm.ExportRequested && may(r, approve, err) {
 			out = append(out,
@@ -220,12 +220,12 @@ func (d *directory) list(words string) string {
 	return strings.Join(out, ", ")
 }
 
-func (k *resource[T]) authorize(ctx context.Context, c guard.Caller, a authz.Action, u crm.UUID) (crm.Header, error) {
+func (k *resource[P]) authorize(ctx context.Context, c guard.Caller, a authz.Action, u crm.UUID) (crm.Header, error) {
 	return k.records.Authorize(ctx, c, a, u)
 }
 
 // showCampaign shows who is asked about whom, and what they said.
-func (s *Server) showCampaign(r *request, d *page.Detail, v *guard.View[crm.Campaign], base string) error {
+func (s *Server) showCampaign(r *request, d *page.Detail, v *guard.View[*crm.Campaign], base string) error {
 	c, items, err := s.app.Campaign(r.Context(), r.caller(), v.Value.ID.UUID())
 	if err != nil {
 		return err

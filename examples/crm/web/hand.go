@@ -52,7 +52,7 @@ func (s *Server) hand(ctx context.Context, c guard.Caller, act string, t desk.Ta
 }
 
 // handRoutes registers the acts for a type of records that change hands.
-func (k *resource[T]) handRoutes(s *Server, mux *http.ServeMux) {
+func (k *resource[P]) handRoutes(s *Server, mux *http.ServeMux) {
 	for act, flash := range handing {
 		s.handle(mux, "POST /"+k.plural+"/{id}/"+act, func(w http.ResponseWriter, r *request) error {
 			u, version, err := posted(r)
@@ -98,8 +98,8 @@ func (s *Server) poolOf(ctx context.Context, id crm.UUID) (*pool.Pool, error) {
 }
 
 // held shows who has a record and since when, and offers what the caller may do about it: what the policy allows and, besides, the pool.
-func (k *resource[T]) held(s *Server, r *request, d *page.Detail, v *guard.View[T], base string) error {
-	rec, ok := pooled(any(&v.Value))
+func (k *resource[P]) held(s *Server, r *request, d *page.Detail, v *guard.View[P], base string) error {
+	rec, ok := pooled(any(v.Value))
 	if !ok || v.Fields["pool"] != authz.Open {
 		return nil
 	}
@@ -170,11 +170,11 @@ func (s *Server) poolFacts(rec pool.Record, in *pool.Pool) []page.Fact {
 }
 
 // handActions are the buttons and small forms of the panel.
-func (k *resource[T]) handActions(s *Server, r *request, v *guard.View[T], rec pool.Record, in *pool.Pool, others []*pool.Pool, base string) ([]page.Action, error) {
+func (k *resource[P]) handActions(s *Server, r *request, v *guard.View[P], rec pool.Record, in *pool.Pool, others []*pool.Pool, base string) ([]page.Action, error) {
 	var out []page.Action
 	var failed error
 	may := func(a authz.Action) bool {
-		ok, _, err := k.records.May(r.Context(), r.caller(), a, &v.Value)
+		ok, _, err := k.records.May(r.Context(), r.caller(), a, v.Value)
 		failed = errors.Join(failed, err)
 		return ok && err == nil
 	}
@@ -250,7 +250,7 @@ func (s *Server) staff(in *pool.Pool, owner crm.ID[crm.Employee]) []page.Option 
 
 // owners is the history of who has had a record, for who may list it.
 func (s *Server) owners(r *request, typ string, record crm.UUID) (*page.List, error) {
-	if ok, _, err := s.app.Ownerships.May(r.Context(), r.caller(), authz.List, nil); err != nil || !ok {
+	if ok, _, err := s.app.Ownerships.MayOwn(r.Context(), r.caller(), authz.List); err != nil || !ok {
 		return nil, err
 	}
 	p, err := s.app.Ownerships.List(r.Context(), r.caller(), guard.Query{Sort: "at", Desc: true, Limit: 20, Clauses: []crm.Clause{
@@ -264,7 +264,7 @@ func (s *Server) owners(r *request, typ string, record crm.UUID) (*page.List, er
 		{Label: page.T("field.act")}, {Label: page.T("owners.change")}, {Label: page.T("field.done_by")}, {Label: page.T("field.at"), Kind: page.KindTime},
 	}}
 	for i := range p.Items {
-		o := &p.Items[i].Value
+		o := p.Items[i].Value
 		l.Rows = append(l.Rows, page.Row{Cells: []page.Cell{
 			{Key: "hand.act." + string(o.Act)}, {Key: "owners.from_to", Args: []any{s.whom(o.From, "hand.nobody"), s.whom(o.To, "hand.pool")}},
 			{Key: "owners.by", Args: []any{s.whom(o.By, "hand.clock")}}, {Kind: page.KindTime, Time: o.At},

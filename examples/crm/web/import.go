@@ -35,7 +35,7 @@ func bodyLimit(r *http.Request) int64 {
 
 // importKind is the kind of imports: they are begun with a file and change by work alone, so they have pages and an API of their own.
 type importKind struct {
-	*resource[transfer.Import]
+	*resource[*transfer.Import]
 	s *Server
 }
 
@@ -68,14 +68,14 @@ func (k *importKind) routes(s *Server, mux *http.ServeMux) {
 func (s *Server) importable(ctx context.Context, c guard.Caller) []string {
 	a := s.app
 	mays := map[string]func() (bool, error){
-		crm.TypeCustomer:    func() (bool, error) { ok, _, err := a.Customers.May(ctx, c, authz.Import, nil); return ok, err },
-		crm.TypeLead:        func() (bool, error) { ok, _, err := a.Leads.May(ctx, c, authz.Import, nil); return ok, err },
-		crm.TypeContact:     func() (bool, error) { ok, _, err := a.Contacts.May(ctx, c, authz.Import, nil); return ok, err },
-		crm.TypeProduct:     func() (bool, error) { ok, _, err := a.Products.May(ctx, c, authz.Import, nil); return ok, err },
-		crm.TypeOpportunity: func() (bool, error) { ok, _, err := a.Opportunities.May(ctx, c, authz.Import, nil); return ok, err },
-		crm.TypeEmployee:    func() (bool, error) { ok, _, err := a.Employees.May(ctx, c, authz.Import, nil); return ok, err },
+		crm.TypeCustomer:    func() (bool, error) { ok, _, err := a.Customers.MayOwn(ctx, c, authz.Import); return ok, err },
+		crm.TypeLead:        func() (bool, error) { ok, _, err := a.Leads.MayOwn(ctx, c, authz.Import); return ok, err },
+		crm.TypeContact:     func() (bool, error) { ok, _, err := a.Contacts.MayOwn(ctx, c, authz.Import); return ok, err },
+		crm.TypeProduct:     func() (bool, error) { ok, _, err := a.Products.MayOwn(ctx, c, authz.Import); return ok, err },
+		crm.TypeOpportunity: func() (bool, error) { ok, _, err := a.Opportunities.MayOwn(ctx, c, authz.Import); return ok, err },
+		crm.TypeEmployee:    func() (bool, error) { ok, _, err := a.Employees.MayOwn(ctx, c, authz.Import); return ok, err },
 	}
-	begins, _, err := a.Imports.May(ctx, c, authz.Create, nil)
+	begins, _, err := a.Imports.MayOwn(ctx, c, authz.Create)
 	if err != nil || !begins {
 		return nil
 	}
@@ -197,7 +197,7 @@ func (k *importKind) showImports(w http.ResponseWriter, r *request) error {
 	number := func(n int64) page.Cell { return page.Cell{Kind: page.KindNumber, Amount: n} }
 	for i := range p.Items {
 		v := &p.Items[i]
-		j := &v.Value
+		j := v.Value
 		owner := page.Cell{}
 		if e := k.s.names.get(j.Owner.UUID()); e != nil {
 			owner.Text = e.Name.Expose()
@@ -221,7 +221,7 @@ func (k *importKind) showImports(w http.ResponseWriter, r *request) error {
 }
 
 // importName names an import by its file, as the caller may see it.
-func importName(v *guard.View[transfer.Import]) page.Cell {
+func importName(v *guard.View[*transfer.Import]) page.Cell {
 	name := v.Value.Name
 	if name.State() == crm.Clear && name.Expose() == "" {
 		return page.Cell{Key: "imports.unnamed", Strong: true}
@@ -834,7 +834,7 @@ func (s *Server) forgetUpload(w http.ResponseWriter, r *request) error {
 }
 
 // importOf reads an import and the importer of its type, as the caller.
-func (s *Server) importOf(ctx context.Context, c guard.Caller, u crm.UUID) (*guard.View[transfer.Import], app.Importing, error) {
+func (s *Server) importOf(ctx context.Context, c guard.Caller, u crm.UUID) (*guard.View[*transfer.Import], app.Importing, error) {
 	v, err := s.app.Imports.Get(ctx, c, u)
 	if err != nil {
 		return nil, nil, err
@@ -877,7 +877,7 @@ func (k *importKind) showImport(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	j := &v.Value
+	j := v.Value
 	base := "/imports/" + u.String()
 	state := s.importState(j)
 	d := &page.Detail{Title: importName(&v), Badge: &state, Version: j.Version, Subtitle: []page.Text{page.T("type." + j.RecordType + ".many")}}
@@ -945,8 +945,8 @@ func (k *importKind) showImport(w http.ResponseWriter, r *request) error {
 }
 
 // importRows lists the rows that an import keeps.
-func (s *Server) importRows(r *request, d *page.Detail, v *guard.View[transfer.Import], base string) error {
-	ctx, c, j := r.Context(), r.caller(), &v.Value
+func (s *Server) importRows(r *request, d *page.Detail, v *guard.View[*transfer.Import], base string) error {
+	ctx, c, j := r.Context(), r.caller(), v.Value
 	m, err := s.app.Importer(ctx, c, j.RecordType, app.ImportOptions{})
 	if err != nil {
 		return err
@@ -991,7 +991,7 @@ func (k *importKind) askUndo(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	j := &v.Value
+	j := v.Value
 	if ok, err := k.s.own(r, j); err != nil || !ok {
 		return errors.Join(err, &authz.DeniedError{Controls: []string{"rbac.permit"}})
 	}

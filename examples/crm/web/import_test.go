@@ -506,7 +506,7 @@ func TestImportResumed(t *testing.T) {
 				v, err := a.Employees.Get(t.Context(), app.System("test"), manager.ID.UUID())
 				require.NoError(t, err)
 				v.Value.State = crm.EmployeeSuspended
-				_, err = a.Employees.Update(t.Context(), app.System("test"), &v.Value)
+				_, err = a.Employees.Update(t.Context(), app.System("test"), v.Value)
 				require.NoError(t, err)
 				require.NoError(t, a.Close())
 			}

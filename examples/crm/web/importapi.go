@@ -62,8 +62,8 @@ type apiRehearsal struct {
 
 type apiImportOne struct{ Body apiImport }
 
-func (s *Server) importAnswer(v *guard.View[transfer.Import]) apiImport {
-	j := &v.Value
+func (s *Server) importAnswer(v *guard.View[*transfer.Import]) apiImport {
+	j := v.Value
 	w, _ := s.app.ImportWork(j.ID.UUID())
 	out := apiImport{
 		ID: j.ID.String(), Version: j.Version, Name: apiField{Value: j.Name.Expose(), State: j.Name.State().String()}, Type: j.RecordType, Mode: string(j.Mode), State: string(j.State),

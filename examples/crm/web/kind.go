@@ -51,42 +51,41 @@ type section struct {
 	fields []field
 }
 
-// resource is the kind of T.
-type resource[T any] struct {
+// resource is a kind of record.
+type resource[P guard.Record] struct {
 	typ, plural string
-	records     *guard.Records[T]
+	records     *guard.Records[P]
 	title       string   // the field that names a record
 	list        []string // columns of the list
 	sections    []section
 	badge       string   // the field that says where a record stands
 	searchable  []string // indexed fields
 	sort        string
-	moves       func(v *T) []string
-	move        func(v *T, to string, at time.Time) error
-	prepare     func(v *T, r *http.Request) []error // sets what a form cannot say, before a record is stored
-	lines       bool                                // a quote has lines
-	money       []string                            // fields in minor units of the field currency
-	tabs        []string                            // types that belong to it
-	belongs     string                              // by which column of theirs; "": customer
-	hands       bool                                // it changes hands: owner and pool are set by acts
-	bin         bool                                // it goes to the recycle bin with what belongs to it
-	ofCustomer  bool                                // made from a customer's page only
-	refs        map[string]string                   // field -> type it refers to
-	store       func(r *request, v *T) error        // stores a new record, instead of Create alone
-	acts        func(r *request, v *guard.View[T], base string) []page.Action
-	detail      func(r *request, d *page.Detail, v *guard.View[T], base string) error // adds to the page of a record
+	moves       func(v P) []string
+	move        func(v P, to string, at time.Time) error
+	prepare     func(v P, r *http.Request) []error // sets what a form cannot say, before a record is stored
+	lines       bool                               // a quote has lines
+	money       []string                           // fields in minor units of the field currency
+	tabs        []string                           // types that belong to it
+	belongs     string                             // by which column of theirs; "": customer
+	hands       bool                               // it changes hands: owner and pool are set by acts
+	bin         bool                               // it goes to the recycle bin with what belongs to it
+	ofCustomer  bool                               // made from a customer's page only
+	refs        map[string]string                  // field -> type it refers to
+	store       func(r *request, v P) error        // stores a new record, instead of Create alone
+	acts        func(r *request, v *guard.View[P], base string) []page.Action
+	detail      func(r *request, d *page.Detail, v *guard.View[P], base string) error // adds to the page of a record
 	ends        string                                                                // what removal is called; "": moving to the recycle bin
-	dups        *app.Deduper[T]                                                       // finds and merges duplicates; nil: they are not looked for
+	dups        *app.Deduper[P]                                                       // finds and merges duplicates; nil: they are not looked for
 	governs     bool                                                                  // a record about rights: it is not shared or exported
-	header      func(v *T) crm.Header
 	byName      map[string]encrypt.Field
 }
 
-func (k *resource[T]) name() string { return k.typ }
+func (k *resource[P]) name() string { return k.typ }
 
-func (k *resource[T]) path() string { return k.plural }
+func (k *resource[P]) path() string { return k.plural }
 
-func (k *resource[T]) routes(s *Server, mux *http.ServeMux) {
+func (k *resource[P]) routes(s *Server, mux *http.ServeMux) {
 	p := "/" + k.plural
 	with := func(h func(*Server, http.ResponseWriter, *request) error) func(http.ResponseWriter, *request) error {
 		return func(w http.ResponseWriter, r *request) error { return h(s, w, r) }
@@ -123,13 +122,13 @@ func id(r *request) (crm.UUID, error) {
 	return u, nil
 }
 
-func (k *resource[T]) visible(r *request) bool {
-	ok, _, err := k.records.May(r.Context(), r.caller(), authz.List, nil)
+func (k *resource[P]) visible(r *request) bool {
+	ok, _, err := k.records.MayOwn(r.Context(), r.caller(), authz.List)
 	return ok && err == nil
 }
 
 // value returns a field of v by its stored name.
-func (k *resource[T]) value(v *T, name string) reflect.Value {
+func (k *resource[P]) value(v P, name string) reflect.Value {
 	return reflect.ValueOf(v).Elem().FieldByName(k.byName[name].GoName)
 }
 
@@ -140,10 +139,10 @@ var inner = []string{"actors", "free_in", "moved", "dropped_person"}
 var seers = map[encrypt.Class]string{encrypt.Sensitive: "finance", encrypt.Financial: "finance", encrypt.Personal: "manager"}
 
 // cell shows one field of a view.
-func (k *resource[T]) cell(v *guard.View[T], name string, refs map[crm.UUID]page.Cell, names *directory) page.Cell {
+func (k *resource[P]) cell(v *guard.View[P], name string, refs map[crm.UUID]page.Cell, names *directory) page.Cell {
 	f := k.byName[name]
-	val := k.value(&v.Value, name)
-	href := "/" + k.plural + "/" + k.header(&v.Value).ID.String()
+	val := k.value(v.Value, name)
+	href := "/" + k.plural + "/" + v.Value.Header().ID.String()
 	if v.Fields[name] == authz.Hidden {
 		return page.Cell{State: page.Hidden, Role: page.T("role." + seers[f.Class])}
 	}
@@ -202,7 +201,7 @@ func (k *resource[T]) cell(v *guard.View[T], name string, refs map[crm.UUID]page
 		if slices.Contains(k.money, name) {
 			c := page.Cell{Kind: page.KindMoney, Amount: val.Int()}
 			if _, ok := k.byName["currency"]; ok {
-				c.Currency = k.value(&v.Value, "currency").String()
+				c.Currency = k.value(v.Value, "currency").String()
 			}
 			if c.Amount == 0 {
 				return page.Cell{Kind: page.KindMoney}
@@ -258,7 +257,7 @@ func tone(state string) page.Tone {
 }
 
 // references names the records that the views refer to, one reading for each type.
-func (k *resource[T]) references(s *Server, r *request, views []guard.View[T], fields []string) (map[crm.UUID]page.Cell, error) {
+func (k *resource[P]) references(s *Server, r *request, views []guard.View[P], fields []string) (map[crm.UUID]page.Cell, error) {
 	wanted := map[string][]crm.UUID{}
 	for _, name := range fields {
 		typ, ok := k.refs[name]
@@ -266,7 +265,7 @@ func (k *resource[T]) references(s *Server, r *request, views []guard.View[T], f
 			continue
 		}
 		for i := range views {
-			if u, ok := asUUID(k.value(&views[i].Value, name)); ok && !u.IsZero() && !slices.Contains(wanted[typ], u) {
+			if u, ok := asUUID(k.value(views[i].Value, name)); ok && !u.IsZero() && !slices.Contains(wanted[typ], u) {
 				wanted[typ] = append(wanted[typ], u)
 			}
 		}
@@ -297,7 +296,7 @@ func (s *Server) kind(name string) kind {
 	return nil
 }
 
-func (k *resource[T]) titles(r *request, ids []crm.UUID) (map[crm.UUID]page.Cell, error) {
+func (k *resource[P]) titles(r *request, ids []crm.UUID) (map[crm.UUID]page.Cell, error) {
 	out := map[crm.UUID]page.Cell{}
 	if !k.visible(r) {
 		return out, nil
@@ -307,7 +306,7 @@ func (k *resource[T]) titles(r *request, ids []crm.UUID) (map[crm.UUID]page.Cell
 		return nil, err
 	}
 	for i := range views {
-		u := k.header(&views[i].Value).ID
+		u := views[i].Value.Header().ID
 		c := k.titleCell(&views[i])
 		c.Href, c.RevealURL = "/"+k.plural+"/"+u.String(), ""
 		out[u] = c
@@ -316,7 +315,7 @@ func (k *resource[T]) titles(r *request, ids []crm.UUID) (map[crm.UUID]page.Cell
 }
 
 // titleCell names a record.
-func (k *resource[T]) titleCell(v *guard.View[T]) page.Cell {
+func (k *resource[P]) titleCell(v *guard.View[P]) page.Cell {
 	if k.title == "" {
 		return page.Cell{Key: "type." + k.typ, Strong: true}
 	}

@@ -17,14 +17,11 @@ import (
 )
 
 // resourceOf begins the kind of a type.
-func resourceOf[T any, P interface {
-	*T
-	Header() crm.Header
-}](records *guard.Records[T], plural, title string) *resource[T] {
-	k := &resource[T]{
+func resourceOf[P guard.Record](records *guard.Records[P], plural, title string) *resource[P] {
+	k := &resource[P]{
 		typ: records.Type(), plural: plural, records: records, title: title, sort: "updated_at",
-		header: func(v *T) crm.Header { return P(v).Header() }, byName: map[string]encrypt.Field{},
-		refs: map[string]string{},
+		byName: map[string]encrypt.Field{},
+		refs:   map[string]string{},
 	}
 	for _, f := range records.Fields() {
 		k.byName[f.Name] = f
@@ -41,8 +38,8 @@ func resourceOf[T any, P interface {
 }
 
 // lifecycle gives a kind the steps of a transition table.
-func lifecycle[T any, S ~string](k *resource[T], l crm.Lifecycle[S], state func(*T) S, move func(*T, S, time.Time) error) {
-	k.moves = func(v *T) []string {
+func lifecycle[P guard.Record, S ~string](k *resource[P], l crm.Lifecycle[S], state func(P) S, move func(P, S, time.Time) error) {
+	k.moves = func(v P) []string {
 		var out []string
 		for _, s := range l.Next(state(v)) {
 			if !slices.Contains(byDesk[k.typ], string(s)) {
@@ -51,7 +48,7 @@ func lifecycle[T any, S ~string](k *resource[T], l crm.Lifecycle[S], state func(
 		}
 		return out
 	}
-	k.move = func(v *T, to string, at time.Time) error { return move(v, S(to), at) }
+	k.move = func(v P, to string, at time.Time) error { return move(v, S(to), at) }
 }
 
 func strs[S ~string](in ...S) []string {
@@ -156,9 +153,9 @@ func (s *Server) allKinds() []kind {
 		return setCustomer(&v.Customer, r)
 	}
 	quotes.acts = s.quoteActs
-	quotes.detail = func(_ *request, d *page.Detail, v *guard.View[crm.Quote], _ string) error {
+	quotes.detail = func(_ *request, d *page.Detail, v *guard.View[*crm.Quote], _ string) error {
 		if d.Notice.IsZero() {
-			d.Notice = quoteNotice(&v.Value)
+			d.Notice = quoteNotice(v.Value)
 		}
 		return nil
 	}
@@ -477,7 +474,7 @@ func (s *Server) home(w http.ResponseWriter, r *request) error {
 			h.Lists = append(h.Lists, *l)
 		}
 	}
-	if k := s.kind(crm.TypeCustomer).(*resource[crm.Customer]); k.visible(r) {
+	if k := s.kind(crm.TypeCustomer).(*resource[*crm.Customer]); k.visible(r) {
 		p, err := k.records.List(r.Context(), r.caller(), guard.Query{Sort: "updated_at", Desc: true, Limit: 6})
 		if err != nil {
 			return err

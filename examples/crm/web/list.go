@@ -13,14 +13,14 @@ import (
 )
 
 // query reads a list's filters, order and place from the address.
-func (k *resource[T]) query(r *request) guard.Query {
+func (k *resource[P]) query(r *request) guard.Query {
 	q := k.filtered(r, r.FormValue)
 	q.After, q.Limit = r.FormValue("after"), 25
 	return q
 }
 
 // filtered is the query of a filter, whose parameters get knows.
-func (k *resource[T]) filtered(r *request, get func(string) string) guard.Query {
+func (k *resource[P]) filtered(r *request, get func(string) string) guard.Query {
 	q := guard.Query{Sort: k.sort, Desc: true}
 	switch get("show") {
 	case "mine":
@@ -47,7 +47,7 @@ func (k *resource[T]) filtered(r *request, get func(string) string) guard.Query 
 	return q
 }
 
-func (k *resource[T]) showList(s *Server, w http.ResponseWriter, r *request) error {
+func (k *resource[P]) showList(s *Server, w http.ResponseWriter, r *request) error {
 	q := k.query(r)
 	p, err := k.records.List(r.Context(), r.caller(), q)
 	if err != nil {
@@ -60,7 +60,7 @@ func (k *resource[T]) showList(s *Server, w http.ResponseWriter, r *request) err
 	if q.Bin && k.bin {
 		l.Columns = append(l.Columns, page.Column{Label: page.T("field.purge_at"), Kind: page.KindDate})
 		for i := range p.Items {
-			at, _ := s.app.Desk.PurgeAt(k.header(&p.Items[i].Value))
+			at, _ := s.app.Desk.PurgeAt(p.Items[i].Value.Header())
 			l.Rows[i].Cells = append(l.Rows[i].Cells, page.Cell{Kind: page.KindDate, Time: at})
 		}
 	}
@@ -100,7 +100,7 @@ func (k *resource[T]) showList(s *Server, w http.ResponseWriter, r *request) err
 	}
 	if !k.governs {
 		l.Chips = append(l.Chips, page.Chip{Label: page.T("list.bin"), Href: base + "?show=bin", Active: show == "bin"})
-		if ok, _, err := k.records.May(r.Context(), r.caller(), authz.Export, nil); err == nil && ok && !q.Bin {
+		if ok, _, err := k.records.MayOwn(r.Context(), r.caller(), authz.Export); err == nil && ok && !q.Bin {
 			href := base + "/export"
 			if filter := k.filterText(r.FormValue); filter != "" {
 				href += "?" + filter
@@ -116,7 +116,7 @@ func (k *resource[T]) showList(s *Server, w http.ResponseWriter, r *request) err
 			l.Secondary = append(l.Secondary, page.Action{Label: page.T("dup.nav"), Href: base + "/duplicates"})
 		}
 	}
-	if ok, _, err := k.records.May(r.Context(), r.caller(), authz.Create, nil); err == nil && ok && !k.ofCustomer {
+	if ok, _, err := k.records.MayOwn(r.Context(), r.caller(), authz.Create); err == nil && ok && !k.ofCustomer {
 		l.Primary = &page.Action{Label: page.T("act.new." + k.typ), Href: base + "/new"}
 		l.Empty.Action = l.Primary
 	}
@@ -127,7 +127,7 @@ func (k *resource[T]) showList(s *Server, w http.ResponseWriter, r *request) err
 }
 
 // table shows views as a list.
-func (k *resource[T]) table(s *Server, r *request, views []guard.View[T], columns []string) (*page.List, error) {
+func (k *resource[P]) table(s *Server, r *request, views []guard.View[P], columns []string) (*page.List, error) {
 	refs, err := k.references(s, r, views, columns)
 	if err != nil {
 		return nil, err
@@ -142,7 +142,7 @@ func (k *resource[T]) table(s *Server, r *request, views []guard.View[T], column
 	}
 	masked := map[string]bool{}
 	for i := range views {
-		row := page.Row{Href: "/" + k.plural + "/" + k.header(&views[i].Value).ID.String()}
+		row := page.Row{Href: "/" + k.plural + "/" + views[i].Value.Header().ID.String()}
 		for _, name := range columns {
 			c := k.cell(&views[i], name, refs, &s.names)
 			row.Cells = append(row.Cells, c)
@@ -160,9 +160,9 @@ func (k *resource[T]) table(s *Server, r *request, views []guard.View[T], column
 	return l, nil
 }
 
-func (k *resource[T]) label(name string) page.Text { return page.T("field." + k.typ + "." + name) }
+func (k *resource[P]) label(name string) page.Text { return page.T("field." + k.typ + "." + name) }
 
-func (k *resource[T]) related(r *request, s *Server, column string, to crm.UUID, limit int) (*page.List, error) {
+func (k *resource[P]) related(r *request, s *Server, column string, to crm.UUID, limit int) (*page.List, error) {
 	if _, ok := k.byName[column]; !ok || !k.visible(r) {
 		return nil, nil
 	}
@@ -184,11 +184,11 @@ func (k *resource[T]) related(r *request, s *Server, column string, to crm.UUID,
 	return l, nil
 }
 
-func (k *resource[T]) search(r *request, s *Server, term string) (*page.List, error) {
+func (k *resource[P]) search(r *request, s *Server, term string) (*page.List, error) {
 	if len(k.searchable) == 0 {
 		return nil, nil
 	}
-	if ok, _, err := k.records.May(r.Context(), r.caller(), authz.Search, nil); !ok || err != nil {
+	if ok, _, err := k.records.MayOwn(r.Context(), r.caller(), authz.Search); !ok || err != nil {
 		return nil, err
 	}
 	p, err := k.records.Search(r.Context(), r.caller(), term, 50, k.searchable...)
@@ -198,7 +198,7 @@ func (k *resource[T]) search(r *request, s *Server, term string) (*page.List, er
 	return k.table(s, r, p.Items, k.list)
 }
 
-func (k *resource[T]) count(r *request, q guard.Query) (int64, error) {
+func (k *resource[P]) count(r *request, q guard.Query) (int64, error) {
 	if !k.visible(r) {
 		return 0, nil
 	}

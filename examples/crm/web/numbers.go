@@ -21,11 +21,11 @@ type numbered struct {
 }
 
 // counted makes one of records.
-func counted[T any](records *guard.Records[T], sum string, by ...string) numbered {
+func counted[P guard.Record](records *guard.Records[P], sum string, by ...string) numbered {
 	return numbered{
 		typ: records.Type(), by: by, sum: sum, group: records.Group,
 		may: func(r *request) bool {
-			ok, _, err := records.May(r.Context(), r.caller(), authz.Aggregate, nil)
+			ok, _, err := records.MayOwn(r.Context(), r.caller(), authz.Aggregate)
 			return ok && err == nil
 		},
 	}

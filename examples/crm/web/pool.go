@@ -40,17 +40,17 @@ func (s *Server) pools(mux *http.ServeMux) {
 		if err != nil {
 			return err
 		}
-		if err := s.mayMakePools(r, authz.Update, &v.Value); err != nil {
+		if err := s.mayMakePools(r, authz.Update, v.Value); err != nil {
 			return err
 		}
-		return s.poolForm(w, r, http.StatusOK, &v.Value, nil)
+		return s.poolForm(w, r, http.StatusOK, v.Value, nil)
 	})
 	s.handle(mux, "POST /pools/{id}", s.updatePool)
 	s.handle(mux, "POST /pools/{id}/claim", s.claimFrom)
 }
 
 func (s *Server) mayListPools(r *request) bool {
-	ok, _, err := s.app.Pools.May(r.Context(), r.caller(), authz.List, nil)
+	ok, _, err := s.app.Pools.MayOwn(r.Context(), r.caller(), authz.List)
 	return ok && err == nil
 }
 
@@ -96,36 +96,36 @@ var freeSorts = map[string][]string{
 }
 
 // freeIn is a record that is free in a pool, to ask the policy about.
-func freeIn[T any](p *pool.Pool) *T {
-	var v T
-	switch x := any(&v).(type) {
+func (k *resource[P]) freeIn(p *pool.Pool) P {
+	v := k.records.New()
+	switch x := any(v).(type) {
 	case *crm.Customer:
 		x.Pool, x.FreeIn = p.ID.UUID(), p.ID.UUID()
 	case *crm.Lead:
 		x.Pool, x.FreeIn = p.ID.UUID(), p.ID.UUID()
 	}
-	return &v
+	return v
 }
 
-func (k *resource[T]) browsable(ctx context.Context, c guard.Caller, p *pool.Pool) (bool, error) {
+func (k *resource[P]) browsable(ctx context.Context, c guard.Caller, p *pool.Pool) (bool, error) {
 	if p.Deleted {
 		return false, nil
 	}
-	ok, _, err := k.records.May(ctx, c, authz.Browse, freeIn[T](p))
+	ok, _, err := k.records.May(ctx, c, authz.Browse, k.freeIn(p))
 	return ok, err
 }
 
-func (k *resource[T]) freeCount(ctx context.Context, c guard.Caller, d *desk.Desk, p *pool.Pool) (int64, error) {
+func (k *resource[P]) freeCount(ctx context.Context, c guard.Caller, d *desk.Desk, p *pool.Pool) (int64, error) {
 	return k.records.Count(ctx, c, d.Browse(guard.Query{}, p))
 }
 
-func (k *resource[T]) heldCount(ctx context.Context, c guard.Caller, p *pool.Pool) (int64, error) {
+func (k *resource[P]) heldCount(ctx context.Context, c guard.Caller, p *pool.Pool) (int64, error) {
 	return k.records.Count(ctx, c, guard.Query{Clauses: []crm.Clause{
 		{Column: "pool", Op: crm.Equal, Values: []crm.Value{crm.StringValue(p.ID.String())}}, {Column: "owner", Op: crm.NotNull},
 	}})
 }
 
-func (k *resource[T]) freeRecords(ctx context.Context, c guard.Caller, d *desk.Desk, p *pool.Pool, q guard.Query) ([]apiRecord, string, error) {
+func (k *resource[P]) freeRecords(ctx context.Context, c guard.Caller, d *desk.Desk, p *pool.Pool, q guard.Query) ([]apiRecord, string, error) {
 	found, err := k.records.List(ctx, c, d.Browse(q, p))
 	if err != nil {
 		return nil, "", err
@@ -137,7 +137,7 @@ func (k *resource[T]) freeRecords(ctx context.Context, c guard.Caller, d *desk.D
 	return out, found.Next, nil
 }
 
-func (k *resource[T]) freeList(s *Server, r *request, p *pool.Pool, q guard.Query, claims bool) (*page.List, error) {
+func (k *resource[P]) freeList(s *Server, r *request, p *pool.Pool, q guard.Query, claims bool) (*page.List, error) {
 	found, err := k.records.List(r.Context(), r.caller(), s.app.Desk.Browse(q, p))
 	if err != nil {
 		return nil, err
@@ -164,7 +164,7 @@ func (k *resource[T]) freeList(s *Server, r *request, p *pool.Pool, q guard.Quer
 		if claims {
 			l.Rows[i].Cells = append(l.Rows[i].Cells, page.Cell{Kind: page.KindActions, Actions: []page.Action{{
 				Label: page.T("act.claim"), Href: "/pools/" + p.ID.String() + "/claim", Post: true,
-				Inputs: []page.Input{{Name: "record", Value: k.header(&found.Items[i].Value).ID.String()}},
+				Inputs: []page.Input{{Name: "record", Value: found.Items[i].Value.Header().ID.String()}},
 			}}})
 		}
 	}
@@ -197,7 +197,7 @@ func (s *Server) showPools(w http.ResponseWriter, r *request) error {
 		Policy: []page.Text{page.T("pool.counts.note")},
 	}
 	for i := range found.Items {
-		p := &found.Items[i].Value
+		p := found.Items[i].Value
 		k, err := s.freeOf(p)
 		if err != nil {
 			return err
@@ -267,7 +267,7 @@ func (s *Server) showPool(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	p := &v.Value
+	p := v.Value
 	k, err := s.freeOf(p)
 	if err != nil {
 		return err
@@ -384,7 +384,7 @@ func (s *Server) claimFrom(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	p := &v.Value
+	p := v.Value
 	if err := s.claim(r.Context(), r.caller(), p, r.self.ID, record); err != nil {
 		return err
 	}
@@ -548,10 +548,10 @@ func (s *Server) updatePool(w http.ResponseWriter, r *request) error {
 	if v.Value.Version != version {
 		return crm.ErrConflict
 	}
-	next := v.Value
+	next := *v.Value
 	if err = readPool(r, &next); err == nil {
 		// Who was a member and works here no more is in no form, and stays: what they have is theirs until it is handed over.
-		s.keepLeft(&next, &v.Value)
+		s.keepLeft(&next, v.Value)
 		_, err = s.app.Pools.Update(r.Context(), r.caller(), &next)
 	}
 	if err != nil {
@@ -589,7 +589,7 @@ func (s *Server) reclock(ctx context.Context, p *pool.Pool) error {
 }
 
 // goingBack lists the caller's own records of a type that go back to their pool soon, as each pool says when its owner is told.
-func (k *resource[T]) goingBack(s *Server, r *request) (*page.List, error) {
+func (k *resource[P]) goingBack(s *Server, r *request) (*page.List, error) {
 	all, err := s.app.LivingPools(r.Context())
 	if err != nil || !k.hands || !k.visible(r) {
 		return nil, err
@@ -616,7 +616,7 @@ func (k *resource[T]) goingBack(s *Server, r *request) (*page.List, error) {
 	now := time.Now()
 	for i := range found.Items {
 		v := &found.Items[i]
-		rec, _ := pooled(any(&v.Value))
+		rec, _ := pooled(any(v.Value))
 		p, err := s.poolOf(r.Context(), rec.Pool)
 		if err != nil {
 			return nil, err

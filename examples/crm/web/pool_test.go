@@ -72,7 +72,7 @@ func (o *office) stored(c *crm.Customer) crm.Customer {
 	o.t.Helper()
 	v, err := o.app.Customers.Get(o.t.Context(), app.System("test"), c.ID.UUID())
 	require.NoError(o.t, err)
-	return v.Value
+	return *v.Value
 }
 
 func claimed(c *crm.Customer) url.Values { return url.Values{"record": {c.ID.String()}} }
@@ -397,7 +397,7 @@ func TestQuoteApproved(t *testing.T) {
 		require.NoError(t, err)
 		v, err := o.app.Quotes.Get(t.Context(), app.System("test"), u)
 		require.NoError(t, err)
-		return v.Value
+		return *v.Value
 	}
 	refused := func(act string, form url.Values, who ...*browser) {
 		t.Helper()

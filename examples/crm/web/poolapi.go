@@ -102,7 +102,7 @@ func (s *Server) poolAPI(api huma.API) {
 			out := &apiPools{}
 			out.Body.Next, out.Body.Items = p.Next, []apiPool{}
 			for i := range p.Items {
-				out.Body.Items = append(out.Body.Items, poolAnswer(&p.Items[i].Value, r.self.ID))
+				out.Body.Items = append(out.Body.Items, poolAnswer(p.Items[i].Value, r.self.ID))
 			}
 			return out, nil
 		})
@@ -121,17 +121,17 @@ func (s *Server) poolAPI(api huma.API) {
 			if err != nil {
 				return nil, apiFault(err)
 			}
-			k, err := s.freeOf(&v.Value)
+			k, err := s.freeOf(v.Value)
 			if err != nil {
 				return nil, apiFault(err)
 			}
-			if ok, err := k.browsable(ctx, c, &v.Value); err != nil {
+			if ok, err := k.browsable(ctx, c, v.Value); err != nil {
 				return nil, apiFault(err)
 			} else if !ok {
 				return nil, apiFault(&pool.Refusal{Act: pool.Claim, Reason: pool.NotMember})
 			}
 			out := &apiPage{}
-			if out.Body.Items, out.Body.Next, err = k.freeRecords(ctx, c, s.app.Desk, &v.Value, guard.Query{After: in.After, Limit: in.Limit}); err != nil {
+			if out.Body.Items, out.Body.Next, err = k.freeRecords(ctx, c, s.app.Desk, v.Value, guard.Query{After: in.After, Limit: in.Limit}); err != nil {
 				return nil, apiFault(err)
 			}
 			return out, nil

@@ -96,8 +96,8 @@ func (s *Server) webhookKinds() []kind {
 		}
 		return err
 	}
-	endpoints.acts = func(r *request, v *guard.View[outbox.Endpoint], base string) []page.Action {
-		ok, _, err := a.Endpoints.May(r.Context(), r.caller(), authz.Update, &v.Value)
+	endpoints.acts = func(r *request, v *guard.View[*outbox.Endpoint], base string) []page.Action {
+		ok, _, err := a.Endpoints.May(r.Context(), r.caller(), authz.Update, v.Value)
 		if !ok || err != nil {
 			return nil
 		}
@@ -109,7 +109,7 @@ func (s *Server) webhookKinds() []kind {
 		}
 		return []page.Action{button("test"), button("replay"), button("rotate"), button("pause")}
 	}
-	endpoints.detail = func(r *request, d *page.Detail, v *guard.View[outbox.Endpoint], _ string) error {
+	endpoints.detail = func(r *request, d *page.Detail, v *guard.View[*outbox.Endpoint], _ string) error {
 		if secret := s.once.take(r, v.Value.ID.UUID()); secret != "" {
 			d.Notice = page.T("webhook.secret", secret)
 		}
@@ -124,8 +124,8 @@ func (s *Server) webhookKinds() []kind {
 	deliveries.sections = []section{{"main", []field{
 		view("record_type"), view("record"), view("record_version"), view("act"), view("endpoint"), view("made"), view("tries"), view("status"), view("reason"), view("next_at"), view("done_at"),
 	}}}
-	deliveries.acts = func(r *request, v *guard.View[outbox.Delivery], base string) []page.Action {
-		ok, _, err := a.Deliveries.May(r.Context(), r.caller(), authz.Update, &v.Value)
+	deliveries.acts = func(r *request, v *guard.View[*outbox.Delivery], base string) []page.Action {
+		ok, _, err := a.Deliveries.May(r.Context(), r.caller(), authz.Update, v.Value)
 		if !ok || err != nil || v.Value.State != outbox.Dead {
 			return nil
 		}

@@ -54,7 +54,7 @@ func (rep *Report) duplicates(ctx context.Context, g *rig, o Options) error {
 }
 
 // batch is the run over all.
-func (rep *Report) batch(ctx context.Context, g *rig, checker *dedupe.Checker[crm.Customer]) error {
+func (rep *Report) batch(ctx context.Context, g *rig, checker *dedupe.Checker[*crm.Customer]) error {
 	system := guard.Caller{Subject: authz.Subject{ID: "system", Tenant: "default", Roles: []string{"system"}, Active: true}}
 	begin := time.Now()
 	r, err := checker.All(ctx, system, &guard.AlikeOptions{Dir: g.dir}, func(guard.Pair) error { return nil })

@@ -46,8 +46,8 @@ func (rep *Report) exports(ctx context.Context, g *rig, o Options) error {
 	if n < g.gen.rows { // of the sales person
 		q.Clauses = []crm.Clause{{Column: "owner", Op: crm.Equal, Values: []crm.Value{crm.StringValue(employee(ours).String())}}}
 	}
-	statements, err := g.learn(ctx, func(r *guard.Records[crm.Customer]) error {
-		_, err := r.Export(ctx, caller, q, func(guard.Page[crm.Customer]) error { return nil })
+	statements, err := g.learn(ctx, func(r *guard.Records[*crm.Customer]) error {
+		_, err := r.Export(ctx, caller, q, func(guard.Page[*crm.Customer]) error { return nil })
 		return err
 	})
 	if err != nil {
@@ -86,7 +86,7 @@ func (rep *Report) exports(ctx context.Context, g *rig, o Options) error {
 			}
 			canary := transfer.NewCanary("")
 			heap.begin()
-			rows, err = transfer.Export(ctx, caller, customers, q, sink, transfer.ExportOptions[crm.Customer]{
+			rows, err = transfer.Export(ctx, caller, customers, q, sink, transfer.ExportOptions[*crm.Customer]{
 				Columns: exportColumns, Cell: exportCell, Mark: []string{"# exported by", caller.Subject.ID}, Canary: &canary,
 				Header: func(v *crm.Customer) crm.Header { return v.Header() }, Done: heap.look,
 			})
@@ -163,8 +163,8 @@ func generous(ctx context.Context) (*rego.Engine, error) {
 }
 
 // exportCell is a cell of the file.
-func exportCell(v *guard.View[crm.Customer], column string) string {
-	c := &v.Value
+func exportCell(v *guard.View[*crm.Customer], column string) string {
+	c := v.Value
 	switch column {
 	case "owner":
 		return c.Owner.String()

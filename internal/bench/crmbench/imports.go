@@ -75,7 +75,7 @@ func (g generator) source() (*io.PipeReader, func()) {
 func empty(ctx context.Context, tb testing.TB, engine string, gen generator) (*rig, error) {
 	g := &rig{engine: engine, gen: gen, dialect: dialect.Dialect(engine), dir: tb.TempDir()}
 	var err error
-	if g.schema, err = guard.Schema[crm.Customer](nil); err != nil {
+	if g.schema, err = guard.Schema[*crm.Customer](nil); err != nil {
 		return nil, err
 	}
 	if g.policy, err = rego.New(ctx, nil); err != nil {
@@ -111,7 +111,7 @@ func (rep *Report) imports(ctx context.Context, tb testing.TB, engine string, o 
 	if err != nil {
 		return err
 	}
-	customers, err := guard.For[crm.Customer](ctx, composed, nil)
+	customers, err := guard.For[*crm.Customer](ctx, composed, nil)
 	if err != nil {
 		return err
 	}
@@ -137,7 +137,7 @@ func (rep *Report) imports(ctx context.Context, tb testing.TB, engine string, o 
 	}
 	said := time.Now()
 	layout := transfer.Customers(transfer.Others{})
-	m := transfer.NewImporter(doors, customers, layout, &transfer.Options[crm.Customer]{
+	m := transfer.NewImporter(doors, customers, layout, &transfer.Options[*crm.Customer]{
 		Checker: checker, OnMatch: transfer.ReportMatches, Owner: employee(ours), Team: "/east/0/",
 		Progress: func(n transfer.Counts) {
 			reach(n.Rows)

@@ -58,7 +58,7 @@ func (rep *Report) pages(ctx context.Context, g *rig, o Options) error {
 			return errShort
 		}
 	}
-	list := func(records *guard.Records[crm.Customer], after string) func() error {
+	list := func(records *guard.Records[*crm.Customer], after string) func() error {
 		return func() error {
 			p, err := records.List(ctx, caller, guard.Query{Limit: page, After: after})
 			if err == nil && (len(p.Items) != page || p.Next == "" || p.Items[0].Value.Name.IsEmpty()) {
@@ -73,7 +73,7 @@ func (rep *Report) pages(ctx context.Context, g *rig, o Options) error {
 		after  string
 	}{{1, ""}, {later, after}} {
 		work := fmt.Sprintf("page %d of %d", at.number, page)
-		q, err := g.learn(ctx, func(r *guard.Records[crm.Customer]) error { return list(r, at.after)() })
+		q, err := g.learn(ctx, func(r *guard.Records[*crm.Customer]) error { return list(r, at.after)() })
 		if err != nil {
 			return err
 		}
@@ -148,7 +148,7 @@ func (rep *Report) get(ctx context.Context, g *rig, o Options) error {
 		ids[i] = g.gen.customer(i * step).ID.UUID()
 	}
 	var q []statement
-	if q, err = g.learn(ctx, func(r *guard.Records[crm.Customer]) error { _, err := r.Get(ctx, admin, ids[0]); return err }); err != nil {
+	if q, err = g.learn(ctx, func(r *guard.Records[*crm.Customer]) error { _, err := r.Get(ctx, admin, ids[0]); return err }); err != nil {
 		return err
 	}
 	if len(q) != 1 {
@@ -286,7 +286,7 @@ func (rep *Report) search(ctx context.Context, g *rig, o Options) error {
 		if err != nil {
 			return err
 		}
-		if !slices.ContainsFunc(p.Items, func(v guard.View[crm.Customer]) bool { return v.Value.ID == c.ID }) {
+		if !slices.ContainsFunc(p.Items, func(v guard.View[*crm.Customer]) bool { return v.Value.ID == c.ID }) {
 			return fmt.Errorf("customer %d is not found by %s", i, field)
 		}
 		times = append(times, took)
@@ -295,7 +295,7 @@ func (rep *Report) search(ctx context.Context, g *rig, o Options) error {
 	each := time.Duration((g.synced.Load() - synced) / int64(len(times)))
 	// The queries of one search by hand, its keys and log left out.
 	c := g.gen.customer(g.mine(1)[0])
-	q, err := g.learn(ctx, func(r *guard.Records[crm.Customer]) error {
+	q, err := g.learn(ctx, func(r *guard.Records[*crm.Customer]) error {
 		_, err := r.Search(ctx, caller, c.Phone.Expose(), page, "phone")
 		return err
 	})
@@ -342,7 +342,7 @@ func (rep *Report) names(ctx context.Context, g *rig, _ Options) error {
 		{"letters, English", "Jam"}, {"first name", "James"}, {"whole name", "James Smith"}, {"begin of an English company", "Harbor Log"},
 	} {
 		var times []time.Duration
-		var found guard.Page[crm.Customer]
+		var found guard.Page[*crm.Customer]
 		var opened, lists int
 		synced := g.synced.Load()
 		refused := false

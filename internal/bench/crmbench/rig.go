@@ -89,7 +89,7 @@ func open(ctx context.Context, tb testing.TB, engine, keep string, gen generator
 
 func (g *rig) open(ctx context.Context, tb testing.TB, keep bool, progress io.Writer) error {
 	var err error
-	if g.schema, err = guard.Schema[crm.Customer](nil); err != nil {
+	if g.schema, err = guard.Schema[*crm.Customer](nil); err != nil {
 		return err
 	}
 	if g.policy, err = rego.New(ctx, nil); err != nil {
@@ -253,7 +253,7 @@ func (g *rig) memoryLog(ctx context.Context, name string) (*audit.Log, error) {
 }
 
 // door composes a guard over the store.
-func (g *rig) door(ctx context.Context, store crm.Store, opts *encrypt.Options, log *audit.Log, name string) (*guard.Records[crm.Customer], error) {
+func (g *rig) door(ctx context.Context, store crm.Store, opts *encrypt.Options, log *audit.Log, name string) (*guard.Records[*crm.Customer], error) {
 	keeper, err := encrypt.NewKeeper(g.kek, g.keys, opts)
 	if err != nil {
 		return nil, err
@@ -262,7 +262,7 @@ func (g *rig) door(ctx context.Context, store crm.Store, opts *encrypt.Options, 
 	if err != nil {
 		return nil, err
 	}
-	return guard.For[crm.Customer](ctx, composed, nil)
+	return guard.For[*crm.Customer](ctx, composed, nil)
 }
 
 // sales is the sales person whose customers are read.
@@ -278,7 +278,7 @@ func (g *rig) admin() guard.Caller {
 }
 
 // learn returns the queries that the store makes for one act through a guard of its own.
-func (g *rig) learn(ctx context.Context, act func(*guard.Records[crm.Customer]) error) ([]statement, error) {
+func (g *rig) learn(ctx context.Context, act func(*guard.Records[*crm.Customer]) error) ([]statement, error) {
 	s := &spy{driver: g.r.Driver(), dsn: g.dsn}
 	db := sql.OpenDB(s)
 	defer db.Close()

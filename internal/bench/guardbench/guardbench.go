@@ -33,7 +33,7 @@ const page = 50
 // rig is everything that is measured: one database through two guards that differ in their log, and
 // the plain database.
 type rig struct {
-	file, memory *guard.Records[crm.Customer]
+	file, memory *guard.Records[*crm.Customer]
 	peer         *peer
 	caller       guard.Caller
 	ids          []crm.UUID // of the caller's customers
@@ -93,7 +93,7 @@ func (r *rig) fill(ctx context.Context, dir string, n int) error {
 	if err != nil {
 		return err
 	}
-	door := func(name string, s driver.Store) (*guard.Records[crm.Customer], error) {
+	door := func(name string, s driver.Store) (*guard.Records[*crm.Customer], error) {
 		signer, err := audit.OpenSigningKey(filepath.Join(dir, name+".key"), "bench/"+name)
 		if err != nil {
 			return nil, err
@@ -107,7 +107,7 @@ func (r *rig) fill(ctx context.Context, dir string, n int) error {
 		if err != nil {
 			return nil, err
 		}
-		return guard.For[crm.Customer](ctx, g, nil)
+		return guard.For[*crm.Customer](ctx, g, nil)
 	}
 	if r.file, err = door("file", files); err != nil {
 		return err
@@ -158,11 +158,11 @@ func (r *rig) over(f func(id crm.UUID) error) func() error {
 	}
 }
 
-func get(ctx context.Context, records *guard.Records[crm.Customer], c guard.Caller) func(crm.UUID) error {
+func get(ctx context.Context, records *guard.Records[*crm.Customer], c guard.Caller) func(crm.UUID) error {
 	return func(id crm.UUID) error { _, err := records.Get(ctx, c, id); return err }
 }
 
-func list(ctx context.Context, records *guard.Records[crm.Customer], c guard.Caller) func() error {
+func list(ctx context.Context, records *guard.Records[*crm.Customer], c guard.Caller) func() error {
 	return func() error {
 		p, err := records.List(ctx, c, guard.Query{Limit: page})
 		if err == nil && (len(p.Items) != page || p.Next == "") {
