@@ -32,13 +32,12 @@ type entry struct {
 // bin is a type whose records belong to others by the columns that parents reads.
 type bin[P guard.Record] struct {
 	r       *guard.Records[P]
-	header  func(P) crm.Header
 	parents func(P) []trash.Ref
 	pooled  func(P) pool.Record // nil: the type does not change hands
 }
 
 func (b bin[P]) entry(v P) entry {
-	e := entry{h: b.header(v), parents: b.parents(v)}
+	e := entry{h: v.Header(), parents: b.parents(v)}
 	if b.pooled != nil {
 		r := b.pooled(v)
 		e.pooled = &r
@@ -48,7 +47,10 @@ func (b bin[P]) entry(v P) entry {
 
 func (b bin[P]) get(ctx context.Context, c guard.Caller, id crm.UUID) (entry, error) {
 	v, err := b.r.Get(ctx, c, id)
-	return b.entry(v.Value), err
+	if err != nil {
+		return entry{}, err
+	}
+	return b.entry(v.Value), nil
 }
 
 func (b bin[P]) list(ctx context.Context, c guard.Caller, q guard.Query) ([]entry, string, error) {
@@ -98,7 +100,7 @@ func (d *Desk) bins() (order []string, of map[string]binned) {
 		order, of[typ] = append(order, typ), b
 	}
 	if d.r.FollowUps != nil {
-		add(crm.TypeFollowUp, bin[*crm.FollowUp]{d.r.FollowUps, (*crm.FollowUp).Header, func(v *crm.FollowUp) []trash.Ref {
+		add(crm.TypeFollowUp, bin[*crm.FollowUp]{d.r.FollowUps, func(v *crm.FollowUp) []trash.Ref {
 			if v.SubjectType == crm.TypeLead {
 				return parent(crm.TypeLead, v.Subject)
 			}
@@ -106,25 +108,25 @@ func (d *Desk) bins() (order []string, of map[string]binned) {
 		}, nil})
 	}
 	if d.r.Contacts != nil {
-		add(crm.TypeContact, bin[*crm.Contact]{d.r.Contacts, (*crm.Contact).Header, func(v *crm.Contact) []trash.Ref { return parent(crm.TypeCustomer, v.Customer.UUID()) }, nil})
+		add(crm.TypeContact, bin[*crm.Contact]{d.r.Contacts, func(v *crm.Contact) []trash.Ref { return parent(crm.TypeCustomer, v.Customer.UUID()) }, nil})
 	}
 	if d.r.Tickets != nil {
-		add(crm.TypeTicket, bin[*crm.Ticket]{d.r.Tickets, (*crm.Ticket).Header, func(v *crm.Ticket) []trash.Ref { return parent(crm.TypeCustomer, v.Customer.UUID()) }, nil})
+		add(crm.TypeTicket, bin[*crm.Ticket]{d.r.Tickets, func(v *crm.Ticket) []trash.Ref { return parent(crm.TypeCustomer, v.Customer.UUID()) }, nil})
 	}
 	if d.r.Contracts != nil {
-		add(crm.TypeContract, bin[*crm.Contract]{d.r.Contracts, (*crm.Contract).Header, func(v *crm.Contract) []trash.Ref { return parent(crm.TypeCustomer, v.Customer.UUID()) }, nil})
+		add(crm.TypeContract, bin[*crm.Contract]{d.r.Contracts, func(v *crm.Contract) []trash.Ref { return parent(crm.TypeCustomer, v.Customer.UUID()) }, nil})
 	}
 	if d.r.Quotes != nil {
-		add(crm.TypeQuote, bin[*crm.Quote]{d.r.Quotes, (*crm.Quote).Header, func(v *crm.Quote) []trash.Ref { return parent(crm.TypeCustomer, v.Customer.UUID()) }, nil})
+		add(crm.TypeQuote, bin[*crm.Quote]{d.r.Quotes, func(v *crm.Quote) []trash.Ref { return parent(crm.TypeCustomer, v.Customer.UUID()) }, nil})
 	}
 	if d.r.Opportunities != nil {
 		add(crm.TypeOpportunity, opportunities(d))
 	}
 	if d.r.Leads != nil {
-		add(crm.TypeLead, bin[*crm.Lead]{d.r.Leads, (*crm.Lead).Header, func(*crm.Lead) []trash.Ref { return nil }, pool.OfLead})
+		add(crm.TypeLead, bin[*crm.Lead]{d.r.Leads, func(*crm.Lead) []trash.Ref { return nil }, pool.OfLead})
 	}
 	if d.r.Customers != nil {
-		add(crm.TypeCustomer, bin[*crm.Customer]{d.r.Customers, (*crm.Customer).Header, func(*crm.Customer) []trash.Ref { return nil }, pool.OfCustomer})
+		add(crm.TypeCustomer, bin[*crm.Customer]{d.r.Customers, func(*crm.Customer) []trash.Ref { return nil }, pool.OfCustomer})
 	}
 	return order, of
 }

@@ -112,7 +112,7 @@ func (d *Desk) Convert(ctx context.Context, c guard.Caller, id crm.ID[crm.Lead],
 
 // opportunities are the opportunities for the bin.
 func opportunities(d *Desk) binned {
-	return bin[*sales.Opportunity]{d.r.Opportunities, (*sales.Opportunity).Header, func(v *sales.Opportunity) []trash.Ref {
+	return bin[*sales.Opportunity]{d.r.Opportunities, func(v *sales.Opportunity) []trash.Ref {
 		return parent(crm.TypeCustomer, v.Customer.UUID())
 	}, nil}
 }

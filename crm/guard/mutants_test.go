@@ -37,7 +37,7 @@ var mutants = []struct{ name, file, old, new string }{
 	{"hidden fields are searched", "read.go", "if access == authz.Hidden {\n\t\t\tcontinue\n\t\t}", ""},
 	{"a hidden field of one record is found", "read.go", "case access[p.field] == authz.Hidden:\n\t\t\t\treturn false", "case false:\n\t\t\t\treturn false"},
 	{"masked fields are found by a part", "read.go", "case access[p.field] == authz.Masked && !p.full:", "case false:"},
-	{"candidates are not compared", "read.go", "case !r.codec.Match(p.query, &values[i]):\n\t\t\t\treturn false", "case false:\n\t\t\t\treturn false"},
+	{"candidates are not compared", "read.go", "case !r.codec.Match(p.query, into[i]):\n\t\t\t\treturn false", "case false:\n\t\t\t\treturn false"},
 	{"searches of masked fields are not counted", "read.go", "if masked && !r.g.quota.take(", "if false && !r.g.quota.take("},
 	{"reasons are shown to everybody", "read.go", "if len(entries[i].Event.Details) == 0 || reasons.Proceed(c.met()...) != nil {", "if len(entries[i].Event.Details) == 0 {"},
 	{"a reading that is not logged", "read.go", "receipt, err := r.g.log.Append(ctx, e)\n\tif err != nil {\n\t\treturn nil, 0,", "receipt, err := r.g.log.Append(ctx, e)\n\tif false {\n\t\treturn nil, 0,"},
@@ -71,7 +71,7 @@ var mutants = []struct{ name, file, old, new string }{
 	{"small groups are shown", "group.go", "if small {", "if false {"},
 	{"few records are shown", "group.go", "if 0 < total && total < few || 0 < left && left < few {", "if false {"},
 	{"what a list hides is shown", "records.go", "byName[name] = authz.Hidden", "_ = name"},
-	{"an action writes hidden fields", "act.go", "if denial := r.writable(&v, &prev, d); denial != nil {", "if denial := r.writable(&v, &prev, d); false {"},
+	{"an action writes hidden fields", "act.go", "if denial := r.writable(v, prev, false, d); denial != nil {", "if denial := r.writable(v, prev, false, d); false {"},
 }
 
 // TestMutants leaves out one check at a time and runs the tests of the package: they must fail each time. It takes minutes, and runs with

@@ -437,7 +437,10 @@ func said(err error, answer string) string {
 func show(v guard.View[*crm.Customer]) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%v %v %d:", v.Controls, v.Fields, v.Event)
-	value := reflect.ValueOf(v.Value)
+	if v.Value == nil { // nothing was shown
+		return b.String()
+	}
+	value := reflect.ValueOf(v.Value).Elem()
 	for i := range value.NumField() {
 		if text, ok := value.Field(i).Interface().(crm.Text); ok {
 			fmt.Fprintf(&b, " %v=%q", text.State(), text.Expose())

@@ -44,7 +44,6 @@ const readAtOnce = 100
 
 type source[P guard.Record] struct {
 	r      *guard.Records[P]
-	header func(P) crm.Header
 	fields []sourceField
 }
 
@@ -57,8 +56,8 @@ type sourceField struct {
 
 // From makes a source of the records of a type.
 func From[P guard.Record](r *guard.Records[P]) Source {
-	s := &source[P]{r: r, header: func(v P) crm.Header { return P(v).Header() }}
-	typ := reflect.TypeFor[P]()
+	s := &source[P]{r: r}
+	typ := reflect.TypeFor[P]().Elem()
 	for _, f := range r.Fields() {
 		at, ok := typ.FieldByName(f.GoName)
 		if !ok {
@@ -121,7 +120,7 @@ func (p *part) text() (string, error) {
 
 // tell makes what a message says of a record as the caller of its reading sees it.
 func (s *source[P]) tell(c *guard.Changed[P], only []string) (told, error) {
-	h := s.header(c.Value)
+	h := c.Value.Header()
 	t := told{id: h.ID, person: h.Person, version: h.Version, deleted: c.Deleted}
 	if c.Deleted {
 		return t, nil

@@ -151,7 +151,6 @@ type ExportOptions[P guard.Record] struct {
 	Canary  *Canary                                      // nil: none
 	Mask    func(column, value string) string            // masks the canary's values where the others' are masked; nil: "***"
 	Done    func(rows int64)                             // called after each page; nil: nobody hears it
-	Header  func(P) crm.Header                           // required
 }
 
 // ErrExport: an export lacks what is required.
@@ -161,7 +160,7 @@ var ErrExport = errors.New("transfer: an export needs columns, cells and headers
 // neutralises cells, and returns how many records were written, without the canary. The sink is closed only after the last one: with an error the file is not
 // whole. Errors are those of guard and of the sink.
 func Export[P guard.Record](ctx context.Context, c guard.Caller, records *guard.Records[P], q guard.Query, to Sink, o ExportOptions[P]) (rows int64, err error) {
-	if o.Cell == nil || o.Header == nil || len(o.Columns) == 0 {
+	if o.Cell == nil || len(o.Columns) == 0 {
 		return 0, ErrExport
 	}
 	personal := map[string]bool{}
@@ -197,7 +196,7 @@ func Export[P guard.Record](ctx context.Context, c guard.Caller, records *guard.
 		}
 		for i := range p.Items {
 			v := &p.Items[i]
-			cells[0] = o.Header(v.Value).ID.String()
+			cells[0] = v.Value.Header().ID.String()
 			for k, name := range o.Columns {
 				cells[1+k] = ""
 				if v.Fields[name] != hiddenField {

@@ -39,7 +39,6 @@ func TestExport(t *testing.T) {
 	canary := transfer.NewCanary("")
 	o := transfer.ExportOptions[*crm.Customer]{
 		Columns: []string{"name", "phone", "city"}, Cell: cellOf, Mark: []string{"# taken by", "=me"}, Canary: &canary,
-		Header: func(v *crm.Customer) crm.Header { return v.Header() },
 	}
 	var file bytes.Buffer
 	n, err := transfer.Export(ctx, c, r.customers, guard.Query{}, transfer.CSVSink(&file), o)

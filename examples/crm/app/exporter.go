@@ -84,7 +84,6 @@ func (a *App) Exporter(typ string) (Exporting, error) {
 type exporter[P guard.Record] struct {
 	a       *App
 	records *guard.Records[P]
-	header  func(P) crm.Header
 	fields  map[string]exportField
 }
 
@@ -96,8 +95,8 @@ type exportField struct {
 }
 
 func exporterOf[P guard.Record](a *App, records *guard.Records[P], money ...string) *exporter[P] {
-	x := &exporter[P]{a: a, records: records, header: func(v P) crm.Header { return P(v).Header() }, fields: map[string]exportField{}}
-	typ := reflect.TypeFor[P]()
+	x := &exporter[P]{a: a, records: records, fields: map[string]exportField{}}
+	typ := reflect.TypeFor[P]().Elem()
 	for _, f := range records.Fields() {
 		g, _ := typ.FieldByName(f.GoName)
 		x.fields[f.Name] = exportField{f, g.Index, slices.Contains(money, f.Name)}
@@ -213,7 +212,7 @@ func (x *exporter[P]) Write(ctx context.Context, c guard.Caller, filter string, 
 	}
 	masks := normalize.Masks()
 	return transfer.Export(ctx, c, x.records, q, to, transfer.ExportOptions[P]{
-		Columns: o.Columns, Mark: o.Mark, Canary: o.Canary, Done: o.Done, Header: x.header,
+		Columns: o.Columns, Mark: o.Mark, Canary: o.Canary, Done: o.Done,
 		Cell: func(v *guard.View[P], column string) string { return x.cell(v.Value, column, people.employees) },
 		Mask: func(column, value string) string {
 			if mask, ok := masks[x.fields[column].Mask]; ok {

@@ -195,12 +195,12 @@ func schemaOf(typ string) (crm.Schema, error) {
 // revertible are the doors of the types whose fields come back, by type.
 func (a *App) revertible() map[string]reverter {
 	return map[string]reverter{
-		crm.TypeCustomer: reverting[*crm.Customer]{a.Customers, (*crm.Customer).Header},
-		crm.TypeContact:  reverting[*crm.Contact]{a.Contacts, (*crm.Contact).Header},
-		crm.TypeLead:     reverting[*crm.Lead]{a.Leads, (*crm.Lead).Header},
-		crm.TypeTicket:   reverting[*crm.Ticket]{a.Tickets, (*crm.Ticket).Header},
-		crm.TypeContract: reverting[*crm.Contract]{a.Contracts, (*crm.Contract).Header},
-		crm.TypeQuote:    reverting[*crm.Quote]{a.Quotes, (*crm.Quote).Header},
+		crm.TypeCustomer: reverting[*crm.Customer]{a.Customers},
+		crm.TypeContact:  reverting[*crm.Contact]{a.Contacts},
+		crm.TypeLead:     reverting[*crm.Lead]{a.Leads},
+		crm.TypeTicket:   reverting[*crm.Ticket]{a.Tickets},
+		crm.TypeContract: reverting[*crm.Contract]{a.Contracts},
+		crm.TypeQuote:    reverting[*crm.Quote]{a.Quotes},
 	}
 }
 
@@ -211,13 +211,15 @@ type reverter interface {
 }
 
 type reverting[P guard.Record] struct {
-	r  *guard.Records[P]
-	of func(P) crm.Header
+	r *guard.Records[P]
 }
 
 func (d reverting[P]) header(ctx context.Context, c guard.Caller, id crm.UUID) (crm.Header, error) {
 	v, err := d.r.Get(ctx, c, id)
-	return d.of(v.Value), err
+	if err != nil {
+		return crm.Header{}, err
+	}
+	return v.Value.Header(), nil
 }
 
 func (d reverting[P]) compare(ctx context.Context, c guard.Caller, row crm.Row, body []byte, fields []string) (RevertStep, error) {
@@ -225,7 +227,7 @@ func (d reverting[P]) compare(ctx context.Context, c guard.Caller, row crm.Row, 
 	if err != nil {
 		return RevertStep{}, err
 	}
-	h := d.of(e.Now.Value)
+	h := e.Now.Value.Header()
 	step := RevertStep{Type: row.Type, ID: row.ID, Then: row.Version, Now: h.Version, InBin: h.Deleted, Fields: e.Fields}
 	if fields != nil {
 		step.Fields = nil

@@ -88,7 +88,7 @@ func (rep *Report) exports(ctx context.Context, g *rig, o Options) error {
 			heap.begin()
 			rows, err = transfer.Export(ctx, caller, customers, q, sink, transfer.ExportOptions[*crm.Customer]{
 				Columns: exportColumns, Cell: exportCell, Mark: []string{"# exported by", caller.Subject.ID}, Canary: &canary,
-				Header: func(v *crm.Customer) crm.Header { return v.Header() }, Done: heap.look,
+				Done: heap.look,
 			})
 			if err != nil {
 				return err

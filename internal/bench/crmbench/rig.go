@@ -146,6 +146,7 @@ func (g *rig) sow(ctx context.Context, tb testing.TB, progress io.Writer) (save 
 		p := realtest.PostgresWith(tb, realtest.PostgresOptions{Settings: settings})
 		g.w, g.r, g.dsn = p.DB, p.DB, p.DSN
 		save = func() error {
+			p.DB.SetMaxIdleConns(0) // what was connected to the server as it was is of no use after it
 			p.Stop(tb)
 			defer p.Start(tb)
 			return exec.CommandContext(ctx, "cp", "-a", p.Dir, filepath.Join(g.dir, "data")).Run()
