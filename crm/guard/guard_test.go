@@ -641,6 +641,23 @@ func TestListsAreBounded(t *testing.T) {
 	require.ErrorIs(t, err, encrypt.ErrUnsupported)
 }
 
+// TestHiddenIsNotAskedFor: a clear field that is hidden from a caller is neither sorted nor filtered nor counted by, which would tell it.
+func TestHiddenIsNotAskedFor(t *testing.T) {
+	r := newRig(t)
+	r.add(t, sales, "customer", "", "")
+	for _, q := range []guard.Query{
+		{Sort: "city"}, {Clauses: []crm.Clause{{Column: "city", Op: crm.Equal, Values: []crm.Value{crm.StringValue("Bonn")}}}},
+	} {
+		_, err := r.customers.List(t.Context(), sales, q)
+		require.NoError(t, err)
+		q.Hide = []string{"city"}
+		_, err = r.customers.List(t.Context(), sales, q)
+		denied(t, err, "fields.internal")
+		_, err = r.customers.Count(t.Context(), sales, q)
+		denied(t, err, "fields.internal")
+	}
+}
+
 // TestSearchByParts: what the indexes of the CRM's own types find, and what they must not.
 func TestSearchByParts(t *testing.T) {
 	r := newRig(t)
