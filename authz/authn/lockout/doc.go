@@ -8,7 +8,7 @@
 //   - with a source, for tries from unknown devices: more than three failures lock the pair for 15 minutes, and each further failure for
 //     twice as long, up to a day. A source is an IPv4 address or an IPv6 /64.
 //   - in total, for tries from unknown devices: after 100 failures (NIST SP 800-63B-4, section 3.2.2) an unknown
-//     device needs a stronger factor, for a day at first. This is a soft lock: it names what is needed and shuts nobody out who has it.
+//     device needs a stronger factor, for a day at first. A success does not start this count anew. This is a soft lock: it names what is needed and shuts nobody out who has it.
 //   - with a known device, by the same rule as with a source. Whoever is not on the device cannot touch it: an attacker cannot
 //     lock the owner out there.
 //   - with a source, for tries with a stronger factor (a passkey), which cannot be guessed. Guessed passwords do not lock these.

@@ -209,10 +209,17 @@ func (g *Guard) reserve(k Key, r Row, now time.Time) Row {
 	return r
 }
 
-// Succeed ends the failures of the counters that the try was counted in. Call it after a complete sign-in.
+// Succeed ends the failures of this source, or this device, with the account. Those in total stay, less this try: else an attacker would have a
+// hundred more tries after each sign-in of the owner. Call it after a complete sign-in.
 func (p *Pass) Succeed(ctx context.Context) error {
 	return p.guard.store.Update(ctx, p.keys, func(rows []Row) bool {
-		clear(rows)
+		for i, k := range p.keys {
+			if k.Kind == InTotal {
+				rows[i] = p.undone(i, rows[i])
+			} else {
+				rows[i] = Row{}
+			}
+		}
 		return true
 	})
 }
@@ -221,19 +228,22 @@ func (p *Pass) Succeed(ctx context.Context) error {
 func (p *Pass) Undo(ctx context.Context) error {
 	return p.guard.store.Update(ctx, p.keys, func(rows []Row) bool {
 		for i := range rows {
-			if rows[i].Failures == 0 { // somebody succeeded meanwhile
-				continue
-			}
-			if rows[i].Failures--; rows[i].Failures == 0 {
-				rows[i] = Row{}
-				continue
-			}
-			if rows[i].Until == p.is[i].Until && rows[i].Level == p.is[i].Level { // no later failure locked it
-				rows[i].Until, rows[i].Level = p.was[i].Until, p.was[i].Level
-			}
+			rows[i] = p.undone(i, rows[i])
 		}
 		return true
 	})
+}
+
+// undone is a row as if this try had not been.
+func (p *Pass) undone(i int, r Row) Row {
+	if r.Failures <= 1 { // the only one, or somebody succeeded or released meanwhile
+		return Row{}
+	}
+	r.Failures--
+	if r.Until == p.is[i].Until && r.Level == p.is[i].Level { // no later failure locked it
+		r.Until, r.Level = p.was[i].Until, p.was[i].Level
+	}
+	return r
 }
 
 // Lock is one lock of an account, without a word on where the tries came from.

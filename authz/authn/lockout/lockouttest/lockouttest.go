@@ -367,14 +367,15 @@ func testStronger(t testing.TB, g *guard) {
 	g.refused(t, "the soft lock stays", from("203.0.113.1"), lockout.StrongerFactor, 24*time.Hour)
 }
 
-// testSucceed: a success ends what was counted before it.
+// testSucceed: a success ends what was counted before it from there, and takes back its own try in total.
 func testSucceed(t testing.TB, g *guard) {
 	a := from("192.0.2.1")
-	for range 50 { // 200 tries, 150 failures
+	for range 32 { // 128 tries, 96 failures
 		g.fails(t, "mistyped", 3, a)
 		ok(t, g.begin(t, a).Succeed(t.Context()))
 	}
-	g.fails(t, "fresh", 4, a)
+	g.fails(t, "the hundredth in total", 4, a)
+	g.refused(t, "which stay", from("192.0.2.2"), lockout.StrongerFactor, 24*time.Hour)
 	g.refused(t, "locked", a, lockout.Wait, 15*time.Minute)
 	g.fails(t, "another account", 4, lockout.Attempt{Account: "li", Source: a.Source})
 	li := lockout.Attempt{Account: "li", Source: netip.MustParseAddr("192.0.2.9")}
