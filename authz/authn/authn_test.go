@@ -14,6 +14,9 @@ var all = []authn.Method{
 	authn.Password, authn.TOTP, authn.Passkey, authn.Recovery, authn.SMS, authn.Email, authn.OIDC, authn.Certificate,
 }
 
+// TestLevels: a password with something held, or a passkey, is two factors; two of one kind are one.
+//
+//crm:item 28 partly
 func TestLevels(t *testing.T) {
 	type set = []authn.Method
 	for _, c := range []struct {

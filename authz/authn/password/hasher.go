@@ -54,6 +54,7 @@ type Hasher struct {
 	live   []Params // distinct, the first is params
 	wait   time.Duration
 	turns  chan struct{}
+	argon  func(p Params, password, salt []byte) []byte // Params.hash
 
 	mu    sync.Mutex
 	decoy []byte // a record of no account, opened where an account has none
@@ -84,6 +85,7 @@ func New(ctx context.Context, sealer Sealer, opts *Options) (*Hasher, error) {
 		sealer: sealer, params: o.Params, live: []Params{o.Params},
 		wait:  cmp.Or(o.Wait, 3*time.Second),
 		turns: make(chan struct{}, cmp.Or(o.Concurrent, runtime.GOMAXPROCS(0))),
+		argon: Params.hash,
 	}
 	for _, p := range o.Old {
 		if !p.valid() {
@@ -158,7 +160,7 @@ func (h *Hasher) Verify(ctx context.Context, account string, record []byte, pass
 		sets = append(slices.Clone(sets), rec.params)
 	}
 	for _, p := range sets {
-		same := subtle.ConstantTimeCompare(p.hash(text, rec.salt[:]), rec.sum[:])
+		same := subtle.ConstantTimeCompare(h.argon(p, text, rec.salt[:]), rec.sum[:])
 		if p == rec.params {
 			right = same
 		}
@@ -205,7 +207,7 @@ func (h *Hasher) make(ctx context.Context, account string, text []byte) ([]byte,
 	if _, err := rand.Read(rec.salt[:]); err != nil {
 		return nil, err
 	}
-	copy(rec.sum[:], h.params.hash(text, rec.salt[:]))
+	copy(rec.sum[:], h.argon(h.params, text, rec.salt[:]))
 	return h.seal(ctx, account, rec)
 }
 

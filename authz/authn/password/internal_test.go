@@ -4,8 +4,12 @@ import (
 	"bytes"
 	"encoding/hex"
 	"fmt"
+	"slices"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/crmguard/crmguard/authz/authn/keyring"
 )
 
 // TestBlocklist looks at the list itself: a wrong one, or one that always answers yes, would not pass.
@@ -91,6 +95,64 @@ func TestRecord(t *testing.T) {
 	for i, b := range [][]byte{nil, rec.marshal()[:plainSize-1], append(rec.marshal(), 0), append([]byte{2}, rec.marshal()[1:]...), hashed{}.marshal()} {
 		if got, err := unmarshal(b); err != ErrRecord || got != (hashed{}) {
 			t.Errorf("%d: %+v, %v", i, got, err)
+		}
+	}
+}
+
+// TestSameWork: whatever an account has, a wrong password costs one hash with each set of live parameters; one of them while only one is live.
+func TestSameWork(t *testing.T) {
+	small, large := Params{16, 1, 1}, Params{64, 1, 1}
+	keys, err := keyring.New(bytes.Repeat([]byte{1}, 32))
+	if err != nil {
+		t.Fatal(err)
+	}
+	open := func(o Options) (*Hasher, *[]Params) {
+		o.InsecureParams = true
+		h, err := New(t.Context(), keys, &o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var done []Params
+		h.argon = func(p Params, password, salt []byte) []byte {
+			done = append(done, p)
+			return p.hash(password, salt)
+		}
+		return h, &done
+	}
+	before, _ := open(Options{Params: small})
+	old, err := before.Hash(t.Context(), "a", "correct horse battery staple")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, done := open(Options{Params: large, Old: []Params{small, large, small}})
+	present, err := h.Hash(t.Context(), "a", "correct horse battery staple")
+	if err != nil {
+		t.Fatal(err)
+	}
+	one, doneOne := open(Options{Params: large})
+	for what, c := range map[string]struct {
+		account string
+		record  []byte
+	}{
+		"present": {"a", present}, "old": {"a", old}, "unknown": {"b", nil}, "no name": {"", nil}, "moved": {"b", present}, "broken": {"a", present[:9]}, "empty": {"a", []byte{}},
+	} {
+		for _, pw := range []string{"wrong", "", strings.Repeat("long ", 200)} {
+			*done, *doneOne = nil, nil
+			if _, err := h.Verify(t.Context(), c.account, c.record, pw); err == nil {
+				t.Error("no error")
+			}
+			if !slices.Equal(*done, []Params{large, small}) {
+				t.Errorf("%s: %v", what, *done)
+			}
+			if what == "old" {
+				continue
+			}
+			if _, err := one.Verify(t.Context(), c.account, c.record, pw); err == nil {
+				t.Error("no error")
+			}
+			if !slices.Equal(*doneOne, []Params{large}) {
+				t.Errorf("%s: %v", what, *doneOne)
+			}
 		}
 	}
 }

@@ -303,24 +303,36 @@ func TestArguments(t *testing.T) {
 	}
 }
 
-// TestGolden: a record of version 1, as it was when the version was fixed.
-func TestGolden(t *testing.T) {
+// golden is a record of version 1, as it was when the version was fixed.
+func golden(t testing.TB) (lines map[string]string, key, record []byte) {
+	t.Helper()
 	b, err := os.ReadFile("testdata/record-v1.txt")
 	if err != nil {
 		t.Fatal(err)
 	}
-	lines := map[string]string{}
+	lines = map[string]string{}
 	for line := range strings.Lines(string(b)) {
 		if name, value, ok := strings.Cut(strings.TrimSuffix(line, "\n"), ": "); ok {
 			lines[name] = value
 		}
 	}
-	key, _ := hex.DecodeString(lines["key"])
-	record, _ := hex.DecodeString(lines["record"])
+	if key, err = hex.DecodeString(lines["key"]); err != nil {
+		t.Fatal(err)
+	}
+	if record, err = hex.DecodeString(lines["record"]); err != nil {
+		t.Fatal(err)
+	}
+	return lines, key, record
+}
+
+// TestGolden: the golden record is read as it was.
+func TestGolden(t *testing.T) {
+	lines, key, record := golden(t)
 	d := newDesk(t)
 	if _, err := d.store.Swap(t.Context(), lines["account"]+"|"+lines["purpose"], nil, record); err != nil {
 		t.Fatal(err)
 	}
+	var err error
 	if d.Codes, err = sms.New(d.store, d.file, key, &sms.Options{Now: d.clock.now}); err != nil {
 		t.Fatal(err)
 	}
@@ -330,10 +342,10 @@ func TestGolden(t *testing.T) {
 
 // FuzzVerify: nothing but the code is taken, whatever is typed and stored.
 func FuzzVerify(f *testing.F) {
+	lines, key, stored := golden(f)
 	d := newDesk(f)
-	code := d.send(f, "a", "sign-in")
-	stored, _ := d.store.Load(f.Context(), "a|sign-in")
-	f.Add(code, stored)
+	plain := strings.NewReplacer(" ", "", "-", "")
+	f.Add(lines["code"], stored)
 	f.Add("1234-5678", stored)
 	f.Add("", []byte{1})
 	f.Fuzz(func(t *testing.T, typed string, record []byte) {
@@ -341,12 +353,14 @@ func FuzzVerify(f *testing.F) {
 			return
 		}
 		store := records.Of(&records.Memory{}, "sms")
-		store.Swap(t.Context(), "a|sign-in", nil, record)
-		c, err := sms.New(store, d.file, secret(1), &sms.Options{Now: d.clock.now})
+		if _, err := store.Swap(t.Context(), lines["account"]+"|"+lines["purpose"], nil, record); err != nil {
+			t.Fatal(err)
+		}
+		c, err := sms.New(store, d.file, key, &sms.Options{Now: d.clock.now})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := c.Verify(t.Context(), "a", "sign-in", typed); err == nil && strings.NewReplacer(" ", "", "-", "").Replace(typed) != code {
+		if err := c.Verify(t.Context(), lines["account"], lines["purpose"], typed); err == nil && plain.Replace(typed) != lines["code"] {
 			t.Errorf("%q is taken", typed)
 		}
 	})

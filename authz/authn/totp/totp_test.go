@@ -345,6 +345,8 @@ func TestKeys(t *testing.T) {
 }
 
 // TestOathtool: codes of another implementation are accepted once and refused twice. apt-get install oathtool.
+//
+//crm:item 28 partly
 func TestOathtool(t *testing.T) {
 	tool := realtest.Oathtool(t)
 	for _, h := range []totp.Hash{totp.SHA1, totp.SHA256, totp.SHA512} {
