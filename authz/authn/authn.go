@@ -108,8 +108,8 @@ func (*refusal) Error() string        { return ErrRefused.Error() }
 func (*refusal) GoString() string     { return ErrRefused.Error() }
 func (*refusal) Is(target error) bool { return target == ErrRefused }
 
-// Refuse returns an error that reads as [ErrRefused], and is it by errors.Is, and carries the reason for the log. Reasons hold
-// no passwords, codes and tokens. A nil reason is a refusal too. What is a refusal already stays as it is.
+// Refuse returns an error that reads as [ErrRefused], and is it by errors.Is, and carries the reason for the log.
+// Reasons hold no passwords, codes and tokens. A nil reason is a refusal too. What is a refusal already stays as it is.
 func Refuse(reason error) error {
 	if r := (*refusal)(nil); errors.As(reason, &r) {
 		return r
@@ -117,8 +117,8 @@ func Refuse(reason error) error {
 	return &refusal{reason}
 }
 
-// Reason returns why err refuses, for the log and never for the answer: the reason given to [Refuse], or err itself when it
-// carries none.
+// Reason returns why err refuses, for the log and never for the answer: the reason given to [Refuse], or err itself
+// when it carries none.
 func Reason(err error) error {
 	if r := (*refusal)(nil); errors.As(err, &r) && r.reason != nil {
 		return r.reason

@@ -1,5 +1,5 @@
-// Package authn says who acts: it holds the words that the packages below it share, and imports the standard
-// library only. Each package below is usable alone, and none of them knows another.
+// Package authn says who acts: it holds the words that the packages below it share, and imports the standard library
+// only. Each package below is usable alone, and none of them knows another.
 //
 // # The packages
 //

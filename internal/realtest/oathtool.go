@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// Oathtool returns the path of OATH Toolkit's program, which makes one-time codes. The test ends as Require says when it is not
-// installed.
+// Oathtool returns the path of OATH Toolkit's program, which makes one-time codes. The test ends as Require says when
+// it is not installed.
 func Oathtool(t testing.TB) string {
 	t.Helper()
 	path, err := exec.LookPath("oathtool")

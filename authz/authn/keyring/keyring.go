@@ -2,8 +2,8 @@
 // for packages password and totp where there is no keeper of keys (package encrypt) to compose them with. Keys come
 // from a file of mode 0600 or a secret store, never from the database whose secrets they seal.
 //
-// A sealed text is the key's id (4 bytes), a random nonce (12), the ciphertext and the tag (16). The id is the beginning of
-// HMAC-SHA-256(key, "crmguard keyring v1 id"). docs/formats/authn.md has it in full.
+// A sealed text is the key's id (4 bytes), a random nonce (12), the ciphertext and the tag (16). The id is the
+// beginning of HMAC-SHA-256(key, "crmguard keyring v1 id"). docs/formats/authn.md has it in full.
 package keyring
 
 import (

@@ -47,7 +47,8 @@ type Guard struct {
 	begun                  atomic.Int64
 }
 
-// New returns a Guard. key has 32 random bytes that lie apart from the database; when it changes, everything is forgotten.
+// New returns a Guard. key has 32 random bytes that lie apart from the database; when it changes, everything is
+// forgotten.
 func New(store Store, key []byte, opts *Options) (*Guard, error) {
 	var o Options
 	if opts != nil {
@@ -82,7 +83,8 @@ type Attempt struct {
 	Account string
 	// Source is the address of the client, not of a proxy in front.
 	Source netip.Addr
-	// Device is the token of a device on which this account signed in completely before, as the composition has checked; "" = unknown.
+	// Device is the token of a device on which this account signed in completely before, as the composition has
+	// checked; "" = unknown.
 	Device string
 	// Stronger tells that the factor cannot be guessed: a passkey, a client certificate.
 	Stronger bool
@@ -97,8 +99,8 @@ const (
 	StrongerFactor                 // this device is not known: a known one, or a stronger factor
 )
 
-// RefusedError refuses a try. Nothing is to be verified then, and a right password is not to be told from a wrong one. Its
-// text says what is needed, and nothing of whom.
+// RefusedError refuses a try. Nothing is to be verified then, and a right password is not to be told from a wrong one.
+// Its text says what is needed, and nothing of whom.
 type RefusedError struct {
 	Need  Need
 	Until time.Time // until when
@@ -123,8 +125,8 @@ type Pass struct {
 	is    []Row // after it
 }
 
-// Begin allows a try, which counts as a failure from now on, or refuses it with a *[RefusedError]. Other errors are [ErrSource] and the store's;
-// treat them as a refusal.
+// Begin allows a try, which counts as a failure from now on, or refuses it with a *[RefusedError]. Other errors are
+// [ErrSource] and the store's; treat them as a refusal.
 func (g *Guard) Begin(ctx context.Context, a Attempt) (*Pass, error) {
 	source, err := normalise(a.Source)
 	if err != nil {
@@ -163,7 +165,7 @@ func (g *Guard) Begin(ctx context.Context, a Attempt) (*Pass, error) {
 
 // keysOf returns the rows that a try counts in.
 func (g *Guard) keysOf(a Attempt, source string) []Key {
-	account := g.Account(a.Account)
+	account := g.account(a.Account)
 	row := func(k Kind, other string) Key { return Key{k, account, g.hash(byte(k), account[:], other)} }
 	switch {
 	case a.Stronger:
@@ -209,8 +211,8 @@ func (g *Guard) reserve(k Key, r Row, now time.Time) Row {
 	return r
 }
 
-// Succeed ends the failures of this source, or this device, with the account. Those in total stay, less this try: else an attacker would have a
-// hundred more tries after each sign-in of the owner. Call it after a complete sign-in.
+// Succeed ends the failures of this source, or this device, with the account. Those in total stay, less this try: else
+// an attacker would have a hundred more tries after each sign-in of the owner. Call it after a complete sign-in.
 func (p *Pass) Succeed(ctx context.Context) error {
 	return p.guard.store.Update(ctx, p.keys, func(rows []Row) bool {
 		for i, k := range p.keys {
@@ -255,7 +257,7 @@ type Lock struct {
 
 // Locks returns the locks of an account, for the page of an administrator.
 func (g *Guard) Locks(ctx context.Context, account string) ([]Lock, error) {
-	rows, err := g.store.Rows(ctx, g.Account(account))
+	rows, err := g.store.Rows(ctx, g.account(account))
 	if err != nil {
 		return nil, err
 	}
@@ -269,10 +271,10 @@ func (g *Guard) Locks(ctx context.Context, account string) ([]Lock, error) {
 	return locks, nil
 }
 
-// Release forgets all failures of an account and returns how many rows there were. It is an act of an administrator, for the audit
-// log to keep.
+// Release forgets all failures of an account and returns how many rows there were. It is an act of an administrator,
+// for the audit log to keep.
 func (g *Guard) Release(ctx context.Context, account string) (int, error) {
-	rows, err := g.store.Rows(ctx, g.Account(account))
+	rows, err := g.store.Rows(ctx, g.account(account))
 	if err != nil || len(rows) == 0 {
 		return 0, err
 	}
@@ -292,8 +294,8 @@ func (g *Guard) Sweep(ctx context.Context) error {
 	return g.store.Sweep(ctx, g.now().Unix(), g.maxRows)
 }
 
-// Account returns the keyed hash that stands for an account in the store.
-func (g *Guard) Account(name string) Hash {
+// account returns the keyed hash that stands for an account in the store.
+func (g *Guard) account(name string) Hash {
 	return g.hash(0, nil, strings.ToLower(norm.NFKC.String(strings.ToLower(strings.TrimSpace(name)))))
 }
 
@@ -307,7 +309,8 @@ func (g *Guard) hash(kind byte, account []byte, text string) (h Hash) {
 	return h
 }
 
-// normalise returns what counts as one source: an IPv4 address or an IPv6 /64, which is what one customer gets at least.
+// normalise returns what counts as one source: an IPv4 address or an IPv6 /64, which is what one customer gets at
+// least.
 func normalise(a netip.Addr) (string, error) {
 	a = a.Unmap().WithZone("")
 	if !a.IsValid() || a.IsUnspecified() {

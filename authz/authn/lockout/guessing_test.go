@@ -116,7 +116,7 @@ func TestGuessing(t *testing.T) {
 				a.Account = fmt.Sprintf("nobody%d@example.com", target) // names that are not
 			}
 			err := d.signIn(ctx, a, guesses[tried[a.Account]%len(guesses)])
-			if authn.Reason(err) == password.ErrWrong {
+			if errors.Is(authn.Reason(err), password.ErrWrong) {
 				tried[a.Account]++
 			}
 			switch {
@@ -137,7 +137,7 @@ func TestGuessing(t *testing.T) {
 				at.Source = source(owner)
 			}
 			if owner%3 == 0 {
-				if err := d.signIn(ctx, at, passwords[owner]+"x"); authn.Reason(err) != password.ErrWrong {
+				if err := d.signIn(ctx, at, passwords[owner]+"x"); !errors.Is(authn.Reason(err), password.ErrWrong) {
 					t.Fatalf("owner %d mistypes on a known device: %v", owner, authn.Reason(err))
 				}
 			}

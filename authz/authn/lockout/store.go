@@ -46,13 +46,14 @@ type Row struct {
 type Store interface {
 	// Read returns the rows of the keys, in their order, zero where there is none.
 	Read(ctx context.Context, keys []Key) ([]Row, error)
-	// Update calls change with the rows of the keys, which are distinct and sorted by Compare, and stores what it makes of them when it returns true. Nothing comes between reading and
-	// storing. A row that becomes zero is deleted. change may be called more than once; the last call counts.
+	// Update calls change with the rows of the keys, which are distinct and sorted by Compare, and stores what it makes
+	// of them when it returns true. Nothing comes between reading and storing. A row that becomes zero is deleted.
+	// change may be called more than once; the last call counts.
 	Update(ctx context.Context, keys []Key, change func([]Row) bool) error
 	// Rows returns all rows of an account.
 	Rows(ctx context.Context, account Hash) (map[Key]Row, error)
-	// Sweep deletes the rows that end at now or before; of more than most that are left then, it deletes those with the fewest failures, of these the ones that
-	// end first.
+	// Sweep deletes the rows that end at now or before; of more than most that are left then, it deletes those with the
+	// fewest failures, of these the ones that end first.
 	Sweep(ctx context.Context, now int64, most int) error
 }
 

@@ -14,8 +14,8 @@ import (
 //go:embed common.bin
 var commonList []byte
 
-// blocklist is a set of folded passwords, kept as the first 40 bits of their SHA-256: 16 choose a bucket, 24 are stored,
-// in order. A text that is not in a set of 50,000 is taken for a member once in 20 million.
+// blocklist is a set of folded passwords, kept as the first 40 bits of their SHA-256: 16 choose a bucket, 24 are
+// stored, in order. A text that is not in a set of 50,000 is taken for a member once in 20 million.
 type blocklist struct {
 	starts [1<<16 + 1]uint32
 	tails  []byte // 3 bytes each
@@ -25,7 +25,8 @@ var listMagic = []byte("crmguard passwords 1\n")
 
 const tailSize = 3
 
-// parseBlocklist reads magic, number of entries (4 bytes), entries of each bucket (1 byte each), entries (3 bytes each).
+// parseBlocklist reads magic, number of entries (4 bytes), entries of each bucket (1 byte each), entries (3 bytes
+// each).
 func parseBlocklist(b []byte) (*blocklist, error) {
 	wrong := errors.New("password: the list of common passwords is damaged")
 	b, ok := bytes.CutPrefix(b, listMagic)

@@ -35,11 +35,11 @@ var (
 type Options struct {
 	// Params for new hashes, from Calibrate; zero = Floor.
 	Params Params
-	// Old are the other parameters that stored records may have. Every verification does a hash with each of them too. A record with
-	// parameters that are not named here still verifies, and takes longer than others.
+	// Old are the other parameters that stored records may have. Every verification does a hash with each of them too.
+	// A record with parameters that are not named here still verifies, and takes longer than others.
 	Old []Params
-	// Concurrent bounds the hashes computed at once, and so memory to Concurrent times Params.Memory; 0 = one for
-	// each processor.
+	// Concurrent bounds the hashes computed at once, and so memory to Concurrent times Params.Memory; 0 = one for each
+	// processor.
 	Concurrent int
 	// Wait bounds how long a call waits for its turn; 0 = 3 s.
 	Wait time.Duration
@@ -63,7 +63,8 @@ type Hasher struct {
 // maxAccount bounds the id of an account in bytes.
 const maxAccount = 1024
 
-// New returns a Hasher. It seals and opens a record of no account once, so that a sealer that does not work shows at the start.
+// New returns a Hasher. It seals and opens a record of no account once, so that a sealer that does not work shows at
+// the start.
 func New(ctx context.Context, sealer Sealer, opts *Options) (*Hasher, error) {
 	var o Options
 	if opts != nil {
@@ -105,8 +106,8 @@ func New(ctx context.Context, sealer Sealer, opts *Options) (*Hasher, error) {
 }
 
 // Hash returns a record of the password for the account, to be stored in place of any before. account is an opaque id
-// that never changes and no other account has, in any tenant that shares the sealer. Ask [Rules.Check] first: Hash refuses only what it cannot
-// take (a *[WeakError]). Other errors: [ErrBusy], the sealer's, the context's.
+// that never changes and no other account has, in any tenant that shares the sealer. Ask [Rules.Check] first: Hash
+// refuses only what it cannot take (a *[WeakError]). Other errors: [ErrBusy], the sealer's, the context's.
 func (h *Hasher) Hash(ctx context.Context, account, password string) (record []byte, err error) {
 	if account == "" || len(account) > maxAccount {
 		return nil, errors.New("password: an account's id has 1 to 1,024 bytes")
@@ -124,13 +125,13 @@ func (h *Hasher) Hash(ctx context.Context, account, password string) (record []b
 	return h.make(ctx, account, text)
 }
 
-// Verify tells whether record is the account's and of this password. A nil record is that of a name that is not known, or of an account
-// without a password: the same work is done, and the answer is [ErrWrong] as for a wrong password. Other errors: [ErrRecord], [ErrBusy], the
-// sealer's, the context's; none means that the password is right.
+// Verify tells whether record is the account's and of this password. A nil record is that of a name that is not known,
+// or of an account without a password: the same work is done, and the answer is [ErrWrong] as for a wrong password.
+// Other errors: [ErrRecord], [ErrBusy], the sealer's, the context's; none means that the password is right.
 //
-// After a right password, renewed is a record to store in place of the one given (by compare-and-set: the person may
-// be changing the password elsewhere), when that one has other parameters than new ones get, or was sealed under an older key. It is nil where
-// none is needed or could be made.
+// After a right password, renewed is a record to store in place of the one given (by compare-and-set: the person may be
+// changing the password elsewhere), when that one has other parameters than new ones get, or was sealed under an older
+// key. It is nil where none is needed or could be made.
 func (h *Hasher) Verify(ctx context.Context, account string, record []byte, password string) (renewed []byte, err error) {
 	text, weak := prepare(password)
 	if weak != "" {

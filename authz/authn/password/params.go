@@ -40,10 +40,10 @@ func (p Params) hash(password, salt []byte) []byte {
 	return argon2.IDKey(password, salt, p.Time, p.Memory, p.Threads, hashSize)
 }
 
-// Calibrate measures this machine and returns parameters with one lane whose hash takes about target here: more memory first, up to
-// memory KiB (0 = 64 MiB), then more passes, never less than [Floor] even where that takes longer. Half a second is
-// the most that people at a sign-in page bear. Run it once when the program is set up and keep the result: parameters that
-// change with the load of the moment would make every record stale.
+// Calibrate measures this machine and returns parameters with one lane whose hash takes about target here: more memory
+// first, up to memory KiB (0 = 64 MiB), then more passes, never less than [Floor] even where that takes longer. Half a
+// second is the most that people at a sign-in page bear. Run it once when the program is set up and keep the result:
+// parameters that change with the load of the moment would make every record stale.
 func Calibrate(target time.Duration, memory uint32) (Params, error) {
 	return calibrate(target, memory, func(p Params) time.Duration {
 		best := time.Duration(math.MaxInt64)

@@ -94,14 +94,15 @@ func NewRules(opts *RulesOptions) (*Rules, error) {
 
 // Choice is what is known where a password is chosen.
 type Choice struct {
-	// SecondFactor tells that a second factor is asked for at every sign-in of this account; false asks for the longer password.
+	// SecondFactor tells that a second factor is asked for at every sign-in of this account; false asks for the longer
+	// password.
 	SecondFactor bool
 	// Words of the person: names, e-mail addresses, the user name, birthdays. They are not kept.
 	Words []string
 }
 
-// Check returns nil or a *[WeakError]. It is for choosing a password, never for signing in: rules that became
-// stricter lock nobody out.
+// Check returns nil or a *[WeakError]. It is for choosing a password, never for signing in: rules that became stricter
+// lock nobody out.
 func (r *Rules) Check(password string, choice Choice) error {
 	text, reason := prepare(password)
 	if reason != "" {
@@ -183,7 +184,8 @@ func disguises(s string) []string {
 	for _, t := range []string{s, end, both} {
 		add(t)
 		for _, one := range []string{"l", "i"} {
-			plain := strings.NewReplacer("0", "o", "1", one, "!", "i", "|", one, "3", "e", "€", "e", "4", "a", "@", "a", "5", "s", "$", "s", "7", "t", "+", "t", "8", "b", "9", "g").Replace(t)
+			plain := strings.NewReplacer("0", "o", "1", one, "!", "i", "|", one, "3", "e", "€", "e", "4", "a", "@", "a",
+				"5", "s", "$", "s", "7", "t", "+", "t", "8", "b", "9", "g").Replace(t)
 			add(plain)
 			add(strings.TrimFunc(plain, notLetter))
 		}
@@ -262,7 +264,8 @@ func walk(s []rune) int {
 // minWord is the length of the shortest word of letters that is looked for; words in Han characters may have two.
 const minWord = 4
 
-// contextWords returns the words in a text such as a name or an address, folded, and the whole of each without what is between them. The longest come first.
+// contextWords returns the words in a text such as a name or an address, folded, and the whole of each without what is
+// between them. The longest come first.
 func contextWords(texts []string) []string {
 	var out []string
 	add := func(word string) {

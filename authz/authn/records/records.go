@@ -1,5 +1,6 @@
 // Package records keeps what packages password, totp and recovery make: one opaque record for an account and a kind,
-// replaced by compare-and-set. [Memory] is for tests and single runs, package records/sqlrecords for databases; both pass recordstest.
+// replaced by compare-and-set. [Memory] is for tests and single runs, package records/sqlrecords for databases; both
+// pass recordstest.
 //
 // [Of] binds a store to a kind, which makes the small interface that a package asks for:
 //
@@ -17,8 +18,9 @@ import (
 type Store interface {
 	// Load returns the record, nil when there is none.
 	Load(ctx context.Context, kind, account string) ([]byte, error)
-	// Swap stores next where prev is stored still, and tells whether it was, in one step that nothing comes between. A nil
-	// prev stands for no record, a nil next removes; one of them is not nil. Empty records are refused with [ErrEmpty].
+	// Swap stores next where prev is stored still, and tells whether it was, in one step that nothing comes between. A
+	// nil prev stands for no record, a nil next removes; one of them is not nil. Empty records are refused with
+	// [ErrEmpty].
 	Swap(ctx context.Context, kind, account string, prev, next []byte) (bool, error)
 }
 

@@ -1,13 +1,13 @@
-// Package recovery makes ten codes for paper, each of which signs in once where every other factor is lost. It is usable
-// alone.
+// Package recovery makes ten codes for paper, each of which signs in once where every other factor is lost. It is
+// usable alone.
 //
-// A code is 80 random bits in four groups, such as 4N0K-7ZQX-J2MB-9RTV; it may be typed in either case, without the hyphens,
-// and with O for 0, I or L for 1. The record keeps keyed hashes (HMAC-SHA-256) with the account's id bound in, which is enough for
-// secrets of that many bits; docs/formats/authn.md describes it. A used code is taken out by compare-and-set, so of parallel uses one
-// succeeds.
+// A code is 80 random bits in four groups, such as 4N0K-7ZQX-J2MB-9RTV; it may be typed in either case, without the
+// hyphens, and with O for 0, I or L for 1. The record keeps keyed hashes (HMAC-SHA-256) with the account's id bound in,
+// which is enough for secrets of that many bits; docs/formats/authn.md describes it. A used code is taken out by
+// compare-and-set, so of parallel uses one succeeds.
 //
-// A recovery code is a look-up secret in the words of NIST SP 800-63B-4: something held, and no way around the other factor. Tell the person at each use, and
-// how many are left. How often may be tried is package lockout's.
+// A recovery code is a look-up secret in the words of NIST SP 800-63B-4: something held, and no way around the other
+// factor. Tell the person at each use, and how many are left. How often may be tried is package lockout's.
 package recovery
 
 import (
@@ -30,8 +30,8 @@ const Count = 10
 type Store interface {
 	// Load returns the account's record, nil when it has none.
 	Load(ctx context.Context, account string) ([]byte, error)
-	// Swap stores next where prev is stored still, and tells whether it was, in one step that nothing comes between. A nil prev
-	// stands for no record, a nil next removes.
+	// Swap stores next where prev is stored still, and tells whether it was, in one step that nothing comes between. A
+	// nil prev stands for no record, a nil next removes.
 	Swap(ctx context.Context, account string, prev, next []byte) (bool, error)
 }
 
@@ -63,8 +63,8 @@ type Codes struct {
 
 type key struct{ id, secret []byte }
 
-// New returns Codes that hash under newest and take codes that were hashed under any of the keys, each of 32 random bytes that lie apart from the
-// database. A key that is left out ends the codes made under it.
+// New returns Codes that hash under newest and take codes that were hashed under any of the keys, each of 32 random
+// bytes that lie apart from the database. A key that is left out ends the codes made under it.
 func New(store Store, newest []byte, older ...[]byte) (*Codes, error) {
 	if store == nil {
 		return nil, errors.New("recovery: no store")
@@ -81,7 +81,8 @@ func New(store Store, newest []byte, older ...[]byte) (*Codes, error) {
 	return c, nil
 }
 
-// Generate returns ten new codes, which replace those before, used or not. They are shown once and cannot be read again.
+// Generate returns ten new codes, which replace those before, used or not. They are shown once and cannot be read
+// again.
 func (c *Codes) Generate(ctx context.Context, account string) ([]string, error) {
 	if account == "" || len(account) > maxAccount {
 		return nil, errors.New("recovery: an account's id has 1 to 1,024 bytes")
@@ -114,8 +115,8 @@ func (c *Codes) Generate(ctx context.Context, account string) ([]string, error) 
 	return nil, ErrConflict
 }
 
-// Use takes a code and ends it. left is how many there are still, for the person to be told. Errors: [ErrWrong], [ErrRecord], [ErrConflict], the
-// store's.
+// Use takes a code and ends it. left is how many there are still, for the person to be told. Errors: [ErrWrong],
+// [ErrRecord], [ErrConflict], the store's.
 func (c *Codes) Use(ctx context.Context, account, code string) (left int, err error) {
 	plain, ok := normalise(code)
 	if !ok || account == "" || len(account) > maxAccount {
@@ -184,7 +185,8 @@ func (c *Codes) parse(stored []byte) (key, [][]byte, error) {
 	if stored == nil {
 		return c.keys[0], nil, nil
 	}
-	if len(stored) < headSize || stored[0] != recordVersion || stored[headSize-1] > Count || len(stored) != headSize+int(stored[headSize-1])*sha256.Size {
+	if len(stored) < headSize || stored[0] != recordVersion || stored[headSize-1] > Count ||
+		len(stored) != headSize+int(stored[headSize-1])*sha256.Size {
 		return key{}, nil, ErrRecord
 	}
 	for _, k := range c.keys {

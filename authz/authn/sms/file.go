@@ -12,8 +12,8 @@ import (
 	"github.com/crmguard/crmguard/authz/authn"
 )
 
-// FileSender appends messages to the file sms.jsonl or email.jsonl of a folder, one JSON object a line, for development. The file has mode
-// 0600, and one that others may read is refused. It is safe for concurrent use.
+// FileSender appends messages to the file sms.jsonl or email.jsonl of a folder, one JSON object a line, for
+// development. The file has mode 0600, and one that others may read is refused. It is safe for concurrent use.
 type FileSender struct {
 	method authn.Method
 	path   string

@@ -1,12 +1,13 @@
-// Package sms sends one-time codes to a phone or a mailbox, for accounts that have nothing stronger. It is usable alone.
+// Package sms sends one-time codes to a phone or a mailbox, for accounts that have nothing stronger. It is usable
+// alone.
 //
 // Both ways are weak: numbers are ported and messages read on the way (NIST SP 800-63B-4 restricts codes by telephone),
-// and a mailbox is no authenticator at all. [authn.Method.Weak] says so of both, and [authn.LevelOf] gives e-mail no level. Offer an
-// authenticator app or a passkey first.
+// and a mailbox is no authenticator at all. [authn.Method.Weak] says so of both, and [authn.LevelOf] gives e-mail no
+// level. Offer an authenticator app or a passkey first.
 //
-// A code has eight digits, lives ten minutes, is tried at most five times and accepted once, for the account and the purpose it was made for. The record
-// keeps a keyed hash; docs/formats/authn.md describes it. Each try replaces the record by compare-and-set before its answer is known, so that parallel tries
-// do not slip past the five.
+// A code has eight digits, lives ten minutes, is tried at most five times and accepted once, for the account and the
+// purpose it was made for. The record keeps a keyed hash; docs/formats/authn.md describes it. Each try replaces the
+// record by compare-and-set before its answer is known, so that parallel tries do not slip past the five.
 //
 // [FileSender] writes messages to a file, for development.
 package sms
@@ -53,8 +54,8 @@ type Sender interface {
 type Store interface {
 	// Load returns the record, nil when there is none.
 	Load(ctx context.Context, name string) ([]byte, error)
-	// Swap stores next where prev is stored still, and tells whether it was, in one step that nothing comes between. A nil prev
-	// stands for no record, a nil next removes.
+	// Swap stores next where prev is stored still, and tells whether it was, in one step that nothing comes between. A
+	// nil prev stands for no record, a nil next removes.
 	Swap(ctx context.Context, name string, prev, next []byte) (bool, error)
 }
 
@@ -97,7 +98,8 @@ type Codes struct {
 	now          func() time.Time
 }
 
-// New returns Codes. key has 32 random bytes that lie apart from the database; when it changes, the codes on their way end.
+// New returns Codes. key has 32 random bytes that lie apart from the database; when it changes, the codes on their way
+// end.
 func New(store Store, sender Sender, key []byte, opts *Options) (*Codes, error) {
 	var o Options
 	if opts != nil {
@@ -119,8 +121,9 @@ func New(store Store, sender Sender, key []byte, opts *Options) (*Codes, error) 
 	return c, nil
 }
 
-// Send makes a code for the account and the purpose (a word of a-z, 0-9 and hyphens, such as sign-in) and sends it to an
-// address that the account has confirmed. It ends the code before. Errors: [ErrTooSoon], the store's and the sender's; after a sender's error no code is valid.
+// Send makes a code for the account and the purpose (a word of a-z, 0-9 and hyphens, such as sign-in) and sends it to
+// an address that the account has confirmed. It ends the code before. Errors: [ErrTooSoon], the store's and the
+// sender's; after a sender's error no code is valid.
 func (c *Codes) Send(ctx context.Context, account, purpose, to string) error {
 	name, err := place(account, purpose)
 	if err != nil {
@@ -166,8 +169,8 @@ func (c *Codes) Send(ctx context.Context, account, purpose, to string) error {
 	return nil
 }
 
-// Verify takes a code; nil means that it was right, and it is used up then. Errors: [ErrWrong], [ErrNone], [ErrExpired],
-// [ErrTries], [ErrRecord], [ErrConflict], the store's. A code that is not eight digits counts as no try.
+// Verify takes a code; nil means that it was right, and it is used up then. Errors: [ErrWrong], [ErrNone],
+// [ErrExpired], [ErrTries], [ErrRecord], [ErrConflict], the store's. A code that is not eight digits counts as no try.
 func (c *Codes) Verify(ctx context.Context, account, purpose, code string) error {
 	name, err := place(account, purpose)
 	if err != nil {
@@ -216,7 +219,8 @@ func (c *Codes) Verify(ctx context.Context, account, purpose, code string) error
 
 // place names the record of an account and a purpose. A purpose has no bar, so that no two are named alike.
 func place(account, purpose string) (string, error) {
-	if account == "" || len(account) > maxAccount || purpose == "" || len(purpose) > 64 || strings.Trim(purpose, "abcdefghijklmnopqrstuvwxyz0123456789-") != "" {
+	if account == "" || len(account) > maxAccount || purpose == "" || len(purpose) > 64 ||
+		strings.Trim(purpose, "abcdefghijklmnopqrstuvwxyz0123456789-") != "" {
 		return "", errors.New("sms: an account's id of 1 to 1,024 bytes, and a purpose of a-z, 0-9 and hyphens")
 	}
 	return account + "|" + purpose, nil

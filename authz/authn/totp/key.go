@@ -106,8 +106,8 @@ func (k Key) code(step int64) string {
 	return fmt.Sprintf("%06d", n%1_000_000)
 }
 
-// URI returns the otpauth URI for a QR code. It holds the secret: show it once, to the person, and never log it. issuer and
-// account are what the app shows; a colon in them is taken out, for it parts the two.
+// URI returns the otpauth URI for a QR code. It holds the secret: show it once, to the person, and never log it. issuer
+// and account are what the app shows; a colon in them is taken out, for it parts the two.
 func (k Key) URI(issuer, account string) string {
 	plain := func(s string) string { return strings.ReplaceAll(s, ":", "") }
 	q := url.Values{

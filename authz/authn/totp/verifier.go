@@ -21,8 +21,8 @@ type Sealer interface {
 type Store interface {
 	// Load returns the account's record, nil when it has none.
 	Load(ctx context.Context, account string) ([]byte, error)
-	// Swap stores next where prev is stored still, and tells whether it was, in one step that nothing comes between. A nil prev
-	// stands for no record, a nil next removes.
+	// Swap stores next where prev is stored still, and tells whether it was, in one step that nothing comes between. A
+	// nil prev stands for no record, a nil next removes.
 	Swap(ctx context.Context, account string, prev, next []byte) (bool, error)
 }
 
@@ -77,8 +77,8 @@ func New(sealer Sealer, store Store, opts *Options) (*Verifier, error) {
 	return v, nil
 }
 
-// Enrol makes a key for the account and stores it beside the one that counts, if any, until it is confirmed. An earlier one that was not
-// confirmed is gone. Errors: [ErrRecord], the sealer's, the store's.
+// Enrol makes a key for the account and stores it beside the one that counts, if any, until it is confirmed. An earlier
+// one that was not confirmed is gone. Errors: [ErrRecord], the sealer's, the store's.
 func (v *Verifier) Enrol(ctx context.Context, account string) (Key, error) {
 	key, err := NewKey(v.hash, v.digits)
 	if err != nil {
@@ -94,8 +94,8 @@ func (v *Verifier) Enrol(ctx context.Context, account string) (Key, error) {
 	return key, nil
 }
 
-// Confirm takes the first code of the key that Enrol made; from then on that key counts and no other. Errors: [ErrNone] when there is none or it
-// waited too long, [ErrWrong], and those of Enrol.
+// Confirm takes the first code of the key that Enrol made; from then on that key counts and no other. Errors: [ErrNone]
+// when there is none or it waited too long, [ErrWrong], and those of Enrol.
 func (v *Verifier) Confirm(ctx context.Context, account, code string) error {
 	return v.change(ctx, account, func(r *record) error {
 		if r.pending == nil || v.now().Sub(time.Unix(r.pending.made, 0)) > v.within {

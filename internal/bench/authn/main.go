@@ -1,5 +1,5 @@
-// Command authn measures whether the time of a sign-in tells a known name from an unknown one, and prints Welch's t: below 4.5, or above
-// -4.5, is no difference that so many pairs could show.
+// Command authn measures whether the time of a sign-in tells a known name from an unknown one, and prints Welch's t:
+// below 4.5, or above -4.5, is no difference that so many pairs could show.
 //
 //	go run -C internal/bench ./authn                       10,000 pairs of each kind, with the least parameters; half an hour
 //	go run -C internal/bench ./authn -memory 1024 -time 1  with cheaper ones, which show smaller differences; minutes

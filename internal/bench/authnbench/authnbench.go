@@ -21,8 +21,8 @@ type Result struct {
 	What  string
 	Pairs int
 	A, B  time.Duration // means
-	// T is Welch's t over all pairs, Cropped that without the slowest tenth of each kind, which other programs
-	// on the machine delayed. Below 4.5 either way is no difference that the number of pairs could show.
+	// T is Welch's t over all pairs, Cropped that without the slowest tenth of each kind, which other programs on the
+	// machine delayed. Below 4.5 either way is no difference that the number of pairs could show.
 	T, Cropped float64
 }
 
@@ -38,8 +38,9 @@ type Options struct {
 	Insecure bool            // Params may be below the floor
 }
 
-// Run measures sign-ins through lockout and password with a wrong password: a known name beside an unknown one, and a record with
-// current parameters beside one with old ones. The kinds take turns, first and second in a pair alternately.
+// Run measures sign-ins through lockout and password with a wrong password: a known name beside an unknown one, and a
+// record with current parameters beside one with old ones. The kinds take turns, first and second in a pair
+// alternately.
 func Run(ctx context.Context, pairs int, opts Options) ([]Result, error) {
 	if pairs < 2 {
 		return nil, errors.New("authnbench: two pairs or more")

@@ -1,4 +1,5 @@
-// Package lockouttest is the suite for implementations of lockout.Store. It runs a Guard on each, so that the rules are shown to hold there.
+// Package lockouttest is the suite for implementations of lockout.Store. It runs a Guard on each, so that the rules are
+// shown to hold there.
 package lockouttest
 
 import (
@@ -240,8 +241,8 @@ func ok(t testing.TB, err error) {
 	}
 }
 
-// testSource: three failures lock nothing, the fourth locks for 15 minutes, each further one for twice as long, up to a day; a day
-// after a lock has ended all is forgotten.
+// testSource: three failures lock nothing, the fourth locks for 15 minutes, each further one for twice as long, up to a
+// day; a day after a lock has ended all is forgotten.
 func testSource(t testing.TB, g *guard) {
 	a := from("192.0.2.1")
 	g.fails(t, "the first", 4, a)

@@ -1,7 +1,7 @@
 // Package sqlstore keeps the counters of lockout in SQLite or PostgreSQL. It passes lockouttest on both.
 //
-// Update writes the rows that are missing, empty, in its transaction first. So PostgreSQL has something to lock, and SQLite takes its
-// write lock before it reads. Only portable SQL is used.
+// Update writes the rows that are missing, empty, in its transaction first. So PostgreSQL has something to lock, and
+// SQLite takes its write lock before it reads. Only portable SQL is used.
 package sqlstore
 
 import (
@@ -27,8 +27,8 @@ type Store struct {
 }
 
 // Open brings the table authn_lockout up to date (noted in authn_lockout_schema) and returns the store of a tenant.
-// dialectName is "sqlite" or "postgres". The handle stays the caller's; a database apart from that of the records keeps an attack's writes away from
-// them.
+// dialectName is "sqlite" or "postgres". The handle stays the caller's; a database apart from that of the records keeps
+// an attack's writes away from them.
 func Open(ctx context.Context, db *sql.DB, dialectName, tenant string) (*Store, error) {
 	d, err := dialect.Parse(dialectName)
 	if err != nil {
@@ -47,12 +47,15 @@ func Open(ctx context.Context, db *sql.DB, dialectName, tenant string) (*Store, 
 	return &Store{db, d, tenant}, nil
 }
 
-const columns = "failures, level, locked_until, ends"
+const (
+	columns = "failures, level, locked_until, ends"
+	byKey   = " WHERE tenant = ? AND account = ? AND kind = ? AND other = ?" // the arguments of key
+)
 
 // Read implements lockout.Store.
 func (s *Store) Read(ctx context.Context, keys []lockout.Key) ([]lockout.Row, error) {
 	rows := make([]lockout.Row, len(keys))
-	query := s.dialect.Rebind("SELECT " + columns + " FROM authn_lockout WHERE tenant = ? AND account = ? AND kind = ? AND other = ?")
+	query := s.dialect.Rebind("SELECT " + columns + " FROM authn_lockout" + byKey)
 	for i, k := range keys {
 		err := scan(s.db.QueryRowContext(ctx, query, s.key(k)...), &rows[i])
 		if err != nil && !errors.Is(err, sql.ErrNoRows) {
@@ -94,8 +97,9 @@ func (s *Store) update(ctx context.Context, keys []lockout.Key, change func([]lo
 		return err
 	}
 	defer tx.Rollback()
-	insert := s.dialect.Rebind("INSERT INTO authn_lockout (tenant, account, kind, other, " + columns + ") VALUES (?, ?, ?, ?, 0, 0, 0, 0) ON CONFLICT DO NOTHING")
-	get := "SELECT " + columns + " FROM authn_lockout WHERE tenant = ? AND account = ? AND kind = ? AND other = ?"
+	insert := s.dialect.Rebind("INSERT INTO authn_lockout (tenant, account, kind, other, " + columns + ") " +
+		"VALUES (?, ?, ?, ?, 0, 0, 0, 0) ON CONFLICT DO NOTHING")
+	get := "SELECT " + columns + " FROM authn_lockout" + byKey
 	if s.dialect == dialect.Postgres {
 		get += " FOR UPDATE"
 	}
@@ -114,8 +118,8 @@ func (s *Store) update(ctx context.Context, keys []lockout.Key, change func([]lo
 	if !change(rows) {
 		return nil // and the empty rows go with the transaction
 	}
-	set := s.dialect.Rebind("UPDATE authn_lockout SET failures = ?, level = ?, locked_until = ?, ends = ? WHERE tenant = ? AND account = ? AND kind = ? AND other = ?")
-	remove := s.dialect.Rebind("DELETE FROM authn_lockout WHERE tenant = ? AND account = ? AND kind = ? AND other = ?")
+	set := s.dialect.Rebind("UPDATE authn_lockout SET failures = ?, level = ?, locked_until = ?, ends = ?" + byKey)
+	remove := s.dialect.Rebind("DELETE FROM authn_lockout" + byKey)
 	for i, k := range keys {
 		r := rows[i]
 		query, args := set, append([]any{int64(r.Failures), int(r.Level), r.Until, r.Ends}, s.key(k)...)
@@ -131,7 +135,8 @@ func (s *Store) update(ctx context.Context, keys []lockout.Key, change func([]lo
 
 // Rows implements lockout.Store.
 func (s *Store) Rows(ctx context.Context, account lockout.Hash) (map[lockout.Key]lockout.Row, error) {
-	found, err := s.db.QueryContext(ctx, s.dialect.Rebind("SELECT kind, other, "+columns+" FROM authn_lockout WHERE tenant = ? AND account = ?"), s.tenant, account[:])
+	query := s.dialect.Rebind("SELECT kind, other, " + columns + " FROM authn_lockout WHERE tenant = ? AND account = ?")
+	found, err := s.db.QueryContext(ctx, query, s.tenant, account[:])
 	if err != nil {
 		return nil, wrap(err)
 	}
@@ -156,11 +161,13 @@ func (s *Store) Sweep(ctx context.Context, now int64, most int) error {
 		return wrap(err)
 	}
 	var n int
-	if err := s.db.QueryRowContext(ctx, s.dialect.Rebind("SELECT COUNT(*) FROM authn_lockout WHERE tenant = ?"), s.tenant).Scan(&n); err != nil || n <= most {
+	count := s.dialect.Rebind("SELECT COUNT(*) FROM authn_lockout WHERE tenant = ?")
+	if err := s.db.QueryRowContext(ctx, count, s.tenant).Scan(&n); err != nil || n <= most {
 		return wrap(err)
 	}
 	_, err := s.db.ExecContext(ctx, s.dialect.Rebind("DELETE FROM authn_lockout WHERE tenant = ? AND (account, kind, other) IN "+
-		"(SELECT account, kind, other FROM authn_lockout WHERE tenant = ? ORDER BY failures, ends, account, kind, other LIMIT ?)"), s.tenant, s.tenant, n-most)
+		"(SELECT account, kind, other FROM authn_lockout WHERE tenant = ? "+
+		"ORDER BY failures, ends, account, kind, other LIMIT ?)"), s.tenant, s.tenant, n-most)
 	return wrap(err)
 }
 

@@ -45,7 +45,8 @@ func Open(ctx context.Context, db *sql.DB, dialectName, tenant string) (*Store, 
 
 // Load implements records.Store.
 func (s *Store) Load(ctx context.Context, kind, account string) (record []byte, err error) {
-	err = s.db.QueryRowContext(ctx, s.dialect.Rebind("SELECT record FROM authn_record WHERE tenant = ? AND kind = ? AND account = ?"), s.tenant, kind, account).Scan(&record)
+	query := s.dialect.Rebind("SELECT record FROM authn_record WHERE tenant = ? AND kind = ? AND account = ?")
+	err = s.db.QueryRowContext(ctx, query, s.tenant, kind, account).Scan(&record)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, nil
 	}
@@ -57,12 +58,15 @@ func (s *Store) Swap(ctx context.Context, kind, account string, prev, next []byt
 	if err := records.Check(prev, next); err != nil {
 		return false, err
 	}
-	query, args := "UPDATE authn_record SET record = ? WHERE tenant = ? AND kind = ? AND account = ? AND record = ?", []any{next, s.tenant, kind, account, prev}
+	query := "UPDATE authn_record SET record = ? WHERE tenant = ? AND kind = ? AND account = ? AND record = ?"
+	args := []any{next, s.tenant, kind, account, prev}
 	switch {
 	case prev == nil:
-		query, args = "INSERT INTO authn_record (tenant, kind, account, record) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING", []any{s.tenant, kind, account, next}
+		query = "INSERT INTO authn_record (tenant, kind, account, record) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING"
+		args = []any{s.tenant, kind, account, next}
 	case next == nil:
-		query, args = "DELETE FROM authn_record WHERE tenant = ? AND kind = ? AND account = ? AND record = ?", []any{s.tenant, kind, account, prev}
+		query = "DELETE FROM authn_record WHERE tenant = ? AND kind = ? AND account = ? AND record = ?"
+		args = args[1:]
 	}
 	for attempt := 1; ; attempt++ {
 		result, err := s.db.ExecContext(ctx, s.dialect.Rebind(query), args...)
