@@ -87,11 +87,16 @@ vaultd: ## build the real Vault server for tests (minutes, once)
 s3d: ## build the real S3 server for tests (a minute or two, once)
 	$(GO) run ./internal/realtest/build s3
 
+.PHONY: oidcd
+oidcd: ## build the real OpenID Connect provider for tests (half a minute, once)
+	$(GO) run ./internal/realtest/build oidc
+
 .PHONY: nested
 nested: ## vet and test the nested modules
 	cd internal/bench && $(GO) vet ./... && $(GO) test -p $(P) -count=1 ./...
 	cd internal/realtest/vaultd && $(GO) vet -p $(P) .
 	cd internal/realtest/s3d && $(GO) vet -p $(P) .
+	cd internal/realtest/oidcd && $(GO) vet -p $(P) .
 	cd internal/realtest/oldtink && $(GO) vet .
 	cd internal/realtest/tesserafsck && $(GO) vet -p $(P) ./... && $(GO) test -p $(P) -count=1 ./...
 

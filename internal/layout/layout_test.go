@@ -49,13 +49,17 @@ var heavy = map[string][]string{
 	"github.com/danielgtaylor/huma/v2":  {"examples/crm"},
 	"github.com/xuri/excelize/v2":       {"crm/transfer/xlsx"},
 	"github.com/chromedp/chromedp":      {},
+	"github.com/go-webauthn/webauthn":   {"authz/authn/webauthn"},
+	"github.com/coreos/go-oidc/v3":      {"authz/authn/oidc"},
+	"golang.org/x/oauth2":               {"authz/authn/oidc"},
 }
 
 // stdOnly are folders that import the standard library and the module itself only, themselves, not
 // those below.
 var stdOnly = []string{
 	"crm", "authz", "authz/authn", "crm/memstore", "crm/finance", "crm/flow", "crm/form", "crm/money", "crm/org", "crm/pool", "crm/project", "crm/sales",
-	"crm/sla", "crm/stock", "crm/tally", "crm/trash", "crm/worktime",
+	"crm/sla", "crm/stock", "crm/tally", "crm/trash", "crm/worktime", "authz/authn/session", "authz/authn/session/memstore", "authz/authn/token",
+	"authz/authn/token/memstore", "authz/authn/once",
 }
 
 // violation says why a file in folder dir may not import pkg, or "".

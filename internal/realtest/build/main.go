@@ -1,5 +1,5 @@
 // Command build builds the real servers that tests start, into the user's cache folder, where the tests
-// look for them: go run ./internal/realtest/build vault, or s3.
+// look for them: go run ./internal/realtest/build vault, s3 or oidc.
 package main
 
 import (
@@ -10,9 +10,9 @@ import (
 )
 
 func main() {
-	modules := map[string]string{"vault": "vaultd", "s3": "s3d"}
+	modules := map[string]string{"vault": "vaultd", "s3": "s3d", "oidc": "oidcd"}
 	if len(os.Args) != 2 || modules[os.Args[1]] == "" {
-		fmt.Fprintln(os.Stderr, "usage: build vault | s3")
+		fmt.Fprintln(os.Stderr, "usage: build vault | s3 | oidc")
 		os.Exit(2)
 	}
 	path, err := realtest.Build(modules[os.Args[1]], true, "")

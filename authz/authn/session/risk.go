@@ -1,0 +1,76 @@
+package session
+
+import (
+	"errors"
+	"slices"
+	"time"
+)
+
+// Signal is a sign that somebody else may be using a session or an account.
+type Signal string
+
+// The signals.
+const (
+	NewDevice        Signal = "new_device"        // a sign-in from a device that the person was not known by
+	ImpossibleTravel Signal = "impossible_travel" // faster than an airliner from the last place
+	ChangedAgent     Signal = "changed_agent"     // another browser or system in one session
+	TwoNetworks      Signal = "two_networks"      // one session used from two networks in turn
+)
+
+// Reaction is what a signal leads to. The zero Reaction is the default of its signal.
+type Reaction uint8
+
+// The reactions, the mildest first.
+const (
+	Default      Reaction = iota
+	Ignore                // nothing
+	Notify                // it stands in Session.Signals: the composition tells the person and the log
+	DemandStepUp          // and the session serves again only after a step-up
+	EndSession            // the session ends
+)
+
+var defaultReactions = map[Signal]Reaction{
+	NewDevice: Notify, ImpossibleTravel: DemandStepUp, ChangedAgent: EndSession, TwoNetworks: DemandStepUp,
+}
+
+func (o *Options) reaction(s Signal) Reaction {
+	if r := o.Reactions[s]; r != Default {
+		return r
+	}
+	return defaultReactions[s]
+}
+
+// ErrRisk: a signal has ended the session.
+var ErrRisk = errors.New("session: ended by a risk signal")
+
+const (
+	fastest    = 1000.0           // km/h, an airliner
+	nearby     = 300.0            // km: within the error of locators
+	atOnce     = 10 * time.Minute // between two uses that count as at once
+	stays      = 4                // networks that are remembered of a session
+	maxSignals = 4
+)
+
+// travelled tells whether nobody gets from one stay to a place in the time between.
+func travelled(from stay, to Place, now time.Time) bool {
+	d := distance(from.Place, to)
+	if d < nearby {
+		return false
+	}
+	hours := now.Sub(time.UnixMilli(from.At)).Abs().Hours()
+	return d > fastest*hours
+}
+
+// returned tells whether network was in use shortly before, and another one after it.
+func returned(all []stay, network string, now time.Time) bool {
+	last := len(all) - 1
+	i := slices.IndexFunc(all, func(s stay) bool { return s.Place.Network == network })
+	return i >= 0 && i < last && now.Sub(time.UnixMilli(all[i].At)) < atOnce && now.Sub(time.UnixMilli(all[last].At)) < atOnce
+}
+
+// move notes that a session is used from a place now.
+func move(all []stay, p Place, now time.Time) []stay {
+	all = slices.DeleteFunc(slices.Clone(all), func(s stay) bool { return s.Place.Network == p.Network })
+	all = append(all, stay{p, now.UnixMilli()})
+	return all[max(0, len(all)-stays):]
+}
