@@ -496,3 +496,29 @@ func TestCacheMemory(t *testing.T) {
 	runtime.KeepAlive(k)
 	runtime.KeepAlive(values)
 }
+
+// TestNoRecord: a nil pointer where a record should be, and a codec of what is no pointer to a struct, are errors.
+func TestNoRecord(t *testing.T) {
+	c, k := singleCodec(t), newKeeper(t, newKEK(t), keys.NewMemory(), nil)
+	rec := encrypt.Record{Tenant: "acme", ID: [16]byte{1}, Person: [16]byte{1}, Erasure: 1}
+	for what, do := range map[string]func() error{
+		"Seal":     func() error { _, err := c.Seal(ctx, k, rec, nil, nil); return err },
+		"SealAll":  func() error { _, err := c.SealAll(ctx, k, []encrypt.Record{rec}, []*single{nil}); return err },
+		"Open":     func() error { _, err := c.Open(ctx, k, rec, nil, nil, "name"); return err },
+		"OpenAll":  func() error { _, err := c.OpenAll(ctx, k, []encrypt.Record{rec}, make([][]encrypt.SealedField, 1), []*single{nil}); return err },
+		"Reseal":   func() error { _, _, err := c.Reseal(ctx, k, rec, nil, nil); return err },
+		"Clear":    func() error { _, err := c.ClearValues(nil); return err },
+		"SetClear": func() error { return c.SetClear(nil, nil) },
+		"Conceal":  func() error { return c.Conceal(nil, "name", encrypt.StateHidden) },
+	} {
+		if do() == nil {
+			t.Errorf("%s of nothing is done", what)
+		}
+	}
+	if _, err := encrypt.NewCodec[single](nil); err == nil {
+		t.Error("a codec of a struct by value")
+	}
+	if _, err := encrypt.NewCodec[*int](nil); err == nil {
+		t.Error("a codec of a number")
+	}
+}

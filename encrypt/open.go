@@ -82,6 +82,9 @@ func (c *codec) openAll(ctx context.Context, k *Keeper, recs []Record, fields []
 	told := recs[0].Erasure
 	sealed := false
 	for i := range recs {
+		if !vs[i].IsValid() {
+			return errNil
+		}
 		if recs[i].Tenant != recs[0].Tenant {
 			return errors.New("encrypt: records of several tenants")
 		}

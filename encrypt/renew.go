@@ -133,6 +133,9 @@ func (c *Codec[P]) Reseal(ctx context.Context, k *Keeper, rec Record, v P, field
 }
 
 func (c *codec) reseal(ctx context.Context, k *Keeper, rec Record, rv reflect.Value, fields []SealedField) (out Sealed, changed bool, err error) {
+	if !rv.IsValid() {
+		return Sealed{}, false, errNil
+	}
 	sc := scratches.Get().(*scratch)
 	defer sc.free()
 	visit, err := k.enter(ctx, rec.Tenant, rec.Erasure, true)

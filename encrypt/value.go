@@ -25,6 +25,9 @@ func (c *codec) Fields() []Field { return c.fields }
 func (c *Codec[P]) ClearValues(v P) ([]any, error) { return c.clearValues(reflect.ValueOf(v).Elem()) }
 
 func (c *codec) clearValues(rv reflect.Value) ([]any, error) {
+	if !rv.IsValid() {
+		return nil, errNil
+	}
 	out := make([]any, len(c.clear))
 	for i, at := range c.clear {
 		p := &c.plans[at]
@@ -76,6 +79,9 @@ func (c *codec) clearValues(rv reflect.Value) ([]any, error) {
 func (c *Codec[P]) SetClear(v P, values []any) error { return c.setClear(reflect.ValueOf(v).Elem(), values) }
 
 func (c *codec) setClear(rv reflect.Value, values []any) error {
+	if !rv.IsValid() {
+		return errNil
+	}
 	if len(values) != len(c.clear) {
 		return fmt.Errorf("encrypt: %d clear columns for %d values", len(c.clear), len(values))
 	}
@@ -155,6 +161,9 @@ func (c *codec) conceal(rv reflect.Value, field string, s State) error {
 	}
 	if s != StateMasked && s != StateHidden {
 		return errors.New("encrypt: Conceal makes masked or hidden")
+	}
+	if !rv.IsValid() {
+		return errNil
 	}
 	p := &c.plans[at]
 	f := rv.FieldByIndex(p.index)

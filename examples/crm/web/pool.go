@@ -54,9 +54,15 @@ func (s *Server) mayListPools(r *request) bool {
 	return ok && err == nil
 }
 
-// mayMakePools refuses who may not make or change a pool.
+// mayMakePools refuses who may not change a pool, or make one where p is nil.
 func (s *Server) mayMakePools(r *request, a authz.Action, p *pool.Pool) error {
-	ok, _, err := s.app.Pools.May(r.Context(), r.caller(), a, p)
+	var ok bool
+	var err error
+	if p == nil {
+		ok, _, err = s.app.Pools.MayOwn(r.Context(), r.caller(), a)
+	} else {
+		ok, _, err = s.app.Pools.May(r.Context(), r.caller(), a, p)
+	}
 	if err == nil && !ok {
 		err = &authz.DeniedError{Controls: []string{"access.granted"}}
 	}
