@@ -312,7 +312,7 @@ func (g *Guard) hash(kind byte, account []byte, text string) (h Hash) {
 // normalise returns what counts as one source: an IPv4 address or an IPv6 /64, which is what one customer gets at
 // least.
 func normalise(a netip.Addr) (string, error) {
-	a = a.Unmap().WithZone("")
+	a = a.Unmap()
 	if !a.IsValid() || a.IsUnspecified() {
 		return "", ErrSource
 	}
@@ -326,7 +326,7 @@ func normalise(a netip.Addr) (string, error) {
 	if a.Is6() {
 		bits = 64
 	}
-	p, err := a.Prefix(bits)
+	p, err := a.Prefix(bits) // without the zone
 	if err != nil {
 		return "", ErrSource
 	}

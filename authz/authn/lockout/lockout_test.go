@@ -9,6 +9,8 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -93,6 +95,44 @@ func TestOptions(t *testing.T) {
 		if (i == 6) != errors.As(err, &r) || r != nil && r.Until.Sub(c.Now()) != time.Minute {
 			t.Errorf("%d: %v", i, err)
 		}
+	}
+}
+
+// gated is a store where everybody reads before anybody goes on.
+type gated struct {
+	lockout.Memory
+	all sync.WaitGroup
+}
+
+func (g *gated) Read(ctx context.Context, keys []lockout.Key) ([]lockout.Row, error) {
+	rows, err := g.Memory.Read(ctx, keys)
+	g.all.Done()
+	g.all.Wait()
+	return rows, err
+}
+
+// TestReadIsNoReservation: of twenty tries that all saw no lock when they began, four are allowed.
+func TestReadIsNoReservation(t *testing.T) {
+	const tries = 20
+	s := &gated{}
+	s.all.Add(tries)
+	g := newGuard(t, s, lockout.Options{})
+	var allowed atomic.Int64
+	var all sync.WaitGroup
+	for range tries {
+		all.Go(func() {
+			p, err := g.Begin(t.Context(), lockout.Attempt{Account: "zhang", Source: netip.MustParseAddr("192.0.2.1")})
+			var r *lockout.RefusedError
+			if err == nil {
+				allowed.Add(1)
+			} else if !errors.As(err, &r) || p != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	if allowed.Load() != 4 {
+		t.Errorf("%d tries are allowed", allowed.Load())
 	}
 }
 
