@@ -37,7 +37,7 @@ func TestRules(t *testing.T) {
 		{"v9#Tq2!x", true, ""},
 		{"zhang wei eats noodles on the roof", false, ""}, // own name in a long text
 		{"acme moved to another harbour", false, ""},
-		{"zhangwei48201749385", true, ""}, // digits enough to be a password
+		{"zhangwei48201749385", true, ""},                                         // digits enough to be a password
 		{strings.Repeat("x9 Qm4-wv!", 1) + strings.Repeat("åß∂ƒ", 14), false, ""}, // 66 characters
 
 		{"", false, password.Short},
@@ -83,6 +83,7 @@ func TestRules(t *testing.T) {
 		{"ZhangWei1990", true, password.Context},
 		{"weizhang1990!", true, password.Context},
 		{"zhangwei19900101", true, password.Context},
+		{"zhang19900101wei", true, password.Context},
 		{"nali20261127", true, password.Context},
 		{"zhang.wei@example.com", false, password.Context},
 		{"Zh4ng-W3i-1990-01", false, password.Context},
