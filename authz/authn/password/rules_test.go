@@ -83,7 +83,7 @@ func TestRules(t *testing.T) {
 		{"ZhangWei1990", true, password.Context},
 		{"weizhang1990!", true, password.Context},
 		{"zhangwei19900101", true, password.Context},
-		{"zhang19900101wei", true, password.Context},
+		{"zhang20150607wei", true, password.Context},
 		{"nali20261127", true, password.Context},
 		{"zhang.wei@example.com", false, password.Context},
 		{"Zh4ng-W3i-1990-01", false, password.Context},
