@@ -29,15 +29,21 @@ const (
 	held
 )
 
-var factors = map[Method]factor{
-	Password:    something | known,
-	TOTP:        something | held,
-	Passkey:     something | known | held, // NIST counts the PIN or biometric that unlocks it as the other factor
-	Recovery:    something | held,         // a look-up secret
-	SMS:         something | held,
-	Email:       0,
-	OIDC:        something, // of which kind is not known here
-	Certificate: something | held,
+// shows tells what a method shows, and whether it is one.
+func (m Method) shows() (f factor, ok bool) {
+	switch m {
+	case Password:
+		return something | known, true
+	case TOTP, Recovery, SMS, Certificate: // a recovery code is a look-up secret in NIST's words
+		return something | held, true
+	case Passkey: // what unlocks it, a PIN or a biometric, is the other factor
+		return something | known | held, true
+	case OIDC: // of which kind is not known here
+		return something, true
+	case Email:
+		return 0, true
+	}
+	return 0, false
 }
 
 // ParseMethod returns the method of that name, or an error that does not repeat the name.
@@ -50,7 +56,7 @@ func ParseMethod(name string) (Method, error) {
 
 // Valid tells whether m is one of the methods of this package.
 func (m Method) Valid() bool {
-	_, ok := factors[m]
+	_, ok := m.shows()
 	return ok
 }
 
@@ -86,7 +92,8 @@ func (l Level) String() string {
 func LevelOf(methods ...Method) Level {
 	var shown factor
 	for _, m := range methods {
-		shown |= factors[m]
+		f, _ := m.shows()
+		shown |= f
 	}
 	switch {
 	case shown&known != 0 && shown&held != 0:

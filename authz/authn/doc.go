@@ -12,6 +12,7 @@
 //   - token: service accounts, API tokens, client certificates.
 //   - lockout: how often may be tried, from where, and what the owner can still do.
 //   - session: staying signed in, stepping up, being thrown out.
+//   - keyring and records: a sealer and a store for those that ask for one, where there is no other.
 //
 // They verify and count; they store through small interfaces of their own, and neither log nor answer requests. The
 // composition (examples/crm shows one) joins them: reserve an attempt with lockout, verify a factor, tell lockout the

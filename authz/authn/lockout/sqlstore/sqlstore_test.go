@@ -3,11 +3,14 @@ package sqlstore_test
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/crmguard/crmguard/authz/authn/lockout"
@@ -90,6 +93,83 @@ func TestAway(t *testing.T) {
 		if err == nil || strings.Contains(err.Error(), "zhang") || strings.Contains(err.Error(), "192.0") {
 			t.Errorf("%s: %v", what, err)
 		}
+	}
+}
+
+// parallel begins 60 tries by turns and returns how many are allowed.
+func parallel(t *testing.T, guards ...*lockout.Guard) int64 {
+	t.Helper()
+	var allowed atomic.Int64
+	var all sync.WaitGroup
+	for i := range 60 {
+		all.Go(func() {
+			_, err := guards[i%len(guards)].Begin(t.Context(), lockout.Attempt{Account: "zhang", Source: netip.MustParseAddr("192.0.2.1")})
+			var r *lockout.RefusedError
+			if err == nil {
+				allowed.Add(1)
+			} else if !errors.As(err, &r) {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	return allowed.Load()
+}
+
+// TestTwoHandles: of parallel tries through two handles of one file, as of two processes, four are allowed.
+func TestTwoHandles(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "l.db")
+	var guards []*lockout.Guard
+	for range 2 {
+		w, r, err := dialect.OpenSQLite(t.Context(), path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { r.Close(); w.Close() })
+		g, err := lockout.New(open(t, w, "sqlite", "a"), make([]byte, 32), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		guards = append(guards, g)
+	}
+	if n := parallel(t, guards...); n != 4 {
+		t.Errorf("%d tries are allowed", n)
+	}
+}
+
+// TestPostgresCrash: while the server is down every try is refused; what was counted before is there after.
+func TestPostgresCrash(t *testing.T) {
+	server := realtest.Postgres(t)
+	g, err := lockout.New(open(t, server.DB, "postgres", "a"), make([]byte, 32), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := lockout.Attempt{Account: "zhang", Source: netip.MustParseAddr("192.0.2.1")}
+	var pass *lockout.Pass
+	for range 4 {
+		if pass, err = g.Begin(t.Context(), a); err != nil {
+			t.Fatal(err)
+		}
+	}
+	server.Kill(t)
+	var r *lockout.RefusedError
+	for range 2 {
+		if p, err := g.Begin(t.Context(), a); p != nil || err == nil || errors.As(err, &r) || strings.Contains(err.Error(), "zhang") {
+			t.Errorf("%v", err)
+		}
+	}
+	if err := pass.Succeed(t.Context()); err == nil {
+		t.Error("a success that was not stored")
+	}
+	server.Start(t)
+	if _, err := g.Begin(t.Context(), a); !errors.As(err, &r) || r.Need != lockout.Wait {
+		t.Errorf("after the crash: %v", err)
+	}
+	if n, err := g.Release(t.Context(), "zhang"); n != 2 || err != nil {
+		t.Errorf("%d rows, %v", n, err)
+	}
+	if n := parallel(t, g); n != 4 {
+		t.Errorf("%d tries are allowed", n)
 	}
 }
 
