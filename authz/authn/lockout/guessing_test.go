@@ -49,9 +49,10 @@ func (d *door) signIn(ctx context.Context, a lockout.Attempt, pw string) error {
 	return nil
 }
 
-// TestGuessing: 10,000 tries from 50 sources against 100 accounts while their owners go on working. Half of the tries go at five accounts whose
-// passwords the attacker would find within a thousand tries; without the lockout it does. With it none is opened, and no owner is
-// locked out: a known device always gets in, a new one by password or, at the worst, by passkey.
+// TestGuessing: 10,000 tries from 50 sources against 100 accounts while their owners go on working. Half of the tries
+// go at five accounts whose passwords the attacker would find within a thousand tries; without the lockout it does.
+// With it none is opened, and no owner is locked out: a known device always gets in, a new one by password or, at the
+// worst, by passkey.
 //
 //crm:item 29
 func TestGuessing(t *testing.T) {

@@ -31,7 +31,8 @@ func newGuard(t testing.TB, s lockout.Store, o lockout.Options) *lockout.Guard {
 	return g
 }
 
-// TestFlood: tries of new names from 10,000 sources do not grow the store without bound, nor wash out an account that is under attack.
+// TestFlood: tries of new names from 10,000 sources do not grow the store without bound, nor wash out an account that
+// is under attack.
 func TestFlood(t *testing.T) {
 	c, s := lockouttest.NewClock(), &lockout.Memory{}
 	g := newGuard(t, s, lockout.Options{Now: c.Now, MaxRows: 2000})
@@ -152,7 +153,8 @@ func (k *keeping) Update(ctx context.Context, keys []lockout.Key, change func([]
 	})
 }
 
-// TestGolden: the rows of version 1, as they were when the version was fixed: four tries from one source, one from a device, one with a stronger factor, one from an IPv6 address.
+// TestGolden: the rows of version 1, as they were when the version was fixed: four tries from one source, one from a
+// device, one with a stronger factor, one from an IPv6 address.
 func TestGolden(t *testing.T) {
 	s, c := &keeping{}, lockouttest.NewClock()
 	fmt.Fprintf(&s.text, "# Rows of version 1: docs/formats/authn.md. kind account other failures level until ends\nkey %s\n", hex.EncodeToString(bytes.Repeat([]byte{0x2a}, 32)))

@@ -122,7 +122,8 @@ func TestNormalised(t *testing.T) {
 	}
 }
 
-// TestRenewed: a record with old parameters or under an old key is replaced by one that verifies, and not replaced again.
+// TestRenewed: a record with old parameters or under an old key is replaced by one that verifies, and not replaced
+// again.
 func TestRenewed(t *testing.T) {
 	dear := password.Params{Memory: 128, Time: 2, Threads: 1}
 	old := hasher(t, ring(t, secret(1)), password.Options{})

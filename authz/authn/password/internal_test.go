@@ -99,7 +99,8 @@ func TestRecord(t *testing.T) {
 	}
 }
 
-// TestSameWork: whatever an account has, a wrong password costs one hash with each set of live parameters; one of them while only one is live.
+// TestSameWork: whatever an account has, a wrong password costs one hash with each set of live parameters; one of them
+// while only one is live.
 func TestSameWork(t *testing.T) {
 	small, large := Params{16, 1, 1}, Params{64, 1, 1}
 	keys, err := keyring.New(bytes.Repeat([]byte{1}, 32))

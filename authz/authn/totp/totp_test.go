@@ -245,7 +245,8 @@ func TestParallel(t *testing.T) {
 	}
 }
 
-// TestAtRest: the secret does not lie in the record; a moved or changed record does not open; use brings it under the newest key.
+// TestAtRest: the secret does not lie in the record; a moved or changed record does not open; use brings it under the
+// newest key.
 func TestAtRest(t *testing.T) {
 	c, ctx := newClock(), t.Context()
 	store := records.Of(&records.Memory{}, "totp")
