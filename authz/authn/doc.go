@@ -1,5 +1,5 @@
 // Package authn says who acts: it holds the words that the packages below it share, and imports the standard library
-// only. Each package below is usable alone, and none of them knows another.
+// only. Each package below is usable alone.
 //
 // # The packages
 //
@@ -12,7 +12,7 @@
 //   - token: service accounts, API tokens, client certificates.
 //   - lockout: how often may be tried, from where, and what the owner can still do.
 //   - session: staying signed in, stepping up, being thrown out.
-//   - keyring and records: a sealer and a store for those that ask for one, where there is no other.
+//   - keyring, records and once: a sealer and stores for those that ask for one, where there is no other.
 //
 // They verify and count; they store through small interfaces of their own, and neither log nor answer requests. The
 // composition (examples/crm shows one) joins them: reserve an attempt with lockout, verify a factor, tell lockout the
