@@ -3,6 +3,7 @@ package password
 import (
 	"bytes"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -93,7 +94,7 @@ func TestRecord(t *testing.T) {
 		t.Errorf("%+v, %v", got, err)
 	}
 	for i, b := range [][]byte{nil, rec.marshal()[:plainSize-1], append(rec.marshal(), 0), append([]byte{2}, rec.marshal()[1:]...), hashed{}.marshal()} {
-		if got, err := unmarshal(b); err != ErrRecord || got != (hashed{}) {
+		if got, err := unmarshal(b); !errors.Is(err, ErrRecord) || got != (hashed{}) {
 			t.Errorf("%d: %+v, %v", i, got, err)
 		}
 	}

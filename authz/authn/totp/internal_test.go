@@ -45,7 +45,7 @@ func FuzzRecord(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		r, err := unmarshal(b)
 		if err != nil {
-			if err != ErrRecord || r != (record{}) {
+			if !errors.Is(err, ErrRecord) || r != (record{}) {
 				t.Fatalf("%v, %v", r, err)
 			}
 			return
