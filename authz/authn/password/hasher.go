@@ -185,6 +185,9 @@ func (h *Hasher) Verify(ctx context.Context, account string, record []byte, pass
 
 // turn waits for a free place. done gives it back.
 func (h *Hasher) turn(ctx context.Context) (done func(), err error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	done = func() { <-h.turns }
 	select {
 	case h.turns <- struct{}{}:

@@ -2,6 +2,7 @@ package password
 
 import (
 	"bytes"
+	"context"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -156,5 +157,61 @@ func TestSameWork(t *testing.T) {
 				t.Errorf("%s: %v", what, *doneOne)
 			}
 		}
+	}
+}
+
+// TestTurns: while all places are taken, calls wait as long as they may, and no longer than their caller; nothing is hashed.
+func TestTurns(t *testing.T) {
+	keys, err := keyring.New(bytes.Repeat([]byte{1}, 32))
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, err := New(t.Context(), keys, &Options{Params: Params{16, 1, 1}, InsecureParams: true, Concurrent: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	record, err := h.Hash(t.Context(), "a", "correct horse battery staple")
+	if err != nil {
+		t.Fatal(err)
+	}
+	hashes := 0
+	h.argon = func(p Params, password, salt []byte) []byte { hashes++; return p.hash(password, salt) }
+	late, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	gone, stop := context.WithCancel(t.Context())
+	stop()
+	h.turns <- struct{}{}
+	h.turns <- struct{}{}
+	for what, c := range map[string]struct {
+		ctx  context.Context
+		wait time.Duration
+		want error
+	}{
+		"busy": {t.Context(), time.Millisecond, ErrBusy}, "late": {late, time.Hour, context.DeadlineExceeded}, "gone": {gone, time.Hour, context.Canceled},
+	} {
+		h.wait = c.wait
+		for _, r := range [][]byte{record, nil} {
+			if _, err := h.Verify(c.ctx, "a", r, "correct horse battery staple"); !errors.Is(err, c.want) {
+				t.Errorf("%s: %v", what, err)
+			}
+		}
+		if _, err := h.Hash(c.ctx, "a", "correct horse battery staple"); !errors.Is(err, c.want) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if hashes != 0 {
+		t.Errorf("%d hashes", hashes)
+	}
+	h.wait = time.Minute
+	time.AfterFunc(10*time.Millisecond, func() { <-h.turns })
+	if _, err := h.Verify(t.Context(), "a", record, "correct horse battery staple"); err != nil || hashes != 1 {
+		t.Errorf("when a place is free: %v, %d hashes", err, hashes)
+	}
+	if len(h.turns) != 1 {
+		t.Errorf("%d places are taken: one was not given back", len(h.turns))
+	}
+	<-h.turns
+	if _, err := h.Verify(gone, "a", record, "correct horse battery staple"); !errors.Is(err, context.Canceled) {
+		t.Errorf("who is gone, with free places: %v", err)
 	}
 }
