@@ -71,6 +71,10 @@ bench-audit: ## package audit beside a bare hash chain and Tessera; a log of a m
 bench-authz: ## decisions beside cedar-go, Casbin, OPA and Go by hand; lists, who can, a million records
 	$(GO) run -C internal/bench ./authz
 
+.PHONY: bench-authn
+bench-authn: ## whether the time of a sign-in tells a known name from an unknown one; an hour at the costs of use
+	$(GO) run -C internal/bench ./authn
+
 .PHONY: bench-backup
 bench-backup: ## backups beside restic, tar|zstd|age and bare inserts; two million rows, long, 15 GB of disk
 	$(GO) run -C internal/bench ./backup
