@@ -1,0 +1,4 @@
+package webauthn
+
+// MACOf is the MAC of a row.
+func (p *Passkeys) MACOf(r *Record) []byte { return p.rowMAC(r) }
