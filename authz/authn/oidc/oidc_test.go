@@ -32,7 +32,6 @@ const (
 // wire is the way to the provider, with an attacker on it when swap is set: ID tokens are exchanged for what swap makes of their claims.
 type wire struct {
 	swap   func(raw string, claims map[string]any) string
-	status int // of the token endpoint, when not 0
 	tokens int // calls of the token endpoint
 	form   url.Values
 }

@@ -20,7 +20,7 @@ func TestKey(t *testing.T) {
 		}
 		seen[key] = joined(parts)
 	}
-	if once.Key("a") != once.Key("a") {
+	if first, second := once.Key("a"), once.Key("a"); first != second {
 		t.Error("two keys of one secret")
 	}
 }

@@ -159,7 +159,7 @@ func TestSignInRefused(t *testing.T) {
 		in := signIn()
 		change(&in)
 		s, token, err := w.Start(t.Context(), in)
-		if s != nil || token != (session.Token{}) || !errors.Is(err, authn.ErrRefused) || authn.Reason(err) == err {
+		if s != nil || token != (session.Token{}) || !errors.Is(err, authn.ErrRefused) || errors.Is(authn.Reason(err), authn.ErrRefused) {
 			t.Errorf("%s: %+v, %v", what, s, err)
 		}
 	}

@@ -56,6 +56,7 @@ func TestChromium(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	device := made.AuthenticatorID
 	run := func(js string, options json.RawMessage) ([]byte, error) {
 		t.Helper()
 		out, err := chromedp.Run(b.Context, chromedp.Evaluate[string](strings.Replace(js, "OPTIONS", string(options), 1), chromedp.EvalAwaitPromise))
@@ -108,7 +109,7 @@ func TestChromium(t *testing.T) {
 		t.Fatalf("%+v, %v", got, authn.Reason(err))
 	}
 	// Without the finger the browser gives nothing.
-	if _, err := chromedp.Call(b.Context, cdpauthn.SetUserVerified, cdpauthn.SetUserVerifiedParams{AuthenticatorID: made.AuthenticatorID, IsUserVerified: false}); err != nil {
+	if _, err := chromedp.Call(b.Context, cdpauthn.SetUserVerified, cdpauthn.SetUserVerifiedParams{AuthenticatorID: device, IsUserVerified: false}); err != nil {
 		t.Fatal(err)
 	}
 	if options, _, err = p.BeginSignIn(ctx); err != nil {
@@ -117,22 +118,22 @@ func TestChromium(t *testing.T) {
 	if _, err := run(getJS, options); err == nil || !strings.Contains(err.Error(), "NotAllowedError") {
 		t.Errorf("not verified: %v", err)
 	}
-	if _, err := chromedp.Call(b.Context, cdpauthn.SetUserVerified, cdpauthn.SetUserVerifiedParams{AuthenticatorID: made.AuthenticatorID, IsUserVerified: true}); err != nil {
+	if _, err := chromedp.Call(b.Context, cdpauthn.SetUserVerified, cdpauthn.SetUserVerifiedParams{AuthenticatorID: device, IsUserVerified: true}); err != nil {
 		t.Fatal(err)
 	}
 	// A copy of the credential with an older counter.
-	all, err := chromedp.Call(b.Context, cdpauthn.GetCredentials, cdpauthn.GetCredentialsParams{AuthenticatorID: made.AuthenticatorID})
+	all, err := chromedp.Call(b.Context, cdpauthn.GetCredentials, cdpauthn.GetCredentialsParams{AuthenticatorID: device})
 	if err != nil || len(all.Credentials) != 1 {
 		t.Fatalf("%v, %v", all, err)
 	}
-	if _, err := chromedp.Call(b.Context, cdpauthn.ClearCredentials, cdpauthn.ClearCredentialsParams{AuthenticatorID: made.AuthenticatorID}); err != nil {
+	if _, err := chromedp.Call(b.Context, cdpauthn.ClearCredentials, cdpauthn.ClearCredentialsParams{AuthenticatorID: device}); err != nil {
 		t.Fatal(err)
 	}
 	from := all.Credentials[0]
 	copied := &cdpauthn.Credential{
 		CredentialID: from.CredentialID, IsResidentCredential: true, RpID: from.RpID, PrivateKey: from.PrivateKey, UserHandle: from.UserHandle, SignCount: 1,
 	}
-	if _, err := chromedp.Call(b.Context, cdpauthn.AddCredential, cdpauthn.AddCredentialParams{AuthenticatorID: made.AuthenticatorID, Credential: copied}); err != nil {
+	if _, err := chromedp.Call(b.Context, cdpauthn.AddCredential, cdpauthn.AddCredentialParams{AuthenticatorID: device, Credential: copied}); err != nil {
 		t.Fatal(err)
 	}
 	got, err := signIn()
