@@ -23,8 +23,8 @@ type OIDCServer struct {
 	t      testing.TB
 }
 
-// OIDC starts a provider with one client; ID tokens hold the groups. The test ends as Require says when it is not built, which takes
-// half a minute: by "make oidcd" or where CRMGUARD_REQUIRE names oidcd.
+// OIDC starts a provider with one client; ID tokens hold the groups. The test ends as Require says when it is not
+// built, which takes half a minute: by "make oidcd" or where CRMGUARD_REQUIRE names oidcd.
 func OIDC(t testing.TB, clientID, secret, redirect string, groups ...string) *OIDCServer {
 	t.Helper()
 	binary, err := Build("oidcd", Required("oidcd"), "run make oidcd (half a minute, once)")
@@ -52,7 +52,8 @@ func OIDC(t testing.TB, clientID, secret, redirect string, groups ...string) *OI
 	return &OIDCServer{Issuer: strings.TrimSpace(line), t: t}
 }
 
-// SignIn follows an authorization URL as a browser does, signs in as test-user2, and returns the parameters that the client's redirect URI would get.
+// SignIn follows an authorization URL as a browser does, signs in as test-user2, and returns the parameters that the
+// client's redirect URI would get.
 func (s *OIDCServer) SignIn(authURL, redirect string) url.Values {
 	s.t.Helper()
 	jar, err := cookiejar.New(nil)

@@ -77,8 +77,8 @@ const (
 // algorithms that an ID token may be signed with.
 var algorithms = []string{oidc.RS256, oidc.PS256, oidc.ES256, oidc.ES384, oidc.EdDSA}
 
-// New reads the provider's discovery document. Issuer and endpoints must be https, but for a loopback address. states is shared by all processes that serve the
-// redirect URL.
+// New reads the provider's discovery document. Issuer and endpoints must be https, but for a loopback address. states
+// is shared by all processes that serve the redirect URL.
 func New(ctx context.Context, c Client, states once.Store, opts *Options) (*Provider, error) {
 	p := &Provider{client: c, states: states}
 	if opts != nil {
@@ -141,7 +141,8 @@ func New(ctx context.Context, c Client, states once.Store, opts *Options) (*Prov
 	p.sendsIss = doc.SendsIss
 	// Times are checked here, with a bound of our own.
 	p.verifier = found.VerifierContext(ctx, &oidc.Config{ClientID: c.ID, SupportedSigningAlgs: algs, SkipExpiryCheck: true})
-	p.oauth = oauth2.Config{ClientID: c.ID, ClientSecret: c.Secret, Endpoint: end, RedirectURL: c.RedirectURL, Scopes: append([]string{oidc.ScopeOpenID}, p.opts.Scopes...)}
+	p.oauth = oauth2.Config{ClientID: c.ID, ClientSecret: c.Secret, Endpoint: end, RedirectURL: c.RedirectURL,
+		Scopes: append([]string{oidc.ScopeOpenID}, p.opts.Scopes...)}
 	return p, nil
 }
 
@@ -342,12 +343,14 @@ func groups(raw json.RawMessage) []string {
 	return list
 }
 
-// Ender ends the sessions that began at a provider: those of a session there, or all of a subject when session is "". subject may be "" when session is not.
+// Ender ends the sessions that began at a provider: those of a session there, or all of a subject when session is "".
+// subject may be "" when session is not.
 type Ender interface {
 	EndExternal(ctx context.Context, issuer, subject, session string) error
 }
 
-// Logout takes a logout token and ends what it names. The same token is taken once; when ending fails, it may come again.
+// Logout takes a logout token and ends what it names. The same token is taken once; when ending fails, it may come
+// again.
 func (p *Provider) Logout(ctx context.Context, raw string, e Ender) error {
 	if err := p.logout(ctx, raw, e); err != nil {
 		return authn.Refuse(err)
@@ -399,8 +402,9 @@ func (p *Provider) logout(ctx context.Context, raw string, e Ender) error {
 	return nil
 }
 
-// LogoutHandler serves the back-channel logout URI: POST with the form field logout_token. It answers 200, or 400 without a reason, which refused is given (nil = nobody) for
-// the log. The URI needs no session and must be exempt from checks of cross-site requests.
+// LogoutHandler serves the back-channel logout URI: POST with the form field logout_token. It answers 200, or 400
+// without a reason, which refused is given (nil = nobody) for the log. The URI needs no session and must be exempt
+// from checks of cross-site requests.
 func (p *Provider) LogoutHandler(e Ender, refused func(ctx context.Context, reason error)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Control", "no-store")

@@ -29,7 +29,8 @@ const (
 	redirect = "http://127.0.0.1:9/callback" // nobody listens there: tests take the answer themselves
 )
 
-// wire is the way to the provider, with an attacker on it when swap is set: ID tokens are exchanged for what swap makes of their claims.
+// wire is the way to the provider, with an attacker on it when swap is set: ID tokens are exchanged for what swap
+// makes of their claims.
 type wire struct {
 	swap   func(raw string, claims map[string]any) string
 	tokens int // calls of the token endpoint
@@ -192,7 +193,8 @@ func TestAnswers(t *testing.T) {
 	}
 	who, err := w.Finish(ctx, cookie, query)
 	w.refused("the same answer again", who, err, oidc.ErrState)
-	// The code again, in a sign-in of its own: the attacker has the victim's code and puts it into an answer for themselves.
+	// The code again, in a sign-in of its own: the attacker has the victim's code and puts it into an answer for
+	// themselves.
 	cookie, fresh := w.answer()
 	fresh.Set("code", query.Get("code"))
 	who, err = w.Finish(ctx, cookie, fresh)

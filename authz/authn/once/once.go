@@ -1,8 +1,9 @@
-// Package once keeps what may be used a single time before it expires: challenges, states of a sign-in at a provider, ids of messages that are
-// not to be taken twice. It imports the standard library only.
+// Package once keeps what may be used a single time before it expires: challenges, states of a sign-in at a provider,
+// ids of messages that are not to be taken twice. It imports the standard library only.
 //
-// A [Store] is found by a key of 32 bytes, which callers make by hashing a secret ([Key]), so that who reads the store can finish nobody's sign-in. [Memory] serves one process;
-// once/sqlstore serves several. Both pass oncetest.TestStore.
+// A [Store] is found by a key of 32 bytes, which callers make by hashing a secret ([Key]), so that who reads the
+// store can finish nobody's sign-in. [Memory] serves one process; once/sqlstore serves several. Both pass
+// oncetest.TestStore.
 package once
 
 import (

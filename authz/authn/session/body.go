@@ -186,7 +186,8 @@ type stay struct {
 	At    int64 `json:"at"` // milliseconds since 1970
 }
 
-// Sealer keeps personal data confidential under the person that it tells of. Open answers an error for data that it did not seal for this tenant, person and context.
+// Sealer keeps personal data confidential under the person that it tells of. Open answers an error for data that it
+// did not seal for this tenant, person and context.
 type Sealer interface {
 	Seal(ctx context.Context, tenant, person string, plaintext, context []byte) ([]byte, error)
 	Open(ctx context.Context, tenant, person string, sealed, context []byte) ([]byte, error)

@@ -33,7 +33,8 @@ func (c Cookie) cookie(value string) *http.Cookie {
 	return &http.Cookie{Name: c.name(), Value: value, Path: "/", Secure: !c.InsecureHTTP, HttpOnly: true, SameSite: same}
 }
 
-// Read returns the token of a request; the zero Token when it has none, one that is malformed, or more than one, which somebody else must have planted.
+// Read returns the token of a request; the zero Token when it has none, one that is malformed, or more than one,
+// which somebody else must have planted.
 func (c Cookie) Read(r *http.Request) Token {
 	found := r.CookiesNamed(c.name())
 	if len(found) != 1 {

@@ -9,7 +9,8 @@ import (
 	"strings"
 )
 
-// Device is what is kept of a user agent: its families, no versions, nothing that would tell one machine from another.
+// Device is what is kept of a user agent: its families, no versions, nothing that would tell one machine from
+// another.
 type Device struct {
 	Browser string `json:"browser"` // "Firefox"; "other"
 	System  string `json:"system"`  // "Windows"; "other"
@@ -22,11 +23,13 @@ func (d Device) String() string { return d.Browser + ", " + d.System + ", " + d.
 var (
 	// In this order: a browser names those that it descends from too.
 	browsers = []struct{ mark, name string }{
-		{"MicroMessenger/", "WeChat"}, {"DingTalk/", "DingTalk"}, {"Edg/", "Edge"}, {"EdgA/", "Edge"}, {"EdgiOS/", "Edge"}, {"OPR/", "Opera"}, {"SamsungBrowser/", "Samsung Internet"},
+		{"MicroMessenger/", "WeChat"}, {"DingTalk/", "DingTalk"}, {"Edg/", "Edge"}, {"EdgA/", "Edge"}, {"EdgiOS/", "Edge"},
+		{"OPR/", "Opera"}, {"SamsungBrowser/", "Samsung Internet"},
 		{"FxiOS/", "Firefox"}, {"Firefox/", "Firefox"}, {"CriOS/", "Chrome"}, {"HeadlessChrome/", "Chrome"}, {"Chrome/", "Chrome"}, {"Version/", "Safari"},
 	}
 	systems = []struct{ mark, name string }{
-		{"Windows", "Windows"}, {"iPhone", "iOS"}, {"iPad", "iOS"}, {"HarmonyOS", "HarmonyOS"}, {"Android", "Android"}, {"CrOS", "ChromeOS"}, {"Macintosh", "macOS"}, {"Linux", "Linux"},
+		{"Windows", "Windows"}, {"iPhone", "iOS"}, {"iPad", "iOS"}, {"HarmonyOS", "HarmonyOS"}, {"Android", "Android"},
+		{"CrOS", "ChromeOS"}, {"Macintosh", "macOS"}, {"Linux", "Linux"},
 	}
 )
 
@@ -79,8 +82,8 @@ func NetworkOf(addr netip.Addr) string {
 	return p.String()
 }
 
-// Locator tells where an address is, as far as a city. ok is false when it does not know. It must answer at once: it is asked when a session starts, and when its network
-// changes.
+// Locator tells where an address is, as far as a city. ok is false when it does not know. It must answer at once: it
+// is asked when a session starts, and when its network changes.
 type Locator interface {
 	Locate(ctx context.Context, addr netip.Addr) (name string, latitude, longitude float64, ok bool)
 }
@@ -115,7 +118,8 @@ type Visit struct {
 	Agent string     // the User-Agent header
 }
 
-// VisitOf takes the address of the connection and the User-Agent. Behind a proxy the composition puts the client's address in.
+// VisitOf takes the address of the connection and the User-Agent. Behind a proxy the composition puts the client's
+// address in.
 func VisitOf(r *http.Request) Visit {
 	v := Visit{Agent: r.UserAgent()}
 	host, _, err := net.SplitHostPort(r.RemoteAddr)

@@ -12,8 +12,8 @@ import (
 // keySealer is a Sealer under one key.
 type keySealer struct{ key []byte }
 
-// NewKeySealer returns a [Sealer] for a program that has no keys of single persons: AES-256-GCM under a subkey of key (at least 32 bytes) for
-// each tenant and person. Erasing a person then means deleting their sessions.
+// NewKeySealer returns a [Sealer] for a program that has no keys of single persons: AES-256-GCM under a subkey of key
+// (at least 32 bytes) for each tenant and person. Erasing a person then means deleting their sessions.
 func NewKeySealer(key []byte) (Sealer, error) {
 	if len(key) < 32 {
 		return nil, errors.New("session: a key has at least 32 bytes")

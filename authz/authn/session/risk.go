@@ -3,6 +3,7 @@ package session
 import (
 	"errors"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -61,8 +62,20 @@ func travelled(from stay, to Place, now time.Time) bool {
 	return d > fastest*hours
 }
 
-// returned tells whether network was in use shortly before, and another one after it.
+// family tells IPv6 from IPv4: a browser of both uses them in turn, which is no sign of anything.
+func family(network string) bool { return strings.Contains(network, ":") }
+
+// known returns the stay in a network, or nil.
+func known(all []stay, network string) *stay {
+	if i := slices.IndexFunc(all, func(s stay) bool { return s.Place.Network == network }); i >= 0 {
+		return &all[i]
+	}
+	return nil
+}
+
+// returned tells whether network was in use shortly before, and another one of its family after it.
 func returned(all []stay, network string, now time.Time) bool {
+	all = slices.DeleteFunc(slices.Clone(all), func(s stay) bool { return family(s.Place.Network) != family(network) })
 	last := len(all) - 1
 	i := slices.IndexFunc(all, func(s stay) bool { return s.Place.Network == network })
 	return i >= 0 && i < last && now.Sub(time.UnixMilli(all[i].At)) < atOnce && now.Sub(time.UnixMilli(all[last].At)) < atOnce

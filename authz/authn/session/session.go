@@ -19,8 +19,8 @@ type Options struct {
 	Rules     map[Act]Rule        // zero fields are the defaults; an act that is not named has the default rule
 	Reactions map[Signal]Reaction // nil = NewDevice notifies, ChangedAgent ends, the others demand a step-up
 	Locator   Locator             // nil: places are networks, and travel is not judged
-	// Roles returns the roles that a person has now, for sessions whose epoch has moved. An error that is authn.ErrRefused ends the session, any other one refuses the request. nil:
-	// such a session is dead.
+	// Roles returns the roles that a person has now, for sessions whose epoch has moved. An error that is
+	// authn.ErrRefused ends the session, any other one refuses the request. nil: such a session is dead.
 	Roles func(ctx context.Context, tenant, person string) ([]string, error)
 	Now   func() time.Time // nil = time.Now
 }
@@ -33,9 +33,9 @@ type Manager struct {
 	opts   Options
 }
 
-// New returns a Manager. keys are secrets of at least 32 bytes: the first one makes new hashes and MACs, the others are still accepted, so that
-// a key is replaced by putting a new one before it and leaving the old one for as long as a session lasts. sealer keeps what is personal:
-// see [NewKeySealer] for a simple one.
+// New returns a Manager. keys are secrets of at least 32 bytes: the first one makes new hashes and MACs, the others
+// are still accepted, so that a key is replaced by putting a new one before it and leaving the old one for as long as
+// a session lasts. sealer keeps what is personal: see [NewKeySealer] for a simple one.
 func New(store Store, sealer Sealer, keys [][]byte, opts *Options) (*Manager, error) {
 	m := &Manager{store: store, sealer: sealer}
 	if opts != nil {
@@ -138,8 +138,9 @@ func (m *Manager) external(name string) []byte {
 	return mac(m.keys[0].external, []byte(name))
 }
 
-// Start makes a session after the factors were verified, and the token for its cookie. The session that the browser had before ends, whoever's it was. Signals that end are a refusal
-// here; those that demand a step-up make a session that is doubted from its start.
+// Start makes a session after the factors were verified, and the token for its cookie. The session that the browser
+// had before ends, whoever's it was. Signals that end are a refusal here; those that demand a step-up make a session
+// that is doubted from its start.
 func (m *Manager) Start(ctx context.Context, in SignIn) (*Session, Token, error) {
 	s, t, err := m.start(ctx, in)
 	if err != nil {
@@ -202,7 +203,8 @@ func (m *Manager) start(ctx context.Context, in SignIn) (*Session, Token, error)
 	return s, t, nil
 }
 
-// farFromOthers tells whether another session of the person was used so lately and so far away that they cannot be here.
+// farFromOthers tells whether another session of the person was used so lately and so far away that they cannot be
+// here.
 func (m *Manager) farFromOthers(ctx context.Context, in SignIn, here Place, now time.Time) (bool, error) {
 	if here.Latitude == nil {
 		return false, nil
@@ -315,7 +317,8 @@ func (m *Manager) refresh(ctx context.Context, f *found, epoch uint64, now time.
 	return nil
 }
 
-// save writes f as its next version. MAC and hash are made anew under the first key: of the token when one is given, which is what rotation needs.
+// save writes f as its next version. MAC and hash are made anew under the first key: of the token when one is given,
+// which is what rotation needs.
 func (m *Manager) save(ctx context.Context, f *found, t *Token) error {
 	if t != nil {
 		f.Hash = m.hashes(*t)[0]
@@ -331,7 +334,8 @@ func (m *Manager) save(ctx context.Context, f *found, t *Token) error {
 	return err
 }
 
-// Check returns the session of a token, on every request. With ErrStepUp the session is returned too: it may do nothing but step up or sign out. Any other error is authn.ErrRefused.
+// Check returns the session of a token, on every request. With ErrStepUp the session is returned too: it may do
+// nothing but step up or sign out. Any other error is authn.ErrRefused.
 func (m *Manager) Check(ctx context.Context, t Token, v Visit) (*Session, error) {
 	// Two requests of one session at once may both want to write: who comes second reads again.
 	for try := 0; ; try++ {
@@ -364,14 +368,17 @@ func (m *Manager) check(ctx context.Context, t Token, v Visit) (*Session, error)
 		seen = append(seen, ChangedAgent)
 		f.Device = ParseDevice(v.Agent)
 	}
-	moved := NetworkOf(v.Addr) != last.Place.Network
-	here := last.Place
-	if moved {
-		here = m.place(ctx, v.Addr)
+	moved, here := false, last.Place
+	network := NetworkOf(v.Addr)
+	switch before := known(f.Stays, network); {
+	case before == nil:
+		moved, here = true, m.place(ctx, v.Addr)
 		if travelled(last, here, now) {
 			seen = append(seen, ImpossibleTravel)
 		}
-		if returned(f.Stays, here.Network, now) {
+	case network != last.Place.Network:
+		here = before.Place
+		if returned(f.Stays, network, now) {
 			seen = append(seen, TwoNetworks)
 		}
 	}
@@ -381,7 +388,7 @@ func (m *Manager) check(ctx context.Context, t Token, v Visit) (*Session, error)
 		return nil, errors.Join(ErrRisk, err)
 	}
 	doubt := worst == DemandStepUp && f.doubted.IsZero()
-	if moved || changed || doubt || now.Sub(f.Seen) >= touchEvery(f.idle) {
+	if moved || changed || doubt || len(signals) > 0 || now.Sub(f.Seen) >= touchEvery(f.idle) {
 		if now.After(f.Seen) {
 			f.Seen = now
 		}
@@ -406,8 +413,8 @@ func (m *Manager) check(ctx context.Context, t Token, v Visit) (*Session, error)
 	return s, nil
 }
 
-// StepUp notes methods that were verified just now, ends every doubt, and returns a new token: the one before is dead at once. Methods that reach no level are refused, and weak ones
-// (codes that are sent) do not end a doubt.
+// StepUp notes methods that were verified just now, ends every doubt, and returns a new token: the one before is dead
+// at once. Methods that reach no level are refused, and weak ones (codes that are sent) do not end a doubt.
 func (m *Manager) StepUp(ctx context.Context, t Token, methods []authn.Method, v Visit) (*Session, Token, error) {
 	s, fresh, err := m.stepUp(ctx, t, methods, v)
 	if err != nil {
@@ -504,7 +511,8 @@ func (m *Manager) End(ctx context.Context, tenant, person, id string) error {
 	return err
 }
 
-// EndOthers ends all sessions of a person but one, as after a change of a password. It returns the ids of those that it ended.
+// EndOthers ends all sessions of a person but one, as after a change of a password. It returns the ids of those that
+// it ended.
 func (m *Manager) EndOthers(ctx context.Context, tenant, person, keep string) ([]string, error) {
 	if keep == "" {
 		return nil, ErrNone
@@ -512,7 +520,8 @@ func (m *Manager) EndOthers(ctx context.Context, tenant, person, keep string) ([
 	return m.store.End(ctx, Ending{Tenant: tenant, Person: person, Except: keep})
 }
 
-// EndAll ends all sessions of a person, as when an account is disabled, and refuses sign-ins that have begun already. It returns the ids of those that it ended.
+// EndAll ends all sessions of a person, as when an account is disabled, and refuses sign-ins that have begun already.
+// It returns the ids of those that it ended.
 func (m *Manager) EndAll(ctx context.Context, tenant, person string) ([]string, error) {
 	if person == "" {
 		return nil, ErrNone
@@ -536,7 +545,8 @@ func (m *Manager) EndExternal(ctx context.Context, tenant, name string) ([]strin
 	return all, nil
 }
 
-// RightsChanged raises the person's epoch: with their next request, in every process, their sessions get the roles that Options.Roles returns, or are dead without it.
+// RightsChanged raises the person's epoch: with their next request, in every process, their sessions get the roles
+// that Options.Roles returns, or are dead without it.
 func (m *Manager) RightsChanged(ctx context.Context, tenant, person string) error {
 	if person == "" {
 		return ErrNone
@@ -568,5 +578,6 @@ func (m *Manager) endToken(ctx context.Context, t Token) error {
 	return err
 }
 
-// Sweep removes what is dead, and returns how many sessions that were. Run it now and then; a dead session never serves, swept or not.
+// Sweep removes what is dead, and returns how many sessions that were. Run it now and then; a dead session never
+// serves, swept or not.
 func (m *Manager) Sweep(ctx context.Context) (int, error) { return m.store.Sweep(ctx, m.now()) }

@@ -38,6 +38,9 @@ var york = visit("192.0.2.7", firefox)
 type cities struct{}
 
 func (cities) Locate(_ context.Context, a netip.Addr) (string, float64, float64, bool) {
+	if a.Is6() {
+		return "", 0, 0, false
+	}
 	switch a.As4()[0] {
 	case 192:
 		return "York", 53.96, -1.08, true
@@ -247,6 +250,11 @@ func TestSeenIsWrittenOnceAMinute(t *testing.T) {
 		w.now = w.now.Add(time.Second)
 		w.live("in use", token, york)
 	}
+	for i := range 60 { // in turn: one write, for the new network
+		w.now = w.now.Add(time.Second)
+		w.live("in turn", token, []session.Visit{york, visit("2001:db8::1", firefox)}[i%2])
+	}
+	c.replaced--
 	if c.replaced != 5 {
 		t.Errorf("%d writes in five minutes", c.replaced)
 	}
@@ -432,7 +440,8 @@ func TestEndExternal(t *testing.T) {
 	}
 }
 
-// TestRightsChange: with a source of roles a session goes on with the new ones and their limits; without one it is dead. In both cases with the very next request, of another Manager too.
+// TestRightsChange: with a source of roles a session goes on with the new ones and their limits; without one it is
+// dead. In both cases with the very next request, of another Manager too.
 func TestRightsChange(t *testing.T) {
 	ctx := t.Context()
 	roles := map[string][]string{"ann": {"sales"}}
@@ -514,6 +523,14 @@ func TestSignals(t *testing.T) {
 			{time.Second, leeds, nil, nil}, {time.Second, york, []session.Signal{session.TwoNetworks}, nil}, {time.Second, york, nil, nil},
 		}},
 		{"two networks, ignored", map[session.Signal]session.Reaction{session.TwoNetworks: session.Ignore}, []step{{time.Second, leeds, nil, nil}, {time.Second, york, nil, nil}}},
+		{"IPv4 and IPv6 in turn", nil, []step{
+			{time.Second, visit("2001:db8::1", firefox), nil, nil}, {time.Second, york, nil, nil},
+			{time.Second, visit("2001:db8::1", firefox), nil, nil}, {time.Minute, york, nil, nil},
+		}},
+		{"two networks of IPv6", nil, []step{
+			{time.Second, visit("2001:db8::1", firefox), nil, nil}, {time.Second, visit("2001:db8:9::1", firefox), nil, nil},
+			{time.Second, visit("2001:db8::1", firefox), []session.Signal{session.TwoNetworks}, session.ErrStepUp},
+		}},
 		{"travel", nil, []step{{20 * time.Minute, sydney, []session.Signal{session.ImpossibleTravel}, session.ErrStepUp}, {time.Second, sydney, nil, session.ErrStepUp}}},
 		{"travel, ended", map[session.Signal]session.Reaction{session.ImpossibleTravel: session.EndSession}, []step{
 			{20 * time.Minute, sydney, nil, session.ErrRisk}, {time.Second, york, nil, session.ErrNone},

@@ -34,20 +34,23 @@ type Ending struct {
 	Raise          bool   // raise the person's epoch as well; needs Person
 }
 
-// Store keeps sessions. sessiontest.TestStore says what it has to do. An epoch that was never raised is 1. Each method is one transaction.
+// Store keeps sessions. sessiontest.TestStore says what it has to do. An epoch that was never raised is 1. Each
+// method is one transaction.
 type Store interface {
 	// Epoch returns the epoch of a person.
 	Epoch(ctx context.Context, tenant, person string) (uint64, error)
-	// Add keeps a new session, and ends the ones of its person that were not used for the longest time, so that no more than keep are left with it. ended has
-	// their ids. Errors: ErrStale when the person's epoch is not that of r.
+	// Add keeps a new session, and ends the ones of its person that were not used for the longest time, so that no
+	// more than keep are left with it. ended has their ids. Errors: ErrStale when the person's epoch is not that of r.
 	Add(ctx context.Context, r Record, keep int) (ended []string, err error)
 	// Find returns the session that has one of the hashes, and the epoch of its person now. Errors: ErrNone.
 	Find(ctx context.Context, hashes ...[]byte) (r Record, epoch uint64, err error)
-	// Replace changes the session of r's tenant and id to r if its version is that of r less one. Errors: ErrNone otherwise.
+	// Replace changes the session of r's tenant and id to r if its version is that of r less one. Errors: ErrNone
+	// otherwise.
 	Replace(ctx context.Context, r Record) error
 	// List returns the sessions of a person, the ones used last first.
 	List(ctx context.Context, tenant, person string) ([]Record, error)
-	// End ends sessions and returns the ids of those that it ended. After it a session of theirs is not found, nor replaced.
+	// End ends sessions and returns the ids of those that it ended. After it a session of theirs is not found, nor
+	// replaced.
 	End(ctx context.Context, e Ending) (ended []string, err error)
 	// Sweep removes the sessions that were dead at that time, and returns how many they were.
 	Sweep(ctx context.Context, at time.Time) (int, error)

@@ -11,11 +11,12 @@ import (
 	"github.com/crmguard/crmguard/authz/authn"
 )
 
-// certificateID names the public key of a certificate: of its SHA-256 80 bits, which find the row; the row's hash covers all of it.
+// certificateID names the public key of a certificate: of its SHA-256 80 bits, which find the row; the row's hash
+// covers all of it.
 func certificateID(spki [32]byte) string { return "spki-" + hex.EncodeToString(spki[:10]) }
 
-// Bind ties the public key (SubjectPublicKeyInfo) of a client certificate to a grant. Errors: *InvalidError, ErrExists when that key is or was bound: a key that was revoked
-// never comes back.
+// Bind ties the public key (SubjectPublicKeyInfo) of a client certificate to a grant. Errors: *InvalidError,
+// ErrExists when that key is or was bound: a key that was revoked never comes back.
 func (m *Manager) Bind(ctx context.Context, g Grant, cert *x509.Certificate) (*Info, error) {
 	if err := g.check(m.now()); err != nil {
 		return nil, err
@@ -31,8 +32,9 @@ func (m *Manager) Bind(ctx context.Context, g Grant, cert *x509.Certificate) (*I
 	return infoOf(&r), nil
 }
 
-// VerifyCertificate returns what the client certificate of a TLS connection opens. The server must have verified it against its own authorities
-// (tls.Config.ClientAuth VerifyClientCertIfGiven or RequireAndVerifyClientCert); one that was only sent is refused. The certificate has to be valid now, not only when the connection began.
+// VerifyCertificate returns what the client certificate of a TLS connection opens. The server must have verified it
+// against its own authorities (tls.Config.ClientAuth VerifyClientCertIfGiven or RequireAndVerifyClientCert); one that
+// was only sent is refused. The certificate has to be valid now, not only when the connection began.
 func (m *Manager) VerifyCertificate(ctx context.Context, state *tls.ConnectionState, addr netip.Addr) (*Info, error) {
 	if state == nil || !state.HandshakeComplete || len(state.VerifiedChains) == 0 || len(state.VerifiedChains[0]) == 0 {
 		return nil, authn.Refuse(ErrUnverified)

@@ -45,7 +45,7 @@ type Store interface {
 	Use(ctx context.Context, id string, at time.Time) error
 	// List returns what the query asks for, by id.
 	List(ctx context.Context, q Query) ([]Record, error)
-	// Revoke revokes those of the query that are not revoked yet, destroys their hashes, and returns their ids in order. A query without Account and Prefix revokes nothing.
-	// Prefix is a whole id here.
+	// Revoke revokes those of the query that are not revoked yet, destroys their hashes, and returns their ids in
+	// order. A query without Account and Prefix revokes nothing. Prefix is a whole id here.
 	Revoke(ctx context.Context, q Query, at time.Time) ([]string, error)
 }

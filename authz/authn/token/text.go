@@ -9,7 +9,8 @@ import (
 	"strings"
 )
 
-// Pattern is the regular expression (RE2) of a token's text, for secret scanners. [Checksum] tells a find from a coincidence.
+// Pattern is the regular expression (RE2) of a token's text, for secret scanners. [Checksum] tells a find from a
+// coincidence.
 const Pattern = `crmg_[0-9a-hjkmnp-tv-z]{10}_[0-9A-Za-z]{49}`
 
 const (
@@ -50,7 +51,8 @@ func checksum(text string) string {
 	return base62(new(big.Int).SetUint64(uint64(crc32.ChecksumIEEE([]byte(text)))), checksumSize)
 }
 
-// Checksum tells whether text has the form of a token and its checksum is right. It is no sign that such a token was ever issued.
+// Checksum tells whether text has the form of a token and its checksum is right. It is no sign that such a token was
+// ever issued.
 func Checksum(text string) bool {
 	id, ok := parse(text)
 	return ok && id != ""
@@ -88,8 +90,8 @@ func newSecret() (id string, s Secret) {
 	return id, Secret{body + checksum(body)}
 }
 
-// FromRequest returns the token of the header "Authorization: Bearer ...", "" when there is none or more than one such header. A token
-// in a URL is not read.
+// FromRequest returns the token of the header "Authorization: Bearer ...", "" when there is none or more than one
+// such header. A token in a URL is not read.
 func FromRequest(r *http.Request) string {
 	all := r.Header.Values("Authorization")
 	if len(all) != 1 {

@@ -44,7 +44,8 @@ type Manager struct {
 	now   func() time.Time
 }
 
-// New returns a Manager. keys are secrets of at least 32 bytes: the first one makes hashes and MACs, the others are still accepted.
+// New returns a Manager. keys are secrets of at least 32 bytes: the first one makes hashes and MACs, the others are
+// still accepted.
 func New(store Store, keys [][]byte, opts *Options) (*Manager, error) {
 	if store == nil || len(keys) == 0 {
 		return nil, errors.New("token: no store or key")
@@ -253,7 +254,8 @@ func (m *Manager) List(ctx context.Context, q Query) ([]Info, error) {
 	return out, nil
 }
 
-// Revoke ends a token or a binding at once. Errors: ErrNone when the tenant has none of that id that is not revoked yet.
+// Revoke ends a token or a binding at once. Errors: ErrNone when the tenant has none of that id that is not revoked
+// yet.
 func (m *Manager) Revoke(ctx context.Context, tenant, id string) error {
 	if id == "" {
 		return ErrNone

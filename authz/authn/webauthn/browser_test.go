@@ -24,7 +24,8 @@ const (
 	getJS    = `navigator.credentials.get({publicKey: PublicKeyCredential.parseRequestOptionsFromJSON(OPTIONS)}).then(c => JSON.stringify(c.toJSON()))`
 )
 
-// TestChromium: a passkey of a real browser with a virtual authenticator is enrolled, signs in, serves as a second factor, and is refused once it is removed or was cloned.
+// TestChromium: a passkey of a real browser with a virtual authenticator is enrolled, signs in, serves as a second
+// factor, and is refused once it is removed or was cloned.
 func TestChromium(t *testing.T) {
 	ctx := t.Context()
 	b := realtest.Chromium(t, realtest.BrowserOptions{})

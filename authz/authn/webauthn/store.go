@@ -36,14 +36,15 @@ var (
 type Store interface {
 	// Handle returns the user handle of a person: the one given now, when they have none yet.
 	Handle(ctx context.Context, tenant, person string, fresh []byte) ([]byte, error)
-	// Add keeps a new credential. Errors: ErrExists when the id is there, whoever's it is; ErrTooMany when the person has most already.
+	// Add keeps a new credential. Errors: ErrExists when the id is there, whoever's it is; ErrTooMany when the person
+	// has most already.
 	Add(ctx context.Context, r Record, most int) error
 	// Find returns a credential. Errors: ErrUnknown.
 	Find(ctx context.Context, id []byte) (Record, error)
 	// List returns the credentials of a person, the oldest first.
 	List(ctx context.Context, tenant, person string) ([]Record, error)
-	// Use notes a sign-in. The count must be above the one that is stored, or both 0; else the credential is noted as cloned at that time, and so
-	// it stays. Errors: ErrCount then, and for one that was cloned before; ErrUnknown.
+	// Use notes a sign-in. The count must be above the one that is stored, or both 0; else the credential is noted as
+	// cloned at that time, and so it stays. Errors: ErrCount then, and for one that was cloned before; ErrUnknown.
 	Use(ctx context.Context, id []byte, count uint32, backedUp bool, at time.Time) error
 	// Rename gives a person's credential another sealed name. Errors: ErrUnknown.
 	Rename(ctx context.Context, tenant, person string, id, name []byte) error

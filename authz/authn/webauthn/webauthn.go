@@ -33,7 +33,8 @@ type Site struct {
 	Origins []string // from where the pages come, https://host[:port]
 }
 
-// Sealer keeps personal data confidential under the person that it tells of. Open answers an error for data that it did not seal for this tenant, person and context.
+// Sealer keeps personal data confidential under the person that it tells of. Open answers an error for data that it
+// did not seal for this tenant, person and context.
 type Sealer interface {
 	Seal(ctx context.Context, tenant, person string, plaintext, context []byte) ([]byte, error)
 	Open(ctx context.Context, tenant, person string, sealed, context []byte) ([]byte, error)
@@ -41,7 +42,8 @@ type Sealer interface {
 
 // Options of New.
 type Options struct {
-	// Models are the authenticators that are accepted, by AAGUID, and the authorities that attest each of them. nil = any, without attestation.
+	// Models are the authenticators that are accepted, by AAGUID, and the authorities that attest each of them. nil =
+	// any, without attestation.
 	Models map[[16]byte]*x509.CertPool
 	Most   int              // credentials of one person; 0 = 20
 	Expiry time.Duration    // of a ceremony; 0 = 5 minutes
@@ -80,7 +82,8 @@ func (*ClonedError) Error() string {
 // maxResponse bounds what is parsed, in bytes.
 const maxResponse = 64 << 10
 
-// New returns a Passkeys. key is a secret of at least 32 bytes for the MACs of rows. An origin that is not https is an error, but for localhost.
+// New returns a Passkeys. key is a secret of at least 32 bytes for the MACs of rows. An origin that is not https is
+// an error, but for localhost.
 func New(site Site, store Store, states once.Store, sealer Sealer, key []byte, opts *Options) (*Passkeys, error) {
 	if store == nil || states == nil || sealer == nil || len(key) < 32 {
 		return nil, errors.New("webauthn: no store or sealer, or a key of less than 32 bytes")
@@ -111,14 +114,16 @@ func New(site Site, store Store, states once.Store, sealer Sealer, key []byte, o
 	}
 	for _, o := range site.Origins {
 		u, err := url.Parse(o)
-		if err != nil || u.Host == "" || u.Scheme != "https" && !(u.Scheme == "http" && u.Hostname() == "localhost") || u.Path != "" || u.RawQuery != "" || u.User != nil {
+		if err != nil || u.Host == "" || u.Scheme != "https" && !(u.Scheme == "http" && u.Hostname() == "localhost") || u.Path != "" ||
+			u.RawQuery != "" || u.User != nil {
 			return nil, errors.New("webauthn: an origin is https://host[:port]")
 		}
 	}
 	required := true
 	config := &webauthn.Config{
 		RPID: site.ID, RPDisplayName: site.Name, RPOrigins: site.Origins, AttestationPreference: protocol.PreferNoAttestation,
-		AuthenticatorSelection: protocol.AuthenticatorSelection{RequireResidentKey: &required, ResidentKey: protocol.ResidentKeyRequirementRequired, UserVerification: protocol.VerificationRequired},
+		AuthenticatorSelection: protocol.AuthenticatorSelection{RequireResidentKey: &required,
+			ResidentKey: protocol.ResidentKeyRequirementRequired, UserVerification: protocol.VerificationRequired},
 	}
 	if p.opts.Models != nil {
 		config.AttestationPreference = protocol.PreferDirectAttestation
@@ -267,8 +272,9 @@ func invalid(err error) error {
 	return ErrInvalid
 }
 
-// BeginEnrolment returns the options for navigator.credentials.create (JSON, for PublicKeyCredential.parseCreationOptionsFromJSON) and the ceremony's secret.
-// Ask for a fresh proof before: who enrols a passkey can come back.
+// BeginEnrolment returns the options for navigator.credentials.create (JSON, for
+// PublicKeyCredential.parseCreationOptionsFromJSON) and the ceremony's secret. Ask for a fresh proof before: who
+// enrols a passkey can come back.
 func (p *Passkeys) BeginEnrolment(ctx context.Context, tenant, person string, names Names) (options json.RawMessage, secret string, err error) {
 	if tenant == "" || person == "" || names.Account == "" {
 		return nil, "", errors.New("webauthn: nobody enrols")
@@ -291,14 +297,16 @@ func (p *Passkeys) BeginEnrolment(ctx context.Context, tenant, person string, na
 	for i := range u.credentials {
 		known = append(known, u.credentials[i].Descriptor())
 	}
-	creation, session, err := p.rp.BeginRegistration(u, webauthn.WithExclusions(known), webauthn.WithCredentialParameters(webauthn.CredentialParametersRecommendedL3()))
+	creation, session, err := p.rp.BeginRegistration(u, webauthn.WithExclusions(known),
+		webauthn.WithCredentialParameters(webauthn.CredentialParametersRecommendedL3()))
 	if err != nil {
 		return nil, "", fmt.Errorf("webauthn: %v", err)
 	}
 	return p.remember(ctx, ceremony{enrolment, tenant, person, *session}, creation.Response)
 }
 
-// FinishEnrolment verifies the browser's answer (PublicKeyCredential.toJSON) and keeps the credential under a name of at most 60 characters; "" = "passkey".
+// FinishEnrolment verifies the browser's answer (PublicKeyCredential.toJSON) and keeps the credential under a name of
+// at most 60 characters; "" = "passkey".
 func (p *Passkeys) FinishEnrolment(ctx context.Context, secret, name string, response []byte) (*Credential, error) {
 	c, err := p.finishEnrolment(ctx, secret, name, response)
 	if err != nil {
@@ -372,8 +380,8 @@ func (p *Passkeys) attested(c *webauthn.Credential, parsed *protocol.ParsedCrede
 	if !ok {
 		return ErrModel
 	}
-	// The library has checked the statement's signature and that its first certificate names this model; that the certificates
-	// lead to an authority is checked here.
+	// The library has checked the statement's signature and that its first certificate names this model; that the
+	// certificates lead to an authority is checked here.
 	chain, _ := parsed.Response.AttestationObject.AttStatement["x5c"].([]any)
 	if len(chain) == 0 {
 		return ErrModel
@@ -391,14 +399,16 @@ func (p *Passkeys) attested(c *webauthn.Credential, parsed *protocol.ParsedCrede
 	for _, cert := range certs[1:] {
 		between.AddCert(cert)
 	}
-	_, err := certs[0].Verify(x509.VerifyOptions{Roots: pool, Intermediates: between, CurrentTime: p.now(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
+	_, err := certs[0].Verify(x509.VerifyOptions{Roots: pool, Intermediates: between, CurrentTime: p.now(),
+		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
 	if err != nil {
 		return ErrModel
 	}
 	return nil
 }
 
-// BeginSignIn returns the options for navigator.credentials.get with a discoverable credential: nobody is named, so nothing is told about anybody.
+// BeginSignIn returns the options for navigator.credentials.get with a discoverable credential: nobody is named, so
+// nothing is told about anybody.
 func (p *Passkeys) BeginSignIn(ctx context.Context) (options json.RawMessage, secret string, err error) {
 	assertion, session, err := p.rp.BeginDiscoverableLogin(webauthn.WithUserVerification(protocol.VerificationRequired))
 	if err != nil {
@@ -407,7 +417,8 @@ func (p *Passkeys) BeginSignIn(ctx context.Context) (options json.RawMessage, se
 	return p.remember(ctx, ceremony{Kind: signIn, Session: *session}, assertion.Response)
 }
 
-// BeginCheck returns the options for a person who is known already: a second factor, or a step-up. Errors: ErrUnknown when they have no credential.
+// BeginCheck returns the options for a person who is known already: a second factor, or a step-up. Errors: ErrUnknown
+// when they have no credential.
 func (p *Passkeys) BeginCheck(ctx context.Context, tenant, person string) (options json.RawMessage, secret string, err error) {
 	u, err := p.userOf(ctx, tenant, person, nil)
 	if err != nil {
@@ -477,7 +488,8 @@ func (p *Passkeys) finish(ctx context.Context, kind, secret string, response []b
 		if u, err = p.userOf(ctx, r.Tenant, r.Person, r.Handle); err != nil {
 			return nil, err
 		}
-		// A credential that was removed since the ceremony began is no longer theirs, and no reason to refuse the others.
+		// A credential that was removed since the ceremony began is no longer theirs, and no reason to refuse the
+		// others.
 		c.Session.AllowedCredentialIDs = slices.DeleteFunc(c.Session.AllowedCredentialIDs, func(id []byte) bool {
 			return !slices.ContainsFunc(u.credentials, func(have webauthn.Credential) bool { return bytes.Equal(have.ID, id) })
 		})
@@ -515,7 +527,8 @@ func (p *Passkeys) name(ctx context.Context, r *Record) (string, error) {
 }
 
 func checkName(name string) error {
-	if name == "" || utf8.RuneCountInString(name) > 60 || !utf8.ValidString(name) || strings.ContainsFunc(name, func(r rune) bool { return r < ' ' || r == 0x7f }) {
+	if name == "" || utf8.RuneCountInString(name) > 60 || !utf8.ValidString(name) ||
+		strings.ContainsFunc(name, func(r rune) bool { return r < ' ' || r == 0x7f }) {
 		return errors.New("webauthn: a name has 1 to 60 characters")
 	}
 	return nil

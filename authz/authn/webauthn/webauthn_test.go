@@ -151,7 +151,8 @@ func TestOptions(t *testing.T) {
 	}
 }
 
-// TestAttacks: each of them on an enrolment, a sign-in and a second factor. The same device without the attack is accepted.
+// TestAttacks: each of them on an enrolment, a sign-in and a second factor. The same device without the attack is
+// accepted.
 func TestAttacks(t *testing.T) {
 	attacks := map[string]func(*device){
 		"another origin":          func(d *device) { d.origin = "https://crm.example.com.evil.test" },

@@ -1,9 +1,10 @@
-// Command oidcd runs a real OpenID Connect provider, the one of github.com/zitadel/oidc with its storage in memory, for tests only. It is a module of its own, so
-// that the provider never reaches a user of the SDK.
+// Command oidcd runs a real OpenID Connect provider, the one of github.com/zitadel/oidc with its storage in memory,
+// for tests only. It is a module of its own, so that the provider never reaches a user of the SDK.
 //
-// Users are test-user@HOST and test-user2, both with the password verysecure. Beside what the provider does itself, ID tokens get the claims groups and sid, answers of the
-// authorization endpoint get the parameter iss (RFC 9207), and POST /test/sign signs a JWT of any claims with the provider's own key, which is how logout
-// tokens and wrong tokens are made.
+// Users are test-user@HOST and test-user2, both with the password verysecure. Beside what the provider does itself,
+// ID tokens get the claims groups and sid, answers of the authorization endpoint get the parameter iss (RFC 9207),
+// and POST /test/sign signs a JWT of any claims with the provider's own key, which is how logout tokens and wrong
+// tokens are made.
 package main
 
 import (

@@ -1,5 +1,5 @@
-// Package sqldb is what the SQL stores below authz/authn share: opening, transactions that are run again, and errors without
-// the database's words.
+// Package sqldb is what the SQL stores below authz/authn share: opening, transactions that are run again, and errors
+// without the database's words.
 package sqldb
 
 import (
@@ -24,7 +24,8 @@ type DB struct {
 
 const retries = 6
 
-// Open applies the migrations below migrations/DIALECT, noted in table. reads may be nil. Errors among expected pass unchanged.
+// Open applies the migrations below migrations/DIALECT, noted in table. reads may be nil. Errors among expected pass
+// unchanged.
 func Open(ctx context.Context, name string, db, reads *sql.DB, dialectName string, migrations fs.FS, table string, expected ...error) (*DB, error) {
 	d, err := dialect.Parse(dialectName)
 	if err != nil {

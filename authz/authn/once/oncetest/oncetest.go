@@ -46,7 +46,8 @@ func TestStore(t *testing.T, open func(testing.TB) once.Store) {
 	t.Run("Taken", func(t *testing.T) {
 		s := open(t)
 		put(t, s, "a", "first")
-		if err := s.Put(t.Context(), once.Key("a"), []byte("second"), base.Add(time.Minute-time.Millisecond), base.Add(time.Hour)); !errors.Is(err, once.ErrTaken) {
+		if err := s.Put(t.Context(), once.Key("a"), []byte("second"), base.Add(time.Minute-time.Millisecond),
+			base.Add(time.Hour)); !errors.Is(err, once.ErrTaken) {
 			t.Fatalf("%v", err)
 		}
 		if err := s.Put(t.Context(), once.Key("a"), []byte("third"), base.Add(time.Minute), base.Add(time.Hour)); err != nil {

@@ -1,4 +1,5 @@
-// Package sqlstore is a once.Store in SQLite or PostgreSQL, in the table authn_once. It passes oncetest.TestStore on both.
+// Package sqlstore is a once.Store in SQLite or PostgreSQL, in the table authn_once. It passes oncetest.TestStore on
+// both.
 package sqlstore
 
 import (

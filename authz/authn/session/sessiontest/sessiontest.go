@@ -197,7 +197,8 @@ func end(t *testing.T, s session.Store) {
 		}
 		a := record("acme", "ann", "a", 4)
 		a.External = external
-		for _, r := range []session.Record{a, record("acme", "ann", "b", 3), record("acme", "ann", "c", 2), record("acme", "bob", "d", 1), record("other", "ann", "e", 1)} {
+		for _, r := range []session.Record{a, record("acme", "ann", "b", 3), record("acme", "ann", "c", 2), record("acme", "bob", "d", 1),
+			record("other", "ann", "e", 1)} {
 			var err error
 			if r.Epoch, err = s.Epoch(ctx, r.Tenant, r.Person); err != nil {
 				t.Fatal(err)

@@ -1,5 +1,6 @@
-// Package sqlstore keeps sessions in SQLite or PostgreSQL, in the tables authn_session and authn_epoch. It passes sessiontest.TestStore on both.
-// Processes that share the database share the sessions: what one ends is gone for all with their next request.
+// Package sqlstore keeps sessions in SQLite or PostgreSQL, in the tables authn_session and authn_epoch. It passes
+// sessiontest.TestStore on both. Processes that share the database share the sessions: what one ends is gone for all
+// with their next request.
 package sqlstore
 
 import (
@@ -18,8 +19,8 @@ var migrations embed.FS
 
 // Options of Open.
 type Options struct {
-	// Reads is a second handle for queries, such as SQLite's read-only one; nil = the first. It sees every commit at once: with a
-	// replica that lags, ended sessions would serve.
+	// Reads is a second handle for queries, such as SQLite's read-only one; nil = the first. It sees every commit at
+	// once: with a replica that lags, ended sessions would serve.
 	Reads *sql.DB
 }
 
@@ -50,7 +51,8 @@ func (s *Store) Epoch(ctx context.Context, tenant, person string) (uint64, error
 	return uint64(epoch), nil
 }
 
-// raise raises the epoch by so much and holds it until commit, so that all changes to one person's sessions but Replace come one after the other.
+// raise raises the epoch by so much and holds it until commit, so that all changes to one person's sessions but
+// Replace come one after the other.
 func raise(ctx context.Context, t *sqldb.Tx, tenant, person string, by int) (epoch uint64, err error) {
 	var n int64
 	err = t.Row(ctx, `INSERT INTO authn_epoch (tenant, person, epoch) VALUES (?, ?, ?)
@@ -166,7 +168,8 @@ func (s *Store) End(ctx context.Context, e session.Ending) (ended []string, err 
 		text  string
 		value any
 	}{
-		{e.Person != "", "person = ?", e.Person}, {e.ID != "", "id = ?", e.ID}, {e.Except != "", "id <> ?", e.Except}, {len(e.External) > 0, "external = ?", e.External},
+		{e.Person != "", "person = ?", e.Person}, {e.ID != "", "id = ?", e.ID}, {e.Except != "", "id <> ?", e.Except},
+		{len(e.External) > 0, "external = ?", e.External},
 	} {
 		if c.use {
 			where, args = where+" AND "+c.text, append(args, c.value)

@@ -70,7 +70,8 @@ func (s *Store) Use(ctx context.Context, id string, at time.Time) error {
 
 func (s *Store) match(q token.Query, whole bool) (out []token.Record) {
 	for _, r := range s.all {
-		if r.Tenant == q.Tenant && (q.Account == "" || r.Account == q.Account) && (q.Prefix == "" || r.ID == q.Prefix || !whole && strings.HasPrefix(r.ID, q.Prefix)) {
+		if r.Tenant == q.Tenant && (q.Account == "" || r.Account == q.Account) &&
+			(q.Prefix == "" || r.ID == q.Prefix || !whole && strings.HasPrefix(r.ID, q.Prefix)) {
 			out = append(out, clone(r))
 		}
 	}

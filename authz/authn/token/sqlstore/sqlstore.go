@@ -1,4 +1,5 @@
-// Package sqlstore keeps tokens in SQLite or PostgreSQL, in the table authn_token. It passes tokentest.TestStore on both.
+// Package sqlstore keeps tokens in SQLite or PostgreSQL, in the table authn_token. It passes tokentest.TestStore on
+// both.
 package sqlstore
 
 import (
@@ -75,7 +76,8 @@ func (s *Store) Add(ctx context.Context, r token.Record) error {
 		return err
 	}
 	return s.db.Change(ctx, "add", func(t *sqldb.Tx) error {
-		_, err := t.Exec(ctx, "INSERT INTO authn_token ("+columns+") VALUES "+dialect.Placeholders(1, 13), r.ID, r.Tenant, r.Account, r.Name, r.By, string(scopes), string(sources),
+		_, err := t.Exec(ctx, "INSERT INTO authn_token ("+columns+") VALUES "+dialect.Placeholders(1, 13), r.ID, r.Tenant, r.Account,
+			r.Name, r.By, string(scopes), string(sources),
 			stamp(r.Created), stamp(r.Expires), stamp(r.Used), stamp(r.Revoked), notNil(r.Hash), notNil(r.MAC))
 		if dialect.IsUnique(err) {
 			return token.ErrExists

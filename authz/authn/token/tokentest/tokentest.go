@@ -31,7 +31,8 @@ func TestStore(t *testing.T, open func(testing.TB) token.Store) {
 		name string
 		run  func(*testing.T, token.Store)
 	}{
-		{"RoundTrip", roundTrip}, {"Taken", taken}, {"Use", use}, {"List", list}, {"Revoke", revoke}, {"RevokeNothing", revokeNothing}, {"Cancelled", cancelled}, {"Parallel", parallel},
+		{"RoundTrip", roundTrip}, {"Taken", taken}, {"Use", use}, {"List", list}, {"Revoke", revoke}, {"RevokeNothing", revokeNothing},
+		{"Cancelled", cancelled}, {"Parallel", parallel},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.run(t, open(t)) })
 	}

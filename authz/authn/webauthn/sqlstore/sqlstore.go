@@ -1,4 +1,5 @@
-// Package sqlstore keeps passkeys in SQLite or PostgreSQL, in the tables authn_passkey and authn_passkey_user. It passes webauthntest.TestStore on both.
+// Package sqlstore keeps passkeys in SQLite or PostgreSQL, in the tables authn_passkey and authn_passkey_user. It
+// passes webauthntest.TestStore on both.
 package sqlstore
 
 import (
@@ -91,7 +92,8 @@ func (s *Store) Add(ctx context.Context, r webauthn.Record, most int) error {
 		if have >= most {
 			return webauthn.ErrTooMany
 		}
-		_, err := t.Exec(ctx, "INSERT INTO authn_passkey ("+columns+") VALUES "+dialect.Placeholders(1, 16), r.ID, r.Tenant, r.Person, r.Handle, r.Name, r.PublicKey, r.Model, r.Format,
+		_, err := t.Exec(ctx, "INSERT INTO authn_passkey ("+columns+") VALUES "+dialect.Placeholders(1, 16), r.ID, r.Tenant, r.Person,
+			r.Handle, r.Name, r.PublicKey, r.Model, r.Format,
 			r.Transports, number(r.BackupEligible), number(r.BackedUp), int64(r.Count), stamp(r.Created), stamp(r.Used), stamp(r.Cloned), r.MAC)
 		if dialect.IsUnique(err) {
 			return webauthn.ErrExists
@@ -104,7 +106,8 @@ func (s *Store) read(ctx context.Context, what, where string, args ...any) (out 
 	err = s.db.Read(ctx, what, func(rows *sql.Rows) error {
 		var r webauthn.Record
 		var eligible, backedUp, created, used, cloned int64
-		if err := rows.Scan(&r.ID, &r.Tenant, &r.Person, &r.Handle, &r.Name, &r.PublicKey, &r.Model, &r.Format, &r.Transports, &eligible, &backedUp, &r.Count, &created, &used, &cloned, &r.MAC); err != nil {
+		if err := rows.Scan(&r.ID, &r.Tenant, &r.Person, &r.Handle, &r.Name, &r.PublicKey, &r.Model, &r.Format, &r.Transports, &eligible,
+			&backedUp, &r.Count, &created, &used, &cloned, &r.MAC); err != nil {
 			return err
 		}
 		r.BackupEligible, r.BackedUp = eligible != 0, backedUp != 0

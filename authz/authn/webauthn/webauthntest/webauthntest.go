@@ -30,7 +30,8 @@ func TestStore(t *testing.T, open func(testing.TB) webauthn.Store) {
 		name string
 		run  func(*testing.T, webauthn.Store)
 	}{
-		{"Handle", handle}, {"RoundTrip", roundTrip}, {"Most", most}, {"Use", use}, {"RenameRemove", renameRemove}, {"Cancelled", cancelled}, {"Parallel", parallel},
+		{"Handle", handle}, {"RoundTrip", roundTrip}, {"Most", most}, {"Use", use}, {"RenameRemove", renameRemove},
+		{"Cancelled", cancelled}, {"Parallel", parallel},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.run(t, open(t)) })
 	}
@@ -56,7 +57,8 @@ func find(t *testing.T, s webauthn.Store, id string) webauthn.Record {
 
 func handle(t *testing.T, s webauthn.Store) {
 	for _, c := range []struct{ tenant, person, fresh, want string }{
-		{"acme", "ann", "one", "one"}, {"acme", "ann", "two", "one"}, {"acme", "bob", "two", "two"}, {"other", "ann", "three", "three"}, {"acme", "ann", "", "one"},
+		{"acme", "ann", "one", "one"}, {"acme", "ann", "two", "one"}, {"acme", "bob", "two", "two"}, {"other", "ann", "three", "three"},
+		{"acme", "ann", "", "one"},
 	} {
 		if got, err := s.Handle(t.Context(), c.tenant, c.person, []byte(c.fresh)); err != nil || string(got) != c.want {
 			t.Errorf("%+v: %q, %v", c, got, err)
@@ -129,7 +131,8 @@ func use(t *testing.T, s webauthn.Store) {
 			}
 			continue
 		}
-		if !errors.Is(err, webauthn.ErrCount) || after.Count != before.Count || !after.Used.Equal(before.Used) || after.Cloned.IsZero() || !before.Cloned.IsZero() && !after.Cloned.Equal(before.Cloned) {
+		if !errors.Is(err, webauthn.ErrCount) || after.Count != before.Count || !after.Used.Equal(before.Used) || after.Cloned.IsZero() ||
+			!before.Cloned.IsZero() && !after.Cloned.Equal(before.Cloned) {
 			t.Errorf("step %d: %v, %+v", i, err, after)
 		}
 	}
