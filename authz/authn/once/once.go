@@ -3,7 +3,7 @@
 //
 // A [Store] is found by a key of 32 bytes, which callers make by hashing a secret ([Key]), so that who reads the
 // store can finish nobody's sign-in. [Memory] serves one process; once/sqlstore serves several. Both pass
-// oncetest.TestStore.
+// oncetest.TestStore. Run Sweep now and then: who begins something and never ends it leaves a row.
 package once
 
 import (

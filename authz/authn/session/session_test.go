@@ -876,6 +876,117 @@ func TestStoreStops(t *testing.T) {
 	w.refused("stopped while a risk was to end it", s, err, errStopped)
 }
 
+// touching is a store in which another request changes a session before each of the next changes.
+type touching struct {
+	session.Store
+	t      *testing.T
+	before func()
+	times  int
+}
+
+func (s *touching) Replace(ctx context.Context, r session.Record) error {
+	if s.times > 0 {
+		s.times--
+		s.before()
+	}
+	return s.Store.Replace(ctx, r)
+}
+
+// TestChangedMeanwhile: who comes second reads again; a step-up that comes second each time is refused in the end.
+func TestChangedMeanwhile(t *testing.T) {
+	ctx := t.Context()
+	for _, times := range []int{1, 4, 5} {
+		store := &touching{Store: memstore.New(), t: t}
+		calm := &session.Options{Reactions: map[session.Signal]session.Reaction{session.TwoNetworks: session.Ignore}}
+		w, other := newWorldOn(t, store, calm), newWorldOn(t, store.Store, calm)
+		_, token := w.start(nil)
+		w.now = w.now.Add(2 * time.Minute)
+		other.now = w.now
+		n := byte(0)
+		store.before = func() { // from a new network each time, so that it writes
+			n++
+			if _, err := other.Check(ctx, token, session.Visit{Addr: netip.AddrFrom4([4]byte{10, 0, n, 1}), Agent: firefox}); err != nil {
+				t.Error(authn.Reason(err))
+			}
+		}
+		store.times = times
+		if _, err := w.Check(ctx, token, york); err != nil { // after the first one there is nothing left to write
+			t.Errorf("a check after %d changes: %v", times, authn.Reason(err))
+		}
+		store.times = times
+		_, _, err := w.StepUp(ctx, token, []authn.Method{authn.TOTP}, york)
+		if (err == nil) != (times < 5) {
+			t.Errorf("a step-up after %d changes: %v (%v)", times, err, authn.Reason(err))
+		}
+	}
+}
+
+// TestSeenNeverGoesBack: not by a machine whose clock is behind either.
+func TestSeenNeverGoesBack(t *testing.T) {
+	w := newWorld(t, nil)
+	s, token := w.start(nil)
+	w.now = w.now.Add(-5 * time.Minute)
+	if got := w.live("from another network", token, visit("203.0.113.1", firefox)); !got.Seen.Equal(s.Seen) || got.Expires.Before(s.Expires) {
+		t.Errorf("%+v", got)
+	}
+	got, token, err := w.StepUp(t.Context(), token, []authn.Method{authn.TOTP}, york)
+	if err != nil || !got.Seen.Equal(s.Seen) {
+		t.Errorf("%+v, %v", got, authn.Reason(err))
+	}
+	w.now = s.Seen.Add(time.Minute)
+	if got, _, err = w.StepUp(t.Context(), token, []authn.Method{authn.TOTP}, york); err != nil || !got.Seen.Equal(w.now) {
+		t.Errorf("%+v, %v", got, authn.Reason(err))
+	}
+}
+
+// TestStepUpByAnotherAgent: a stolen token steps nobody up.
+func TestStepUpByAnotherAgent(t *testing.T) {
+	w := newWorld(t, nil)
+	_, token := w.start(nil)
+	s, _, err := w.StepUp(t.Context(), token, []authn.Method{authn.TOTP}, visit("192.0.2.7", phone))
+	w.refused("another agent", s, err, session.ErrRisk)
+	w.dead("and the session is gone", token, session.ErrNone)
+	w = newWorld(t, &session.Options{Reactions: map[session.Signal]session.Reaction{session.ChangedAgent: session.DemandStepUp}})
+	_, token = w.start(nil)
+	s, fresh, err := w.StepUp(t.Context(), token, []authn.Method{authn.TOTP}, visit("192.0.2.7", phone))
+	if err != nil || s.Device.System != "Android" {
+		t.Fatalf("%+v, %v", s, authn.Reason(err))
+	}
+	w.live("believed from here on", fresh, visit("192.0.2.7", phone))
+}
+
+// TestListShowsTheLiving: what has expired is not listed, and signals are, once each.
+func TestListShowsTheLiving(t *testing.T) {
+	w := newWorld(t, &session.Options{Reactions: map[session.Signal]session.Reaction{session.TwoNetworks: session.Notify}})
+	w.start(nil)
+	w.now = w.now.Add(20 * time.Minute)
+	s, token := w.start(nil)
+	for i := range 6 {
+		w.now = w.now.Add(time.Second)
+		w.live("to and fro", token, []session.Visit{visit("203.0.113.1", firefox), york}[i%2])
+	}
+	w.now = w.now.Add(20 * time.Minute)
+	all, err := w.List(t.Context(), "acme", "ann")
+	if err != nil || len(all) != 1 || all[0].ID != s.ID || !slices.Equal(all[0].Signals, []session.Signal{session.TwoNetworks}) {
+		t.Errorf("%+v, %v", all, err)
+	}
+}
+
+// TestShorterLimits: a session that the limits of new roles have ended does not serve once more.
+func TestShorterLimits(t *testing.T) {
+	w := newWorld(t, &session.Options{
+		ByRole: map[string]session.Limits{"admin": {Idle: 5 * time.Minute}},
+		Roles:  func(context.Context, string, string) ([]string, error) { return []string{"admin"}, nil },
+	})
+	_, token := w.start(nil)
+	if err := w.RightsChanged(t.Context(), "acme", "ann"); err != nil {
+		t.Fatal(err)
+	}
+	w.now = w.now.Add(6 * time.Minute)
+	w.dead("six minutes without use", token, session.ErrExpired)
+	w.dead("again", token, session.ErrExpired)
+}
+
 // TestParallel: many requests of one session with a step-up among them: the session serves on under one token.
 func TestParallel(t *testing.T) {
 	w := newWorld(t, nil)
