@@ -349,6 +349,27 @@ func TestRoles(t *testing.T) {
 	}
 }
 
+// TestFewClaims: what a provider need not say is empty, and groups are read from the claim that is named.
+func TestFewClaims(t *testing.T) {
+	w := newWorld(t, oidc.Options{Groups: "teams", Roles: map[string][]string{"crm": {"sales"}, "crm-sales": {"admin"}}})
+	to, _, err := w.Begin(t.Context())
+	if err != nil || strings.Contains(to, "max_age") {
+		t.Errorf("%s, %v", to, err)
+	}
+	w.wire.swap = func(_ string, claims map[string]any) string {
+		for _, name := range []string{"auth_time", "sid", "amr", "azp", "at_hash"} {
+			delete(claims, name)
+		}
+		claims["teams"] = []string{"crm"}
+		return w.server.Sign("JWT", claims)
+	}
+	cookie, query := w.answer()
+	who, err := w.Finish(t.Context(), cookie, query)
+	if err != nil || who.Session != "" || !who.AuthTime.IsZero() || !slices.Equal(who.Roles, []string{"sales"}) || len(who.Methods) != 1 {
+		t.Errorf("%+v, %v", who, authn.Reason(err))
+	}
+}
+
 // enders notes what was ended.
 type enders struct {
 	ended []string
@@ -454,6 +475,11 @@ func TestLogoutHandler(t *testing.T) {
 	w := newWorld(t, oidc.Options{})
 	e := &enders{}
 	var reasons []error
+	rec := httptest.NewRecorder()
+	w.LogoutHandler(e, nil).ServeHTTP(rec, httptest.NewRequest(http.MethodPost, "/", nil))
+	if rec.Code != http.StatusBadRequest {
+		t.Errorf("with nobody to tell: %d", rec.Code)
+	}
 	h := w.LogoutHandler(e, func(_ context.Context, reason error) { reasons = append(reasons, reason) })
 	now := time.Now().Unix()
 	raw := w.server.Sign("logout+jwt", map[string]any{
@@ -544,6 +570,8 @@ func TestNewRefuses(t *testing.T) {
 	}
 	doc = good
 	for what, change := range map[string]func(*oidc.Client, *oidc.Options){
+		"an issuer with a name": func(c *oidc.Client, _ *oidc.Options) { c.Issuer = strings.Replace(s.URL, "//", "//ann@", 1) },
+		"a redirect to a part":  func(c *oidc.Client, _ *oidc.Options) { c.RedirectURL += "#x" },
 		"an issuer without TLS": func(c *oidc.Client, _ *oidc.Options) { c.Issuer = "http://id.example.com" },
 		"a redirect without":    func(c *oidc.Client, _ *oidc.Options) { c.RedirectURL = "http://crm.example.com/callback" },
 		"no client":             func(c *oidc.Client, _ *oidc.Options) { c.ID = "" },
@@ -560,7 +588,16 @@ func TestNewRefuses(t *testing.T) {
 	if _, err := oidc.New(t.Context(), client, nil, nil); err == nil {
 		t.Error("no store")
 	}
+	away := httptest.NewServer(http.RedirectHandler(s.URL+"/.well-known/openid-configuration", http.StatusFound))
+	defer away.Close()
+	client.Issuer = away.URL
+	doc = maps.Clone(good)
+	doc["issuer"] = away.URL
+	if _, err := oidc.New(t.Context(), client, &once.Memory{}, nil); err == nil {
+		t.Error("a redirect is followed")
+	}
 	s.Close()
+	client.Issuer = s.URL
 	if _, err := oidc.New(t.Context(), client, &once.Memory{}, nil); err == nil {
 		t.Error("nobody answers")
 	}
