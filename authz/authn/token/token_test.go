@@ -133,6 +133,53 @@ func TestMalformed(t *testing.T) {
 	}
 }
 
+// TestChecksumIsNotEnough: a right checksum over what is no token.
+func TestChecksumIsNotEnough(t *testing.T) {
+	w := newWorld(t)
+	for _, body := range []string{
+		"crmg_il0o000000_" + strings.Repeat("0", 43), "crmg_ABCDEFGHJK_" + strings.Repeat("0", 43), "crmg_0123456789_" + strings.Repeat("0", 42) + "-",
+		"crmg_0123456789_" + strings.Repeat("\n", 43), "crmg_0123456789-" + strings.Repeat("0", 43), "crmx_0123456789_" + strings.Repeat("0", 43),
+	} {
+		text := body + token.ChecksumOf(body)
+		if token.Checksum(text) {
+			t.Errorf("%q", text)
+		}
+		w.refused(text, text, inside, token.ErrMalformed)
+	}
+}
+
+// counting counts notes of use.
+type counting struct {
+	token.Store
+	used int
+}
+
+func (c *counting) Use(ctx context.Context, id string, at time.Time) error {
+	c.used++
+	return c.Store.Use(ctx, id, at)
+}
+
+func TestUseIsWrittenOnceAnHour(t *testing.T) {
+	now, store := start, &counting{Store: memstore.New()}
+	m, err := token.New(store, [][]byte{key}, &token.Options{Now: func() time.Time { return now }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, s, err := m.Issue(t.Context(), grant())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 180 { // three hours, from ten past nine
+		now = now.Add(time.Minute)
+		if _, err := m.Verify(t.Context(), s.Reveal(), inside); err != nil {
+			t.Fatal(authn.Reason(err))
+		}
+	}
+	if store.used != 4 {
+		t.Errorf("%d notes of use", store.used)
+	}
+}
+
 func TestRevoke(t *testing.T) {
 	ctx := t.Context()
 	w := newWorld(t)
