@@ -275,6 +275,32 @@ func TestMalformed(t *testing.T) {
 	}
 }
 
+// TestOversized: a right answer with too much around it.
+func TestOversized(t *testing.T) {
+	ctx := t.Context()
+	w := newWorld(t, nil)
+	d := newDevice(t, false)
+	space := bytes.Repeat([]byte(" "), 64<<10)
+	options, secret, err := w.BeginEnrolment(ctx, "acme", "ann", webauthn.Names{Account: "ann"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := w.FinishEnrolment(ctx, secret, "", append(bytes.Clone(space), d.create(options)...))
+	refused(t, "enrolment", c, err, webauthn.ErrInvalid)
+	d = w.enrolled("ann", false)
+	if options, secret, err = w.BeginSignIn(ctx); err != nil {
+		t.Fatal(err)
+	}
+	c, err = w.FinishSignIn(ctx, secret, append(bytes.Clone(space), d.get(options)...))
+	refused(t, "sign-in", c, err, webauthn.ErrInvalid)
+	if options, secret, err = w.BeginSignIn(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if _, err = w.FinishSignIn(ctx, secret, append(space[:1000], d.get(options)...)); err != nil {
+		t.Errorf("with a little around it: %v", authn.Reason(err))
+	}
+}
+
 // TestFlippedBytes: each byte of what is signed, and of the signature.
 func TestFlippedBytes(t *testing.T) {
 	for name, eddsa := range map[string]bool{"ES256": false, "EdDSA": true} {
