@@ -52,6 +52,7 @@ const (
 	TypeCursor      = "cursor"
 	TypeImport      = "import" // crm/transfer, as the next
 	TypeKept        = "kept"
+	TypeSuppression = "suppression" // crm/privacy
 )
 
 // Meta is what every record has; domain types embed it.

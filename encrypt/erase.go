@@ -43,45 +43,13 @@ type Receipt struct {
 // Errors: ErrHeld, ErrLimit, ErrKMSUnavailable, ErrAuth, ErrTampered. After an error that the store
 // returned beside a destruction, such as its failure to overwrite, the Receipt is filled in.
 func (k *Keeper) Erase(ctx context.Context, tenant string, person [16]byte, opts *EraseOptions) (Receipt, error) {
-	if opts == nil {
-		opts = &EraseOptions{}
-	}
-	classes := opts.Classes
-	if len(classes) == 0 {
-		classes = []keys.Retention{keys.Ordinary}
-	}
-	v, err := k.enter(ctx, tenant, 0, true)
+	v, records, out, err := k.erasing(ctx, tenant, person, opts)
 	if err != nil {
 		return Receipt{}, err
 	}
-	out := Receipt{At: k.now()}
-	if out.Persons, err = k.joined(ctx, &v, person); err != nil {
-		return Receipt{}, err
-	}
-	if k.opts.Held != nil {
-		for _, p := range out.Persons {
-			held, err := k.opts.Held(ctx, tenant, p, classes)
-			if err != nil {
-				return Receipt{}, fmt.Errorf("encrypt: legal holds: %w", err)
-			}
-			if held {
-				return Receipt{}, keys.ErrHeld
-			}
-		}
-	}
-	records, err := k.keys.Find(ctx, tenant, keys.Query{Persons: out.Persons})
-	if err != nil {
-		return Receipt{}, err
-	}
-	records = slices.DeleteFunc(records, func(r keys.Record) bool { return !slices.Contains(classes, r.Retention) })
 	if len(records) == 0 {
 		out.Number, err = k.keys.Erasures(ctx, tenant)
 		return out, err
-	}
-	if !opts.Approved && k.opts.EraseLimit > 0 {
-		if err := k.brake(ctx, tenant, records, out.At.Add(-24*time.Hour)); err != nil {
-			return Receipt{}, err
-		}
 	}
 	if k.opts.Grace > 0 {
 		if out.Due, err = k.block(ctx, &v, records, out.At); err != nil {
@@ -94,6 +62,52 @@ func (k *Keeper) Erase(ctx context.Context, tenant string, person [16]byte, opts
 		out.Due = time.Time{}
 	}
 	return k.destroy(ctx, &v, records, out)
+}
+
+// MayErase returns the error with which Erase would refuse now, ErrHeld or ErrLimit among them, and nil when it would not. It changes nothing.
+func (k *Keeper) MayErase(ctx context.Context, tenant string, person [16]byte, opts *EraseOptions) error {
+	_, _, _, err := k.erasing(ctx, tenant, person, opts)
+	return err
+}
+
+// erasing finds the keys of a human that an erasure is about, and refuses it where a hold or the limit does.
+func (k *Keeper) erasing(ctx context.Context, tenant string, person [16]byte, opts *EraseOptions) (v visit, records []keys.Record, out Receipt, err error) {
+	fail := func(err error) (visit, []keys.Record, Receipt, error) { return visit{}, nil, Receipt{}, err }
+	if opts == nil {
+		opts = &EraseOptions{}
+	}
+	classes := opts.Classes
+	if len(classes) == 0 {
+		classes = []keys.Retention{keys.Ordinary}
+	}
+	if v, err = k.enter(ctx, tenant, 0, true); err != nil {
+		return fail(err)
+	}
+	out = Receipt{At: k.now()}
+	if out.Persons, err = k.joined(ctx, &v, person); err != nil {
+		return fail(err)
+	}
+	if k.opts.Held != nil {
+		for _, p := range out.Persons {
+			held, err := k.opts.Held(ctx, tenant, p, classes)
+			if err != nil {
+				return fail(fmt.Errorf("encrypt: legal holds: %w", err))
+			}
+			if held {
+				return fail(keys.ErrHeld)
+			}
+		}
+	}
+	if records, err = k.keys.Find(ctx, tenant, keys.Query{Persons: out.Persons}); err != nil {
+		return fail(err)
+	}
+	records = slices.DeleteFunc(records, func(r keys.Record) bool { return !slices.Contains(classes, r.Retention) })
+	if len(records) > 0 && !opts.Approved && k.opts.EraseLimit > 0 {
+		if err := k.brake(ctx, tenant, records, out.At.Add(-24*time.Hour)); err != nil {
+			return fail(err)
+		}
+	}
+	return v, records, out, nil
 }
 
 // Held tells whether a legal hold forbids to erase a person, or one who was joined to them, in any retention class: what Options.Held answers. Error: that

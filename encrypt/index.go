@@ -300,6 +300,30 @@ func (c *codec) TokensTo(ctx context.Context, k *Keeper, rec *Record, dst []Toke
 	return dst, nil
 }
 
+// Terms calls f with the terms that each exact index of a field of text, but for compounds, makes of a value, and with the name and version of its normaliser, such as
+// "phone/1". It is for who must know a value again without its field: two types whose fields have one normaliser give one term. Error: the type has no such sealed field
+// of text.
+func (c *codec) Terms(field, text string, f func(normalizer, term string)) error {
+	p, err := c.textField(field)
+	if err != nil {
+		return err
+	}
+	for i := range p.indexes {
+		x := &p.indexes[i]
+		if x.shape != whole || len(x.of) > 0 {
+			continue
+		}
+		for v := range x.versions {
+			for _, term := range x.versions[v].terms(text) {
+				if term != "" {
+					f(x.versions[v].name, term)
+				}
+			}
+		}
+	}
+	return nil
+}
+
 func addToken(dst []Token, from int, t Token) []Token {
 	if slices.Contains(dst[from:], t) {
 		return dst

@@ -190,7 +190,7 @@ func (r *Records[P]) alike(ctx context.Context, c Caller, vs []P, m Matcher[P], 
 	if denial := sample.Proceed(c.met()...); denial != nil {
 		return nil, nil, 0, errors.Join(denial, r.deny(ctx, c, authz.Check, nil, sample))
 	}
-	if ok, err := r.affords(ctx, c, len(vs)); err != nil {
+	if ok, err := r.affords(ctx, c, c.Subject.Tenant+"/"+c.Subject.ID, len(vs)); err != nil {
 		return nil, nil, 0, err
 	} else if !ok {
 		return nil, nil, 0, errors.Join(ErrQuota, r.deny(ctx, c, authz.Check, nil, sample))
@@ -234,8 +234,8 @@ func (r *Records[P]) alike(ctx context.Context, c Caller, vs []P, m Matcher[P], 
 	return found, of, receipt.Index, nil
 }
 
-// affords charges the quota of the caller, unless nothing can be disclosed to them.
-func (r *kind) affords(ctx context.Context, c Caller, n int) (bool, error) {
+// affords charges a quota of the caller, unless they may read any record of the type.
+func (r *kind) affords(ctx context.Context, c Caller, purse string, n int) (bool, error) {
 	if all, err := r.readsAll(ctx, c); all || err != nil {
 		return all, err
 	}
@@ -243,11 +243,10 @@ func (r *kind) affords(ctx context.Context, c Caller, n int) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	actor := c.Subject.Tenant + "/" + c.Subject.ID
 	if d.Allowed {
-		return r.g.imports.takeN(actor, r.g.now(), n), nil
+		return r.g.imports.takeN(purse, r.g.now(), n), nil
 	}
-	return r.g.checks.takeN(actor, r.g.now(), n), nil
+	return r.g.checks.takeN(purse, r.g.now(), n), nil
 }
 
 // readsAll tells whether the caller may read any record of the type, whoever has it.

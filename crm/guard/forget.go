@@ -32,13 +32,14 @@ func (g *Guard) Forget(ctx context.Context, c Caller) (Forgotten, error) {
 	if err != nil {
 		return out, err
 	}
-	schemas, err := g.everyType(ctx)
+	types, err := g.everyType(ctx)
 	if err != nil {
 		return out, err
 	}
-	f := forgetting{g: g, c: c, d: d, schemas: schemas, out: &out, done: map[crm.UUID]bool{}}
+	f := forgetting{g: g, c: c, d: d, types: types, out: &out, done: map[crm.UUID]bool{}}
 	var errs []error
-	for _, s := range schemas {
+	for _, t := range types {
+		s := t.schema
 		if !named(s, "created_at") || !named(s, "updated_at") {
 			continue
 		}
@@ -72,33 +73,33 @@ func named(s crm.Schema, column string) bool {
 	return slices.ContainsFunc(s.Columns, func(c crm.Column) bool { return c.Name == column })
 }
 
-// everyType returns the schemas of all types of the store.
-func (g *Guard) everyType(ctx context.Context) ([]crm.Schema, error) {
+// everyType returns all types of the store.
+func (g *Guard) everyType(ctx context.Context) ([]typeOf, error) {
 	types, err := g.store.Types(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("guard: %w", err)
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	out := make([]crm.Schema, 0, len(types))
+	out := make([]typeOf, 0, len(types))
 	for _, typ := range types {
-		s, ok := g.types[typ]
+		t, ok := g.types[typ]
 		if !ok {
 			return nil, fmt.Errorf("guard: type %s has no door here, so nobody can be forgotten", typ)
 		}
-		out = append(out, s)
+		out = append(out, t)
 	}
 	return out, nil
 }
 
 // forgetting is one Forget.
 type forgetting struct {
-	g       *Guard
-	c       Caller
-	d       authz.Decision
-	schemas []crm.Schema
-	out     *Forgotten
-	done    map[crm.UUID]bool // person -> nothing is left to be done
+	g     *Guard
+	c     Caller
+	d     authz.Decision
+	types []typeOf
+	out   *Forgotten
+	done  map[crm.UUID]bool // person -> nothing is left to be done
 }
 
 // row sees to the persons of a purged row, and takes them out of it when all are done.
@@ -183,7 +184,8 @@ func (f *forgetting) named(ctx context.Context, person crm.UUID) (bool, error) {
 	for _, p := range joined {
 		all = append(all, crm.UUID(p))
 	}
-	for _, s := range f.schemas {
+	for _, t := range f.types {
+		s := t.schema
 		q := crm.Query{Tenant: f.c.Subject.Tenant, Type: s.Type, Where: crm.Everything{}, Deletion: crm.LivingAndBin, Persons: all, Limit: 1}
 		if named(s, "created_at") {
 			q.Clauses = []crm.Clause{{Column: "created_at", Op: crm.NotNull}} // not what was purged

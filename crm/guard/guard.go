@@ -65,7 +65,10 @@ type Options struct {
 	ChecksPerHour int              // checks for duplicates, likewise; 0: 120
 	Region        string           // of phone numbers typed without one, ISO 3166; "": "CN"
 	SmallestGroup int              // records of a group whose numbers are shown to who may not see records; 0: 5
-	Written       func(typ string) // called after records of a type were written; nil: nobody hears it
+	// Identifying names the normalisers whose terms tell who somebody is, alone and for certain: Erase marks them, Erased asks for them. nil: phone, email, idnumber, uscc, bankcard
+	// and plate. One of names, addresses or places does not belong here: it would be everybody's who has it.
+	Identifying []string
+	Written     func(typ string) // called after records of a type were written; nil: nobody hears it
 }
 
 // Guard holds the parts that every operation passes. It is safe for concurrent use.
@@ -87,7 +90,20 @@ type Guard struct {
 	smallest int // see Options.SmallestGroup
 
 	mu    sync.Mutex
-	types map[string]crm.Schema // that have a door here
+	types map[string]typeOf // that have a door here
+
+	identifying []string // normalisers, see Options.Identifying
+}
+
+// typeOf is a type and its door.
+type typeOf struct {
+	schema crm.Schema
+	door   interface {
+		// marks returns the marks of persons in rows.
+		marks(ctx context.Context, persons []crm.UUID, rows []crm.Row) ([]Mark, error)
+		// identifying lists the fields that have them.
+		identifying() []string
+	}
 }
 
 // unsettled are the writes that the log has announced and whose outcome is not known yet. Each announcement
@@ -159,6 +175,9 @@ func New(ctx context.Context, store crm.Store, keeper *encrypt.Keeper, policy au
 	if o.SmallestGroup == 0 {
 		o.SmallestGroup = 5
 	}
+	if o.Identifying == nil {
+		o.Identifying = []string{"phone", "email", "idnumber", "uscc", "bankcard", "plate"}
+	}
 	if o.Region == "" {
 		o.Region = "CN"
 	}
@@ -170,7 +189,7 @@ func New(ctx context.Context, store crm.Store, keeper *encrypt.Keeper, policy au
 	}
 	g = &Guard{
 		store: store, keeper: keeper, policy: policy, log: log, name: o.LogName, now: o.Clock,
-		types: map[string]crm.Schema{}, region: o.Region, heard: o.Written, smallest: o.SmallestGroup, open: unsettled{all: map[*announcement]bool{}}, quota: quota{perHour: o.SearchPerHour, used: map[string]*bucket{}},
+		types: map[string]typeOf{}, identifying: o.Identifying, region: o.Region, heard: o.Written, smallest: o.SmallestGroup, open: unsettled{all: map[*announcement]bool{}}, quota: quota{perHour: o.SearchPerHour, used: map[string]*bucket{}},
 		checks: quota{perHour: o.ChecksPerHour, used: map[string]*bucket{}}, imports: quota{perHour: min(o.ChecksPerHour, 1<<24) * importChecks, used: map[string]*bucket{}},
 	}
 	aborted, err = g.reconcile(ctx)

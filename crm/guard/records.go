@@ -64,7 +64,7 @@ func For[P Record](ctx context.Context, g *Guard, opts *TypeOptions) (*Records[P
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.types[r.typ] = schema
+	g.types[r.typ] = typeOf{schema, r}
 	return r, nil
 }
 

@@ -124,6 +124,9 @@ func (r *Records[P]) ready(ctx context.Context, c Caller, a authz.Action, vs []P
 // refuses; err means that nothing was decided.
 func (r *Records[P]) admit(ctx context.Context, c Caller, a authz.Action, d *decider, v P) (dec authz.Decision, refused, err error) {
 	now := r.g.now().UTC()
+	if _, ok := any(v).(byDay); ok {
+		now = now.Truncate(24 * time.Hour)
+	}
 	h := v.Header()
 	if h.ID.IsZero() {
 		h.ID = crm.NewUUID()
@@ -212,6 +215,9 @@ type starter interface{ CheckNew() error }
 
 // actMade is a domain type whose records are made by acts only, in a Tx, such as the history of owners: a creation by itself is refused.
 type actMade interface{ MadeByActs() }
+
+// byDay is a domain type whose times are kept by the day (UTC) only, so that they tell little of what else happened then.
+type byDay interface{ ByDay() }
 
 // recordOf is v for the codec.
 func (r *Records[P]) recordOf(c Caller, v P) encrypt.Record {

@@ -19,6 +19,9 @@
 // A [Checker], such as one of crm/dedupe, says of each new row how surely it is there already: such a row is rejected, or stored, counted and listed (Matched). What the program needs to go on
 // with an import, such as where an uploaded file lies and its key, is kept sealed beside it: see [Beside].
 //
+// An [Eraser], such as one of crm/privacy, knows somebody who was erased again by a phone number or the like: such a row is stored, counted and listed (Erased), or rejected with the rule erased
+// and no field.
+//
 // A row that cannot be stored costs itself and no other row. Its reasons are pairs of a field and a rule, as in *crm.InvalidError, and never values. The
 // row itself is kept sealed, under a person made for the import, for [KeepRejected]; [Importer.Sweep] ends it.
 //

@@ -70,7 +70,7 @@ func Example() {
 	job = must(importer.Undo(ctx, admin, job.ID))
 	fmt.Println(job.State, job.Undone, job.Left)
 	// Output:
-	// {2 1 0 0 1 0 0} map[email:not_an_email:1]
+	// {2 1 0 0 1 0 0 0} map[email:not_an_email:1]
 	// 0 stored by a rehearsal
 	// done 1 1
 	// line 3 [{email not_an_email []}] K-2

@@ -17,6 +17,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/crmguard/crmguard/authz"
 	"github.com/crmguard/crmguard/crm"
 	"github.com/crmguard/crmguard/crm/guard"
 )
@@ -38,11 +39,29 @@ const (
 	ReportMatches OnMatch = "report" // it is created, counted as Matched and listed; when the caller may ask no more (guard.ErrQuota), the others are counted as Unchecked
 )
 
+// Eraser says which new records have a term, such as a phone number, of somebody who was erased. *privacy.Checker is one.
+type Eraser[P guard.Record] interface {
+	// Erased answers for each of vs. a is authz.Import.
+	Erased(ctx context.Context, c guard.Caller, a guard.Action, vs []P) ([]bool, error)
+}
+
+// OnErased says what an import does with a row of somebody who was erased. Updates are found by their keys and not checked.
+type OnErased string
+
+// What is done with the erased.
+const (
+	WarnErased   OnErased = "warn"   // it is created, counted as Erased and listed; when the caller may ask no more (guard.ErrQuota), the others are counted as Unchecked
+	RefuseErased OnErased = "refuse" // it is rejected as erased, without a field; who may ask no more cannot go on
+	IgnoreErased OnErased = "off"    // nobody is asked
+)
+
 // Options of NewImporter. Nil means the zero value of each field.
 type Options[P guard.Record] struct {
 	Clock    func() time.Time // nil: time.Now
 	Checker  Checker[P]       // nil: nobody looks for records that are the same
 	OnMatch  OnMatch          // "": SkipMatches
+	Eraser   Eraser[P]        // nil: nobody knows the erased again
+	OnErased OnErased         // "": WarnErased
 	Progress func(Counts)     // called behind each batch, when it is durable; nil: nobody hears it
 	// Owner and Team have the records and the import where neither a row nor the caller is an employee: a program imports in somebody's name.
 	Owner crm.ID[crm.Employee]
@@ -90,6 +109,9 @@ func NewImporter[P guard.Record](d Doors, records *guard.Records[P], layout Layo
 	if m.o.OnMatch == "" {
 		m.o.OnMatch = SkipMatches
 	}
+	if m.o.OnErased == IgnoreErased {
+		m.o.Eraser = nil
+	}
 	return m
 }
 
@@ -107,6 +129,7 @@ type Report struct {
 	Reasons  map[string]int64 // how many rows were rejected for what: "field:rule"
 	Rejected []Rejected       // the first thousand
 	Matched  []Matched        // likewise
+	Erased   []Erased         // likewise
 }
 
 // Matched is one row that was created although the Checker takes it for a record that is there.
@@ -114,6 +137,12 @@ type Matched struct {
 	Row  int64  `json:"row"`  // of the file, from 1
 	Line int64  `json:"line"` // where it begins
 	Band string `json:"band"` // likely or certain
+}
+
+// Erased is one row that was created although it has a term of somebody who was erased.
+type Erased struct {
+	Row  int64 `json:"row"`  // of the file, from 1
+	Line int64 `json:"line"` // where it begins
 }
 
 // maxReported is how many rejected rows a Report holds.
@@ -154,6 +183,8 @@ func (m *Importer[P]) Rehearse(ctx context.Context, c guard.Caller, src Source, 
 		rep.Rejected = append(rep.Rejected, b.rejected[:min(len(b.rejected), maxReported-len(rep.Rejected))]...)
 		same := b.same()
 		rep.Matched = append(rep.Matched, same[:min(len(same), maxReported-len(rep.Matched))]...)
+		gone := b.gone()
+		rep.Erased = append(rep.Erased, gone[:min(len(gone), maxReported-len(rep.Erased))]...)
 		return nil
 	})
 	rep.Counts, rep.Reasons = job.Counts(), job.ByReason()
@@ -313,7 +344,8 @@ type batch[P guard.Record] struct {
 	made     map[crm.UUID]int // which row made a record that is in tx
 	kept     map[crm.UUID]crm.UUID
 	matched  map[crm.UUID]guard.Band // how surely a record that was made was there already
-	asked    map[crm.UUID]bool       // false: the Checker was not asked any more
+	erased   map[crm.UUID]bool       // which of them have a term of somebody who was erased
+	unasked  map[crm.UUID]bool       // about which the Checker or the Eraser was not asked any more
 	changed  map[crm.UUID]bool
 	counts   Counts
 	rejected []Rejected
@@ -472,7 +504,7 @@ func (p *plan[P]) prepare(ctx context.Context, b *batch[P]) error {
 	m := p.m
 	b.tx = m.doors.Guard.Begin(p.c, m.records.Type()+".import")
 	b.made, b.kept, b.changed = map[crm.UUID]int{}, map[crm.UUID]crm.UUID{}, map[crm.UUID]bool{}
-	b.matched, b.asked = map[crm.UUID]guard.Band{}, map[crm.UUID]bool{}
+	b.matched, b.erased, b.unasked = map[crm.UUID]guard.Band{}, map[crm.UUID]bool{}, map[crm.UUID]bool{}
 	var good []int
 	for i := range b.rows {
 		if re := b.errs[i]; re != nil {
@@ -536,6 +568,12 @@ func (p *plan[P]) prepare(ctx context.Context, b *batch[P]) error {
 		v.SetHeader(h)
 		fresh, of = append(fresh, v), append(of, i)
 	}
+	if m.o.Eraser != nil && len(fresh) > 0 {
+		var err error
+		if fresh, of, err = p.known(ctx, b, fresh, of); err != nil {
+			return err
+		}
+	}
 	if m.o.Checker != nil && len(fresh) > 0 {
 		var err error
 		if fresh, of, err = p.check(ctx, b, fresh, of); err != nil {
@@ -565,6 +603,18 @@ func (b *batch[P]) same() []Matched {
 		}
 	}
 	slices.SortFunc(out, func(x, y Matched) int { return cmp.Compare(x.Row, y.Row) })
+	return out
+}
+
+// gone lists the rows of a batch that were made although they have a term of somebody who was erased.
+func (b *batch[P]) gone() []Erased {
+	var out []Erased
+	for id := range b.erased {
+		if i, made := b.made[id]; made {
+			out = append(out, Erased{Row: b.from + int64(i) + 1, Line: b.rows[i].Line})
+		}
+	}
+	slices.SortFunc(out, func(x, y Erased) int { return cmp.Compare(x.Row, y.Row) })
 	return out
 }
 
@@ -600,11 +650,43 @@ func (p *plan[P]) find(ctx context.Context, b *batch[P], good []int) (map[string
 // atOnce is how many records are read at once before they are changed: each is an event, and the log takes many together.
 const atOnce = 32
 
+// known asks the Eraser about new records and returns those that are to be created.
+func (p *plan[P]) known(ctx context.Context, b *batch[P], fresh []P, of []int) (kept []P, rows []int, err error) {
+	erased, err := p.m.o.Eraser.Erased(ctx, p.c, authz.Import, fresh)
+	switch {
+	case guard.Denied(err):
+		return fresh, of, nil // each row is denied by itself
+	case errors.Is(err, guard.ErrQuota) && p.m.o.OnErased != RefuseErased:
+		for _, v := range fresh {
+			b.unasked[v.Header().ID] = true
+		}
+		return fresh, of, nil
+	case err != nil:
+		return nil, nil, fmt.Errorf("transfer: %w", err)
+	case len(erased) != len(fresh):
+		return nil, nil, fmt.Errorf("transfer: %d answers for %d records", len(erased), len(fresh))
+	}
+	for k, v := range fresh {
+		if erased[k] && p.m.o.OnErased == RefuseErased {
+			b.reject(of[k], Reason{Rule: "erased"})
+			continue
+		}
+		if erased[k] {
+			b.erased[v.Header().ID] = true
+		}
+		kept, rows = append(kept, v), append(rows, of[k])
+	}
+	return kept, rows, nil
+}
+
 // check asks the Checker about new records and returns those that are to be created.
 func (p *plan[P]) check(ctx context.Context, b *batch[P], fresh []P, of []int) (kept []P, rows []int, err error) {
 	bands, err := p.m.o.Checker.Bands(ctx, p.c, slices.Concat(p.before[0], p.before[1]), fresh)
 	if errors.Is(err, guard.ErrQuota) && p.m.o.OnMatch == ReportMatches {
 		p.before = [2][]P{p.before[1], fresh}
+		for _, v := range fresh {
+			b.unasked[v.Header().ID] = true
+		}
 		return fresh, of, nil
 	}
 	if err != nil {
@@ -619,7 +701,6 @@ func (p *plan[P]) check(ctx context.Context, b *batch[P], fresh []P, of []int) (
 			continue
 		}
 		id := v.Header().ID
-		b.asked[id] = true
 		if bands[k] != guard.Unlike {
 			b.matched[id] = bands[k]
 		}
@@ -735,7 +816,10 @@ func (p *plan[P]) write(ctx context.Context, b *batch[P]) error {
 			if _, same := b.matched[id]; same {
 				counts.Matched++
 			}
-			if p.m.o.Checker != nil && !b.changed[id] && !b.asked[id] {
+			if b.erased[id] {
+				counts.Erased++
+			}
+			if b.unasked[id] {
 				counts.Unchecked++
 			}
 		}
@@ -760,6 +844,9 @@ func (p *plan[P]) write(ctx context.Context, b *batch[P]) error {
 				return err
 			}
 			if err := keepRows(ctx, p, tx, keptMatched, b.same(), func(r *Matched) (int64, int) { return r.Row, 0 }); err != nil {
+				return err
+			}
+			if err := keepRows(ctx, p, tx, keptErased, b.gone(), func(r *Erased) (int64, int) { return r.Row, 0 }); err != nil {
 				return err
 			}
 			var stored Import
@@ -806,6 +893,7 @@ func add(i *Import, n Counts) {
 	i.Rejected += n.Rejected
 	i.Matched += n.Matched
 	i.Unchecked += n.Unchecked
+	i.Erased += n.Erased
 }
 
 // store adds a change of the import to a Tx.

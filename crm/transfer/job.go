@@ -48,7 +48,8 @@ type Counts struct {
 	Unchanged int64 // a record has these values already
 	Rejected  int64
 	Matched   int64 // of the created ones: the Checker takes them for records that are there
-	Unchecked int64 // of the created ones: the Checker was not asked, for the caller had asked enough
+	Unchecked int64 // of the created ones: the Checker or the Eraser was not asked, for the caller had asked enough
+	Erased    int64 // of the created ones: they have a term of somebody who was erased
 }
 
 // Import is one import of one file: what was asked, how far it has come, and what became of the rows. Its person is nobody but the import itself, under
@@ -69,6 +70,7 @@ type Import struct {
 	Rejected   int64     `protect:"internal" json:"rejected"`
 	Matched    int64     `protect:"internal" json:"matched"`
 	Unchecked  int64     `protect:"internal" json:"unchecked"`
+	Erased     int64     `protect:"internal" json:"erased"`
 	Reasons    string    `protect:"internal" json:"reasons"` // JSON: how many rows were rejected for what
 	Undone     int64     `protect:"internal" json:"undone"`
 	Left       int64     `protect:"internal" json:"left"`      // not undone, for somebody changed them since
@@ -89,7 +91,7 @@ func (i *Import) Validate() error {
 	v.OneOf("state", string(i.State), string(Running), string(Done), string(Undoing), string(Undone))
 	for name, n := range map[string]int64{
 		"position": i.Position, "created": i.Created, "updated": i.Updated, "unchanged": i.Unchanged, "rejected": i.Rejected,
-		"matched": i.Matched, "unchecked": i.Unchecked, "undone": i.Undone, "left": i.Left, "undone_to": i.UndoneTo,
+		"matched": i.Matched, "unchecked": i.Unchecked, "erased": i.Erased, "undone": i.Undone, "left": i.Left, "undone_to": i.UndoneTo,
 	} {
 		v.NotNegative(name, n)
 	}
@@ -121,7 +123,7 @@ func (i *Import) CheckUpdate(prev *Import) error {
 
 // Reserved names the fields that no update sets: they are what happened.
 func (i *Import) Reserved(isNew bool) []string {
-	counts := []string{"position", "seen", "created", "updated", "unchanged", "rejected", "matched", "unchecked", "reasons", "undone", "left", "undone_to", "finished_at"}
+	counts := []string{"position", "seen", "created", "updated", "unchanged", "rejected", "matched", "unchecked", "erased", "reasons", "undone", "left", "undone_to", "finished_at"}
 	if isNew {
 		return counts
 	}
@@ -130,7 +132,7 @@ func (i *Import) Reserved(isNew bool) []string {
 
 // Counts returns what became of the rows so far.
 func (i *Import) Counts() Counts {
-	return Counts{Rows: i.Position, Created: i.Created, Updated: i.Updated, Unchanged: i.Unchanged, Rejected: i.Rejected, Matched: i.Matched, Unchecked: i.Unchecked}
+	return Counts{Rows: i.Position, Created: i.Created, Updated: i.Updated, Unchanged: i.Unchanged, Rejected: i.Rejected, Matched: i.Matched, Unchecked: i.Unchecked, Erased: i.Erased}
 }
 
 // Means returns the mapping of the import; ok is false when the caller may not see it, or its person is erased.
@@ -175,6 +177,7 @@ const (
 	keptRejected = "rejected" // some rows that were not stored
 	keptFormer   = "former"   // the values of one record before the import changed it
 	keptMatched  = "matched"  // which rows were made although there was such a record
+	keptErased   = "erased"   // which rows were made although they have a term of somebody who was erased
 	keptBeside   = "beside"   // what the program needs to go on: Options.Beside
 )
 
@@ -201,7 +204,7 @@ func (k *Kept) Validate() error {
 	v := crm.Checks{Type: crm.TypeKept}
 	v.Team(k.Team)
 	v.Required("import", k.Import.IsZero())
-	v.OneOf("kind", k.Kind, keptRejected, keptFormer, keptMatched, keptBeside)
+	v.OneOf("kind", k.Kind, keptRejected, keptFormer, keptMatched, keptErased, keptBeside)
 	v.NotNegative("row", k.Row)
 	v.Text("values", k.Values, true, maxKept)
 	return v.Err()

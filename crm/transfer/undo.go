@@ -212,6 +212,11 @@ func (m *Importer[P]) Matched(ctx context.Context, c guard.Caller, id crm.ID[Imp
 	return keptRowsOf(ctx, m, c, id, keptMatched, each)
 }
 
+// Erased hands on the rows that were made although they have a term of somebody who was erased, likewise.
+func (m *Importer[P]) Erased(ctx context.Context, c guard.Caller, id crm.ID[Import], each func(Erased) error) error {
+	return keptRowsOf(ctx, m, c, id, keptErased, each)
+}
+
 func keptRowsOf[P guard.Record, R any](ctx context.Context, m *Importer[P], c guard.Caller, id crm.ID[Import], kind string, each func(R) error) error {
 	return m.each(ctx, c, id, kind, func(k *Kept) error {
 		if k.Values.State() != crm.Clear {

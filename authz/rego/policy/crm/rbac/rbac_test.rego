@@ -238,9 +238,37 @@ test_allow_purge_of_what_is_deleted if {
 	deleted | {"person"} == {type | data.settings.grants.admin[type].purge == "all"} | swept
 }
 
-# What imports and merges keep for their undo, and rejected rows, go when their time is over.
+# What imports and merges keep for their undo, rejected rows, and the list of the erased go when their time is over.
 # Nobody takes them away before.
-swept := {"import", "kept", "merge"}
+swept := {"import", "kept", "merge", "suppression"}
+
+# A person is erased by the administrator, for a reason and with a second person, and by the program when the grace is over.
+test_deny_erasing_a_person[role] if {
+	some role in (object.keys(data.settings.inherits) - {"admin", "system"})
+	every action in {"erase", "purge"} {
+		not permit with input as asks(holder(role), action, {"type": "person"})
+	}
+}
+
+# The list of the erased is written by the program alone.
+test_deny_writing_the_list_of_the_erased[role] if {
+	some role in (object.keys(data.settings.inherits) - {"system"})
+	every action in {"create", "update", "import"} {
+		not permit with input as asks(holder(role), action, its("suppression"))
+	}
+}
+
+test_deny_reading_the_list_of_the_erased[role] if {
+	some role in (object.keys(data.settings.inherits) - {"admin", "system"})
+	every action in {"list", "read", "search", "export"} {
+		not permit with input as asks(holder(role), action, its("suppression"))
+	}
+}
+
+test_allow_erasing_a_person[role] if {
+	some role in {"admin", "system"}
+	permit with input as asks(holder(role), "erase", {"type": "person"})
+}
 
 test_deny_taking_away_what_undoes[role] if {
 	some role in (object.keys(data.settings.inherits) - {"system"})
