@@ -189,7 +189,16 @@ func (o *importing) run(ctx context.Context, a *app.App, path string, out io.Wri
 		}); shown != nil {
 			err = errors.Join(err, shown)
 		}
+		if shown := m.Erased(context.WithoutCancel(ctx), caller, job.ID, func(x transfer.Erased) error {
+			rep.AddErased(x)
+			return nil
+		}); shown != nil {
+			err = errors.Join(err, shown)
+		}
 	case rehearsed != nil:
+		for _, x := range rehearsed.Erased {
+			rep.AddErased(x)
+		}
 		for _, x := range rehearsed.Matched {
 			rep.AddSame(x)
 		}
@@ -264,8 +273,11 @@ func printImport(out io.Writer, r app.ImportReport, already int64) {
 	if r.Counts.Matched > 0 {
 		fmt.Fprintf(out, "%d rows were stored although there is such a record: line%s\n", r.Counts.Matched, listed(r.Same, r.Counts.Matched))
 	}
+	if r.Counts.Erased > 0 {
+		fmt.Fprintf(out, "%d rows were stored although somebody with such a number was erased: line%s\n", r.Counts.Erased, listed(r.Gone, r.Counts.Erased))
+	}
 	if r.Counts.Unchecked > 0 {
-		fmt.Fprintf(out, "%d rows were not checked for duplicates: enough was asked for this hour\n", r.Counts.Unchecked)
+		fmt.Fprintf(out, "%d rows were not checked for duplicates, or for people who were erased: enough was asked for this hour\n", r.Counts.Unchecked)
 	}
 	if r.Ignored > 0 {
 		fmt.Fprintf(out, "columns not imported: %d\n", r.Ignored)

@@ -74,6 +74,7 @@ func command() *cobra.Command {
 	f.StringVar(&c.TLSKey, "tls-key", env("TLS_KEY", ""), "PEM file of its key")
 	f.StringVar(&c.PolicyKey, "policy-key", env("POLICY_KEY", ""), "PEM file of the public key of policy bundles; DATA/policy.tar.gz is then loaded, also while serving")
 	f.StringVar(&c.Duplicates, "duplicates", env("DUPLICATES", "warn"), "what becomes of a record that certainly exists: warn its maker, or refuse it")
+	f.StringVar(&c.Erased, "erased", env("ERASED", "warn"), "what becomes of a new record, made by hand or imported, with a number of somebody who was erased: refuse, warn or off")
 	f.StringVar(&c.Copies, "head-copies", env("HEAD_COPIES", ""), "folder of write-once copies of the log's heads, best on another host")
 	f.StringVar(&c.Witnesses, "witnesses", env("WITNESSES", ""), "file of a C2SP tlog-policy: who cosigns the log's heads")
 	f.StringVar(&c.SIEM, "siem", env("SIEM", ""), "where the log's events go: file:PATH, tls://HOST:PORT (syslog) or https://HOST/PATH")
@@ -114,7 +115,7 @@ func command() *cobra.Command {
 	}
 	root.RunE = serve.RunE
 	root.AddCommand(serve, importCommand(&c), exportCommand(&c), verifyCommand(&c), backupCommand(&c), restoreCommand(&c), drillCommand(&c),
-		rotateCommand(&c), accountCommand(&c), policyCommand(&c), sweepCommand(&c), purgeCommand(&c), demoCommand(&c), dedupeCommand(&c))
+		rotateCommand(&c), accountCommand(&c), policyCommand(&c), sweepCommand(&c), purgeCommand(&c), demoCommand(&c), dedupeCommand(&c), eraseCommand(&c))
 	return root
 }
 

@@ -23,6 +23,7 @@ import (
 	"github.com/crmguard/crmguard/crm/guard"
 	"github.com/crmguard/crmguard/crm/outbox"
 	"github.com/crmguard/crmguard/crm/pool"
+	"github.com/crmguard/crmguard/crm/privacy"
 	"github.com/crmguard/crmguard/crm/sales"
 	"github.com/crmguard/crmguard/crm/sqlstore"
 	"github.com/crmguard/crmguard/crm/stock"
@@ -87,6 +88,7 @@ type App struct {
 	Imports        *guard.Records[*transfer.Import]
 	Kept           *guard.Records[*transfer.Kept] // of imports: rejected rows and former values
 	Merges         *guard.Records[*crm.Merge]
+	Suppressions   *privacy.List // knows again who was erased
 	Policy         *rego.Engine
 
 	access    access
@@ -338,6 +340,9 @@ func (a *App) openRecords(ctx context.Context) error {
 	a.Endpoints = open[*outbox.Endpoint](ctx, a, &errs)
 	a.Deliveries = open[*outbox.Delivery](ctx, a, &errs)
 	a.Cursors = open[*outbox.Cursor](ctx, a, &errs)
+	var err error
+	a.Suppressions, err = privacy.Open(ctx, a.Guard, System, &privacy.Options{Clock: func() time.Time { return a.now() }})
+	errs = append(errs, err)
 	a.openDesk()
 	errs = append(errs, a.openOutbox())
 	if err := errors.Join(errs...); err != nil {

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -49,6 +50,7 @@ type Config struct {
 	// time asks for, as where cron calls crm sweep and crm purge.
 	SweepEvery time.Duration
 	Duplicates string // what becomes of a new record that exists for certain: WarnDuplicates or RefuseDuplicates; "": the first
+	Erased     string // what becomes of a new record of somebody who was erased, by hand and in imports: WarnErased, RefuseErased or AllowErased; "": the first
 	PolicyKey  string // PEM file of the public key that signs policy bundles; "": the shipped policy only
 
 	WebhookCA    string // PEM file of the authorities of receivers of webhooks; "": the system's
@@ -94,6 +96,9 @@ func (c *Config) complete() error {
 	}
 	if c.Duplicates != "" && c.Duplicates != WarnDuplicates && c.Duplicates != RefuseDuplicates {
 		return errors.New("crm: --duplicates takes warn or refuse")
+	}
+	if !slices.Contains(append(ErasedWords, ""), c.Erased) {
+		return ErrErased
 	}
 	if c.SIEM, err = fileURL(c.SIEM, filepath.Abs); err != nil {
 		return err

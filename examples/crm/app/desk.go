@@ -115,7 +115,13 @@ func (a *App) PurgeBin(ctx context.Context, limit int) (desk.Purged, error) {
 	if err := a.sweepMerges(ctx); err != nil {
 		return desk.Purged{}, err
 	}
-	return a.Desk.Purge(ctx, System("purge"), limit)
+	if _, err := a.Suppressions.Sweep(ctx, Tenant, 1000); err != nil {
+		return desk.Purged{}, err
+	}
+	p, err := a.Desk.Purge(ctx, System("purge"), limit)
+	done, due := a.eraseDue(ctx)
+	p.Destroyed = append(p.Destroyed, done...)
+	return p, errors.Join(err, due)
 }
 
 // KeepTime does what time asks for until ctx ends: pools are swept every Config.SweepEvery, the recycle bin is emptied and the clocks are looked after

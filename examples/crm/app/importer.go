@@ -16,6 +16,7 @@ import (
 	"github.com/crmguard/crmguard/crm"
 	"github.com/crmguard/crmguard/crm/dedupe"
 	"github.com/crmguard/crmguard/crm/guard"
+	"github.com/crmguard/crmguard/crm/privacy"
 	"github.com/crmguard/crmguard/crm/sales"
 	"github.com/crmguard/crmguard/crm/transfer"
 	"github.com/crmguard/crmguard/crm/transfer/csvfile"
@@ -56,6 +57,7 @@ type Importing interface {
 	Run(ctx context.Context, c guard.Caller, name string, src transfer.Source, m transfer.Mapping, mode transfer.Mode) (*transfer.Import, error)
 	Resume(ctx context.Context, c guard.Caller, id crm.ID[transfer.Import], src transfer.Source) (*transfer.Import, error)
 	Undo(ctx context.Context, c guard.Caller, id crm.ID[transfer.Import]) (*transfer.Import, error)
+	Erased(ctx context.Context, c guard.Caller, id crm.ID[transfer.Import], each func(transfer.Erased) error) error
 	Rejected(ctx context.Context, c guard.Caller, id crm.ID[transfer.Import], each func(transfer.Rejected) error) error
 	Matched(ctx context.Context, c guard.Caller, id crm.ID[transfer.Import], each func(transfer.Matched) error) error
 }
@@ -82,17 +84,17 @@ func (a *App) Importer(ctx context.Context, c guard.Caller, typ string, o Import
 				return finish(v, get)
 			}
 		}
-		return checked(doors, a.Customers, layout, o)
+		return checked(a, doors, a.Customers, layout, o)
 	case crm.TypeLead:
-		return checked(doors, a.Leads, transfer.Leads(others), o)
+		return checked(a, doors, a.Leads, transfer.Leads(others), o)
 	case crm.TypeContact:
-		return checked(doors, a.Contacts, transfer.Contacts(others), o)
+		return checked(a, doors, a.Contacts, transfer.Contacts(others), o)
 	case crm.TypeProduct:
-		return importer(doors, a.Products, transfer.Products(), o, nil), nil
+		return importer(a, doors, a.Products, transfer.Products(), o, nil), nil
 	case crm.TypeOpportunity:
-		return importer(doors, a.Opportunities, transfer.Opportunities(others), o, nil), nil
+		return importer(a, doors, a.Opportunities, transfer.Opportunities(others), o, nil), nil
 	case crm.TypeEmployee:
-		return importer(doors, a.Employees, transfer.Employees(others), o, nil), nil
+		return importer(a, doors, a.Employees, transfer.Employees(others), o, nil), nil
 	}
 	return nil, crm.ErrNotFound
 }
@@ -101,10 +103,10 @@ func (a *App) Importer(ctx context.Context, c guard.Caller, typ string, o Import
 var ErrDuplicates = errors.New("crm: duplicates are refuse, warn or off")
 
 // checked is importer with the check for duplicates.
-func checked[P guard.Record](d transfer.Doors, records *guard.Records[P], layout transfer.Layout[P], o ImportOptions) (Importing, error) {
+func checked[P guard.Record](a *App, d transfer.Doors, records *guard.Records[P], layout transfer.Layout[P], o ImportOptions) (Importing, error) {
 	switch o.Duplicates {
 	case "", KeepDuplicates:
-		return importer[P](d, records, layout, o, nil), nil
+		return importer[P](a, d, records, layout, o, nil), nil
 	case RefuseDuplicates, WarnDuplicates:
 	default:
 		return nil, ErrDuplicates
@@ -118,11 +120,12 @@ func checked[P guard.Record](d transfer.Doors, records *guard.Records[P], layout
 	if err != nil {
 		return nil, err
 	}
-	return importer[P](d, records, layout, o, c), nil
+	return importer[P](a, d, records, layout, o, c), nil
 }
 
-func importer[P guard.Record](d transfer.Doors, records *guard.Records[P], layout transfer.Layout[P], o ImportOptions, check transfer.Checker[P]) *transfer.Importer[P] {
-	opts := &transfer.Options[P]{Progress: o.Progress, Beside: o.Beside, Checker: check, OnMatch: transfer.ReportMatches}
+func importer[P guard.Record](a *App, d transfer.Doors, records *guard.Records[P], layout transfer.Layout[P], o ImportOptions, check transfer.Checker[P]) *transfer.Importer[P] {
+	opts := &transfer.Options[P]{Progress: o.Progress, Beside: o.Beside, Checker: check, OnMatch: transfer.ReportMatches,
+		Eraser: privacy.NewChecker(records, a.Suppressions), OnErased: transfer.OnErased(a.Config.Erased)}
 	if o.Duplicates == RefuseDuplicates {
 		opts.OnMatch = transfer.SkipMatches
 	}
@@ -202,6 +205,7 @@ type ImportReport struct {
 	Ignored  int   // columns that mean nothing here
 	Rows     []RejectedRow
 	Same     []int64 // the first lines that were stored although there was such a record
+	Gone     []int64 // the first lines that were stored although somebody with such a number was erased
 	Took     time.Duration
 }
 
@@ -222,6 +226,13 @@ func (r *ImportReport) Add(x transfer.Rejected) {
 func (r *ImportReport) AddSame(x transfer.Matched) {
 	if len(r.Same) < 20 {
 		r.Same = append(r.Same, x.Line)
+	}
+}
+
+// AddErased notes a row that was stored although somebody with such a number was erased, one of the first 20.
+func (r *ImportReport) AddErased(x transfer.Erased) {
+	if len(r.Gone) < 20 {
+		r.Gone = append(r.Gone, x.Line)
 	}
 }
 

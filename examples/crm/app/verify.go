@@ -16,6 +16,7 @@ import (
 	"github.com/crmguard/crmguard/crm/guard"
 	"github.com/crmguard/crmguard/crm/outbox"
 	"github.com/crmguard/crmguard/crm/pool"
+	"github.com/crmguard/crmguard/crm/privacy"
 	"github.com/crmguard/crmguard/crm/sales"
 	"github.com/crmguard/crmguard/crm/stock"
 	"github.com/crmguard/crmguard/crm/transfer"
@@ -140,6 +141,7 @@ func schemas() ([]crm.Schema, error) {
 	add(guard.Schema[*transfer.Import](nil))
 	add(guard.Schema[*transfer.Kept](nil))
 	add(guard.Schema[*crm.Merge](nil))
+	add(guard.Schema[*privacy.Suppression](nil))
 	add(guard.Schema[*pool.Pool](nil))
 	add(guard.Schema[*pool.Ownership](nil))
 	add(guard.Schema[*crm.Series](nil))

@@ -159,12 +159,12 @@ func (k *resource[P]) duplicateAPI(s *Server, api huma.API) {
 		r := ctx.Value(apiKey{}).(*request)
 		return r.caller(), r
 	}
-	create := op("create", http.MethodPost, base, "Make a record. 409 with the reason duplicate says that it exists")
+	create := op("create", http.MethodPost, base, "Make a record. 409 with the reason duplicate says that it exists, with the reason erased that somebody with such a number was erased")
 	create.DefaultStatus = http.StatusCreated
 	huma.Register(api, create, func(ctx context.Context, in *struct {
 		Body struct {
 			Fields     map[string]json.RawMessage `json:"fields" doc:"by name, as a reading names them"`
-			Duplicates string                     `json:"duplicates,omitempty" enum:"check,allow" doc:"allow: make it although it exists. Where the CRM refuses what is certain, it does so nevertheless"`
+			Duplicates string                     `json:"duplicates,omitempty" enum:"check,allow" doc:"allow: make it although it exists, or somebody with such a number was erased. Where the CRM refuses what is certain, or the erased, it does so nevertheless"`
 		}
 	}) (*apiMade, error) {
 		c, r := caller(ctx)
@@ -305,6 +305,9 @@ func duplicateFault(err error) (reason string, found []apiDuplicate, what page.T
 	var refusal *dedupe.Refusal
 	switch {
 	case errors.As(err, &dup):
+		if dup.erased {
+			return "erased", apiDuplicates(dup.found), page.T("erased.warn")
+		}
 		return "duplicate", apiDuplicates(dup.found), page.T("dup.warn")
 	case errors.As(err, &refusal):
 		return "merge_" + refusal.Why, nil, page.T("dup.refusal." + refusal.Why)

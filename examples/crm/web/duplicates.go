@@ -21,10 +21,11 @@ import (
 	"github.com/crmguard/crmguard/examples/crm/page"
 )
 
-// duplicateError says that what is to be stored exists, as far as the caller may know.
+// duplicateError says that what is to be stored exists, as far as the caller may know, or has a number of somebody who was erased.
 type duplicateError struct {
 	typ     string
 	found   []dedupe.Match
+	erased  bool
 	refused bool // not even all the same
 }
 
@@ -33,9 +34,43 @@ func (e *duplicateError) Error() string { return "crm: a " + e.typ + " exists al
 // entry are the fields whose change is worth a check: those by which a person is known.
 var entry = []string{"name", "phone", "phone2", "email"}
 
-// exists returns a *duplicateError when v is likely or certain to be one with stored records. anyway is the word of the caller that it is to be stored all the same; where
-// the configuration refuses what is certain, it holds for the likely ones only. Who may not check is not asked.
+// exists returns a *duplicateError when v is likely or certain to be one with stored records, or has a number of somebody who was erased. anyway is the word of the caller
+// that it is to be stored all the same; where the configuration refuses what is certain, it holds for the likely ones only, and where it refuses the erased, not for them. Who may
+// not check is not asked.
 func (k *resource[P]) exists(ctx context.Context, s *Server, c guard.Caller, v P, anyway bool) error {
+	e := &duplicateError{typ: k.typ}
+	if err := k.twins(ctx, s, c, v, anyway, e); err != nil {
+		return err
+	}
+	if err := k.gone(ctx, s, c, v, anyway, e); err != nil {
+		return err
+	}
+	if len(e.found) == 0 && !e.erased || anyway && !e.refused {
+		return nil
+	}
+	return e
+}
+
+// gone notes in e whether v has a number of somebody who was erased.
+func (k *resource[P]) gone(ctx context.Context, s *Server, c guard.Caller, v P, anyway bool, e *duplicateError) error {
+	refuse := s.app.Config.Erased == app.RefuseErased
+	if s.app.Config.Erased == app.AllowErased || anyway && !refuse {
+		return nil
+	}
+	found, err := k.records.Erased(ctx, c, authz.Create, []P{v}, s.app.Suppressions)
+	if guard.Denied(err) {
+		return nil // told when it is stored, or an update of who may not create
+	}
+	if err != nil {
+		return err
+	}
+	e.erased = found[0]
+	e.refused = e.refused || e.erased && refuse
+	return nil
+}
+
+// twins notes in e with which stored records v is likely or certain to be one.
+func (k *resource[P]) twins(ctx context.Context, s *Server, c guard.Caller, v P, anyway bool, e *duplicateError) error {
 	refuse := s.app.Config.Duplicates == app.RefuseDuplicates
 	if k.dups == nil || anyway && !refuse {
 		return nil
@@ -47,12 +82,9 @@ func (k *resource[P]) exists(ctx context.Context, s *Server, c guard.Caller, v P
 	if err != nil || len(found) == 0 {
 		return err
 	}
-	e := &duplicateError{typ: k.typ, found: found}
+	e.found = found
 	e.refused = refuse && slices.ContainsFunc(found, func(m dedupe.Match) bool { return m.Band == guard.Certain })
-	if anyway && !e.refused {
-		return nil
-	}
-	return e
+	return nil
 }
 
 // known tells whether an update changes one of the fields by which somebody is known.
@@ -129,12 +161,22 @@ func (k *resource[P]) matches(s *Server, r *request, found []dedupe.Match, with 
 
 // warn adds to a form what exists already, and the button that stores the record all the same.
 func (k *resource[P]) warn(s *Server, r *request, f *page.Form, e *duplicateError) (err error) {
-	f.Warnings = []page.Text{page.T("dup.warn"), page.T("dup.warn.do")}
-	if e.refused {
-		f.Warnings[1] = page.T("dup.warn.refused")
-	} else {
+	refuse := func(word string) page.Text {
+		if e.refused {
+			return page.T(word + ".refused")
+		}
+		return page.T(word + ".do")
+	}
+	if e.erased {
+		f.Warnings = append(f.Warnings, page.T("erased.warn"), refuse("erased.warn"))
+	}
+	if !e.refused {
 		f.Anyway = page.T("dup.anyway")
 	}
+	if len(e.found) == 0 {
+		return nil
+	}
+	f.Warnings = append(f.Warnings, page.T("dup.warn"), refuse("dup.warn"))
 	f.Found, err = k.matches(s, r, e.found, crm.UUID{})
 	return err
 }

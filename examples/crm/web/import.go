@@ -667,7 +667,7 @@ func countFacts(n transfer.Counts) []page.Fact {
 		must bool
 	}{
 		{"rows", n.Rows, true}, {"created", n.Created, true}, {"updated", n.Updated, false}, {"unchanged", n.Unchanged, false},
-		{"rejected", n.Rejected, true}, {"matched", n.Matched, false}, {"unchecked", n.Unchecked, false},
+		{"rejected", n.Rejected, true}, {"matched", n.Matched, false}, {"erased", n.Erased, false}, {"unchecked", n.Unchecked, false},
 	} {
 		if x.must || x.n > 0 {
 			out = append(out, page.Fact{Label: page.T("imports.count." + x.name), Cell: page.Cell{Kind: page.KindNumber, Amount: x.n}})
@@ -739,6 +739,16 @@ func matchedList(rows []transfer.Matched, all int64) page.List {
 	return l
 }
 
+// erasedList lists rows with a number of somebody who was erased. Which number it is stays untold.
+func erasedList(rows []transfer.Erased, all int64) page.List {
+	l := page.List{ID: "erased", Title: page.T("imports.erased"), Count: all, Empty: page.Empty{Text: page.T("imports.erased.none")},
+		Columns: []page.Column{{Label: page.T("imports.line"), Kind: page.KindNumber}}}
+	for _, x := range rows[:min(len(rows), shownRows)] {
+		l.Rows = append(l.Rows, page.Row{Cells: []page.Cell{{Kind: page.KindNumber, Amount: x.Line}}})
+	}
+	return l
+}
+
 // showRehearsal says what the import would do.
 func (s *Server) showRehearsal(w http.ResponseWriter, r *request) error {
 	d, err := s.draft(r)
@@ -780,6 +790,9 @@ func (s *Server) showRehearsal(w http.ResponseWriter, r *request) error {
 	}
 	if len(re.report.Matched) > 0 && !re.running {
 		p.Lists = append(p.Lists, matchedList(re.report.Matched, re.report.Counts.Matched))
+	}
+	if len(re.report.Erased) > 0 && !re.running {
+		p.Lists = append(p.Lists, erasedList(re.report.Erased, re.report.Counts.Erased))
 	}
 	return s.show(w, r, http.StatusOK, page.T("imports.rehearsal"), p)
 }
@@ -936,7 +949,7 @@ func (k *importKind) showImport(w http.ResponseWriter, r *request) error {
 	if reasons := reasonFacts(j.RecordType, j.ByReason()); len(reasons) > 0 {
 		d.Sections = append(d.Sections, page.Section{Title: page.T("imports.why"), Rows: reasons})
 	}
-	if j.Rejected+j.Matched > 0 {
+	if j.Rejected+j.Matched+j.Erased > 0 {
 		if err := s.importRows(r, d, &v, base); err != nil {
 			return err
 		}
@@ -965,6 +978,13 @@ func (s *Server) importRows(r *request, d *page.Detail, v *guard.View[*transfer.
 	}
 	if len(matched) > 0 {
 		d.Lists = append(d.Lists, matchedList(matched, j.Matched))
+	}
+	erased, err := firstRows(func(each func(transfer.Erased) error) error { return m.Erased(ctx, c, j.ID, each) })
+	if err != nil {
+		return err
+	}
+	if len(erased) > 0 {
+		d.Lists = append(d.Lists, erasedList(erased, j.Erased))
 	}
 	return nil
 }

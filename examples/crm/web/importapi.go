@@ -41,7 +41,8 @@ type apiImportCounts struct {
 	Unchanged int64 `json:"unchanged"`
 	Rejected  int64 `json:"rejected"`
 	Matched   int64 `json:"matched" doc:"created although there is such a record"`
-	Unchecked int64 `json:"unchecked" doc:"created without a look for such a record: enough was asked for this hour"`
+	Unchecked int64 `json:"unchecked" doc:"created without a look for such a record, or for people who were erased: enough was asked for this hour"`
+	Erased    int64 `json:"erased" doc:"created although somebody with such a number was erased; where the CRM refuses them they are rejected as erased"`
 }
 
 // apiRejected is one row that was not stored.
