@@ -20,7 +20,7 @@ func eraseCommand(c *app.Config) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "erase ID", Short: "Erase the person of a record: nothing of them opens any more, wherever a copy lies", Args: cobra.ExactArgs(1),
 		Long: "Erase the person of a record, and everybody whose record was merged with it. Their keys are blocked at once and destroyed after the grace: by crm purge, by the serving\n" +
-			"process once a day, or when this is called again. Two employees who may erase are named, and the log notes both.",
+			"process once a day, or when this is called again. A second employee, who may approve it, is named, and the log notes both.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			id, err := crm.ParseUUID(args[0])
 			switch {

@@ -22,8 +22,8 @@ var ErasedWords = []string{WarnErased, RefuseErased, AllowErased}
 // ErrErased says that there is no such word.
 var ErrErased = errors.New("crm: --erased takes refuse, warn or off")
 
-// ErrSecond says that an erasure needs two employees who may erase.
-var ErrSecond = errors.New("crm: an erasure needs the approval of a second employee who may erase")
+// ErrSecond says that an erasure needs a second employee, who may approve it.
+var ErrSecond = errors.New("crm: an erasure needs a second employee who may approve it: an administrator or a manager")
 
 // EraseTypes are the types by whose records a person is erased.
 var EraseTypes = []string{crm.TypeCustomer, crm.TypeContact, crm.TypeLead, crm.TypeEmployee}
@@ -43,7 +43,11 @@ func (a *App) Erase(ctx context.Context, by, second *crm.Employee, typ string, i
 	if err != nil {
 		return guard.Erasure{}, err
 	}
-	if may, err := a.Guard.May(ctx, other, authz.Erase, "person"); err != nil || !may {
+	d, err := a.Policy.Decide(ctx, authz.Request{
+		Subject: other.Subject, Action: authz.Approve, Environment: other.Environment,
+		Resource: authz.Resource{Tenant: Tenant, Type: "person", Actors: []string{c.Subject.ID}}, // who asks does not agree
+	})
+	if err != nil || d.Proceed() != nil {
 		return guard.Erasure{}, errors.Join(ErrSecond, err)
 	}
 	person, err := a.personOf(ctx, c, typ, id)

@@ -242,7 +242,8 @@ test_allow_purge_of_what_is_deleted if {
 # Nobody takes them away before.
 swept := {"import", "kept", "merge", "suppression"}
 
-# A person is erased by the administrator, for a reason and with a second person, and by the program when the grace is over.
+# A person is erased by the administrator, for a reason and with a second person,
+# and by the program when the grace is over.
 test_deny_erasing_a_person[role] if {
 	some role in (object.keys(data.settings.inherits) - {"admin", "system"})
 	every action in {"erase", "purge"} {
@@ -263,6 +264,17 @@ test_deny_reading_the_list_of_the_erased[role] if {
 	every action in {"list", "read", "search", "export"} {
 		not permit with input as asks(holder(role), action, its("suppression"))
 	}
+}
+
+# A manager may be the second person, and no more.
+test_deny_approving_an_erasure[role] if {
+	some role in (object.keys(data.settings.inherits) - {"admin", "manager"})
+	not permit with input as asks(holder(role), "approve", {"type": "person"})
+}
+
+test_allow_approving_an_erasure[role] if {
+	some role in {"admin", "manager"}
+	permit with input as asks(holder(role), "approve", {"type": "person"})
 }
 
 test_allow_erasing_a_person[role] if {
