@@ -25,6 +25,7 @@ func TestFormat(t *testing.T) {
 			{Row: 2, Line: 3, Reasons: []transfer.Reason{{Field: "product", Rule: "bad_reference", Near: []string{"GTX Pro"}}}, Cells: []string{"a", "", "=1"}},
 			{Row: 4, Line: 9, Reasons: []transfer.Reason{{Rule: "encoding"}}},
 		},
+		"erased":  []transfer.Erased{{Row: 6, Line: 11}},
 		"matched": []transfer.Matched{{Row: 5, Line: 10, Band: "certain"}},
 	}, "", "  ")
 	require.NoError(t, err)
