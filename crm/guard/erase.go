@@ -354,6 +354,9 @@ func (r *Records[P]) Erased(ctx context.Context, c Caller, a Action, vs []P, lis
 		return out, nil
 	}
 	found, err := list.Suppressed(ctx, tenant, all)
+	if Denied(err) { // the program, and not the caller
+		return nil, fmt.Errorf("guard: the list of the erased does not answer: %v", err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("guard: %w", err)
 	}

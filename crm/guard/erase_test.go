@@ -303,6 +303,13 @@ func TestErasedAnswers(t *testing.T) {
 	got, err = ask(foreign, authz.Import, 1)
 	require.NoError(t, err)
 	assert.Equal(t, []bool{false}, got, "another tenant")
+
+	// A program that may not read the list is an error, and not a caller who may not import.
+	l.list, err = privacy.Open(ctx, l.guard, func(string) guard.Caller { return sales }, nil)
+	require.NoError(t, err)
+	_, err = ask(admin, authz.Import, 1)
+	require.Error(t, err)
+	require.False(t, guard.Denied(err))
 }
 
 // end cuts everything off at its nth call that changes something, before the change or behind it.

@@ -8,7 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/crmguard/crmguard/authz"
 	"github.com/crmguard/crmguard/crm"
 	"github.com/crmguard/crmguard/crm/guard"
 )
@@ -238,8 +237,8 @@ func NewChecker[P guard.Record](records *guard.Records[P], list guard.Suppressor
 	return &Checker[P]{records, list}
 }
 
-// Erased tells of each of vs whether it has a term of somebody who was erased; a is what the caller is about to do with them, authz.Create or authz.Import. See
+// Erased tells of each of vs whether it has a term of somebody who was erased; a is what the caller is about to do with them, "create" or "import". See
 // guard.Records.Erased, also for errors.
-func (k *Checker[P]) Erased(ctx context.Context, c guard.Caller, a authz.Action, vs []P) ([]bool, error) {
+func (k *Checker[P]) Erased(ctx context.Context, c guard.Caller, a guard.Action, vs []P) ([]bool, error) {
 	return k.records.Erased(ctx, c, a, vs, k.list)
 }

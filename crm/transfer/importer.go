@@ -17,7 +17,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/crmguard/crmguard/authz"
 	"github.com/crmguard/crmguard/crm"
 	"github.com/crmguard/crmguard/crm/guard"
 )
@@ -41,7 +40,7 @@ const (
 
 // Eraser says which new records have a term, such as a phone number, of somebody who was erased. *privacy.Checker is one.
 type Eraser[P guard.Record] interface {
-	// Erased answers for each of vs. a is authz.Import.
+	// Erased answers for each of vs. a is "import".
 	Erased(ctx context.Context, c guard.Caller, a guard.Action, vs []P) ([]bool, error)
 }
 
@@ -652,7 +651,7 @@ const atOnce = 32
 
 // known asks the Eraser about new records and returns those that are to be created.
 func (p *plan[P]) known(ctx context.Context, b *batch[P], fresh []P, of []int) (kept []P, rows []int, err error) {
-	erased, err := p.m.o.Eraser.Erased(ctx, p.c, authz.Import, fresh)
+	erased, err := p.m.o.Eraser.Erased(ctx, p.c, guard.Action("import"), fresh)
 	switch {
 	case guard.Denied(err):
 		return fresh, of, nil // each row is denied by itself
