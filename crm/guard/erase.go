@@ -231,12 +231,12 @@ func (r *Records[P]) mark(ctx context.Context, tenant string, f encrypt.Field, t
 	return marks, errors.Join(err, failed)
 }
 
-// marksOf returns the marks of v, of the persons given, nil for all, once each.
-func (r *Records[P]) marksOf(ctx context.Context, tenant string, v P, persons []crm.UUID) ([]Mark, error) {
+// marksOf returns the marks of what is clear in v.
+func (r *Records[P]) marksOf(ctx context.Context, tenant string, v P) ([]Mark, error) {
 	var marks []Mark
 	val := reflect.ValueOf(v).Elem()
 	for _, f := range r.sealed {
-		if !slices.ContainsFunc(f.Indexes, r.identifies) || persons != nil && !slices.Contains(persons, r.personOfField(f, val, v.Header().Person)) {
+		if !slices.ContainsFunc(f.Indexes, r.identifies) {
 			continue
 		}
 		t, ok := val.FieldByName(f.GoName).Interface().(interface {
@@ -292,7 +292,7 @@ func (r *Records[P]) marks(ctx context.Context, persons []crm.UUID, rows []crm.R
 		if _, err := r.codec.Open(ctx, r.g.keeper, recordOf(row), fields, v, names...); err != nil {
 			return nil, fmt.Errorf("guard: %s %s: %w", r.typ, row.ID, err)
 		}
-		some, err := r.marksOf(ctx, row.Tenant, v, persons)
+		some, err := r.marksOf(ctx, row.Tenant, v)
 		if err != nil {
 			return nil, err
 		}
@@ -334,7 +334,7 @@ func (r *Records[P]) Erased(ctx context.Context, c Caller, a Action, vs []P, lis
 	var all []Mark
 	var of []int // which of vs a mark is of
 	for i, v := range vs {
-		marks, err := r.marksOf(ctx, tenant, v, nil)
+		marks, err := r.marksOf(ctx, tenant, v)
 		if err != nil {
 			return nil, err
 		}
