@@ -1106,6 +1106,38 @@ func TestTokensTo(t *testing.T) {
 	}
 }
 
+// caller has a field with two exact terms and one without an index.
+type caller struct {
+	Mobile encrypt.Text `protect:"personal,index=exact:phone,index=suffix4:phone:12,leaks=equality"`
+	Name   encrypt.Text `protect:"personal"`
+	Stage  string       `protect:"internal"`
+}
+
+// TestTerms: the terms of a value are those of the whole exact indexes of its field, by every version of their normaliser.
+func TestTerms(t *testing.T) {
+	digits := func(prefix string) func(string) []string {
+		return func(s string) []string { return []string{prefix + strings.ReplaceAll(s, " ", ""), ""} }
+	}
+	c, err := encrypt.NewCodec[*caller](&encrypt.CodecOptions{Normalizers: map[string]func(string) []string{"phone": digits(""), "phone/2": digits("+")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	add := func(normalizer, term string) { got = append(got, normalizer+"="+term) }
+	if err := c.Terms("mobile", "1 2 34", add); err != nil || !slices.Equal(got, []string{"phone/1=1234", "phone/2=+1234"}) {
+		t.Errorf("%q, %v", got, err)
+	}
+	got = nil
+	if err := c.Terms("name", "Ann", add); err != nil || got != nil {
+		t.Errorf("without an index: %q, %v", got, err)
+	}
+	for _, name := range []string{"stage", "nope", ""} {
+		if err := c.Terms(name, "secret", add); err == nil || strings.Contains(err.Error(), "secret") || got != nil {
+			t.Errorf("terms of %q: %q, %v", name, got, err)
+		}
+	}
+}
+
 func TestConceal(t *testing.T) {
 	type shown struct {
 		Text  encrypt.Text `protect:"personal,mask=last"`

@@ -221,6 +221,12 @@ func TestEraseHeld(t *testing.T) {
 		if !errors.Is(err, is) || r.Persons != nil || r.Keys != nil {
 			t.Errorf("%s: %+v, %v", what, r, err)
 		}
+		if err := k.MayErase(ctx, "acme", rec.Person, nil); !errors.Is(err, is) {
+			t.Errorf("%s: asked before: %v", what, err)
+		}
+	}
+	if err := k.MayErase(ctx, "acme", rec.Person, nil); err != nil || state(t, c, k, rec, s, "name") != encrypt.StateClear {
+		t.Errorf("asked before: %v", err)
 	}
 	held[brother] = true
 	refused("a joined person is held", encrypt.ErrHeld)
