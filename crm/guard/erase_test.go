@@ -33,7 +33,7 @@ type Visit struct {
 	crm.Meta[Visit]
 	Phone      crm.Text           `protect:"personal,index=exact:phone,leaks=equality" json:"phone"`
 	Guest      crm.ID[crm.Person] `protect:"internal" json:"guest"`
-	GuestPhone crm.Text           `protect:"personal,person=Guest,index=exact:phone,leaks=equality" json:"guest_phone"`
+	GuestPhone crm.Text           `protect:"personal,person=Guest,index=exact:phone,index=exact:text,leaks=equality,distinct=1000000" json:"guest_phone"`
 }
 
 // lists is a rig with a list of the erased.
