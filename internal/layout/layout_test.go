@@ -1,4 +1,4 @@
-// Package layout holds the tests that keep the import directions of the module and docs/coverage.md. It has no other code.
+// Package layout holds the tests that keep the import directions of the module, docs/coverage.md and docs/asvs.md. It has no other code.
 package layout
 
 import (
