@@ -210,6 +210,12 @@ func (s *Server) allKinds() []kind {
 		v.State, v.Team, v.Joined = crm.EmployeeInvited, "/office/", time.Now().UTC().Truncate(24*time.Hour)
 		return nil
 	}
+	employees.detail = func(r *request, d *page.Detail, _ *guard.View[*crm.Employee], base string) error {
+		if s.may(r, authz.Update, "account") {
+			d.Secondary = append(d.Secondary, page.Action{Label: page.T("access.open"), Href: base + "/sign-in"})
+		}
+		return nil
+	}
 	lifecycle(employees, crm.EmployeeLifecycle(), func(v *crm.Employee) crm.EmployeeState { return v.State }, (*crm.Employee).Move)
 
 	customers.hands, leads.hands = true, true

@@ -56,6 +56,9 @@ func (s *Server) mayListPools(r *request) bool {
 
 // mayMakePools refuses who may not make or change a pool.
 func (s *Server) mayMakePools(r *request, a authz.Action, p *pool.Pool) error {
+	if p == nil { // one that is to be made
+		p = &pool.Pool{}
+	}
 	ok, _, err := s.app.Pools.May(r.Context(), r.caller(), a, p)
 	if err == nil && !ok {
 		err = &authz.DeniedError{Controls: []string{"access.granted"}}
