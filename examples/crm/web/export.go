@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"path"
 	"slices"
 	"strings"
 	"sync"
@@ -71,9 +72,12 @@ func (k *resource[P]) exportForm(s *Server, w http.ResponseWriter, r *request, f
 		fields[1].Options = append(fields[1].Options, page.Option{Value: name, Label: page.T("export.format." + name)})
 	}
 	if slices.Contains(p.Needs, authz.NeedStepUp) && !slices.Contains(c.Met, authz.NeedStepUp) {
-		fields = append(fields, page.Field{Name: "current", Kind: page.FieldPassword, Label: page.T("stepup.password"), Required: true, Help: page.T("stepup.help")})
+		fields = append(fields, page.Field{Name: "current", Kind: page.FieldPassword, Label: page.T("stepup.factor"), Required: true, Help: page.T("stepup.help")})
 	}
 	f.Sections = []page.FormSection{{Title: page.T("section.main"), Fields: fields}}
+	if fields[len(fields)-1].Name == "current" {
+		f.With = s.checkPasskey(r, "/"+k.plural+"/export"+query(filter))
+	}
 	status := http.StatusOK
 	if !problem.IsZero() {
 		f.Errors, status = []page.Text{problem}, http.StatusUnprocessableEntity
@@ -83,6 +87,14 @@ func (k *resource[P]) exportForm(s *Server, w http.ResponseWriter, r *request, f
 		f.Submit = page.T("export.ask")
 	}
 	return s.show(w, r, status, title, f)
+}
+
+// query is a filter as the end of an address.
+func query(filter string) string {
+	if filter == "" {
+		return ""
+	}
+	return "?" + filter
 }
 
 func (k *resource[P]) showExport(s *Server, w http.ResponseWriter, r *request) error {
@@ -157,12 +169,13 @@ func (s *Server) download(w http.ResponseWriter, r *request) error {
 func (s *Server) stepUpForm(w http.ResponseWriter, r *request, problem page.Text) error {
 	f := &page.Form{
 		Title: page.T("stepup.title"), Action: r.URL.Path, Submit: page.T("act.continue"), Cancel: "/exports", Username: s.login(r),
-		Sections: []page.FormSection{{Fields: []page.Field{{Name: "current", Kind: page.FieldPassword, Label: page.T("stepup.password"), Required: true, Help: page.T("stepup.help")}}}},
+		Sections: []page.FormSection{{Fields: []page.Field{{Name: "current", Kind: page.FieldPassword, Label: page.T("stepup.factor"), Required: true, Help: page.T("stepup.help")}}}},
 	}
 	status := http.StatusOK
 	if !problem.IsZero() {
 		f.Errors, status = []page.Text{problem}, http.StatusUnprocessableEntity
 	}
+	f.With = s.checkPasskey(r, "/exports/"+path.Base(path.Dir(r.URL.Path)))
 	return s.show(w, r, status, f.Title, f)
 }
 

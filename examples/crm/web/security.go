@@ -318,7 +318,7 @@ func (s *Server) enrolPasskey(w http.ResponseWriter, r *request, acc *app.Accoun
 // sessionRows are the sessions of somebody. own marks that of the reader; end posts the id of one.
 func sessionRows(all []session.Session, own, end string) *page.List {
 	l := &page.List{
-		ID: "sessions", Title: page.T("sessions.title"), Count: int64(len(all)), Empty: page.Empty{Text: page.T("sessions.none")},
+		ID: "sessions", Title: page.T("sessions.title"), Count: -1, Empty: page.Empty{Text: page.T("sessions.none")},
 		Columns: []page.Column{
 			{Label: page.T("sessions.device")}, {Label: page.T("sessions.place")}, {Label: page.T("sessions.proofs")}, {Label: page.T("sessions.seen"), Kind: page.KindTime},
 			{Label: page.T("sessions.created"), Kind: page.KindTime}, {Kind: page.KindActions},

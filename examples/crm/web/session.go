@@ -219,7 +219,7 @@ func (s *Server) stepUpPage(w http.ResponseWriter, r *request, problem page.Text
 		Title: page.T("stepup.title"), Action: "/step-up", Submit: page.T("act.continue"), Username: s.login(r), Note: page.T("stepup.note"),
 		Sections: []page.FormSection{{Fields: []page.Field{
 			{Name: "back", Kind: page.FieldHidden, Value: back},
-			{Name: "current", Kind: page.FieldPassword, Label: page.T("stepup.password"), Required: true, Help: page.T("stepup.help")},
+			{Name: "current", Kind: page.FieldPassword, Label: page.T("stepup.factor"), Required: true},
 		}}},
 	}
 	f.With = s.checkPasskey(r, back)

@@ -236,6 +236,8 @@ func TestCrossSite(t *testing.T) {
 }
 
 // TestThrownOut: who is disabled, and whose role is taken, is so with their next request, also where they are signed in at another process.
+//
+//crm:item 35
 func TestThrownOut(t *testing.T) {
 	o := newOffice(t)
 	ctx := t.Context()
@@ -279,8 +281,8 @@ func TestThrownOut(t *testing.T) {
 	assert.Equal(t, "not an active employee", other.why("session.sign_in"))
 }
 
-// TestGuessing: guesses end after four tries of a source, do not shut the owner out elsewhere or on a known device, and an administrator releases the lock.
-func TestGuessing(t *testing.T) {
+// TestGuessesEnd: guesses end after four tries of a source, do not shut the owner out elsewhere or on a known device, and an administrator releases the lock.
+func TestGuessesEnd(t *testing.T) {
 	o := newOffice(t)
 	o.account("sales")
 	known := o.visitor("192.0.2.1")
@@ -318,6 +320,8 @@ func TestGuessing(t *testing.T) {
 }
 
 // TestSecondFactor: the password alone opens nothing, a code opens once, one from paper once, and none without the password.
+//
+//crm:item 28
 func TestSecondFactor(t *testing.T) {
 	o := newOffice(t)
 	o.account("sales")
@@ -462,6 +466,8 @@ func TestStepUpForFactors(t *testing.T) {
 }
 
 // TestSessionsPage: people see and end their own sessions, administrators those of others, nobody else's by an id.
+//
+//crm:item 35
 func TestSessionsPage(t *testing.T) {
 	o := newOffice(t)
 	o.account("sales")
