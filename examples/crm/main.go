@@ -51,6 +51,7 @@ func list(name string) []string { return strings.Fields(env(name, "")) }
 // command builds the command line; flags may stand before or after arguments.
 func command() *cobra.Command {
 	var c app.Config
+	var allow []string
 	root := &cobra.Command{
 		Use:           "crm",
 		Short:         "A CRM on protected records",
@@ -72,6 +73,9 @@ func command() *cobra.Command {
 	f.StringVar(&c.Instance, "instance", env("INSTANCE", "main"), "name of this process's log where several share a database")
 	f.StringVar(&c.TLSCert, "tls-cert", env("TLS_CERT", ""), "PEM file of the certificate (default: a self-signed one for localhost)")
 	f.StringVar(&c.TLSKey, "tls-key", env("TLS_KEY", ""), "PEM file of its key")
+	f.StringVar(&c.Origin, "origin", env("ORIGIN", ""), "address of the pages as browsers see it, for passkeys (default: what is listened on)")
+	f.StringSliceVar(&c.SecondFactor, "require-second-factor", list("REQUIRE_SECOND_FACTOR"), "roles that need a second factor: ROLE,ROLE")
+	f.StringArrayVar(&allow, "allow-from", list("ALLOW_FROM"), "networks that a role may be used from: ROLE=CIDR,CIDR; may be given again")
 	f.StringVar(&c.PolicyKey, "policy-key", env("POLICY_KEY", ""), "PEM file of the public key of policy bundles; DATA/policy.tar.gz is then loaded, also while serving")
 	f.StringVar(&c.Duplicates, "duplicates", env("DUPLICATES", "warn"), "what becomes of a record that certainly exists: warn its maker, or refuse it")
 	f.StringVar(&c.Erased, "erased", env("ERASED", "warn"), "what becomes of a new record, made by hand or imported, with a number of somebody who was erased: refuse, warn or off")
@@ -86,7 +90,10 @@ func command() *cobra.Command {
 	f.BoolVar(&c.Plain, "http", false, "serve plain HTTP, on loopback only")
 	f.BoolVar(&c.AllowLocalKEK, "allow-local-kek", false, "serve beyond loopback with a development key")
 	f.BoolVar(&c.Seed, "seed", true, "demo data on the first start")
-	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
+	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) (err error) {
+		if c.AllowFrom, err = app.ParseAllowFrom(allow); err != nil {
+			return err
+		}
 		for name, v := range map[string]*bool{"http": &c.Plain, "allow-local-kek": &c.AllowLocalKEK, "seed": &c.Seed} {
 			variable := strings.ToUpper(strings.ReplaceAll(name, "-", "_"))
 			text := env(variable, "")
@@ -363,6 +370,18 @@ func accountCommand(c *app.Config) *cobra.Command {
 			}
 			fmt.Fprintln(cmd.OutOrStdout(), "one-time password:", p)
 			return nil
+		},
+	})
+	cmd.AddCommand(&cobra.Command{
+		Use: "factors LOGIN", Short: "Remove all second factors of an account whose owner has lost them", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return once(cmd, c, func(a *app.App, out io.Writer) error {
+				if err := a.ResetFactorsOf(cmd.Context(), args[0]); err != nil {
+					return err
+				}
+				fmt.Fprintln(out, "all second factors are removed, and the sessions ended; the password stays")
+				return nil
+			})
 		},
 	})
 	cmd.AddCommand(&cobra.Command{

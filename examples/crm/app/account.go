@@ -3,18 +3,14 @@ package app
 import (
 	"context"
 	"crypto/rand"
-	"crypto/subtle"
 	"encoding/base64"
 	"errors"
 	"fmt"
 	"strings"
-	"time"
-
-	"golang.org/x/crypto/argon2"
-	"golang.org/x/text/unicode/norm"
 
 	"github.com/crmguard/crmguard/audit"
 	"github.com/crmguard/crmguard/authz"
+	"github.com/crmguard/crmguard/authz/authn/password"
 	"github.com/crmguard/crmguard/crm"
 	"github.com/crmguard/crmguard/crm/guard"
 )
@@ -24,18 +20,25 @@ import (
 type Account struct {
 	crm.Meta[Account]
 	Login    crm.Text `protect:"personal,unique=exact:email" json:"login"`
-	Password crm.Text `protect:"sensitive" json:"password"` // argon2id in PHC string form
+	Password crm.Text `protect:"sensitive" json:"password"` // base64 of a sealed record; of older programs a PHC string
 	Employee crm.UUID `protect:"internal,indexed" json:"employee"`
 	OneTime  bool     `protect:"internal" json:"one_time"` // the password must be changed at the next sign-in
 	Disabled bool     `protect:"internal" json:"disabled"`
+
+	// Second is set while a second factor is enrolled, and asks for one also where the rows of factors are gone: who deletes them opens nothing.
+	Second   bool     `protect:"internal" json:"second"`
+	TOTP     crm.Text `protect:"sensitive" json:"totp"`     // base64 of the record of an authenticator app
+	Recovery crm.Text `protect:"sensitive" json:"recovery"` // base64 of the record of codes on paper
 }
 
 // Sign-in errors. Users see the same words for all of them; the log has the true reason.
 var (
-	// ErrSignIn: unknown login, wrong password, disabled account or too many attempts.
+	// ErrSignIn: unknown login, wrong password or code, disabled account, an address that is not allowed.
 	ErrSignIn = errors.New("crm: sign-in refused")
-	// ErrPassword: the new password is too short, too long or the old one.
-	ErrPassword = errors.New("crm: a password has 15 to 256 characters and differs from the one before")
+	// ErrWait: too many attempts; nothing was looked at. It is ErrSignIn too.
+	ErrWait = fmt.Errorf("%w: too many attempts", ErrSignIn)
+	// ErrSamePassword: the new password is the old one.
+	ErrSamePassword = errors.New("crm: the new password is the one before")
 )
 
 // System is the caller of the program's own acts: sign-in, seeding, the directory. The policy gives
@@ -45,62 +48,6 @@ func System(purpose string) guard.Caller {
 		Subject:     authz.Subject{ID: "system", Tenant: Tenant, Roles: []string{"system"}, Active: true},
 		Environment: authz.Environment{Purpose: purpose},
 	}
-}
-
-// The cost of argon2id, RFC 9106: 19 MiB, two passes, one lane (OWASP's floor), about 20 ms.
-const (
-	argonMemory = 19 * 1024 // KiB
-	argonTime   = 2
-	argonKey    = 32
-	argonSalt   = 16
-)
-
-// hashing bounds how many hashes are computed at once: each takes 19 MiB, and unbounded sign-ins would
-// be a way to exhaust the host.
-var hashing = make(chan struct{}, 4)
-
-// hashPassword returns the PHC string of a password.
-func hashPassword(ctx context.Context, password string) (string, error) {
-	salt := make([]byte, argonSalt)
-	if _, err := rand.Read(salt); err != nil {
-		return "", err
-	}
-	key, err := derive(ctx, password, salt)
-	if err != nil {
-		return "", err
-	}
-	b64 := base64.RawStdEncoding
-	return fmt.Sprintf("$argon2id$v=%d$m=%d,t=%d,p=1$%s$%s", argon2.Version, argonMemory, argonTime,
-		b64.EncodeToString(salt), b64.EncodeToString(key)), nil
-}
-
-func derive(ctx context.Context, password string, salt []byte) ([]byte, error) {
-	select {
-	case hashing <- struct{}{}:
-		defer func() { <-hashing }()
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-	return argon2.IDKey([]byte(norm.NFKC.String(password)), salt, argonTime, argonMemory, 1, argonKey), nil
-}
-
-// verifyPassword tells whether password has the hash. It costs the same for a hash that is no hash.
-func verifyPassword(ctx context.Context, hash, password string) (bool, error) {
-	parts := strings.Split(hash, "$")
-	salt, want := make([]byte, argonSalt), make([]byte, argonKey)
-	ok := false
-	if len(parts) == 6 && parts[1] == "argon2id" && parts[3] == fmt.Sprintf("m=%d,t=%d,p=1", argonMemory, argonTime) {
-		s, err1 := base64.RawStdEncoding.DecodeString(parts[4])
-		w, err2 := base64.RawStdEncoding.DecodeString(parts[5])
-		if err1 == nil && err2 == nil && len(s) == argonSalt && len(w) == argonKey {
-			salt, want, ok = s, w, true
-		}
-	}
-	got, err := derive(ctx, password, salt)
-	if err != nil {
-		return false, err
-	}
-	return subtle.ConstantTimeCompare(got, want) == 1 && ok, nil
 }
 
 // oneTimePassword returns 80 random bits as four groups of letters and digits that are not mistaken
@@ -125,103 +72,71 @@ func oneTimePassword() string {
 }
 
 // AddAccount makes an account for an employee and returns its one-time password.
-func (a *App) AddAccount(ctx context.Context, login string, employee crm.UUID) (password string, err error) {
-	password = oneTimePassword()
-	hash, err := hashPassword(ctx, password)
-	if err != nil {
+func (a *App) AddAccount(ctx context.Context, login string, employee crm.UUID) (string, error) {
+	once := oneTimePassword()
+	acc := &Account{Login: crm.NewText(login), Employee: employee, OneTime: true, Meta: crm.Meta[Account]{ID: crm.NewID[Account](), Team: "/"}}
+	if err := a.hash(ctx, acc, once); err != nil {
 		return "", err
 	}
-	_, err = a.Accounts.Create(ctx, System("accounts"), &Account{
-		Login: crm.NewText(login), Password: crm.NewText(hash), Employee: employee, OneTime: true,
-		Meta: crm.Meta[Account]{Team: "/"},
-	})
-	return password, err
+	_, err := a.Accounts.Create(ctx, System("accounts"), acc)
+	return once, err
+}
+
+// hash puts a password into an account.
+func (a *App) hash(ctx context.Context, acc *Account, text string) error {
+	record, err := a.signing.passwords.Hash(ctx, acc.ID.String(), text)
+	if err == nil {
+		acc.Password = crm.NewText(base64.StdEncoding.EncodeToString(record))
+	}
+	return err
+}
+
+// find returns the id of the account with a login; ok is false when there is none.
+func (a *App) find(ctx context.Context, login string) (id crm.UUID, ok bool, err error) {
+	if strings.TrimSpace(login) == "" {
+		return id, false, nil
+	}
+	page, err := a.Accounts.Search(ctx, System("sign-in"), login, 2, "login")
+	if err != nil || len(page.Items) != 1 {
+		return id, false, err
+	}
+	return page.Items[0].Value.ID.UUID(), true, nil
 }
 
 // account finds an account by its login; nil when there is none.
 func (a *App) account(ctx context.Context, login string) (*Account, error) {
-	if strings.TrimSpace(login) == "" {
-		return nil, nil
-	}
-	page, err := a.Accounts.Search(ctx, System("sign-in"), login, 2, "login")
-	if err != nil {
+	id, ok, err := a.find(ctx, login)
+	if err != nil || !ok {
 		return nil, err
 	}
-	if len(page.Items) != 1 {
-		return nil, nil
-	}
-	v, err := a.Accounts.Get(ctx, System("sign-in"), page.Items[0].Value.ID.UUID())
+	return a.accountByID(ctx, id)
+}
+
+func (a *App) accountByID(ctx context.Context, id crm.UUID) (*Account, error) {
+	v, err := a.Accounts.Get(ctx, System("sign-in"), id)
 	if err != nil {
 		return nil, err
 	}
 	return v.Value, nil
 }
 
-// SignIn checks a login and password. On success it returns the subject for a session and whether the
-// password must be changed first. Every attempt is in the log with its true reason; session
-// is an opaque id.
-func (a *App) SignIn(ctx context.Context, login, password, session string) (authz.Subject, bool, error) {
-	e := audit.Event{
-		Action: "session.sign_in", Activity: audit.Logon, Outcome: audit.Failed, Tenant: Tenant, Session: session,
-	}
-	subject, oneTime, why, err := a.signIn(ctx, login, password, session)
+// AccountOf returns the account of an employee, crm.ErrNotFound when there is none.
+func (a *App) AccountOf(ctx context.Context, employee crm.UUID) (*Account, error) {
+	page, err := a.Accounts.List(ctx, System("sign-in"), guard.Query{
+		Clauses: []crm.Clause{{Column: "employee", Op: crm.Equal, Values: []crm.Value{crm.StringValue(employee.String())}}}, Limit: 1,
+	})
 	if err != nil {
-		return authz.Subject{}, false, err
+		return nil, err
 	}
-	e.Actor, e.Note = subject.ID, why
-	if why == "" {
-		e.Outcome = audit.Allowed
+	if len(page.Items) == 0 {
+		return nil, crm.ErrNotFound
 	}
-	if _, err := a.Log.Append(ctx, e); err != nil {
-		return authz.Subject{}, false, err
-	}
-	if why != "" {
-		return authz.Subject{}, false, ErrSignIn
-	}
-	return subject, oneTime, nil
+	return a.accountByID(ctx, page.Items[0].Value.ID.UUID())
 }
 
-// signIn returns why a sign-in is refused, "" when it is not.
-func (a *App) signIn(ctx context.Context, login, password, session string) (s authz.Subject, oneTime bool, why string, err error) {
-	if len(password) > 1024 || len(login) > 320 {
-		return s, false, "oversized", nil
-	}
-	acc, err := a.account(ctx, login)
-	if err != nil {
-		return s, false, "", err
-	}
-	hash := ""
-	if acc != nil {
-		hash = acc.Password.Expose()
-	}
-	ok, err := verifyPassword(ctx, hash, password)
-	switch {
-	case err != nil:
-		return s, false, "", err
-	case acc == nil:
-		return s, false, "unknown login", nil
-	case !ok:
-		s.ID = acc.Employee.String()
-		return s, false, "wrong password", nil
-	case acc.Disabled:
-		s.ID = acc.Employee.String()
-		return s, false, "disabled", nil
-	}
-	s, err = a.Subject(ctx, acc.Employee)
-	if errors.Is(err, ErrSignIn) {
-		s.ID = acc.Employee.String()
-		return s, false, "not an active employee", nil
-	}
-	s.Session = session
-	return s, acc.OneTime, "", err
-}
-
-// ChangePassword replaces the password of the account with this login, which must still have the old one.
-func (a *App) ChangePassword(ctx context.Context, login, old, password string) error {
-	n := len([]rune(password))
-	if n < 15 || n > 256 || old == password {
-		return ErrPassword
-	}
+// ChangePassword replaces the password of an account, which must still have the old one, and ends the employee's other sessions. Errors:
+// [ErrSignIn], [ErrSamePassword], *password.WeakError.
+func (a *App) ChangePassword(ctx context.Context, login, old, text string, from Visitor) error {
 	acc, err := a.account(ctx, login)
 	if err != nil {
 		return err
@@ -229,31 +144,58 @@ func (a *App) ChangePassword(ctx context.Context, login, old, password string) e
 	if acc == nil {
 		return ErrSignIn
 	}
-	if ok, err := verifyPassword(ctx, acc.Password.Expose(), old); err != nil || !ok {
-		return errors.Join(ErrSignIn, err)
-	}
-	return a.setPassword(ctx, acc, password, false)
-}
-
-func (a *App) setPassword(ctx context.Context, acc *Account, password string, oneTime bool) error {
-	hash, err := hashPassword(ctx, password)
+	why, pass, err := a.provePassword(ctx, acc, old, from)
 	if err != nil {
 		return err
 	}
-	acc.Password, acc.OneTime = crm.NewText(hash), oneTime
+	if why != "" {
+		return errors.Join(refusal(why), a.noteAccount(ctx, "account.password", acc, audit.Denied, why))
+	}
+	if old == text {
+		return errors.Join(ErrSamePassword, pass.Undo(ctx))
+	}
+	e, err := a.Employee(ctx, acc.Employee)
+	if err != nil {
+		return err
+	}
+	choice := password.Choice{SecondFactor: acc.Second, Words: []string{login}}
+	if e != nil {
+		choice.Words = append(choice.Words, e.Name.Expose(), e.Email.Expose())
+	}
+	if err := a.signing.rules.Check(text, choice); err != nil {
+		return errors.Join(err, pass.Undo(ctx))
+	}
+	if err := a.setPassword(ctx, acc, text, false); err != nil {
+		return err
+	}
+	return pass.Succeed(ctx)
+}
+
+func (a *App) setPassword(ctx context.Context, acc *Account, text string, oneTime bool) error {
+	if err := a.hash(ctx, acc, text); err != nil {
+		return err
+	}
+	acc.OneTime = oneTime
 	if _, err := a.Accounts.Update(ctx, System("accounts"), acc); err != nil {
 		return err
 	}
-	_, err = a.Log.Append(ctx, audit.Event{
-		Action: "account.password", Activity: audit.Update, Outcome: audit.Allowed, Tenant: Tenant,
-		Actor: acc.Employee.String(), Targets: []audit.Target{{Type: "account", ID: acc.ID.String()}},
-		Time: time.Now(),
+	if err := a.Sessions.RightsChanged(ctx, Tenant, acc.Employee.String()); err != nil {
+		return err
+	}
+	return a.noteAccount(ctx, "account.password", acc, audit.Allowed, "")
+}
+
+// noteAccount puts an act on an account into the log.
+func (a *App) noteAccount(ctx context.Context, action string, acc *Account, outcome audit.Outcome, note string) error {
+	_, err := a.Log.Append(ctx, audit.Event{
+		Action: action, Activity: audit.Update, Outcome: outcome, Tenant: Tenant, Actor: acc.Employee.String(), Note: note,
+		Targets: []audit.Target{{Type: "account", ID: acc.ID.String()}},
 	})
 	return err
 }
 
-// ResetPassword gives an account a new one-time password and returns it. An employee with this address
-// who has no account yet gets one.
+// ResetPassword gives an account a new one-time password and returns it; all sessions of its employee end. It stands for the password only: a second factor that is
+// enrolled is still asked for. An employee with this address who has no account yet gets one.
 func (a *App) ResetPassword(ctx context.Context, login string) (string, error) {
 	acc, err := a.account(ctx, login)
 	if err != nil {
@@ -267,6 +209,21 @@ func (a *App) ResetPassword(ctx context.Context, login string) (string, error) {
 		}
 		return a.AddAccount(ctx, login, e.ID.UUID())
 	}
-	password := oneTimePassword()
-	return password, a.setPassword(ctx, acc, password, true)
+	return a.ResetAccount(ctx, "system", acc)
+}
+
+// ResetAccount is ResetPassword for an account, by somebody.
+func (a *App) ResetAccount(ctx context.Context, by string, acc *Account) (string, error) {
+	once := oneTimePassword()
+	if err := a.setPassword(ctx, acc, once, true); err != nil {
+		return "", err
+	}
+	if err := a.endOthers(ctx, acc.Employee.String(), by, "", "password reset"); err != nil {
+		return "", err
+	}
+	_, err := a.Log.Append(ctx, audit.Event{
+		Action: "account.reset", Activity: audit.Update, Outcome: audit.Allowed, Tenant: Tenant, Actor: by,
+		Targets: []audit.Target{{Type: "account", ID: acc.ID.String()}},
+	})
+	return once, err
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/crmguard/crmguard/audit"
 	"github.com/crmguard/crmguard/audit/filestore"
 	"github.com/crmguard/crmguard/audit/witness"
+	"github.com/crmguard/crmguard/authz/authn/session"
 	"github.com/crmguard/crmguard/authz/rego"
 	"github.com/crmguard/crmguard/crm"
 	"github.com/crmguard/crmguard/crm/desk"
@@ -90,6 +91,9 @@ type App struct {
 	Merges         *guard.Records[*crm.Merge]
 	Suppressions   *privacy.List // knows again who was erased
 	Policy         *rego.Engine
+
+	Sessions *session.Manager
+	signing  signing
 
 	access    access
 	policy    policyWatch
@@ -282,6 +286,9 @@ func Open(ctx context.Context, c Config) (a *App, err error) {
 		return a, err
 	}
 	a.close = append(a.close, a.imports.end)
+	if err = a.openSigning(ctx); err != nil {
+		return a, err
+	}
 	return a, a.firstStart(ctx)
 }
 

@@ -46,14 +46,19 @@ func (a *App) certify(ctx context.Context, e *crm.Employee, role string, by crm.
 			Meta: crm.Meta[crm.Certification]{ID: crm.ID[crm.Certification](id), Person: e.Person, Owner: e.ID, Team: e.Team},
 			Role: role, Until: until, By: by, Outcome: outcome,
 		})
-		return err
+		if err != nil {
+			return err
+		}
+		return a.Sessions.RightsChanged(ctx, Tenant, e.ID.String())
 	}
 	if err != nil {
 		return err
 	}
 	v.Value.Until, v.Value.By, v.Value.Team, v.Value.Outcome = until, by, e.Team, outcome
-	_, err = a.Certifications.Update(ctx, System("certification"), v.Value)
-	return err
+	if _, err = a.Certifications.Update(ctx, System("certification"), v.Value); err != nil {
+		return err
+	}
+	return a.Sessions.RightsChanged(ctx, Tenant, e.ID.String())
 }
 
 // certifyAll certifies every role that employees have, where none of them ever was: when a CRM is set up, when it comes
@@ -144,6 +149,23 @@ func (a *App) RolesChanged(ctx context.Context, employee crm.UUID, by string) er
 			continue
 		}
 		if err := a.certify(ctx, e.Value, role, giver, now.Add(certifiedFor), ""); err != nil {
+			return err
+		}
+	}
+	return a.rightsChanged(ctx, e.Value)
+}
+
+// rightsChanged lets the sessions of an employee have the rights of now with their next request, in every process; those of one who may not act any more end.
+func (a *App) rightsChanged(ctx context.Context, e *crm.Employee) error {
+	if e.Active() {
+		return a.Sessions.RightsChanged(ctx, Tenant, e.ID.String())
+	}
+	ended, err := a.Sessions.EndAll(ctx, Tenant, e.ID.String())
+	if err != nil {
+		return err
+	}
+	for _, id := range ended {
+		if err := a.noteEnded(ctx, "system", e.ID.String(), id, whyInactive); err != nil {
 			return err
 		}
 	}

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
+	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -14,6 +16,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/crmguard/crmguard/authz/authn/password"
 	"github.com/crmguard/crmguard/backup"
 	"github.com/crmguard/crmguard/internal/dialect"
 )
@@ -52,6 +55,15 @@ type Config struct {
 	Duplicates string // what becomes of a new record that exists for certain: WarnDuplicates or RefuseDuplicates; "": the first
 	Erased     string // what becomes of a new record of somebody who was erased, by hand and in imports: WarnErased, RefuseErased or AllowErased; "": the first
 	PolicyKey  string // PEM file of the public key that signs policy bundles; "": the shipped policy only
+
+	// PasswordCost of new hashes; zero = the floor of authn/password. Below it only with WeakPasswordCost, for tests that sign in hundreds of times.
+	PasswordCost     password.Params
+	WeakPasswordCost bool
+	PasswordWords    []string                  // that nobody should build a password of, such as the company's name
+	SecondFactor     []string                  // roles whose sessions need a second factor: who has none enrols one before anything else
+	AllowFrom        map[string][]netip.Prefix // networks that a role may be used from; nil or not named: any
+	Origin           string                    // of the pages, as browsers see it, for passkeys; "" = what is listened on
+	Now              func() time.Time          // of sign-in and sessions; nil = time.Now
 
 	WebhookCA    string // PEM file of the authorities of receivers of webhooks; "": the system's
 	WebhookLocal bool   // webhooks go to loopback addresses too: for trials
@@ -100,10 +112,46 @@ func (c *Config) complete() error {
 	if !slices.Contains(append(ErasedWords, ""), c.Erased) {
 		return ErrErased
 	}
+	for _, r := range c.SecondFactor {
+		if !roleName.MatchString(r) {
+			return errors.New("crm: --require-second-factor takes ROLE,ROLE")
+		}
+	}
+	if c.Origin != "" {
+		u, err := url.Parse(c.Origin)
+		if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.Path != "" || u.User != nil || u.RawQuery != "" {
+			return errors.New("crm: --origin takes https://NAME or https://NAME:PORT")
+		}
+	}
 	if c.SIEM, err = fileURL(c.SIEM, filepath.Abs); err != nil {
 		return err
 	}
 	return nil
+}
+
+// roleName is how roles are named.
+var roleName = regexp.MustCompile(`^[a-z][a-z_-]{0,39}$`)
+
+// ParseAllowFrom reads ROLE=CIDR,CIDR, as often as there are. A role that is named twice has the networks of both.
+func ParseAllowFrom(words []string) (map[string][]netip.Prefix, error) {
+	var out map[string][]netip.Prefix
+	for _, w := range words {
+		role, nets, ok := strings.Cut(w, "=")
+		if !ok || !roleName.MatchString(role) || nets == "" {
+			return nil, errors.New("crm: --allow-from takes ROLE=CIDR,CIDR")
+		}
+		for n := range strings.SplitSeq(nets, ",") {
+			p, err := netip.ParsePrefix(n)
+			if err != nil || p.Addr().Is4In6() {
+				return nil, errors.New("crm: --allow-from takes networks such as 192.0.2.0/24 and 2001:db8::/32")
+			}
+			if out == nil {
+				out = map[string][]netip.Prefix{}
+			}
+			out[role] = append(out[role], p)
+		}
+	}
+	return out, nil
 }
 
 // MustExist refuses a data folder that no installation is in, for commands that would make little sense in

@@ -147,9 +147,13 @@ func (a *App) KeepTime(ctx context.Context) {
 			slog.Error("a background job failed", "job", what, "err", err) // names types, ids and rules, never values
 		}
 	}
-	var purged time.Time
+	var purged, swept time.Time
 	for {
 		run("sweep", func(ctx context.Context) error { _, err := a.SweepPools(ctx); return err })
+		if time.Since(swept) >= signInsEvery {
+			swept = time.Now()
+			run("sign-ins", a.SweepSignIns)
+		}
 		if time.Since(purged) >= purgeEvery {
 			purged = time.Now()
 			run("purge", func(ctx context.Context) error { _, err := a.PurgeBin(ctx, PurgeLimit); return err })

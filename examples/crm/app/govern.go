@@ -4,12 +4,17 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/crmguard/crmguard/audit"
 	"github.com/crmguard/crmguard/authz"
+	"github.com/crmguard/crmguard/authz/authn"
+	"github.com/crmguard/crmguard/authz/authn/lockout"
+	"github.com/crmguard/crmguard/authz/authn/session"
 	"github.com/crmguard/crmguard/crm"
 	"github.com/crmguard/crmguard/crm/guard"
 	"github.com/crmguard/crmguard/crm/transfer"
@@ -199,35 +204,110 @@ func (a *App) TakeExport(ctx context.Context, c guard.Caller, id crm.UUID, diges
 	return c, &canary, nil
 }
 
-// Prove checks the password of somebody who is signed in once more. ErrSignIn says that it is wrong.
-func (a *App) Prove(ctx context.Context, c guard.Caller, login, password string) error {
-	e := audit.Event{
-		Action: "session.step_up", Activity: audit.Logon, Outcome: audit.Failed, Tenant: Tenant, Actor: c.Subject.ID, Session: c.Subject.Session,
-	}
+// Prove checks the password of somebody once more, without a session. ErrSignIn says that it is wrong.
+func (a *App) Prove(ctx context.Context, c guard.Caller, login, text string) error {
 	acc, err := a.account(ctx, login)
 	if err != nil {
 		return err
 	}
-	hash := ""
+	why := whyUnknown
+	var pass *lockout.Pass
 	if acc != nil && acc.Employee.String() == c.Subject.ID && !acc.Disabled {
-		hash = acc.Password.Expose()
-	}
-	ok := len(password) <= 1024
-	if ok {
-		if ok, err = verifyPassword(ctx, hash, password); err != nil {
+		v := Visitor{Visit: session.Visit{Addr: c.Environment.Addr}}
+		if !v.Addr.IsValid() {
+			v.Addr = netip.IPv6Loopback() // the command line
+		}
+		if why, pass, err = a.provePassword(ctx, acc, text, v); err != nil {
 			return err
 		}
 	}
-	if ok {
-		e.Outcome = audit.Allowed
+	if err := a.noteStepUp(ctx, c, why, authn.Password); err != nil {
+		return err
+	}
+	return pass.Succeed(ctx)
+}
+
+// noteStepUp logs a step-up and returns the public side of why it is refused.
+func (a *App) noteStepUp(ctx context.Context, c guard.Caller, why string, method authn.Method) error {
+	e := audit.Event{
+		Action: "session.step_up", Activity: audit.Logon, Outcome: audit.Allowed, Tenant: Tenant, Actor: c.Subject.ID, Session: c.Subject.Session, Note: string(method),
+	}
+	if why != "" {
+		e.Outcome, e.Note = audit.Failed, why
 	}
 	if _, err := a.Log.Append(ctx, e); err != nil {
 		return err
 	}
-	if !ok {
-		return ErrSignIn
+	if why != "" {
+		return refusal(why)
 	}
 	return nil
+}
+
+// StepUp shows a factor once more in a session: the password, or six digits of an app. The session goes on under the token that is returned. Errors: [ErrSignIn].
+func (a *App) StepUp(ctx context.Context, c guard.Caller, secret string, v Visitor) (*session.Session, session.Token, error) {
+	none := session.Token{}
+	employee, err := crm.ParseUUID(c.Subject.ID)
+	if err != nil {
+		return nil, none, err
+	}
+	acc, err := a.AccountOf(ctx, employee)
+	if errors.Is(err, crm.ErrNotFound) {
+		return nil, none, a.noteStepUp(ctx, c, "no account", authn.Password)
+	}
+	if err != nil {
+		return nil, none, err
+	}
+	method, why := authn.Password, whyDisabled
+	var pass *lockout.Pass
+	switch digits := strings.Join(strings.Fields(secret), ""); {
+	case acc.Disabled:
+	case len(digits) == 6 && !acc.TOTP.IsEmpty():
+		if pass, why, err = a.begin(ctx, acc.Login.Expose(), v, false); err != nil || why != "" {
+			break
+		}
+		if method, why, err = a.code(ctx, acc, digits); err != nil {
+			err = errors.Join(err, pass.Undo(ctx))
+		}
+	default:
+		why, pass, err = a.provePassword(ctx, acc, secret, v)
+	}
+	if err != nil {
+		return nil, none, err
+	}
+	if err := a.noteStepUp(ctx, c, why, method); err != nil {
+		return nil, none, err
+	}
+	if err := pass.Succeed(ctx); err != nil {
+		return nil, none, err
+	}
+	return a.stepUp(ctx, method, v)
+}
+
+func (a *App) stepUp(ctx context.Context, method authn.Method, v Visitor) (*session.Session, session.Token, error) {
+	s, token, err := a.Sessions.StepUp(ctx, v.Before, []authn.Method{method}, v.Visit)
+	if err != nil {
+		return nil, session.Token{}, fault(err)
+	}
+	return s, token, nil
+}
+
+// PasskeyStepUp is StepUp by a passkey of the caller, with a ceremony that [webauthn.Passkeys.BeginCheck] began.
+func (a *App) PasskeyStepUp(ctx context.Context, c guard.Caller, ceremony string, response []byte, v Visitor) (*session.Session, session.Token, error) {
+	why := ""
+	cred, err := a.signing.passkeys.FinishCheck(ctx, ceremony, response)
+	switch {
+	case err != nil && passkeyFault(err) != nil:
+		return nil, session.Token{}, passkeyFault(err)
+	case err != nil:
+		why = passkeyReason(err)
+	case cred.Person != c.Subject.ID:
+		why = "a passkey of somebody else"
+	}
+	if err := a.noteStepUp(ctx, c, why, authn.Passkey); err != nil {
+		return nil, session.Token{}, err
+	}
+	return a.stepUp(ctx, authn.Passkey, v)
 }
 
 // ShareRecord shares a record with somebody: authorize asks the guard whether the caller may share it, and is that of the

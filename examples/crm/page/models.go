@@ -163,6 +163,51 @@ type SignIn struct {
 	Back   string // path to go to afterwards
 	Failed bool   // one answer for every reason
 	Notice Text   // such as T("signin.ended")
+	With   *Passkey
+}
+
+// Second is the page after the password of who has a second factor. It posts code and back to /sign-in/second.
+type Second struct {
+	Back   string
+	Failed bool
+	With   *Passkey
+}
+
+// Passkey is a form that only a script can fill in: it asks Begin, by POST, for options and a ceremony, lets the browser answer, and posts ceremony, response, back and,
+// with Name, name to Action. Without script, or in a browser without passkeys, it is not shown.
+type Passkey struct {
+	Action, Begin string
+	Make          bool // a new one; else one is used
+	Name          bool // asks how it is to be called
+	Back          string
+	Label         Text
+}
+
+// Security is the page of a person's own factors.
+type Security struct {
+	Must     Text // why a second factor has to be enrolled before anything else
+	Error    Text
+	TOTP     bool
+	Codes    int64 // on paper that are left
+	Passkeys []EnrolledPasskey
+	Enrol    *Passkey
+	Scan     *Scan    // an app is being enrolled
+	NewCodes []string // shown now and never again
+}
+
+// EnrolledPasskey is one passkey of a person. Renaming and removing post its id.
+type EnrolledPasskey struct {
+	ID, Name      string
+	Created, Used time.Time
+	Synced        bool
+	Cloned        bool
+}
+
+// Scan is what an authenticator app is given.
+type Scan struct {
+	Key  string // to be typed; "" = it was shown before
+	Size int    // of the QR code, with its margin
+	Path string // of its dark squares, for SVG
 }
 
 // Home is the first page after signing in.
@@ -299,6 +344,7 @@ type Form struct {
 	Cancel   string
 	Note     Text   // such as T("form.masked.note")
 	Username string // beside a new password, for password managers; not shown
+	With     *Passkey
 }
 
 // Pair is two records side by side, of which one is made. It posts Hidden and, for each row with a choice, take.NAME as keep or drop to Action.

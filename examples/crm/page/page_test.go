@@ -196,7 +196,7 @@ func TestHostileValues(t *testing.T) {
 				}
 			}
 			visit(doc, false)
-			require.Equal(t, 2, scripts, s.path)
+			require.Equal(t, 3, scripts, s.path)
 		}
 	}
 }
@@ -443,7 +443,7 @@ func TestStatic(t *testing.T) {
 	h := page.Static()
 	text := render(t, renderer(t), "en", samples("x")[0])
 	paths := regexp.MustCompile(`/static/[^"]+`).FindAllString(text, -1)
-	require.Len(t, paths, 4)
+	require.Len(t, paths, 5)
 	get := func(path string) *http.Response {
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, httptest.NewRequest("GET", path, nil))

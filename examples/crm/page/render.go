@@ -137,7 +137,7 @@ type framed struct {
 }
 
 // Page writes a whole page around content: a pointer to SignIn, Home, List, Detail, Form, Reveal, Log,
-// Event, Backups, Error, Numbers, Pair or Search. It is rendered completely before the first byte is written, so an
+// Event, Backups, Error, Numbers, Pair, Second, Security or Search. It is rendered completely before the first byte is written, so an
 // error of the template leaves w untouched.
 func (r *Renderer) Page(w io.Writer, f Frame, content any) error {
 	l := r.language(f.Lang)
@@ -146,6 +146,10 @@ func (r *Renderer) Page(w io.Writer, f Frame, content any) error {
 	switch c := content.(type) {
 	case *SignIn:
 		name = "signin"
+	case *Second:
+		name = "second"
+	case *Security:
+		name = "security"
 	case *Home:
 		name = "home"
 	case *List:

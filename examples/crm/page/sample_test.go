@@ -303,6 +303,13 @@ func samples(name string) []sample {
 	gone.Notice = page.T("detail.deleted")
 	return []sample{
 		{"/sign-in", "signin.title", &page.SignIn{Email: "lin.mei@example.com", Back: "/customers", Failed: true, Notice: page.T("signin.ended")}, true},
+		{"/sign-in/second", "second.title", &page.Second{Back: "/", Failed: true, With: &page.Passkey{Action: "/sign-in/passkey", Begin: "/sign-in/passkey/begin", Back: "/", Label: page.T("security.passkey.use")}}, true},
+		{"/security", "security.title", &page.Security{
+			Must: page.T("security.must"), Error: page.T("security.totp.wrong"), TOTP: true, Codes: 9, NewCodes: []string{"ABCD-EFGH-JKLM", "NPQR-STUV-WXYZ"},
+			Passkeys: []page.EnrolledPasskey{{ID: "a", Name: name, Created: ago(40 * day), Used: ago(time.Hour), Synced: true}, {ID: "b", Name: "YubiKey", Created: ago(day), Cloned: true}},
+			Enrol:    &page.Passkey{Action: "/security/passkeys", Begin: "/security/passkeys/begin", Make: true, Name: true, Label: page.T("security.passkey.enrol")},
+			Scan:     &page.Scan{Key: "JBSW Y3DP EHPK 3PXP", Size: 10, Path: "M4 4h2v1h-2z"},
+		}, false},
 		{"/", "nav.home", &page.Home{Name: "Lin Mei", Counts: []page.Count{
 			{Label: page.T("home.overdue"), Value: 7, Href: "/follow-ups", Tone: page.Warning}, {Label: page.T("type.customer.many"), Value: 1284, Href: "/customers"},
 			{Label: page.T("home.open_tickets"), Value: 5, Href: "/tickets"}, {Label: page.T("type.quote.many"), Value: 12, Href: "/quotes"},

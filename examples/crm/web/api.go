@@ -16,6 +16,7 @@ import (
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
 	"github.com/crmguard/crmguard/authz"
+	"github.com/crmguard/crmguard/authz/authn/session"
 	"github.com/crmguard/crmguard/crm"
 	"github.com/crmguard/crmguard/crm/guard"
 	"github.com/crmguard/crmguard/crm/pool"
@@ -45,13 +46,13 @@ func (s *Server) api(mux *http.ServeMux) {
 	}
 	api := humago.New(mux, cfg)
 	api.UseMiddleware(func(ctx huma.Context, next func(huma.Context)) {
-		r, _ := humago.Unwrap(ctx)
-		req, _, err := s.signedIn(r)
+		r, w := humago.Unwrap(ctx)
+		req, _, err := s.signedIn(w, r)
 		if err != nil {
 			_ = huma.WriteErr(api, ctx, statusOf(err), "")
 			return
 		}
-		if req == nil || req.session.oneTime {
+		if req == nil || s.first(req) != "" {
 			_ = huma.WriteErr(api, ctx, http.StatusUnauthorized, "sign in first")
 			return
 		}
@@ -268,7 +269,10 @@ func (k *resource[P]) register(api huma.API) {
 			if f, ok := k.byName[in.Body.Field]; !ok || f.Clear {
 				return nil, apiFault(crm.ErrNotFound)
 			}
-			c, _ := caller(ctx)
+			c, r := caller(ctx)
+			if err := r.fresh(session.Reveal); err != nil {
+				return nil, apiFault(err)
+			}
 			c.Reason = strings.TrimSpace(in.Body.Reason)
 			v, err := k.records.Reveal(ctx, c, u, in.Body.Field)
 			if err != nil {

@@ -3,18 +3,18 @@ package web
 import (
 	"errors"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
+	"path"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/crmguard/crmguard/authz"
+	"github.com/crmguard/crmguard/authz/authn/session"
 	"github.com/crmguard/crmguard/crm"
 	"github.com/crmguard/crmguard/crm/guard"
-	"github.com/crmguard/crmguard/encrypt/normalize"
 	"github.com/crmguard/crmguard/examples/crm/app"
 	"github.com/crmguard/crmguard/examples/crm/page"
 )
@@ -37,7 +37,7 @@ func (k *resource[P]) filterText(get func(string) string) string {
 func (s *Server) exportCaller(r *request) guard.Caller {
 	c := r.caller()
 	c.Met = append(slices.Clone(c.Met), authz.NeedWatermark)
-	if s.sessions.now().Sub(r.session.proved) < fresh {
+	if r.fresh(session.Export) == nil {
 		c.Met = append(c.Met, authz.NeedStepUp)
 	}
 	return c
@@ -57,7 +57,7 @@ func (k *resource[P]) exportForm(s *Server, w http.ResponseWriter, r *request, f
 	title := page.T("export.title", page.T("type."+k.typ+".many"))
 	f := &page.Form{
 		Title: title, Action: "/" + k.plural + "/export", Submit: page.T("act.export"), Cancel: "/" + k.plural,
-		Note: page.T("export.note", p.Rows, len(p.Columns)), Username: r.session.login,
+		Note: page.T("export.note", p.Rows, len(p.Columns)), Username: s.login(r),
 	}
 	format := r.PostFormValue("format")
 	if format == "" {
@@ -72,9 +72,12 @@ func (k *resource[P]) exportForm(s *Server, w http.ResponseWriter, r *request, f
 		fields[1].Options = append(fields[1].Options, page.Option{Value: name, Label: page.T("export.format." + name)})
 	}
 	if slices.Contains(p.Needs, authz.NeedStepUp) && !slices.Contains(c.Met, authz.NeedStepUp) {
-		fields = append(fields, page.Field{Name: "current", Kind: page.FieldPassword, Label: page.T("stepup.password"), Required: true, Help: page.T("stepup.help")})
+		fields = append(fields, page.Field{Name: "current", Kind: page.FieldPassword, Label: page.T("stepup.factor"), Required: true, Help: page.T("stepup.help")})
 	}
 	f.Sections = []page.FormSection{{Title: page.T("section.main"), Fields: fields}}
+	if fields[len(fields)-1].Name == "current" {
+		f.With = s.checkPasskey(r, "/"+k.plural+"/export"+query(filter))
+	}
 	status := http.StatusOK
 	if !problem.IsZero() {
 		f.Errors, status = []page.Text{problem}, http.StatusUnprocessableEntity
@@ -84,6 +87,14 @@ func (k *resource[P]) exportForm(s *Server, w http.ResponseWriter, r *request, f
 		f.Submit = page.T("export.ask")
 	}
 	return s.show(w, r, status, title, f)
+}
+
+// query is a filter as the end of an address.
+func query(filter string) string {
+	if filter == "" {
+		return ""
+	}
+	return "?" + filter
 }
 
 func (k *resource[P]) showExport(s *Server, w http.ResponseWriter, r *request) error {
@@ -128,24 +139,16 @@ func (s *Server) stepUp(r *request) (ok bool, err error) {
 	return s.proved(r, password)
 }
 
-// proved checks the password of who is signed in once more.
-func (s *Server) proved(r *request, password string) (ok bool, err error) {
-	source, _, _ := net.SplitHostPort(r.RemoteAddr)
-	account := normalize.Email(r.session.login)
-	if !s.attempts.take(account, source) {
-		return false, nil
-	}
-	err = s.app.Prove(r.Context(), r.caller(), r.session.login, password)
+// proved checks the password, or a code of an app, of who is signed in once more. The session goes on under a new cookie.
+func (s *Server) proved(r *request, secret string) (ok bool, err error) {
+	in, token, err := s.app.StepUp(r.Context(), r.caller(), secret, s.visitorOf(r))
 	if errors.Is(err, app.ErrSignIn) {
 		return false, nil
 	}
 	if err != nil {
 		return false, err
 	}
-	s.attempts.succeeded(account, source)
-	s.sessions.prove(r.Request, s.app.Config.Plain)
-	r.session.proved = s.sessions.now()
-	return true, nil
+	return true, s.goOn(r, in, token)
 }
 
 // download takes an export that was asked for before.
@@ -165,13 +168,14 @@ func (s *Server) download(w http.ResponseWriter, r *request) error {
 // stepUpForm asks for the password before the page goes on.
 func (s *Server) stepUpForm(w http.ResponseWriter, r *request, problem page.Text) error {
 	f := &page.Form{
-		Title: page.T("stepup.title"), Action: r.URL.Path, Submit: page.T("act.continue"), Cancel: "/exports", Username: r.session.login,
-		Sections: []page.FormSection{{Fields: []page.Field{{Name: "current", Kind: page.FieldPassword, Label: page.T("stepup.password"), Required: true, Help: page.T("stepup.help")}}}},
+		Title: page.T("stepup.title"), Action: r.URL.Path, Submit: page.T("act.continue"), Cancel: "/exports", Username: s.login(r),
+		Sections: []page.FormSection{{Fields: []page.Field{{Name: "current", Kind: page.FieldPassword, Label: page.T("stepup.factor"), Required: true, Help: page.T("stepup.help")}}}},
 	}
 	status := http.StatusOK
 	if !problem.IsZero() {
 		f.Errors, status = []page.Text{problem}, http.StatusUnprocessableEntity
 	}
+	f.With = s.checkPasskey(r, "/exports/"+path.Base(path.Dir(r.URL.Path)))
 	return s.show(w, r, status, f.Title, f)
 }
 

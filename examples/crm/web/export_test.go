@@ -66,6 +66,7 @@ func (b *browser) api(path string, body any) *httptest.ResponseRecorder {
 	r.AddCookie(b.cookie)
 	w := httptest.NewRecorder()
 	b.server.ServeHTTP(w, r)
+	b.keep(w)
 	return w
 }
 
@@ -164,12 +165,12 @@ func TestExportByTwoREST(t *testing.T) {
 	assert.Equal(t, http.StatusForbidden, other.api(at+"/download", struct{}{}).Code)
 	assert.Equal(t, http.StatusConflict, other.api(at+"/approve", map[string]any{"version": 9}).Code)
 	assert.Less(t, other.api(at+"/approve", map[string]any{"version": 1}).Code, 300)
-	o.server.sessions.now = func() time.Time { return time.Now().Add(10 * time.Minute) }
+	o.ahead.Store(int64(10 * time.Minute))
 	r = admin.api(at+"/download", struct{}{})
 	assert.Equal(t, http.StatusForbidden, r.Code)
 	assert.Contains(t, r.Body.String(), "obligation.step_up")
 	assert.Equal(t, http.StatusForbidden, admin.api(at+"/download", map[string]any{"password": "wrong wrong wrong"}).Code)
-	o.server.sessions.now = time.Now
+	o.ahead.Store(0)
 	r = admin.api(at+"/download", struct{}{})
 	require.Equal(t, http.StatusOK, r.Code, r.Body.String())
 	assert.Contains(t, r.Body.String(), "# end")

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/crmguard/crmguard/authz"
+	"github.com/crmguard/crmguard/authz/authn/session"
 	"github.com/crmguard/crmguard/authz/review"
 	"github.com/crmguard/crmguard/crm"
 	"github.com/crmguard/crmguard/crm/guard"
@@ -50,7 +51,7 @@ func (s *Server) governance(mux *http.ServeMux) {
 	}))
 	s.handle(mux, "POST /exports/{id}/download", s.download)
 	s.handle(mux, "GET /campaigns/{id}/items/{employee}/{role}", s.campaignItem)
-	s.handle(mux, "POST /campaigns/{id}/items/{employee}/{role}", s.decideItem)
+	s.handle(mux, "POST /campaigns/{id}/items/{employee}/{role}", s.wants(session.Roles, s.decideItem))
 	s.handle(mux, "POST /campaigns/{id}/close", s.closeCampaign)
 	s.handle(mux, "GET /campaigns/{id}/report.csv", s.campaignReport)
 	s.handle(mux, "GET /campaigns/{id}/report.html", s.campaignReport)

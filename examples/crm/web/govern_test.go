@@ -15,6 +15,7 @@ import (
 	"math"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -22,6 +23,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/fstest"
 	"time"
@@ -31,6 +33,9 @@ import (
 
 	"github.com/crmguard/crmguard/audit"
 	"github.com/crmguard/crmguard/authz"
+	"github.com/crmguard/crmguard/authz/authn"
+	"github.com/crmguard/crmguard/authz/authn/password"
+	"github.com/crmguard/crmguard/authz/authn/session"
 	"github.com/crmguard/crmguard/authz/rego"
 	"github.com/crmguard/crmguard/authz/review"
 	"github.com/crmguard/crmguard/crm"
@@ -48,6 +53,7 @@ type office struct {
 	server    *Server
 	people    map[string]*crm.Employee
 	customers []*crm.Customer
+	ahead     atomic.Int64 // by how much the clock of sign-in is ahead
 }
 
 // strict is a signed policy that wants a password for more than one row and somebody else for more than three.
@@ -92,7 +98,7 @@ var strict = sync.OnceValues(func() (bundle, error) {
 type bundle struct{ raw, public []byte }
 
 func config(data string) app.Config {
-	return app.Config{Data: data, Addr: "localhost:0", Plain: true}
+	return app.Config{Data: data, Addr: "localhost:0", Plain: true, PasswordCost: password.Params{Memory: 64, Time: 1, Threads: 1}, WeakPasswordCost: true}
 }
 
 func newOffice(t *testing.T) *office {
@@ -103,14 +109,16 @@ func newOffice(t *testing.T) *office {
 	data := t.TempDir()
 	key := filepath.Join(t.TempDir(), "policy.pub")
 	require.NoError(t, os.WriteFile(key, b.public, 0o600))
+	o := &office{t: t, people: map[string]*crm.Employee{}}
 	c := config(data)
 	c.PolicyKey = key
+	c.Now = o.now
 	a, err := app.Open(ctx, c)
 	require.NoError(t, err)
 	t.Cleanup(func() { assert.NoError(t, a.Close()) })
 	_, err = a.Populate(ctx)
 	require.NoError(t, err)
-	o := &office{t: t, app: a, people: map[string]*crm.Employee{}}
+	o.app = a
 	o.people["admin"], err = a.Owner(ctx, "admin@demo.example")
 	require.NoError(t, err)
 	for _, p := range []struct{ name, role, team string }{
@@ -157,9 +165,39 @@ type browser struct {
 
 // as signs somebody in without their password.
 func (o *office) as(name string) *browser {
-	w := httptest.NewRecorder()
-	o.server.sessions.start(w, true, session{id: newID(), employee: o.people[name].ID.UUID(), login: name + "@demo.example"})
-	return &browser{o, w.Result().Cookies()[0], name}
+	o.t.Helper()
+	o.account(name)
+	ctx, person := o.t.Context(), o.id(name)
+	epoch, err := o.app.Sessions.Epoch(ctx, app.Tenant, person)
+	require.NoError(o.t, err)
+	s, err := o.app.Subject(ctx, o.people[name].ID.UUID())
+	require.NoError(o.t, err)
+	_, token, err := o.app.Sessions.Start(ctx, session.SignIn{
+		Tenant: app.Tenant, Person: person, Epoch: epoch, Roles: s.Roles, Methods: []authn.Method{authn.Password},
+		Visit: session.Visit{Addr: netip.MustParseAddr("127.0.0.1")}, KnownDevice: true,
+	})
+	require.NoError(o.t, err)
+	return &browser{o, &http.Cookie{Name: "crm-session", Value: token.Reveal()}, name}
+}
+
+// now is the clock of sign-in.
+func (o *office) now() time.Time { return time.Now().Add(time.Duration(o.ahead.Load())) }
+
+// account makes an account with testPassword for somebody who has none.
+func (o *office) account(name string) *app.Account {
+	o.t.Helper()
+	ctx, id := o.t.Context(), o.people[name].ID.UUID()
+	acc, err := o.app.AccountOf(ctx, id)
+	if err == nil && !acc.OneTime {
+		return acc
+	}
+	login := name + "@demo.example"
+	once, err := o.app.ResetPassword(ctx, login)
+	require.NoError(o.t, err)
+	require.NoError(o.t, o.app.ChangePassword(ctx, login, once, testPassword, app.Visitor{Visit: session.Visit{Addr: netip.MustParseAddr("127.0.0.1")}}))
+	acc, err = o.app.AccountOf(ctx, id)
+	require.NoError(o.t, err)
+	return acc
 }
 
 func (b *browser) do(method, path string, form url.Values) *httptest.ResponseRecorder {
@@ -180,7 +218,17 @@ func (b *browser) do(method, path string, form url.Values) *httptest.ResponseRec
 		}()
 		b.server.ServeHTTP(w, r)
 	}()
+	b.keep(w)
 	return w
+}
+
+// keep takes over a new cookie of the session.
+func (b *browser) keep(w *httptest.ResponseRecorder) {
+	for _, c := range w.Result().Cookies() {
+		if c.Name == b.cookie.Name && c.Value != "" {
+			b.cookie = c
+		}
+	}
 }
 
 func (b *browser) get(path string) int { b.t.Helper(); return b.do(http.MethodGet, path, nil).Code }
@@ -294,10 +342,7 @@ func TestExportApprovedByAnother(t *testing.T) {
 	assert.Len(t, found[0].Event.Targets, 5)
 
 	// A password that was entered long ago is asked for again; a wrong one is refused.
-	once, err := o.app.AddAccount(t.Context(), "admin2@demo.example", o.people["admin2"].ID.UUID())
-	require.NoError(t, err)
-	require.NoError(t, o.app.ChangePassword(t.Context(), "admin2@demo.example", once, testPassword))
-	o.server.sessions.now = func() time.Time { return time.Now().Add(10 * time.Minute) }
+	o.ahead.Store(int64(10 * time.Minute))
 	assert.Contains(t, other.do(http.MethodGet, "/customers/export", nil).Body.String(), `name="current"`)
 	code, _ = other.post("/customers/export", reason)
 	assert.Equal(t, http.StatusUnprocessableEntity, code)
@@ -308,7 +353,8 @@ func TestExportApprovedByAnother(t *testing.T) {
 	code, at = other.post("/customers/export", url.Values{"reason": {"x"}, "current": {testPassword}})
 	require.Equal(t, http.StatusSeeOther, code)
 	assert.Equal(t, 1, o.logged("session.step_up", o.id("admin2"), audit.Allowed))
-	o.server.sessions.now = time.Now
+	o.ahead.Store(0)
+	other = o.as("admin2")
 
 	// More rows than were approved, and a row that was changed past the guard.
 	code, _ = admin.post(at+"/approve", version(1))

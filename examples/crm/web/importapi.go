@@ -85,10 +85,10 @@ func (s *Server) importAPI(mux *http.ServeMux, api huma.API) {
 	}
 	mux.HandleFunc("POST /api/v1/imports", func(w http.ResponseWriter, r *http.Request) {
 		status, answer := http.StatusUnauthorized, any(nil)
-		req, _, err := s.signedIn(r)
+		req, _, err := s.signedIn(w, r)
 		switch {
 		case err != nil:
-		case req == nil || req.session.oneTime:
+		case req == nil || s.first(req) != "":
 			err = &apiError{Status: http.StatusUnauthorized, Title: http.StatusText(http.StatusUnauthorized), Detail: "sign in first"}
 		default:
 			status, answer, err = s.postImport(w, req)

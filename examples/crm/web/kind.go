@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/crmguard/crmguard/authz"
+	"github.com/crmguard/crmguard/authz/authn/session"
 	"github.com/crmguard/crmguard/crm"
 	"github.com/crmguard/crmguard/crm/guard"
 	"github.com/crmguard/crmguard/encrypt"
@@ -90,17 +91,23 @@ func (k *resource[P]) routes(s *Server, mux *http.ServeMux) {
 	with := func(h func(*Server, http.ResponseWriter, *request) error) func(http.ResponseWriter, *request) error {
 		return func(w http.ResponseWriter, r *request) error { return h(s, w, r) }
 	}
+	change := with
+	if k.typ == crm.TypeEmployee { // who may do what
+		change = func(h func(*Server, http.ResponseWriter, *request) error) func(http.ResponseWriter, *request) error {
+			return s.wants(session.Roles, with(h))
+		}
+	}
 	s.handle(mux, "GET "+p, with(k.showList))
-	s.handle(mux, "GET "+p+"/new", with(k.showNew))
-	s.handle(mux, "POST "+p, with(k.create))
+	s.handle(mux, "GET "+p+"/new", change(k.showNew))
+	s.handle(mux, "POST "+p, change(k.create))
 	s.handle(mux, "GET "+p+"/{id}", with(k.showDetail))
-	s.handle(mux, "GET "+p+"/{id}/edit", with(k.showEdit))
-	s.handle(mux, "POST "+p+"/{id}", with(k.update))
-	s.handle(mux, "POST "+p+"/{id}/delete", with(k.remove))
-	s.handle(mux, "POST "+p+"/{id}/restore", with(k.restore))
-	s.handle(mux, "POST "+p+"/{id}/move", with(k.changeState))
-	s.handle(mux, "GET "+p+"/{id}/reveal/{field}", with(k.showReveal))
-	s.handle(mux, "POST "+p+"/{id}/reveal/{field}", with(k.reveal))
+	s.handle(mux, "GET "+p+"/{id}/edit", change(k.showEdit))
+	s.handle(mux, "POST "+p+"/{id}", change(k.update))
+	s.handle(mux, "POST "+p+"/{id}/delete", change(k.remove))
+	s.handle(mux, "POST "+p+"/{id}/restore", change(k.restore))
+	s.handle(mux, "POST "+p+"/{id}/move", change(k.changeState))
+	s.handle(mux, "GET "+p+"/{id}/reveal/{field}", s.wants(session.Reveal, with(k.showReveal)))
+	s.handle(mux, "POST "+p+"/{id}/reveal/{field}", s.wants(session.Reveal, with(k.reveal)))
 	if k.hands {
 		k.handRoutes(s, mux)
 	}

@@ -210,6 +210,19 @@ func (s *Server) allKinds() []kind {
 		v.State, v.Team, v.Joined = crm.EmployeeInvited, "/office/", time.Now().UTC().Truncate(24*time.Hour)
 		return nil
 	}
+	employees.detail = func(r *request, d *page.Detail, v *guard.View[*crm.Employee], base string) error {
+		if s.may(r, authz.Update, "account") {
+			_, err := a.AccountOf(r.Context(), v.Value.ID.UUID())
+			if errors.Is(err, crm.ErrNotFound) {
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			d.Secondary = append(d.Secondary, page.Action{Label: page.T("access.open"), Href: base + "/sign-in"})
+		}
+		return nil
+	}
 	lifecycle(employees, crm.EmployeeLifecycle(), func(v *crm.Employee) crm.EmployeeState { return v.State }, (*crm.Employee).Move)
 
 	customers.hands, leads.hands = true, true

@@ -48,21 +48,31 @@ func Serve(ctx context.Context, a *app.App, out io.Writer) error {
 	}
 	scheme := "http"
 	if !c.Plain {
-		cert, err := certificate(c.Data)
-		if c.TLSCert != "" {
-			cert, err = tls.LoadX509KeyPair(c.TLSCert, c.TLSKey)
-		}
+		certs, err := newCertificates(c)
 		if err != nil {
 			ln.Close()
 			return err
 		}
-		srv.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{cert}}
+		watching, stop := context.WithCancel(ctx)
+		defer stop()
+		go certs.watch(watching, a, os.Stderr)
+		srv.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: certs.get}
 		ln = tls.NewListener(ln, srv.TLSConfig)
 		scheme = "https"
 	}
 	host, port, _ := net.SplitHostPort(ln.Addr().String())
 	if ip := net.ParseIP(host); ip != nil && ip.IsLoopback() {
 		host = "localhost"
+	}
+	origin := c.Origin
+	if origin == "" {
+		origin = scheme + "://" + net.JoinHostPort(host, port)
+	}
+	if ip := net.ParseIP(host); c.Origin == "" && ip != nil {
+		fmt.Fprintln(out, "Passkeys belong to a name: say which one browsers use with --origin https://NAME.")
+	} else if err := a.OpenPasskeys(ctx, origin); err != nil {
+		ln.Close()
+		return err
 	}
 	if c.LocalKEK() {
 		fmt.Fprintln(out, "The keys are wrapped by a development key on this host; use --kek vault:KEY for real data.")

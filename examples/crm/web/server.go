@@ -6,10 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/netip"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -17,6 +17,7 @@ import (
 
 	"github.com/crmguard/crmguard/audit"
 	"github.com/crmguard/crmguard/authz"
+	"github.com/crmguard/crmguard/authz/authn/session"
 	"github.com/crmguard/crmguard/authz/review"
 	"github.com/crmguard/crmguard/crm"
 	"github.com/crmguard/crmguard/crm/guard"
@@ -24,26 +25,24 @@ import (
 	"github.com/crmguard/crmguard/crm/pool"
 	"github.com/crmguard/crmguard/crm/trash"
 	"github.com/crmguard/crmguard/encrypt"
-	"github.com/crmguard/crmguard/encrypt/normalize"
 	"github.com/crmguard/crmguard/examples/crm/app"
 	"github.com/crmguard/crmguard/examples/crm/page"
 )
 
 // Server answers requests for one opened CRM.
 type Server struct {
-	once     secretsOnce
-	app      *app.App
-	pages    *page.Renderer
-	handler  http.Handler
-	sessions *sessions
-	attempts *attempts
-	kinds    []kind // in the order of the navigation
-	names    directory
-	jobs     jobs
-	drafts   drafts
-	sending  sending
-	dups     runs
-	sandbox  bool
+	once    secretsOnce
+	app     *app.App
+	pages   *page.Renderer
+	handler http.Handler
+	cookie  session.Cookie
+	kinds   []kind // in the order of the navigation
+	names   directory
+	jobs    jobs
+	drafts  drafts
+	sending sending
+	dups    runs
+	sandbox bool
 }
 
 // directory is who works here: names beside records, and what a subject may be at each request.
@@ -64,7 +63,7 @@ func New(ctx context.Context, a *app.App) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{app: a, pages: pages, sessions: newSessions(), attempts: newAttempts(), sandbox: a.Config.IsSandbox()}
+	s := &Server{app: a, pages: pages, cookie: session.Cookie{Name: "crm-session", InsecureHTTP: a.Config.Plain}, sandbox: a.Config.IsSandbox()}
 	s.kinds = s.allKinds()
 	if err := s.reloadNames(ctx); err != nil {
 		return nil, err
@@ -73,10 +72,14 @@ func New(ctx context.Context, a *app.App) (*Server, error) {
 	mux.Handle("GET /static/", page.Static())
 	mux.HandleFunc("GET /sign-in", s.showSignIn)
 	mux.HandleFunc("POST /sign-in", s.signIn)
+	mux.HandleFunc("GET /sign-in/second", s.showSecond)
+	mux.HandleFunc("POST /sign-in/second", s.second)
 	mux.HandleFunc("POST /sign-out", s.signOut)
 	mux.HandleFunc("POST /language", s.language)
 	s.handle(mux, "GET /password", s.showPassword)
 	s.handle(mux, "POST /password", s.password)
+	s.handle(mux, "GET /step-up", s.showStepUp)
+	s.handle(mux, "POST /step-up", s.stepUpAgain)
 	s.handle(mux, "GET /{$}", s.home)
 	s.handle(mux, "GET /search", s.search)
 	s.handle(mux, "POST /search", s.search)
@@ -85,6 +88,7 @@ func New(ctx context.Context, a *app.App) (*Server, error) {
 	s.handle(mux, "GET /backups", s.backups)
 	s.handle(mux, "POST /backups", s.runBackup)
 	s.handle(mux, "POST /backups/cancel", s.cancelBackup)
+	s.security(mux)
 	s.governance(mux)
 	s.webhooks(mux)
 	s.exportPages(mux)
@@ -147,11 +151,15 @@ func (s *Server) protect(next http.Handler) http.Handler {
 // request is one request of somebody who is signed in.
 type request struct {
 	*http.Request
-	session session
-	self    *crm.Employee
-	subject authz.Subject
-	under   string // the break-glass access that is open for them
-	lang    string
+	w        http.ResponseWriter // of the answer, for a new cookie
+	sessions *session.Manager
+	session  *session.Session
+	token    session.Token // of the session, as it is now
+	doubted  bool          // nothing but a step-up is served
+	self     *crm.Employee
+	subject  authz.Subject
+	under    string // the break-glass access that is open for them
+	lang     string
 }
 
 // caller is who asks, for the guard.
@@ -159,7 +167,7 @@ func (r *request) caller() guard.Caller {
 	c := guard.Caller{
 		Subject: r.subject, Environment: authz.Environment{Time: time.Now(), Addr: addr(r.Request), Purpose: "crm"},
 	}
-	c.Subject.Session = r.session.id
+	c.Subject.Session = r.session.ID
 	if r.under != "" {
 		// The reason lies in the record of the access, which somebody else has to review before the next one.
 		c.Reason, c.Under, c.Met = "emergency "+r.under, r.under, []authz.Obligation{authz.NeedReview}
@@ -167,35 +175,43 @@ func (r *request) caller() guard.Caller {
 	return c
 }
 
-func addr(r *http.Request) netip.Addr {
-	ap, err := netip.ParseAddrPort(r.RemoteAddr)
-	if err != nil {
-		return netip.Addr{}
-	}
-	return ap.Addr().Unmap()
-}
+func addr(r *http.Request) netip.Addr { return session.VisitOf(r).Addr.Unmap() }
 
 // signedIn returns the request of a session whose employee may still act, with their rights of this moment.
-func (s *Server) signedIn(r *http.Request) (req *request, ended bool, err error) {
-	in, ok, ended := s.sessions.find(r, s.app.Config.Plain)
-	if !ok {
-		return nil, ended, nil
+func (s *Server) signedIn(w http.ResponseWriter, r *http.Request) (req *request, ended bool, err error) {
+	token := s.cookie.Read(r)
+	if token == (session.Token{}) {
+		return nil, false, nil
 	}
-	subject, err := s.app.Subject(r.Context(), in.employee)
+	in, err := s.app.CheckSession(r.Context(), token, session.VisitOf(r))
+	doubted := errors.Is(err, session.ErrStepUp)
 	if errors.Is(err, app.ErrSignIn) {
-		s.sessions.endOf(in.employee)
 		return nil, true, nil
+	}
+	if err != nil && !doubted {
+		return nil, false, err
+	}
+	employee, err := crm.ParseUUID(in.Person)
+	if err != nil {
+		return nil, false, err
+	}
+	subject, err := s.app.Subject(r.Context(), employee)
+	if errors.Is(err, app.ErrSignIn) {
+		return nil, true, s.app.EndSessions(r.Context(), "system", in.Person, "")
 	}
 	var self *crm.Employee
 	if err == nil {
-		self, err = s.app.Employee(r.Context(), in.employee)
+		self, err = s.app.Employee(r.Context(), employee)
 	}
 	if err != nil || self == nil {
 		return nil, false, err // nobody, until their rights can be read
 	}
-	req = &request{Request: r, session: in, self: self, subject: subject, lang: lang(r)}
+	if !s.app.Config.Admits(subject.Roles, addr(r)) {
+		return nil, true, s.app.RefuseAddress(r.Context(), in)
+	}
+	req = &request{Request: r, w: w, sessions: s.app.Sessions, session: in, token: token, doubted: doubted, self: self, subject: subject, lang: lang(r)}
 	if len(subject.Emergencies) > 0 {
-		id, err := s.app.Emergency(r.Context(), in.employee)
+		id, err := s.app.Emergency(r.Context(), employee)
 		if err != nil {
 			return nil, false, err
 		}
@@ -204,10 +220,23 @@ func (s *Server) signedIn(r *http.Request) (req *request, ended bool, err error)
 	return req, false, nil
 }
 
+// first is the page that has to be dealt with before any other, "" for none.
+func (s *Server) first(r *request) string {
+	switch {
+	case r.doubted:
+		return "/step-up"
+	case slices.Contains(r.session.Roles, app.OneTimeRole):
+		return "/password"
+	case s.app.LacksSecond(r.session, r.subject.Roles):
+		return "/security"
+	}
+	return ""
+}
+
 // handle registers a page for who is signed in. Everybody else is sent to sign in and comes back.
 func (s *Server) handle(mux *http.ServeMux, pattern string, h func(http.ResponseWriter, *request) error) {
 	mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
-		req, ended, err := s.signedIn(r)
+		req, ended, err := s.signedIn(w, r)
 		if err != nil {
 			s.fail(w, r, err)
 			return
@@ -223,8 +252,9 @@ func (s *Server) handle(mux *http.ServeMux, pattern string, h func(http.Response
 			http.Redirect(w, r, to, http.StatusSeeOther)
 			return
 		}
-		if req.session.oneTime && r.URL.Path != "/password" {
-			http.Redirect(w, r, "/password", http.StatusSeeOther)
+		if first := s.first(req); first != "" && r.URL.Path != first && !strings.HasPrefix(r.URL.Path, first+"/") &&
+			r.URL.Path != "/step-up" && !strings.HasPrefix(r.URL.Path, "/step-up/") {
+			http.Redirect(w, r, first, http.StatusSeeOther)
 			return
 		}
 		if err := r.ParseForm(); err != nil {
@@ -278,7 +308,7 @@ func local(path string) string {
 func (s *Server) show(w http.ResponseWriter, r *request, status int, title page.Text, content any) error {
 	f := page.Frame{
 		Lang: r.lang, Title: title, Path: r.URL.Path, DevKey: s.app.Config.LocalKEK(), Plain: s.app.Config.Plain, Sandbox: s.sandbox,
-		User: &page.User{Name: r.self.Name.Expose(), Href: "/password"},
+		User: &page.User{Name: r.self.Name.Expose(), Href: "/security"},
 	}
 	for _, role := range r.subject.Roles {
 		f.User.Roles = append(f.User.Roles, page.T("role."+role))
@@ -287,7 +317,7 @@ func (s *Server) show(w http.ResponseWriter, r *request, status int, title page.
 	if q, ok := content.(*page.Search); ok {
 		f.Query = q.Query
 	}
-	if !r.session.oneTime {
+	if s.first(r) == "" {
 		f.Nav = s.nav(r)
 		f.Verdict = s.verdict(r.Context())
 	}
@@ -343,7 +373,7 @@ func (s *Server) flash(w http.ResponseWriter, r *request) *page.Flash {
 	}
 	switch c.Value {
 	case "claimed", "assigned", "transferred", "released", "entered", "locked", "unlocked", "sent", "revised", "accepted", "converted", "queued", "merged",
-		"created", "saved", "deleted", "restored", "shared", "approved", "refused", "reviewed", "closed":
+		"created", "saved", "deleted", "restored", "shared", "approved", "refused", "reviewed", "closed", "ended", "removed":
 		return &page.Flash{Text: page.T("flash." + c.Value), Tone: page.Accent}
 	case "backup_cancelled":
 		return &page.Flash{Text: page.T("flash.backup_cancelled")}
@@ -459,7 +489,7 @@ func (s *Server) problem(w http.ResponseWriter, r *http.Request, status int, p *
 	p.Actions = []page.Action{{Label: page.T("act.home"), Href: "/"}}
 	title := page.T(fmt.Sprintf("error.%d.title", status))
 	var err error
-	if req, _, _ := s.signedIn(r); req != nil {
+	if req, _, _ := s.signedIn(w, r); req != nil {
 		err = s.show(w, req, status, title, p)
 	} else {
 		err = s.write(w, status, page.Frame{Lang: lang(r), Title: title, Path: r.URL.Path, Plain: s.app.Config.Plain, Sandbox: s.sandbox}, p)
@@ -482,129 +512,5 @@ func (s *Server) reloadNames(ctx context.Context) error {
 	s.names.mu.Lock()
 	defer s.names.mu.Unlock()
 	s.names.all = m
-	return nil
-}
-
-// showSignIn is the page before all others.
-func (s *Server) showSignIn(w http.ResponseWriter, r *http.Request) {
-	p := &page.SignIn{Back: local(r.FormValue("back"))}
-	if _, err := r.Cookie("crm-ended"); err == nil {
-		p.Notice = page.T("signin.ended")
-		http.SetCookie(w, &http.Cookie{Name: "crm-ended", Path: "/sign-in", MaxAge: -1, HttpOnly: true, SameSite: http.SameSiteLaxMode, Secure: !s.app.Config.Plain})
-	}
-	s.signInPage(w, r, http.StatusOK, p)
-}
-
-func (s *Server) signInPage(w http.ResponseWriter, r *http.Request, status int, p *page.SignIn) {
-	err := s.write(w, status, page.Frame{
-		Lang: lang(r), Title: page.T("signin.title"), Path: "/sign-in", DevKey: s.app.Config.LocalKEK(), Plain: s.app.Config.Plain, Sandbox: s.sandbox,
-	}, p)
-	if err != nil {
-		s.fail(w, r, err)
-	}
-}
-
-func (s *Server) signIn(w http.ResponseWriter, r *http.Request) {
-	if err := r.ParseForm(); err != nil {
-		s.fail(w, r, badForm(err))
-		return
-	}
-	login, password := strings.TrimSpace(r.FormValue("email")), r.FormValue("password")
-	back := local(r.FormValue("back"))
-	source, _, _ := net.SplitHostPort(r.RemoteAddr)
-	id := newID()
-	// The account is found by its normalised login, so that is what attempts are counted by.
-	account := normalize.Email(login)
-	if !s.attempts.take(account, source) {
-		s.signInPage(w, r, http.StatusTooManyRequests, &page.SignIn{Email: login, Back: back, Failed: true})
-		return
-	}
-	subject, oneTime, err := s.app.SignIn(r.Context(), login, password, id)
-	if err == nil {
-		s.attempts.succeeded(account, source)
-	}
-	if errors.Is(err, app.ErrSignIn) {
-		s.signInPage(w, r, http.StatusUnauthorized, &page.SignIn{Email: login, Back: back, Failed: true})
-		return
-	}
-	if err != nil {
-		s.fail(w, r, err)
-		return
-	}
-	employee, err := crm.ParseUUID(subject.ID)
-	if err != nil {
-		s.fail(w, r, err)
-		return
-	}
-	s.sessions.end(w, r, s.app.Config.Plain)
-	s.sessions.start(w, s.app.Config.Plain, session{id: id, employee: employee, login: login, oneTime: oneTime})
-	http.Redirect(w, r, back, http.StatusSeeOther)
-}
-
-func (s *Server) signOut(w http.ResponseWriter, r *http.Request) {
-	if req, _, _ := s.signedIn(r); req != nil {
-		_, err := s.app.Guard.Record(r.Context(), audit.Event{
-			Action: "session.sign_out", Activity: audit.Logoff, Outcome: audit.Allowed, Tenant: app.Tenant,
-			Actor: req.self.ID.String(), Session: req.session.id,
-		})
-		if err != nil {
-			s.fail(w, r, err)
-			return
-		}
-	}
-	s.sessions.end(w, r, s.app.Config.Plain)
-	w.Header().Set("Clear-Site-Data", `"cache", "storage"`)
-	http.Redirect(w, r, "/sign-in", http.StatusSeeOther)
-}
-
-// passwordForm asks for a new password, at the first sign-in and whenever somebody wants to.
-func (s *Server) passwordForm(r *request, errs ...page.Text) *page.Form {
-	f := &page.Form{
-		Title: page.T("password.title"), Action: "/password", Submit: page.T("act.save"), Errors: errs, Note: page.T("password.note"), Username: r.session.login,
-		Sections: []page.FormSection{{Fields: []page.Field{
-			{Name: "old", Kind: page.FieldPassword, Label: page.T("password.old"), Required: true},
-			{Name: "new", Kind: page.FieldPassword, Label: page.T("password.new"), Required: true, Help: page.T("password.help")},
-			{Name: "again", Kind: page.FieldPassword, Label: page.T("password.again"), Required: true},
-		}}},
-	}
-	if !r.session.oneTime {
-		f.Cancel = "/"
-	}
-	return f
-}
-
-func (s *Server) showPassword(w http.ResponseWriter, r *request) error {
-	return s.show(w, r, http.StatusOK, page.T("password.title"), s.passwordForm(r))
-}
-
-func (s *Server) password(w http.ResponseWriter, r *request) error {
-	refuse := func(key string) error {
-		return s.show(w, r, http.StatusUnprocessableEntity, page.T("password.title"), s.passwordForm(r, page.T(key)))
-	}
-	if r.FormValue("new") != r.FormValue("again") {
-		return refuse("password.differ")
-	}
-	source, _, _ := net.SplitHostPort(r.RemoteAddr)
-	account := normalize.Email(r.session.login)
-	if !s.attempts.take(account, source) {
-		return refuse("password.wrong")
-	}
-	err := s.app.ChangePassword(r.Context(), r.session.login, r.FormValue("old"), r.FormValue("new"))
-	switch {
-	case errors.Is(err, app.ErrPassword):
-		return refuse("password.rule")
-	case errors.Is(err, app.ErrSignIn):
-		return refuse("password.wrong")
-	case err != nil:
-		return err
-	}
-	s.attempts.succeeded(account, source)
-	// Every other session of the employee ends; this one goes on under a new cookie.
-	s.sessions.endOf(r.session.employee)
-	next := r.session
-	next.oneTime = false
-	s.sessions.start(w, s.app.Config.Plain, next)
-	s.setFlash(w, "saved")
-	http.Redirect(w, r.Request, "/", http.StatusSeeOther)
 	return nil
 }

@@ -1,38 +1,10 @@
 package web
 
 import (
-	"sync"
-	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/assert"
 )
-
-func TestAttempts(t *testing.T) {
-	now := time.Unix(1_000_000, 0)
-	a := newAttempts()
-	a.now = func() time.Time { return now }
-	var taken atomic.Int32
-	var wg sync.WaitGroup
-	for range 120 { // many at once are counted before they are made
-		wg.Go(func() {
-			if a.take("x@example.com", "1.2.3.4") {
-				taken.Add(1)
-			}
-		})
-	}
-	wg.Wait()
-	assert.Equal(t, int32(maxAttempts), taken.Load())
-	assert.True(t, a.take("x@example.com", "5.6.7.8"), "another address is not held up")
-	assert.True(t, a.take("y@example.com", "1.2.3.4"), "nor another account")
-	now = now.Add(attemptsWait + time.Second)
-	for range maxAttempts - 1 {
-		assert.True(t, a.take("x@example.com", "1.2.3.4"))
-	}
-	a.succeeded("x@example.com", "1.2.3.4")
-	assert.True(t, a.take("x@example.com", "1.2.3.4"))
-}
 
 func TestLocal(t *testing.T) {
 	for _, ok := range []string{"/", "/customers", "/customers/1?x=y", "/搜索"} {

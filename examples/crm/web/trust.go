@@ -33,7 +33,7 @@ var logActions = []string{
 	"delegation.create", "delegation.delete", "sharing.create", "sharing.delete", "certification.certify", "campaign.create", "campaign.update",
 	"customer.browse", "customer.claim", "customer.assign", "customer.transfer", "customer.release", "customer.recycle", "customer.enter", "customer.lock",
 	"customer.aggregate", "customer.purge", "person.erase", "pool.create", "pool.update", "lead.convert", "quote.approve", "quote.accept", "quote.revise", "contract.approve",
-	"account.certified", "session.step_up", "policy.loaded", "policy.refused",
+	"account.certified", "session.step_up", "session.end", "session.refused", "session.signal", "account.factor", "account.reset", "account.release", "policy.loaded", "policy.refused",
 }
 
 // log is the page of the log with its verdict.

@@ -27,13 +27,13 @@ func (o *secretsOnce) put(r *request, id crm.UUID, s outbox.Secret) {
 	if o.all == nil || len(o.all) > 1000 {
 		o.all = map[string]string{}
 	}
-	o.all[r.session.id+id.String()] = s.Expose()
+	o.all[r.session.ID+id.String()] = s.Expose()
 }
 
 func (o *secretsOnce) take(r *request, id crm.UUID) string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	key := r.session.id + id.String()
+	key := r.session.ID + id.String()
 	s := o.all[key]
 	delete(o.all, key)
 	return s
