@@ -502,10 +502,13 @@ func TestNoRecord(t *testing.T) {
 	c, k := singleCodec(t), newKeeper(t, newKEK(t), keys.NewMemory(), nil)
 	rec := encrypt.Record{Tenant: "acme", ID: [16]byte{1}, Person: [16]byte{1}, Erasure: 1}
 	for what, do := range map[string]func() error{
-		"Seal":     func() error { _, err := c.Seal(ctx, k, rec, nil, nil); return err },
-		"SealAll":  func() error { _, err := c.SealAll(ctx, k, []encrypt.Record{rec}, []*single{nil}); return err },
-		"Open":     func() error { _, err := c.Open(ctx, k, rec, nil, nil, "name"); return err },
-		"OpenAll":  func() error { _, err := c.OpenAll(ctx, k, []encrypt.Record{rec}, make([][]encrypt.SealedField, 1), []*single{nil}); return err },
+		"Seal":    func() error { _, err := c.Seal(ctx, k, rec, nil, nil); return err },
+		"SealAll": func() error { _, err := c.SealAll(ctx, k, []encrypt.Record{rec}, []*single{nil}); return err },
+		"Open":    func() error { _, err := c.Open(ctx, k, rec, nil, nil, "name"); return err },
+		"OpenAll": func() error {
+			_, err := c.OpenAll(ctx, k, []encrypt.Record{rec}, make([][]encrypt.SealedField, 1), []*single{nil})
+			return err
+		},
 		"Reseal":   func() error { _, _, err := c.Reseal(ctx, k, rec, nil, nil); return err },
 		"Clear":    func() error { _, err := c.ClearValues(nil); return err },
 		"SetClear": func() error { return c.SetClear(nil, nil) },

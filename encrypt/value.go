@@ -76,7 +76,9 @@ func (c *codec) clearValues(rv reflect.Value) ([]any, error) {
 }
 
 // SetClear sets the clear columns of v to what ClearValues returned.
-func (c *Codec[P]) SetClear(v P, values []any) error { return c.setClear(reflect.ValueOf(v).Elem(), values) }
+func (c *Codec[P]) SetClear(v P, values []any) error {
+	return c.setClear(reflect.ValueOf(v).Elem(), values)
+}
 
 func (c *codec) setClear(rv reflect.Value, values []any) error {
 	if !rv.IsValid() {
@@ -152,7 +154,9 @@ func setInt(f reflect.Value, x int64) error {
 // Conceal shows less of a field: StateMasked puts the field's mask in the place of its value (nothing,
 // when it has no mask), StateHidden puts nothing. A protected text remembers the state; any other
 // type is set to its zero value or, for a string, to its masked form.
-func (c *Codec[P]) Conceal(v P, field string, s State) error { return c.conceal(reflect.ValueOf(v).Elem(), field, s) }
+func (c *Codec[P]) Conceal(v P, field string, s State) error {
+	return c.conceal(reflect.ValueOf(v).Elem(), field, s)
+}
 
 func (c *codec) conceal(rv reflect.Value, field string, s State) error {
 	at, ok := c.byName[field]
