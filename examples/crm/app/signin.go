@@ -355,8 +355,26 @@ func (a *App) begin(ctx context.Context, login string, v Visitor, stronger bool)
 
 // SignIn checks a login and password. Every attempt is in the log with its true reason, and refused with [ErrSignIn].
 func (a *App) SignIn(ctx context.Context, login, text string, v Visitor) (Outcome, error) {
+	began := time.Now()
 	out, acc, why, err := a.signIn(ctx, login, text, v)
-	return out, a.noteSignIn(ctx, acc, why, err)
+	err = a.noteSignIn(ctx, acc, why, err)
+	if err != nil && !a.Config.WeakPasswordCost {
+		evenly(ctx, time.Since(began))
+	}
+	return out, err
+}
+
+// refusedIn is the step in which refusals are answered. The hash costs the same for every name; what is read and logged of a known one beside it does not show.
+const refusedIn = 100 * time.Millisecond
+
+// evenly waits until what took so long has taken a whole number of steps.
+func evenly(ctx context.Context, took time.Duration) {
+	t := time.NewTimer(refusedIn - took%refusedIn)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
 }
 
 // noteSignIn logs a refused step and returns its public side. What went well is logged where the session starts.

@@ -338,18 +338,24 @@ func sessionRows(all []session.Session, own, end string) *page.List {
 			last = page.Cell{Kind: page.KindBadge, Key: "sessions.this", Tone: page.Accent}
 		}
 		l.Rows = append(l.Rows, page.Row{Cells: []page.Cell{
-			{Text: deviceName(x.Device), Strong: true}, {Kind: page.KindMono, Text: place}, {Kind: page.KindList, Items: shown},
+			deviceCell(x.Device), {Kind: page.KindMono, Text: place}, {Kind: page.KindList, Items: shown},
 			{Kind: page.KindTime, Time: x.Seen}, {Kind: page.KindTime, Time: x.Created}, last,
 		}})
 	}
 	return l
 }
 
-func deviceName(d session.Device) string {
-	if d.Browser == "other" && d.System == "other" {
-		return "?"
+func deviceCell(d session.Device) page.Cell {
+	const other = "other"
+	switch {
+	case d.Browser == other && d.System == other:
+		return page.Cell{Key: "device.other", Strong: true}
+	case d.Browser == other:
+		return page.Cell{Text: d.System, Strong: true}
+	case d.System == other:
+		return page.Cell{Text: d.Browser, Strong: true}
 	}
-	return d.Browser + ", " + d.System
+	return page.Cell{Text: d.Browser + ", " + d.System, Strong: true}
 }
 
 func (s *Server) showSessions(w http.ResponseWriter, r *request) error {
@@ -455,13 +461,15 @@ func (s *Server) accessPage(w http.ResponseWriter, r *request, acc *app.Account,
 	if err != nil {
 		return err
 	}
-	lock := page.Panel{Title: page.T("access.lock"), Actions: []page.Action{{Label: page.T("access.release"), Href: base + "/release", Post: true}}}
+	lock := page.Panel{Title: page.T("access.lock")}
 	for _, x := range locks {
 		lock.Facts = append(lock.Facts, page.Fact{Label: page.T("access.lock.until"), Cell: page.Cell{Kind: page.KindTime, Time: x.Until}},
 			page.Fact{Label: page.T("access.lock.failures"), Cell: page.Cell{Kind: page.KindNumber, Amount: int64(x.Failures)}})
 	}
 	if len(locks) == 0 {
 		lock.Note = page.T("access.lock.none")
+	} else {
+		lock.Actions = []page.Action{{Label: page.T("access.release"), Href: base + "/release", Post: true}}
 	}
 	f, err := s.app.FactorsOf(ctx, acc)
 	if err != nil {
