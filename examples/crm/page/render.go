@@ -489,8 +489,11 @@ func (l *language) funcs(files map[string]asset) template.FuncMap {
 			return "new-password"
 		},
 		"longest": func(k FieldKind) int {
-			if k == FieldEmail {
+			switch k {
+			case FieldEmail:
 				return 254
+			case FieldPassword: // a longer one would be cut without a word
+				return 1024
 			}
 			return 500
 		},

@@ -125,6 +125,11 @@ func (k *resource[P]) remove(s *Server, w http.ResponseWriter, r *request) error
 		if err := k.records.Delete(r.Context(), r.caller(), u, version); err != nil {
 			return err
 		}
+		if k.typ == crm.TypeEmployee { // whose sessions end
+			if err := s.app.RolesChanged(context.WithoutCancel(r.Context()), u, r.self.ID.String()); err != nil {
+				return err
+			}
+		}
 		return s.done(w, r, "deleted", "/"+k.plural, k.typ)
 	}
 	gone, err := s.app.Desk.Delete(r.Context(), r.caller(), trash.Ref{Type: k.typ, ID: u}, version)

@@ -64,18 +64,19 @@ func (s *Server) security(mux *http.ServeMux) {
 		return s.done(w, r, "removed", "/security", "")
 	})
 	s.handle(mux, "GET /sessions", s.showSessions)
-	s.handle(mux, "POST /sessions/end", func(w http.ResponseWriter, r *request) error {
+	// Who has found somebody's browser open does not throw the person out of all others.
+	s.handle(mux, "POST /sessions/end", s.wants(session.Factors, func(w http.ResponseWriter, r *request) error {
 		if err := s.app.EndSession(r.Context(), r.session.Person, r.session.Person, r.PostFormValue("id")); err != nil {
 			return err
 		}
 		return s.done(w, r, "ended", "/sessions", "")
-	})
-	s.handle(mux, "POST /sessions/end-others", func(w http.ResponseWriter, r *request) error {
+	}))
+	s.handle(mux, "POST /sessions/end-others", s.wants(session.Factors, func(w http.ResponseWriter, r *request) error {
 		if err := s.app.EndSessions(r.Context(), r.session.Person, r.session.Person, r.session.ID); err != nil {
 			return err
 		}
 		return s.done(w, r, "ended", "/sessions", "")
-	})
+	}))
 	s.managed(mux)
 }
 

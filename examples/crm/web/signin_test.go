@@ -279,6 +279,16 @@ func TestThrownOut(t *testing.T) {
 	assert.Equal(t, 1, o.logged("session.end", "system", audit.Allowed))
 	assert.Equal(t, http.StatusUnauthorized, v.signIn("sales", testPassword).Code)
 	assert.Equal(t, "not an active employee", other.why("session.sign_in"))
+
+	change(func(e *crm.Employee) { require.NoError(t, e.Move(crm.EmployeeActive, time.Now())) })
+	require.Equal(t, http.StatusSeeOther, v.signIn("sales", testPassword).Code)
+	require.True(t, v.in())
+	e, err := o.app.Employees.Get(ctx, app.System("test"), o.people["sales"].ID.UUID())
+	require.NoError(t, err)
+	code, _ := o.as("admin").post("/employees/"+e.Value.ID.String()+"/delete", url.Values{"version": {fmt.Sprint(e.Value.Version)}})
+	require.Equal(t, http.StatusSeeOther, code)
+	assert.False(t, v.in(), "deleted")
+	assert.Equal(t, http.StatusUnauthorized, v.signIn("sales", testPassword).Code)
 }
 
 // TestGuessesEnd: guesses end after four tries of a source, do not shut the owner out elsewhere or on a known device, and an administrator releases the lock.
