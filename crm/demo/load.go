@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/crmguard/crmguard/crm"
@@ -86,17 +87,11 @@ func Load(ctx context.Context, g *Generator, to Doors, c guard.Caller, customers
 	return p, nil
 }
 
-// record is what fill needs of a record.
-type record interface{ Header() crm.Header }
-
 // fill stores records of one type in batches.
 func fill[P guard.Record](ctx context.Context, r *guard.Records[P], c guard.Caller, vs []P, p *Progress) error {
 	for r != nil && len(vs) > 0 {
 		n := min(len(vs), guard.MaxBatch)
-		some := make([]P, n)
-		for i, v := range vs[:n] {
-			some[i] = v
-		}
+		some := slices.Clone(vs[:n])
 		// Its first and its last say whether it is there; somebody may have deleted one of them.
 		there, err := r.GetAll(ctx, c, []crm.UUID{vs[0].Header().ID, vs[n-1].Header().ID})
 		if err != nil {

@@ -102,7 +102,7 @@ func TestSignInJourney(t *testing.T) {
 	b.pictures("sessions", "/sessions")
 
 	// It is lost: the password alone opens nothing, a code from paper does.
-	_, err = chromedp.Call(b.Context, webauthn.ClearCredentials, webauthn.ClearCredentialsParams{AuthenticatorID: device.AuthenticatorID})
+	_, err = chromedp.Call(b.Context, webauthn.ClearCredentials, webauthn.ClearCredentialsParams(device))
 	require.NoError(t, err)
 	b.visit("/security")
 	b.submit(`form[action="/sign-out"]`)
