@@ -246,8 +246,8 @@ func TestFlippedLog(t *testing.T) {
 		if strings.HasSuffix(name, ".seg") {
 			if v.Log.At >= 0 {
 				named++
-				if i > 0 && at > last[name] {
-					assert.GreaterOrEqual(t, v.Log.At, lastAt[name], "a later bit names an earlier event")
+				if i > 0 && at > last[name] { // a length that is changed may show at the event behind it
+					assert.GreaterOrEqual(t, v.Log.At, lastAt[name]-1, "a later bit names an earlier event")
 				}
 				last[name], lastAt[name] = at, v.Log.At
 			}
