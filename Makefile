@@ -23,7 +23,7 @@ short: ## the quick tests
 
 .PHONY: race
 race: ## the tests of the houses under the race detector (needs a C compiler)
-	CGO_ENABLED=1 $(GO) test -race -short -p $(P) -timeout 20m ./crm/... ./encrypt/... ./authz/... ./audit/... ./backup/...
+	CGO_ENABLED=1 $(GO) test -race -short -p $(P) -timeout 20m ./crm/guard ./authz/rego ./crm/... ./encrypt/... ./authz/... ./audit/... ./backup/...
 
 .PHONY: lint
 lint: $(BIN)/golangci-lint ## gofmt, vet and the linters of .golangci.yml

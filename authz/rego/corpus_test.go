@@ -106,6 +106,7 @@ func TestCorpusFile(t *testing.T) {
 //
 //crm:item 22
 func TestMatrix(t *testing.T) {
+	rego.Alone(t)
 	long(t)
 	var data struct {
 		Settings struct {

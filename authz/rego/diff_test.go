@@ -29,6 +29,7 @@ func exporting(t testing.TB) *rego.Engine {
 
 // TestDiff: a changed grant shows in exactly the requests that it changes.
 func TestDiff(t *testing.T) {
+	rego.Alone(t)
 	long(t)
 	from, to := engine(t), exporting(t)
 	for range rego.Diff(t.Context(), from, from, from.Corpus()) {
@@ -77,6 +78,7 @@ func TestDiff(t *testing.T) {
 
 // TestReplay: what was recorded is made again; what was changed since is found.
 func TestReplay(t *testing.T) {
+	rego.Alone(t)
 	e := engine(t)
 	d := newDrawer(7, 40)
 	rounds := 2000
@@ -138,6 +140,7 @@ func TestReplay(t *testing.T) {
 
 // TestEntry compares an entry, which is kept for years, with the one that a file has.
 func TestEntry(t *testing.T) {
+	rego.Alone(t)
 	now := time.Date(2026, 3, 2, 9, 30, 0, 123, time.UTC)
 	r := authz.Request{
 		Subject: authz.Subject{

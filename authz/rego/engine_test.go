@@ -135,6 +135,7 @@ func TestCancelled(t *testing.T) {
 }
 
 func TestRevision(t *testing.T) {
+	rego.Alone(t)
 	a := engine(t)
 	b, err := rego.New(t.Context(), &rego.Options{Policy: with(t, map[string]string{"data.json": `s/"team"/"all"/`})})
 	require.NoError(t, err)

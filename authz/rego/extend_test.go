@@ -12,6 +12,7 @@ import (
 )
 
 func TestExtend(t *testing.T) {
+	Alone(t)
 	policy, err := Extend(Embedded(), `{"settings": {"grants": {"manager": {"patient": {"read": "team"}, "lead": null}}}}`)
 	require.NoError(t, err)
 	e, err := New(t.Context(), &Options{Policy: policy})

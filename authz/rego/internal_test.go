@@ -82,6 +82,7 @@ func reading(role string) authz.Request {
 // TestGrantEnds: a certification ends at its moment, although facts are kept for a minute, and a clock that jumps back finds
 // the answer of then.
 func TestGrantEnds(t *testing.T) {
+	Alone(t)
 	e := demanding(t, Options{Sample: -1})
 	r := reading("support")
 	end := noon.Add(7*time.Second + 3)
@@ -110,6 +111,7 @@ func TestGrantEnds(t *testing.T) {
 
 // TestHours: working hours begin and end at whole minutes in the subject's own zone.
 func TestHours(t *testing.T) {
+	Alone(t)
 	e := demanding(t, Options{Sample: -1})
 	for zone, utc := range map[string]time.Time{
 		"UTC":              time.Date(2026, 3, 2, 7, 0, 0, 0, time.UTC),
@@ -142,6 +144,7 @@ func TestHours(t *testing.T) {
 
 // TestUnknownCircumstances: without a time or an address, what demands them is denied, and nothing else.
 func TestUnknownCircumstances(t *testing.T) {
+	Alone(t)
 	e := demanding(t, Options{Sample: -1})
 	r := reading("admin")
 	for _, addr := range []string{"10.1.2.3", "::ffff:10.1.2.3", "fe80::1%eth0", "fe80::1"} {
@@ -172,6 +175,7 @@ func TestUnknownCircumstances(t *testing.T) {
 
 // TestPlansBuilt: neither ids, records, times nor addresses make a plan.
 func TestPlansBuilt(t *testing.T) {
+	Alone(t)
 	e := demanding(t, Options{Sample: -1})
 	r := reading("manager")
 	_, err := e.Decide(t.Context(), r)
@@ -195,6 +199,7 @@ func TestPlansBuilt(t *testing.T) {
 
 // TestCachesBounded: whatever comes, no more is kept than was said, and the answers are right.
 func TestCachesBounded(t *testing.T) {
+	Alone(t)
 	e := demanding(t, Options{Sample: -1, Plans: 8})
 	p := e.current.Load()
 	r := reading("sales")
@@ -243,6 +248,7 @@ func TestCachesBounded(t *testing.T) {
 
 // TestOddRequests: what the policy does not know is denied, and nothing panics.
 func TestOddRequests(t *testing.T) {
+	Alone(t)
 	if testing.Short() {
 		t.Skip("long, and in one goroutine")
 	}

@@ -110,6 +110,7 @@ func refusal(t testing.TB, err error, says ...string) {
 }
 
 func TestSignedBundle(t *testing.T) {
+	rego.Alone(t)
 	b := signed()
 	files, err := rego.OpenBundle(bytes.NewReader(b.bundle), b.public)
 	require.NoError(t, err)
@@ -135,6 +136,7 @@ func TestSignedBundle(t *testing.T) {
 
 // TestDamagedBundles: whatever is done to a bundle, it is refused, or holds the very same policy.
 func TestDamagedBundles(t *testing.T) {
+	rego.Alone(t)
 	b := signed()
 	open := func(bundle []byte) error {
 		_, err := rego.OpenBundle(bytes.NewReader(bundle), b.public)
@@ -236,6 +238,7 @@ func must[T any](v T, err error) T {
 
 // TestOPAInterop: the tool opa opens our bundles, and we open those that it makes.
 func TestOPAInterop(t *testing.T) {
+	rego.Alone(t)
 	long(t)
 	opa, err := filepath.Abs("../../bin/opa")
 	require.NoError(t, err)
@@ -311,6 +314,7 @@ func settingIn(t testing.TB, text, at string, value any) string {
 
 // TestSettings: each part of data.json that is wrong in one way is refused, and the place is named.
 func TestSettings(t *testing.T) {
+	rego.Alone(t)
 	shipped := filesOf(t, rego.Embedded())
 	load := func(t *testing.T, text string) error { // data are read before the absence of modules is noticed
 		t.Helper()
@@ -421,6 +425,7 @@ func TestSettings(t *testing.T) {
 
 // TestRefusedForTests: a policy is as good as its tests; one without, or one whose tests fail, is not loaded.
 func TestRefusedForTests(t *testing.T) {
+	rego.Alone(t)
 	long(t)
 	none := fstest.MapFS{}
 	for name, text := range filesOf(t, rego.Embedded()) {

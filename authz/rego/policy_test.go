@@ -17,6 +17,7 @@ var update = flag.Bool("update", false, "write the golden files anew")
 //
 //crm:item 22
 func TestPolicy(t *testing.T) {
+	rego.Alone(t)
 	tests, err := rego.RunTests(t.Context(), nil)
 	require.NoError(t, err)
 	assert.Empty(t, tests.Failed)
@@ -26,6 +27,7 @@ func TestPolicy(t *testing.T) {
 
 // TestRunTests: what fails and what is not reached is named.
 func TestRunTests(t *testing.T) {
+	rego.Alone(t)
 	files := fstest.MapFS{}
 	for name, text := range filesOf(t, rego.Embedded()) {
 		if name != "crm/hold/hold_test.rego" {
