@@ -98,9 +98,9 @@ oidcd: ## build the real OpenID Connect provider for tests (half a minute, once)
 .PHONY: nested
 nested: ## vet and test the nested modules
 	cd internal/bench && $(GO) vet ./... && $(GO) test -p $(P) -count=1 ./...
-	cd internal/realtest/vaultd && $(GO) vet -p $(P) .
-	cd internal/realtest/s3d && $(GO) vet -p $(P) .
-	cd internal/realtest/oidcd && $(GO) vet -p $(P) .
+	cd internal/realtest/vaultd && $(GO) vet -trimpath -p $(P) . # as the program was built
+	cd internal/realtest/s3d && $(GO) vet -trimpath -p $(P) . # as the program was built
+	cd internal/realtest/oidcd && $(GO) vet -trimpath -p $(P) . # as the program was built
 	cd internal/realtest/oldtink && $(GO) vet .
 	cd internal/realtest/tesserafsck && $(GO) vet -p $(P) ./... && $(GO) test -p $(P) -count=1 ./...
 
