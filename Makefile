@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 GO ?= go
 P ?= 2
-FUZZTIME ?= 3s
+FUZZTIME ?= 2s
 BIN := $(CURDIR)/bin
 # The packages whose tests take longest begin first, so that none of them is alone at the end.
 LONG := ./examples/crm ./authz/rego
@@ -46,7 +46,7 @@ $(BIN)/regal:
 
 # Each line: package and fuzz target. The run fails when a target does not exist.
 .PHONY: fuzz
-fuzz: ## every fuzz target for FUZZTIME (3s)
+fuzz: ## every fuzz target for FUZZTIME (2s)
 	@internal/tools/fuzz.sh $(FUZZTIME)
 
 .PHONY: examples
