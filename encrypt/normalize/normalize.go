@@ -83,12 +83,15 @@ func Phone(typed, region string) string {
 			return s
 		}
 	}
-	s := clean(typed)
-	if len(s) < len(typed) && region == "CN" {
-		if s, ok := chineseMobile(s); ok {
-			return s
-		}
+	if s, ok := withCode(typed); ok {
+		return s
 	}
+	return parsed(typed, region)
+}
+
+// parsed is Phone without the short ways.
+func parsed(typed, region string) string {
+	s := clean(typed)
 	s = strings.TrimSpace(withoutExtension(norm.NFKC.String(s)))
 	if strings.HasPrefix(s, "00") { // the international prefix of most countries; no national number begins so
 		s = "+" + s[2:]
@@ -121,6 +124,41 @@ func chineseMobile(typed string) (string, bool) {
 		return "", false
 	}
 	return string(buf[:]), true
+}
+
+// withCode answers as the rest of Phone does, much sooner, for the numbers with a country code that this knows by their
+// length and first digits: mainland China's mobile numbers, North America's, and Britain's of ten digits. Each has digits in groups,
+// and none that a prefix of the country could be taken off.
+func withCode(typed string) (string, bool) {
+	if len(typed) < 12 || typed[0] != '+' {
+		return "", false
+	}
+	var buf [16]byte
+	n := copy(buf[:], "+")
+	for i := 1; i < len(typed); i++ {
+		switch c := typed[i]; {
+		case isDigit(c):
+			if n == len(buf) {
+				return "", false
+			}
+			buf[n] = c
+			n++
+		case (c == ' ' || c == '-') && i < len(typed)-1 && isDigit(typed[i-1]):
+		default:
+			return "", false
+		}
+	}
+	switch {
+	case n == 14 && buf[1] == '8' && buf[2] == '6': // as chineseMobile
+		if buf[3] != '1' || buf[4] < '3' || buf[4] > '8' || buf[4] == '7' && buf[5] == '9' {
+			return "", false
+		}
+	case n == 12 && buf[1] == '1' && buf[2] >= '2' && buf[2] <= '9':
+	case n == 13 && buf[1] == '4' && buf[2] == '4' && buf[3] != '0':
+	default:
+		return "", false
+	}
+	return string(buf[:n]), true
 }
 
 // Email returns the address in NFKC and lower case, with its domain in ASCII (IDNA). Dots and tags of
@@ -189,10 +227,28 @@ func clip(s string) string {
 }
 
 // compat cleans and folds full-width and other compatibility forms.
-func compat(s string) string { return norm.NFKC.String(clean(s)) }
+func compat(s string) string {
+	if usual(s) {
+		return s
+	}
+	return norm.NFKC.String(clean(s))
+}
+
+// usual tells whether s has only ASCII and the ideographs of the first block, which no folding but that of ASCII's case changes.
+func usual(s string) bool {
+	for _, r := range s {
+		if r >= utf8.RuneSelf && (r < 0x4E00 || r > 0x9FFF) {
+			return false
+		}
+	}
+	return true
+}
 
 // foldCase is compat without letter case.
 func foldCase(s string) string {
+	if usual(s) {
+		return strings.ToLower(s)
+	}
 	return strings.Map(cherokee, cases.Fold().String(width.Fold.String(compat(s))))
 }
 

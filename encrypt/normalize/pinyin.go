@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"unicode"
 	"unicode/utf8"
 
@@ -97,6 +98,12 @@ func Pinyin(typed string) []string {
 
 // spell appends a term with ü as v and as u, each once.
 func spell(out []string, term string) []string {
+	if isASCII(term) {
+		if !slices.Contains(out, term) {
+			out = append(out, term)
+		}
+		return out
+	}
 	for _, u := range []string{"v", "u"} {
 		t := norm.NFC.String(strings.ReplaceAll(term, "ü", u))
 		if !slices.Contains(out, t) {
@@ -165,6 +172,28 @@ func sound(r rune) string {
 
 // readings returns how a character is read, the usual reading first; itself when nobody knows.
 func readings(r rune) []string {
+	if r < firstCommon || r > lastCommon {
+		return spellings(r)
+	}
+	known := &common[r-firstCommon]
+	if out := known.Load(); out != nil {
+		return *out
+	}
+	out := slices.Clip(spellings(r))
+	known.Store(&out)
+	return out
+}
+
+// The block of common ideographs, and what readings has found for them: the same for everybody.
+const (
+	firstCommon = 0x4E00
+	lastCommon  = 0x9FFF
+)
+
+var common [lastCommon - firstCommon + 1]atomic.Pointer[[]string]
+
+// spellings works out readings.
+func spellings(r rune) []string {
 	first, _, _ := strings.Cut(sound(r), ",")
 	var b strings.Builder
 	for _, c := range norm.NFD.String(first) {
