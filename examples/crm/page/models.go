@@ -434,6 +434,7 @@ type Option struct {
 // meant as a line. Discount and tax are in percent, such as 13 or 2.5.
 type Lines struct {
 	Rows     []LineRow
+	Products []string // that are offered while one is typed
 	Currency string
 	Errors   []Text
 }

@@ -101,6 +101,7 @@ func (s *Server) acceptQuote(w http.ResponseWriter, r *request) error {
 // byDesk are the states that a record reaches by an act of the desk and by no move.
 var byDesk = map[string][]string{
 	crm.TypeLead: {string(crm.LeadConverted)}, crm.TypeQuote: {string(crm.QuoteSent), string(crm.QuoteAccepted)}, crm.TypeContract: {string(crm.ContractApproved)},
+	crm.TypeOpportunity: {string(sales.OpportunityLost)},
 }
 
 // quoteActs offers what may be done with an offer.
@@ -181,7 +182,7 @@ func (s *Server) leadActs(r *request, v *guard.View[*crm.Lead], base string) []p
 
 func currencies() []page.Option {
 	var out []page.Option
-	for _, c := range []string{"CNY", "USD", "EUR"} {
+	for _, c := range moneys {
 		out = append(out, page.Option{Value: c, Label: page.Plain(c)})
 	}
 	return out

@@ -52,6 +52,9 @@ func (k *resource[P]) showDetail(s *Server, w http.ResponseWriter, r *request) e
 			out.Note = page.T("detail.edited", h.UpdatedAt)
 		}
 		for _, f := range sec.fields {
+			if f.formOnly {
+				continue
+			}
 			out.Rows = append(out.Rows, page.Fact{Label: k.label(f.name), Cell: k.cell(&v, f.name, refs, &s.names)})
 		}
 		d.Sections = append(d.Sections, out)
@@ -169,7 +172,7 @@ func (k *resource[P]) parts(s *Server, r *request, d *page.Detail, v *guard.View
 		if len(l.Rows) > 0 {
 			d.Lists = append(d.Lists, *l)
 		}
-		if typ == crm.TypeQuote || typ == crm.TypeFollowUp || typ == crm.TypeTicket || typ == crm.TypeContact {
+		if typ == crm.TypeOpportunity || typ == crm.TypeQuote || typ == crm.TypeFollowUp || typ == crm.TypeTicket || typ == crm.TypeContact {
 			d.Secondary = append(d.Secondary, page.Action{
 				Label: page.T("act.new." + typ), Href: "/" + other.path() + "/new?" + k.typ + "=" + u.String(),
 			})

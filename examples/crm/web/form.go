@@ -110,6 +110,7 @@ func (k *resource[P]) form(s *Server, w http.ResponseWriter, r *request, status 
 	}
 	if q, ok := any(v).(*crm.Quote); ok && k.lines {
 		f.Lines = lineRows(q)
+		f.Lines.Products = s.productNames(r)
 		f.Lines.Errors = rules["lines"]
 		delete(rules, "lines")
 	}
@@ -169,14 +170,21 @@ func (k *resource[P]) input(s *Server, r *request, v P, in field, seen, writable
 		case in.kind == page.FieldMoney && val.Int() != 0:
 			pf.Value = fmt.Sprintf("%d.%02d", val.Int()/100, val.Int()%100)
 		case in.kind == page.FieldMoney:
+		case slices.Contains(k.percents, in.name):
+			pf.Value = percent(val.Int())
 		case val.CanInt():
 			pf.Value = strconv.FormatInt(val.Int(), 10)
 		default:
 			pf.Value = val.String()
 		}
 	}
-	if in.people {
+	switch {
+	case in.people:
 		pf.Options = s.people(r)
+	case in.from != nil:
+		pf.Options = in.from(r)
+	case len(in.options) > 0 && pf.Value != "" && !slices.Contains(in.options, pf.Value): // one that an import brought
+		pf.Options = []page.Option{{Value: pf.Value, Label: page.Plain(pf.Value)}}
 	}
 	for _, o := range in.options {
 		label := page.Plain(o)
@@ -256,6 +264,13 @@ func (k *resource[P]) read(r *request, v P, isNew bool) error {
 					val.Set(reflect.ValueOf(u).Convert(val.Type()))
 				case in.kind == page.FieldMoney:
 					n, err := minor(text)
+					if err != nil {
+						bad(in.name, "not_a_number")
+						continue
+					}
+					val.SetInt(n)
+				case slices.Contains(k.percents, in.name):
+					n, err := points(text)
 					if err != nil {
 						bad(in.name, "not_a_number")
 						continue

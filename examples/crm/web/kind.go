@@ -42,8 +42,10 @@ type field struct {
 	options  []string // of a select; their labels are in the catalogues
 	labels   string   // prefix of the labels: state, kind, priority, channel; "" shows the value
 	wide     bool
-	create   bool // only when the record is made
-	people   bool // a select of those who work here
+	create   bool                           // only when the record is made
+	people   bool                           // a select of those who work here
+	formOnly bool                           // not on the page of a record
+	from     func(r *request) []page.Option // of a select, for this caller
 }
 
 // section is a card of fields.
@@ -67,6 +69,7 @@ type resource[P guard.Record] struct {
 	prepare     func(v P, r *http.Request) []error // sets what a form cannot say, before a record is stored
 	lines       bool                               // a quote has lines
 	money       []string                           // fields in minor units of the field currency
+	percents    []string                           // fields in basis points
 	tabs        []string                           // types that belong to it
 	belongs     string                             // by which column of theirs; "": customer
 	hands       bool                               // it changes hands: owner and pool are set by acts
@@ -215,6 +218,9 @@ func (k *resource[P]) cell(v *guard.View[P], name string, refs map[crm.UUID]page
 			}
 			return c
 		}
+		if slices.Contains(k.percents, name) {
+			return page.Cell{Text: percent(val.Int()) + " %"}
+		}
 		return page.Cell{Kind: page.KindNumber, Amount: val.Int()}
 	case reflect.String:
 		s := val.String()
@@ -223,6 +229,9 @@ func (k *resource[P]) cell(v *guard.View[P], name string, refs map[crm.UUID]page
 		}
 		switch name {
 		case "state", "stage":
+			if name == "stage" && k.typ == crm.TypeOpportunity { // a word of its pipeline
+				return page.Cell{Text: s}
+			}
 			return page.Cell{Kind: page.KindBadge, Key: "state." + k.typ + "." + s, Tone: tone(s)}
 		case "kind", "priority", "channel":
 			return page.Cell{Key: name + "." + s}
@@ -230,6 +239,8 @@ func (k *resource[P]) cell(v *guard.View[P], name string, refs map[crm.UUID]page
 			return page.Cell{Key: "type." + s}
 		case "role":
 			return page.Cell{Key: "role." + s}
+		case "lost_reason":
+			return page.Cell{Key: "lost_reason." + s}
 		case "act", "reason":
 			return page.Cell{Key: "webhook." + s}
 		case "outcome":

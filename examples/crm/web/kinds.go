@@ -12,6 +12,7 @@ import (
 	"github.com/crmguard/crmguard/authz"
 	"github.com/crmguard/crmguard/crm"
 	"github.com/crmguard/crmguard/crm/guard"
+	"github.com/crmguard/crmguard/crm/sales"
 	"github.com/crmguard/crmguard/encrypt"
 	"github.com/crmguard/crmguard/examples/crm/page"
 )
@@ -64,14 +65,14 @@ func (s *Server) allKinds() []kind {
 	a := s.app
 	text := func(name string) field { return field{name: name} }
 	view := func(name string) field { return field{name: name, kind: noInput} }
-	currency := field{name: "currency", kind: page.FieldSelect, options: []string{"CNY", "USD", "EUR"}}
-	customerRef := field{name: "customer", kind: page.FieldHidden, create: true}
+	currency := field{name: "currency", kind: page.FieldSelect, options: moneys}
+	customerRef := field{name: "customer", kind: page.FieldHidden, create: true, formOnly: true}
 
 	customers := resourceOf(a.Customers, "customers", "name")
 	customers.list = []string{"name", "contact", "phone", "stage", "open_value", "last_follow_up"}
 	customers.badge = "stage"
 	customers.money = []string{"open_value", "credit_limit"}
-	customers.tabs = []string{crm.TypeFollowUp, crm.TypeContact, crm.TypeQuote, crm.TypeContract, crm.TypeTicket}
+	customers.tabs = []string{crm.TypeFollowUp, crm.TypeContact, crm.TypeOpportunity, crm.TypeQuote, crm.TypeContract, crm.TypeTicket}
 	customers.sections = []section{
 		{"main", []field{
 			{name: "name", required: true, wide: true}, text("contact"),
@@ -230,7 +231,8 @@ func (s *Server) allKinds() []kind {
 	customers.bin, contacts.bin, leads.bin, followUps.bin = true, true, true, true
 	quotes.bin, contracts.bin, tickets.bin = true, true, true
 
-	return append([]kind{customers, contacts, leads, followUps, quotes, contracts, tickets, employees}, append(append(s.governKinds(), s.webhookKinds()...), s.importKind(), s.mergeKind())...)
+	kinds := append([]kind{customers, contacts, leads, followUps}, s.salesKinds()...)
+	return append(append(kinds, quotes, contracts, tickets, employees), append(append(s.governKinds(), s.webhookKinds()...), s.importKind(), s.mergeKind())...)
 }
 
 // setCustomer takes the customer that a new record is for from the address or the form.
@@ -271,6 +273,8 @@ func (s *Server) inherit(r *request, v any) error {
 		id = x.Customer
 	case *crm.Contact:
 		id = x.Customer
+	case *sales.Opportunity:
+		id = x.Customer
 	default:
 		return nil
 	}
@@ -293,6 +297,8 @@ func (s *Server) inherit(r *request, v any) error {
 		}
 	case *crm.Ticket:
 		x.Person = c.Value.Person
+	case *sales.Opportunity:
+		x.Person = crm.ID[crm.Person](c.Value.Person)
 	}
 	return nil
 }
@@ -408,7 +414,7 @@ func (s *Server) nav(r *request) []page.NavGroup {
 	for _, k := range s.kinds {
 		group := map[string]string{
 			"customer": "work", "lead": "work", "contact": "work", "follow_up": "work",
-			"quote": "deals", "contract": "deals", "ticket": "service", "employee": "data", "import": "data", "merge": "data",
+			"opportunity": "deals", "quote": "deals", "contract": "deals", "product": "data", "ticket": "service", "employee": "data", "import": "data", "merge": "data",
 			"emergency": "trust", "delegation": "trust", "sharing": "trust", "export": "trust", "certification": "trust", "campaign": "trust",
 			"endpoint": "trust", "delivery": "trust",
 		}[k.name()]

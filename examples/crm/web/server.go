@@ -93,6 +93,7 @@ func New(ctx context.Context, a *app.App) (*Server, error) {
 	s.webhooks(mux)
 	s.exportPages(mux)
 	s.deals(mux)
+	s.sales(mux)
 	s.pools(mux)
 	s.duplicates(mux)
 	s.handle(mux, "GET /numbers", s.numbers)
