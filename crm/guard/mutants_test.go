@@ -19,7 +19,7 @@ var mutants = []struct{ name, file, old, new string }{
 	{"any field can be filtered and sorted by", "read.go", "case sample.Fields.Access(f.Name, string(f.Class)) != authz.Open:\n\t\t\t\tdenial", "case false:\n\t\t\t\tdenial"},
 	{"sealed fields are filtered by", "read.go", "case !ok || !f.Clear:", "case !ok:"},
 	{"a refused list goes on", "read.go", "if denial != nil {\n\t\treturn crm.Query{}", "if false {\n\t\treturn crm.Query{}"},
-	{"a list is not limited to what the policy admits", "read.go", "Where: r.where(filter),", "Where: crm.Everything{},"},
+	{"a list is not limited to what the policy admits", "read.go", "Where: r.where(filter),", "Where: []crm.Condition{crm.Everything{}, r.where(filter)}[0],"},
 	{"rows of a list are not decided", "read.go", "if ds[i].Proceed(c.met()...) != nil {\n\t\t\t// The filter", "if false {\n\t\t\t// The filter"},
 	{"rows of a list are not authentic", "read.go", "if err := r.authentic(ctx, c.Subject.Tenant, rows); err != nil {\n\t\treturn nil, err\n\t}\n\tds := make", "ds := make"},
 	{"a candidate of a check is not authentic", "alike.go", "if err := r.authentic(ctx, c.Subject.Tenant, []crm.Row{k.row}); err != nil {", "if err := error(nil); err != nil {"},

@@ -254,6 +254,24 @@ func journey(t *testing.T, p *process) {
 	b.visit(created)
 	assert.Contains(t, b.text(), "Wants two lots")
 
+	// An opportunity goes on to its next stage, and is won.
+	b.visit("/opportunities/new?customer=" + strings.TrimPrefix(created, "/customers/"))
+	b.do(chromedp.SendKeys(chromedp.CSS(`[name=name]`), "Two lots of pumps"), chromedp.SendKeys(chromedp.CSS(`[name=amount]`), "12000"))
+	b.press(`main form[action="/opportunities"] button`)
+	assert.Contains(t, b.text(), "First talk")
+	sale := b.eval(`location.pathname`)
+	b.pictures("opportunity", sale)
+	b.visit(sale)
+	b.do(chromedp.Evaluate[chromedp.Void](`document.querySelector('[name=stage]').value = 'Negotiation'`))
+	b.submit(`form[action$="/stage"]`)
+	assert.Contains(t, b.text(), "80 %")
+	b.submit(`form:has([name=to][value=won])`)
+	assert.Contains(t, b.text(), "Won")
+	b.pictures("opportunities", "/opportunities")
+	b.pictures("products", "/products")
+	b.visit("/products")
+	assert.Contains(t, b.text(), "GX-200 gauge")
+
 	// Search by another spelling; the term is in no address.
 	b.do(chromedp.SendKeys(chromedp.CSS(`input[name=q]`), "+86 13800135678"))
 	b.submit(`form[action="/search"]`)

@@ -89,8 +89,12 @@ func (a *App) Populate(ctx context.Context) ([]OneTime, error) {
 		return nil, err
 	}
 	if a.Config.Seed {
-		if err := a.fillPool(ctx, seed.New(demoCustomers)); err != nil {
+		w := seed.New(demoCustomers)
+		if err := a.fillPool(ctx, w); err != nil {
 			return nil, fmt.Errorf("crm: the demo pool: %w", err)
+		}
+		if err := a.fillSales(ctx, w); err != nil {
+			return nil, fmt.Errorf("crm: the demo sales: %w", err)
 		}
 	}
 	return out, a.note(ctx, actionPopulated)
@@ -131,6 +135,19 @@ func (a *App) populate(ctx context.Context) ([]OneTime, error) {
 	return out, nil
 }
 
+// fillSales makes the demo products, and opportunities in the first pipeline.
+func (a *App) fillSales(ctx context.Context, w *seed.World) error {
+	p, err := a.Pipelines.Get(ctx, System("seed"), firstID(crm.TypePipeline))
+	if err != nil {
+		return err
+	}
+	sold, open := w.Sales(p.Value)
+	if err := fillAs(ctx, a.Products, setter(), sold); err != nil {
+		return err
+	}
+	return fillAs(ctx, a.Opportunities, setter(), open)
+}
+
 // fillPool makes the demo pool and puts the customers that nobody has into it, as its administrator would.
 func (a *App) fillPool(ctx context.Context, w *seed.World) error {
 	if _, err := a.Pools.Create(ctx, setter(), w.Pool); err != nil && !errors.Is(err, crm.ErrConflict) {
@@ -155,10 +172,12 @@ func (a *App) fillPool(ctx context.Context, w *seed.World) error {
 }
 
 // fill creates records in batches; one that exists already, from an interrupted run, stays.
-func fill[P guard.Record](ctx context.Context, r *guard.Records[P], vs []P) error {
+func fill[P guard.Record](ctx context.Context, r *guard.Records[P], vs []P) error { return fillAs(ctx, r, System("seed"), vs) }
+
+func fillAs[P guard.Record](ctx context.Context, r *guard.Records[P], c guard.Caller, vs []P) error {
 	for len(vs) > 0 {
 		n := min(len(vs), guard.MaxBatch)
-		errs, err := r.CreateAll(ctx, System("seed"), vs[:n])
+		errs, err := r.CreateAll(ctx, c, vs[:n])
 		if err != nil {
 			return err
 		}

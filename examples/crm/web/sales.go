@@ -118,7 +118,7 @@ func (s *Server) opportunityActs(r *request, v *guard.View[*sales.Opportunity], 
 	for _, reason := range lostReasons {
 		why.Options = append(why.Options, page.Option{Value: string(reason), Label: page.T("lost_reason." + string(reason))})
 	}
-	return append(out, page.Action{Label: page.T("move.lost"), Href: base + "/lose", Post: true, Fields: []page.Field{why}})
+	return append(out, page.Action{Label: page.T("act.lose"), Href: base + "/lose", Post: true, Fields: []page.Field{why}})
 }
 
 // sales registers what is done with opportunities beyond their generic moves.
