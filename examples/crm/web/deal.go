@@ -141,11 +141,11 @@ func quoteNotice(q *crm.Quote) page.Text {
 	return page.Text{}
 }
 
-// contractActs offers the approval of a draft.
+// contractActs offers the approval of a draft, and the plan of the payments for what is none.
 func (s *Server) contractActs(r *request, v *guard.View[*crm.Contract], base string) []page.Action {
 	ok, _, err := s.app.Contracts.May(r.Context(), r.caller(), authz.Approve, v.Value)
 	if v.Value.State != crm.ContractDraft || err != nil || !ok {
-		return nil
+		return s.planAct(r, v.Value, base)
 	}
 	return []page.Action{{Label: page.T("act.approve"), Href: base + "/approve", Post: true}}
 }

@@ -153,7 +153,10 @@ func (k *resource[P]) actions(s *Server, r *request, d *page.Detail, v *guard.Vi
 	return err
 }
 
-// parts adds what belongs to a customer.
+// madeHere are the types of which one is made from the page of the record that it belongs to.
+var madeHere = []string{crm.TypeOpportunity, crm.TypeQuote, crm.TypeFollowUp, crm.TypeTicket, crm.TypeContact, crm.TypeReceipt}
+
+// parts adds what belongs to a record.
 func (k *resource[P]) parts(s *Server, r *request, d *page.Detail, v *guard.View[P], base string) error {
 	if len(k.tabs) == 0 {
 		return nil
@@ -172,7 +175,7 @@ func (k *resource[P]) parts(s *Server, r *request, d *page.Detail, v *guard.View
 		if len(l.Rows) > 0 {
 			d.Lists = append(d.Lists, *l)
 		}
-		if typ == crm.TypeOpportunity || typ == crm.TypeQuote || typ == crm.TypeFollowUp || typ == crm.TypeTicket || typ == crm.TypeContact {
+		if slices.Contains(madeHere, typ) && other.makes(r) {
 			d.Secondary = append(d.Secondary, page.Action{
 				Label: page.T("act.new." + typ), Href: "/" + other.path() + "/new?" + k.typ + "=" + u.String(),
 			})

@@ -23,6 +23,8 @@ type kind interface {
 	routes(s *Server, mux *http.ServeMux)
 	// visible tells whether the caller may list the type at all.
 	visible(r *request) bool
+	// makes tells whether the caller may make one.
+	makes(r *request) bool
 	// related lists the newest records that belong to another by a column, nil when the caller sees none.
 	related(r *request, s *Server, column string, to crm.UUID, limit int) (*page.List, error)
 	// search returns the matches of a term in the indexed fields.
@@ -137,6 +139,11 @@ func (k *resource[P]) visible(r *request) bool {
 	return ok && err == nil
 }
 
+func (k *resource[P]) makes(r *request) bool {
+	ok, _, err := k.records.MayOwn(r.Context(), r.caller(), authz.Create)
+	return ok && err == nil
+}
+
 // value returns a field of v by its stored name.
 func (k *resource[P]) value(v P, name string) reflect.Value {
 	return reflect.ValueOf(v).Elem().FieldByName(k.byName[name].GoName)
@@ -233,7 +240,7 @@ func (k *resource[P]) cell(v *guard.View[P], name string, refs map[crm.UUID]page
 				return page.Cell{Text: s}
 			}
 			return page.Cell{Kind: page.KindBadge, Key: "state." + k.typ + "." + s, Tone: tone(s)}
-		case "kind", "priority", "channel":
+		case "kind", "priority", "channel", "method":
 			return page.Cell{Key: name + "." + s}
 		case "subject_type", "record_type":
 			return page.Cell{Key: "type." + s}

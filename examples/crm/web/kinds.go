@@ -11,6 +11,7 @@ import (
 
 	"github.com/crmguard/crmguard/authz"
 	"github.com/crmguard/crmguard/crm"
+	"github.com/crmguard/crmguard/crm/finance"
 	"github.com/crmguard/crmguard/crm/guard"
 	"github.com/crmguard/crmguard/crm/sales"
 	"github.com/crmguard/crmguard/encrypt"
@@ -181,6 +182,10 @@ func (s *Server) allKinds() []kind {
 		return setCustomer(&v.Customer, r)
 	}
 	contracts.acts = s.contractActs
+	contracts.tabs, contracts.belongs = []string{crm.TypeInstalment, crm.TypeReceipt}, "contract"
+	contracts.detail = func(r *request, d *page.Detail, v *guard.View[*crm.Contract], _ string) error {
+		return s.standing(r, d, v.Value)
+	}
 	lifecycle(contracts, crm.ContractLifecycle(), func(v *crm.Contract) crm.ContractState { return v.State }, (*crm.Contract).Move)
 
 	tickets := resourceOf(a.Tickets, "tickets", "subject")
@@ -232,7 +237,8 @@ func (s *Server) allKinds() []kind {
 	quotes.bin, contracts.bin, tickets.bin = true, true, true
 
 	kinds := append([]kind{customers, contacts, leads, followUps}, s.salesKinds()...)
-	return append(append(kinds, quotes, contracts, tickets, employees), append(append(s.governKinds(), s.webhookKinds()...), s.importKind(), s.mergeKind())...)
+	kinds = append(append(kinds, quotes, contracts), s.paymentKinds()...)
+	return append(append(kinds, tickets, employees), append(append(s.governKinds(), s.webhookKinds()...), s.importKind(), s.mergeKind())...)
 }
 
 // setCustomer takes the customer that a new record is for from the address or the form.
@@ -275,6 +281,16 @@ func (s *Server) inherit(r *request, v any) error {
 		id = x.Customer
 	case *sales.Opportunity:
 		id = x.Customer
+	case *finance.Receipt:
+		if x.Contract.IsZero() {
+			return nil // Validate says so
+		}
+		k, err := s.app.Contracts.Get(r.Context(), r.caller(), x.Contract.UUID())
+		if err != nil {
+			return err
+		}
+		x.Customer, x.Currency, x.Person, x.Team = k.Value.Customer, k.Value.Currency, k.Value.Person, k.Value.Team
+		return nil
 	default:
 		return nil
 	}
@@ -414,7 +430,7 @@ func (s *Server) nav(r *request) []page.NavGroup {
 	for _, k := range s.kinds {
 		group := map[string]string{
 			"customer": "work", "lead": "work", "contact": "work", "follow_up": "work",
-			"opportunity": "deals", "quote": "deals", "contract": "deals", "product": "data", "ticket": "service", "employee": "data", "import": "data", "merge": "data",
+			"opportunity": "deals", "quote": "deals", "contract": "deals", "instalment": "deals", "receipt": "deals", "product": "data", "ticket": "service", "employee": "data", "import": "data", "merge": "data",
 			"emergency": "trust", "delegation": "trust", "sharing": "trust", "export": "trust", "certification": "trust", "campaign": "trust",
 			"endpoint": "trust", "delivery": "trust",
 		}[k.name()]

@@ -94,6 +94,7 @@ func New(ctx context.Context, a *app.App) (*Server, error) {
 	s.exportPages(mux)
 	s.deals(mux)
 	s.sales(mux)
+	s.payments(mux)
 	s.pools(mux)
 	s.duplicates(mux)
 	s.handle(mux, "GET /numbers", s.numbers)
