@@ -20,7 +20,7 @@ tests=$(find "$rules" -name '*_test.rego' | wc -l)
 [ "$modules" -eq "$tests" ] || fail "$modules modules, but $tests files of tests"
 bin/opa fmt --fail --list "$rules"
 bin/opa check --strict --schema authz/rego/policy/schemas "$rules"
-out=$(bin/opa test "$rules" authz/rego/policy/data.json) || { echo "$out"; exit 1; }
+out=$(bin/opa test --timeout 2m "$rules" authz/rego/policy/data.json) || { echo "$out"; exit 1; }
 grep -Eq '^PASS: [1-9][0-9]*/[1-9]' <<<"$out" || fail 'opa ran no tests'
 echo "opa test: $out"
 out=$(bin/regal lint --config-file .regal/config.yaml "$rules") || { echo "$out"; exit 1; }
