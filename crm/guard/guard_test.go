@@ -439,6 +439,31 @@ func TestForgedRows(t *testing.T) {
 	}
 }
 
+// TestAnotherRow: a store that answers with the genuine row of another record, one that the caller may read, is not believed.
+func TestAnotherRow(t *testing.T) {
+	r := newRig(t)
+	asked, given := r.add(t, sales, "A", "13800135678", "a@example.com").Value, r.add(t, sales, "B", "13800135679", "b@example.com").Value
+	row := r.raw(t, given.ID.UUID())
+	r.store.bend = func(rows []crm.Row) {
+		for i := range rows {
+			rows[i] = row
+		}
+	}
+	_, err := r.customers.Get(t.Context(), sales, asked.ID.UUID())
+	require.ErrorIs(t, err, guard.ErrForged)
+	w := *asked
+	w.City = "Ningbo"
+	_, err = r.customers.Update(t.Context(), sales, &w)
+	require.ErrorIs(t, err, guard.ErrForged)
+	_, err = r.customers.Reveal(t.Context(), because(sales, "x"), asked.ID.UUID(), "phone")
+	require.ErrorIs(t, err, guard.ErrForged)
+	require.ErrorIs(t, r.customers.Delete(t.Context(), sales, asked.ID.UUID(), 1), guard.ErrForged)
+	r.store.bend = nil
+	v, err := r.customers.Get(t.Context(), sales, given.ID.UUID())
+	require.NoError(t, err)
+	require.EqualValues(t, 1, v.Value.Version)
+}
+
 // TestNoLogNoData: when the log does not take the event, nothing is read or written.
 //
 //crm:item 30 partly
