@@ -169,9 +169,20 @@ func (c *Checks) Unchanged(field string, same bool) {
 // SameTime is Unchanged for a time, compared as a store does: in microseconds.
 func (c *Checks) SameTime(field string, a, b time.Time) { c.Unchanged(field, sameTime(a, b)) }
 
-// SameText is Unchanged for a personal field. One that was not opened, here or in the stored record, is not changed.
+// RuleUnread is the rule of a personal field that may no longer change and that cannot be compared, because the stored one was not opened. Package guard
+// opens it for who may read it and asks again; it is in no error that leaves there.
+const RuleUnread = "unread"
+
+// SameText is Unchanged for a personal field: a is that of the new record, where one that is not clear keeps what is stored, and b the stored one. When b is
+// Sealed, the rule is RuleUnread.
 func (c *Checks) SameText(field string, a, b Text) {
-	c.Unchanged(field, a.State() != Clear || b.State() != Clear || a.Equal(b))
+	switch {
+	case a.State() != Clear:
+	case b.State() == Sealed:
+		c.Add(field, RuleUnread)
+	default:
+		c.Unchanged(field, a.Equal(b))
+	}
 }
 
 // sameTime compares in microseconds.

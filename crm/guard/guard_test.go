@@ -464,6 +464,54 @@ func TestAnotherRow(t *testing.T) {
 	require.EqualValues(t, 1, v.Value.Version)
 }
 
+// TestHistoryOfOne: the history of a record says nothing of the others that an event was about, nor in which session somebody acted.
+func TestHistoryOfOne(t *testing.T) {
+	r := newRig(t)
+	mine, next := r.add(t, sales, "A", "13800135678", "a@example.com").Value, r.add(t, sales, "B", "13800135679", "b@example.com").Value
+	theirs := r.add(t, other, "C", "13800135670", "c@example.com").Value
+	_, err := r.customers.List(t.Context(), admin, guard.Query{}) // one event names all three
+	require.NoError(t, err)
+	entries, err := r.customers.History(t.Context(), sales, mine.ID.UUID(), 0, 50)
+	require.NoError(t, err)
+	listed := false
+	for _, e := range entries {
+		require.Empty(t, e.Event.Session)
+		listed = listed || e.Event.Action == "customer.list" && e.Event.Actor == admin.Subject.ID
+		for _, target := range e.Event.Targets {
+			require.Equal(t, mine.ID.String(), target.ID)
+		}
+	}
+	require.True(t, listed)
+	all, err := r.log.Query(t.Context(), audit.Filter{Action: "customer.list", Actor: admin.Subject.ID}, math.MaxUint64, 1)
+	require.NoError(t, err)
+	require.Len(t, all[0].Event.Targets, 3, "the log itself names them: %s, %s", next.ID, theirs.ID)
+	require.Equal(t, "s1", all[0].Event.Session)
+}
+
+// TestBinnedIsGone: what lies in the recycle bin is not among several that are got, and is not changed.
+//
+//crm:item 14
+func TestBinnedIsGone(t *testing.T) {
+	r := newRig(t)
+	kept, gone := r.add(t, sales, "A", "13800135678", "a@example.com").Value, r.add(t, sales, "B", "13800135679", "b@example.com").Value
+	require.NoError(t, r.customers.Delete(t.Context(), sales, gone.ID.UUID(), 1))
+	for _, c := range []guard.Caller{sales, admin} {
+		got, err := r.customers.GetAll(t.Context(), c, []crm.UUID{gone.ID.UUID(), kept.ID.UUID()})
+		require.NoError(t, err)
+		require.Len(t, got, 1)
+		require.Equal(t, kept.ID, got[0].Value.ID)
+		v, err := r.customers.Get(t.Context(), c, gone.ID.UUID()) // from the bin, to be looked at
+		require.NoError(t, err)
+		require.True(t, v.Value.Deleted)
+		_, err = r.customers.Update(t.Context(), c, r.customers.Copy(v.Value))
+		require.ErrorIs(t, err, crm.ErrNotFound)
+		require.ErrorIs(t, r.customers.Act(t.Context(), c, authz.Update, gone.ID.UUID(), 2, func(*crm.Customer) error { return nil }), crm.ErrNotFound)
+		_, err = r.customers.Authorize(t.Context(), c, authz.Update, gone.ID.UUID())
+		require.ErrorIs(t, err, crm.ErrNotFound)
+	}
+	require.EqualValues(t, 2, r.raw(t, gone.ID.UUID()).Version)
+}
+
 // TestNoLogNoData: when the log does not take the event, nothing is read or written.
 //
 //crm:item 30 partly

@@ -402,7 +402,8 @@ func (r *Records[P]) writable(v, prev P, isNew bool, d authz.Decision) error {
 
 // Update stores v in the place of the version that v was read from, and returns the new one as the
 // caller may see it. A personal field of v that is masked, hidden, sealed or erased keeps its stored
-// value. Errors: crm.ErrNotFound, crm.ErrConflict when another version is stored, *crm.InvalidError,
+// value. A clear field that Get does not show open,
+// or that may not be set, keeps its stored value too, and must be as Get showed it. Errors: crm.ErrNotFound, crm.ErrConflict when another version is stored, *crm.InvalidError,
 // *crm.TransitionError, *authz.DeniedError.
 func (r *Records[P]) Update(ctx context.Context, c Caller, v P) (View[P], error) {
 	return again(func() (View[P], error) { return r.update(ctx, c, v) })
@@ -469,26 +470,37 @@ func (r *Records[P]) revise(ctx context.Context, c Caller, v P) (P, pending, aut
 	if row.Deleted {
 		return fail(d, crm.ErrNotFound)
 	}
-	prev := r.codec.New()
-	if err := r.hydrate(row, prev); err != nil {
+	prev, err := r.stored(ctx, row)
+	if err != nil {
+		return fail(d, err)
+	}
+	seen, err := r.seen(ctx, c, row)
+	if err != nil {
 		return fail(d, err)
 	}
 	old := prev.Header()
-	h.Person, h.CreatedAt, h.Deleted = old.Person, old.CreatedAt, false
-	h.Version, h.UpdatedAt = old.Version+1, r.g.now().UTC()
 	next := r.codec.Copy(v)
+	// Before any rule looks at what is stored and not the caller's to see.
+	denial, err := r.keepUnseen(next, prev, seen, d)
+	if err != nil {
+		return fail(d, err)
+	}
+	if denial != nil {
+		return fail(d, errors.Join(denial, r.deny(ctx, c, authz.Update, row, d)))
+	}
+	h = next.Header()
+	h.ID, h.Person, h.CreatedAt, h.Deleted = row.ID, old.Person, old.CreatedAt, false
+	h.Version, h.UpdatedAt = old.Version+1, r.g.now().UTC()
 	next.SetHeader(h)
 	if w, ok := any(next).(validator); ok {
 		if err := w.Validate(); err != nil {
 			return fail(d, err)
 		}
 	}
-	if w, ok := any(next).(updateChecker[P]); ok {
-		if err := w.CheckUpdate(prev); err != nil {
-			return fail(d, err)
-		}
+	if err := r.checkUpdate(ctx, c, row, next, prev, seen, d); err != nil {
+		return fail(d, err)
 	}
-	denial := r.writable(next, prev, false, d)
+	denial = r.writable(next, prev, false, d)
 	if denial == nil {
 		denial = r.keeps(next, prev, false)
 	}
@@ -510,7 +522,7 @@ func (r *Records[P]) revise(ctx context.Context, c Caller, v P) (P, pending, aut
 			return fail(d, err)
 		}
 	}
-	sealed, err := r.codec.Seal(ctx, r.g.keeper, r.recordOf(c, next), next, sealedOf(row.Sealed), r.unseen(d)...)
+	sealed, err := r.codec.Seal(ctx, r.g.keeper, r.recordOf(c, next), next, sealedOf(row.Sealed), r.unseen(seen, d)...)
 	if err != nil {
 		return fail(d, fmt.Errorf("guard: %s: %w", r.typ, err))
 	}
@@ -520,12 +532,12 @@ func (r *Records[P]) revise(ctx context.Context, c Caller, v P) (P, pending, aut
 
 // unseen lists the sealed fields without a state of their own that the caller could not have read;
 // their stored value is kept.
-func (r *Records[P]) unseen(d authz.Decision) []string {
+func (r *Records[P]) unseen(seen authz.Fields, d authz.Decision) []string {
 	t := reflect.ValueOf(r.codec.New()).Elem()
 	var out []string
 	for _, f := range r.sealed {
 		_, hasState := t.FieldByName(f.GoName).Interface().(interface{ State() crm.State })
-		if !hasState && d.Fields.Access(f.Name, string(f.Class)) != authz.Open {
+		if !hasState && (d.Fields.Access(f.Name, string(f.Class)) != authz.Open || seen.Access(f.Name, string(f.Class)) != authz.Open) {
 			out = append(out, f.Name)
 		}
 	}

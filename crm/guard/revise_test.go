@@ -1,0 +1,215 @@
+package guard_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/crmguard/crmguard/audit"
+	"github.com/crmguard/crmguard/authz"
+	"github.com/crmguard/crmguard/authz/rego"
+	"github.com/crmguard/crmguard/crm"
+	"github.com/crmguard/crmguard/crm/guard"
+)
+
+// horse has a clear field that a policy may hide or mask.
+type horse struct {
+	crm.Meta[horse]
+	Name  crm.Text `protect:"personal,index=exact:name,leaks=equality,distinct=100000,mask=name" json:"name"`
+	Code  string   `protect:"internal,mask=last4" json:"code"`
+	Price int64    `protect:"internal" json:"price"`
+	Stall string   `protect:"internal,indexed" json:"stall"`
+}
+
+func (h *horse) Validate() error {
+	v := crm.Checks{Type: "horse"}
+	v.Range("price", h.Price, 1, 10_000)
+	return v.Err()
+}
+
+// TestUpdateUnseen: who does not see a clear field changes the others and leaves it as it was; what they put there is denied alike, whether it is what is stored
+// or not, and no rule of the type looks at it.
+func TestUpdateUnseen(t *testing.T) {
+	cases := []struct{ role, reads, writes string }{
+		{"support", "hidden", "hidden"}, {"sales", "hidden", "open"}, {"marketing", "masked", "open"}, {"finance", "open", "hidden"},
+	}
+	grants, overrides := `"admin": {"horse": {"create": "all", "read": "all"}}`, ""
+	for _, tc := range cases {
+		override := fmt.Sprintf(`{"list": %[1]q, "read": %[1]q, "write": %[2]q}`, tc.reads, tc.writes)
+		grants += fmt.Sprintf(`, %q: {"horse": {"list": "own", "read": "own", "update": "own"}}`, tc.role)
+		overrides += fmt.Sprintf(`%[1]q: {"horse": {"price": %[2]s, "code": %[2]s}},`, tc.role, override)
+	}
+	policy, err := rego.Extend(rego.Embedded(), `{"settings": {"grants": {`+grants+`}, "field_overrides": {`+strings.TrimSuffix(overrides, ",")+`}}}`)
+	require.NoError(t, err)
+	engine, err := rego.New(t.Context(), &rego.Options{Policy: policy})
+	require.NoError(t, err)
+	for _, tc := range cases {
+		t.Run(tc.reads+" "+tc.writes, func(t *testing.T) {
+			r := newRig(t)
+			g, _, err := guard.New(t.Context(), r.store, r.keeper, engine, r.log, nil)
+			require.NoError(t, err)
+			horses, err := guard.For[*horse](t.Context(), g, &guard.TypeOptions{Type: "horse"})
+			require.NoError(t, err)
+			groom := as(tc.role, crm.NewUUID().String(), "/a/")
+			h := &horse{Name: crm.NewText("Ann Lee"), Code: "ABCD-12345678", Price: 4242, Stall: "3"}
+			id, err := crm.ParseUUID(groom.Subject.ID)
+			require.NoError(t, err)
+			h.Owner = crm.ID[crm.Employee](id)
+			_, err = horses.Create(t.Context(), admin, h)
+			require.NoError(t, err)
+			stored := func() *horse {
+				v, err := horses.Get(t.Context(), admin, h.ID.UUID())
+				require.NoError(t, err)
+				return v.Value
+			}
+			change := func(edit func(h *horse)) error {
+				v, err := horses.Get(t.Context(), groom, h.ID.UUID())
+				require.NoError(t, err)
+				n := horses.Copy(v.Value)
+				edit(n)
+				_, err = horses.Update(t.Context(), groom, n)
+				return err
+			}
+			err = change(func(h *horse) { h.Stall = "4" })
+			require.NoError(t, err, "the others may be changed")
+			require.EqualValues(t, 4242, stored().Price)
+			require.Equal(t, "ABCD-12345678", stored().Code)
+			require.Equal(t, "4", stored().Stall)
+
+			var answers []string
+			for _, guess := range []int64{4241, 4242, 7, -1, math.MaxInt64} {
+				err := change(func(h *horse) { h.Price, h.Stall = guess, "5" })
+				answers = append(answers, fmt.Sprint(err))
+			}
+			if tc.reads == "open" { // seen, and not to be set: what is there may stay
+				require.Equal(t, "<nil>", answers[1])
+				answers[1] = answers[0]
+			}
+			for _, a := range answers {
+				require.Equal(t, answers[0], a)
+			}
+			require.Contains(t, answers[0], "fields.internal")
+			require.EqualValues(t, 4242, stored().Price)
+			require.Error(t, change(func(h *horse) { h.Code = "ABCD-12345679" }))
+			require.Equal(t, "ABCD-12345678", stored().Code)
+		})
+	}
+}
+
+// TestUpdateFixedText: a personal field that may no longer change is compared with what is stored for who sees it, which is in the log, and is left by who does
+// not; nobody else learns from it what is stored.
+//
+//crm:item 5
+func TestUpdateFixedText(t *testing.T) {
+	r := newRig(t)
+	contracts, err := guard.For[*crm.Contract](t.Context(), r.guard, &guard.TypeOptions{Type: crm.TypeContract})
+	require.NoError(t, err)
+	k := &crm.Contract{
+		Number: "C-1", Customer: crm.ID[crm.Customer](crm.NewUUID()), Signatory: crm.NewText("Ann Lee"), SignatoryPerson: crm.ID[crm.Person](crm.NewUUID()),
+		Starts: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), Ends: time.Date(2027, 1, 1, 0, 0, 0, 0, time.UTC), State: crm.ContractDraft, Amount: 1000, Currency: "CNY",
+	}
+	_, err = contracts.Create(t.Context(), sales, k)
+	require.NoError(t, err)
+	id := k.ID.UUID()
+	require.NoError(t, contracts.Act(t.Context(), admin, authz.Approve, id, 1, func(k *crm.Contract) error { return k.Approve(crm.ID[crm.Employee](crm.NewUUID()), time.Now()) }))
+	change := func(c guard.Caller, edit func(k *crm.Contract)) error {
+		v, err := contracts.Get(t.Context(), c, id)
+		require.NoError(t, err)
+		edit(v.Value)
+		_, err = contracts.Update(t.Context(), c, v.Value)
+		return err
+	}
+	compared := func() int {
+		found, err := r.log.Query(t.Context(), audit.Filter{Action: "contract.compare"}, math.MaxUint64, 100)
+		require.NoError(t, err)
+		for _, e := range found {
+			require.Equal(t, []string{"signatory"}, e.Event.Fields)
+		}
+		return len(found)
+	}
+	fixed := &crm.InvalidError{}
+
+	// Who sees it.
+	require.NoError(t, change(admin, func(k *crm.Contract) { k.EndReason = "" }))
+	require.Equal(t, 1, compared())
+	for _, text := range []string{"Ann Leé", "Bob"} {
+		require.ErrorAs(t, change(admin, func(k *crm.Contract) { k.Signatory = crm.NewText(text) }), &fixed)
+		require.Equal(t, []crm.FieldError{{Field: "signatory", Rule: "fixed"}}, fixed.Fields)
+	}
+	require.Equal(t, 3, compared())
+	// Who sees a mask.
+	require.NoError(t, change(sales, func(*crm.Contract) {}))
+	for _, text := range []string{"Ann Lee", "Bob"} { // the right guess looks like a wrong one
+		require.ErrorAs(t, change(sales, func(k *crm.Contract) { k.Signatory = crm.NewText(text) }), &fixed)
+		require.Equal(t, []crm.FieldError{{Field: "signatory", Rule: "fixed"}}, fixed.Fields)
+	}
+	require.Equal(t, 3, compared(), "and nothing was opened for it")
+	v, err := contracts.Get(t.Context(), admin, id)
+	require.NoError(t, err)
+	require.Equal(t, "Ann Lee", v.Value.Signatory.Expose())
+
+	// Without the log nothing is compared.
+	errDown := errors.New("disk full")
+	r.log.fail = errDown
+	require.ErrorIs(t, func() error {
+		w := contracts.Copy(v.Value)
+		_, err := contracts.Update(t.Context(), admin, w)
+		return err
+	}(), errDown)
+}
+
+// hides is the shipped policy, but that it hides phones of what is not the asker's own from some roles.
+type hides struct {
+	authz.Authorizer
+	roles []string
+}
+
+func (h hides) Decide(ctx context.Context, r authz.Request) (authz.Decision, error) {
+	d, err := h.Authorizer.Decide(ctx, r)
+	own := r.Resource.Owner == r.Subject.ID
+	if slices.ContainsFunc(r.Subject.Roles, func(role string) bool { return slices.Contains(h.roles, role) }) && (!own || len(r.Subject.Roles) == 1) {
+		d.Fields.ByName = maps.Clone(d.Fields.ByName)
+		if d.Fields.ByName == nil {
+			d.Fields.ByName = map[string]authz.Access{}
+		}
+		d.Fields.ByName["phone"] = authz.Hidden
+	}
+	return d, err
+}
+
+// TestHiddenIsNotSearched: an index of a field that is hidden is not asked, and where it is hidden of some records only, those are not found by it.
+func TestHiddenIsNotSearched(t *testing.T) {
+	r := newRig(t)
+	g, _, err := guard.New(t.Context(), r.store, r.keeper, hides{r.policy, []string{"support"}}, r.log, nil)
+	require.NoError(t, err)
+	customers, err := guard.For[*crm.Customer](t.Context(), g, &guard.TypeOptions{Type: crm.TypeCustomer})
+	require.NoError(t, err)
+	const phone = "13800135678"
+	mine, theirs := r.add(t, sales, "A", phone, "a@example.com").Value, r.add(t, other, "B", phone, "b@example.com").Value
+	asked := 0
+	r.store.bend = func([]crm.Row) { asked++ }
+	find := func(c guard.Caller, term, field string) (ids []string) {
+		p, err := customers.Search(t.Context(), c, term, 10, field)
+		require.NoError(t, err)
+		for _, v := range p.Items {
+			ids = append(ids, v.Value.ID.String())
+		}
+		return ids
+	}
+	require.Empty(t, find(support, phone, "phone"))
+	require.Zero(t, asked, "the store is not asked for what is hidden")
+	require.Len(t, find(support, "b@example.com", "email"), 1)
+	require.Positive(t, asked)
+	both := sales // who sells, and supports whoever else sells
+	both.Subject.Roles = []string{"sales", "support"}
+	require.Equal(t, []string{mine.ID.String()}, find(both, phone, "phone"))
+	require.Equal(t, []string{theirs.ID.String()}, find(both, "b@example.com", "email"))
+}
