@@ -32,6 +32,7 @@ import (
 type store struct {
 	crm.Store
 	bend  func(rows []crm.Row)
+	wide  bool // lists are not limited
 	apply func(b crm.Batch) error
 }
 
@@ -44,6 +45,9 @@ func (s *store) Load(ctx context.Context, tenant, typ string, ids []crm.UUID) ([
 }
 
 func (s *store) List(ctx context.Context, q crm.Query) (crm.Page, error) {
+	if s.wide {
+		q.Where = crm.Everything{}
+	}
 	p, err := s.Store.List(ctx, q)
 	if s.bend != nil {
 		s.bend(p.Rows)
@@ -435,8 +439,31 @@ func TestForgedRows(t *testing.T) {
 			}
 			_, err := r.customers.List(t.Context(), admin, guard.Query{})
 			require.ErrorIs(t, err, guard.ErrForged)
+			_, err = r.customers.GetAll(t.Context(), admin, []crm.UUID{v.Value.ID.UUID()})
+			if name != "bin" { // it is taken for one that is not there
+				require.ErrorIs(t, err, guard.ErrForged)
+			}
 		})
 	}
+}
+
+// TestStoreTooWide: a store that gives more than it was asked for shows nothing to who may not see it, in lists and in what is got together.
+func TestStoreTooWide(t *testing.T) {
+	r := newRig(t)
+	mine, theirs := r.add(t, sales, "A", "13800135678", "a@example.com").Value, r.add(t, other, "B", "13800135679", "b@example.com").Value
+	both := []crm.UUID{mine.ID.UUID(), theirs.ID.UUID()}
+	got, err := r.customers.GetAll(t.Context(), sales, both)
+	require.NoError(t, err)
+	require.Len(t, got, 1)
+	require.Equal(t, mine.ID, got[0].Value.ID)
+	r.store.wide = true
+	p, err := r.customers.List(t.Context(), sales, guard.Query{})
+	require.ErrorContains(t, err, "list and decision disagree")
+	require.Empty(t, p.Items)
+	require.Equal(t, audit.Denied, r.last(t).Outcome)
+	p, err = r.customers.List(t.Context(), admin, guard.Query{})
+	require.NoError(t, err)
+	require.Len(t, p.Items, 2)
 }
 
 // TestAnotherRow: a store that answers with the genuine row of another record, one that the caller may read, is not believed.

@@ -172,7 +172,9 @@ func (a *App) fillPool(ctx context.Context, w *seed.World) error {
 }
 
 // fill creates records in batches; one that exists already, from an interrupted run, stays.
-func fill[P guard.Record](ctx context.Context, r *guard.Records[P], vs []P) error { return fillAs(ctx, r, System("seed"), vs) }
+func fill[P guard.Record](ctx context.Context, r *guard.Records[P], vs []P) error {
+	return fillAs(ctx, r, System("seed"), vs)
+}
 
 func fillAs[P guard.Record](ctx context.Context, r *guard.Records[P], c guard.Caller, vs []P) error {
 	for len(vs) > 0 {
