@@ -29,6 +29,9 @@ type Account struct {
 	Second   bool     `protect:"internal" json:"second"`
 	TOTP     crm.Text `protect:"sensitive" json:"totp"`     // base64 of the record of an authenticator app
 	Recovery crm.Text `protect:"sensitive" json:"recovery"` // base64 of the record of codes on paper
+
+	// Provider is the issuer and subject of OpenID Connect that the account is linked with, as hexadecimal JSON; empty for none.
+	Provider crm.Text `protect:"personal,unique=exact:text" json:"provider"`
 }
 
 // Sign-in errors. Users see the same words for all of them; the log has the true reason.

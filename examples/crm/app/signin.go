@@ -53,6 +53,7 @@ type signing struct {
 	pending   tenantSealer
 	device    []byte // key of the tokens of known devices
 	passkeys  *webauthn.Passkeys
+	provider  provider
 
 	mu    sync.Mutex
 	epoch map[string]uint64 // of persons, as their rights were read here
@@ -190,10 +191,11 @@ func (a *App) openSigning(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// Whoever has a second factor shows it at every sign-in, so what an act wants is that a factor was shown just now.
+	// Whoever has a second factor shows it at every sign-in, so what an act wants is that a factor was shown just now, here or to the provider.
+	fresh := []authn.Method{authn.Passkey, authn.TOTP, authn.Password, authn.Certificate, authn.OIDC}
 	rules := map[session.Act]session.Rule{}
 	for _, act := range []session.Act{session.Reveal, session.Export, session.Erasure, session.Keys, session.Roles, session.Restore, session.Factors} {
-		rules[act] = session.Rule{Level: authn.AAL1}
+		rules[act] = session.Rule{Level: authn.AAL1, Methods: fresh}
 	}
 	a.Sessions, err = session.New(store, personSealer{tenantSealer{a.Keeper, "authn-session"}}, [][]byte{sessionKey}, &session.Options{
 		Limits: session.Limits{Sessions: 10}, ByRole: map[string]session.Limits{OneTimeRole: {Absolute: time.Hour}},
@@ -202,7 +204,9 @@ func (a *App) openSigning(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return a.OpenPasskeys(ctx, cmp.Or(c.Origin, "https://localhost")) // who serves elsewhere says so
+	origin := cmp.Or(c.Origin, "https://localhost") // who serves elsewhere says so
+	a.OpenSignOn(origin)
+	return a.OpenPasskeys(ctx, origin)
 }
 
 // signInsEvery is how often what is left of sign-ins is looked through.
@@ -236,7 +240,7 @@ func (a *App) OpenPasskeys(ctx context.Context, origin string) error {
 func (a *App) Passkeys() *webauthn.Passkeys { return a.signing.passkeys }
 
 // sessionRoles are the roles of a session whose person's rights have changed.
-func (a *App) sessionRoles(ctx context.Context, _, person string) ([]string, error) {
+func (a *App) sessionRoles(ctx context.Context, _, person string, shown []authn.Method) ([]string, error) {
 	employee, err := crm.ParseUUID(person)
 	if err != nil {
 		return nil, authn.Refuse(err)
@@ -256,12 +260,13 @@ func (a *App) sessionRoles(ctx context.Context, _, person string) ([]string, err
 	if err != nil {
 		return nil, err
 	}
-	return rolesOf(s, acc), nil
+	return rolesOf(s, acc, shown), nil
 }
 
-func rolesOf(s authz.Subject, acc *Account) []string {
+// rolesOf are the roles of a session in which these methods were shown. A one-time password is the matter of who came in by one.
+func rolesOf(s authz.Subject, acc *Account, shown []authn.Method) []string {
 	roles := slices.Clone(s.Roles)
-	if acc.OneTime {
+	if acc.OneTime && !slices.Contains(shown, authn.OIDC) {
 		roles = append(roles, OneTimeRole)
 	}
 	return roles
@@ -304,11 +309,15 @@ type Outcome struct {
 // How long a right password waits for the second factor.
 const pendingTime = 10 * time.Minute
 
-// pendingSignIn is a sign-in whose password was right.
+// pendingSignIn is a sign-in whose password was right, or whom a provider has named.
 type pendingSignIn struct {
 	Account string    `json:"account"`
 	Epoch   uint64    `json:"epoch"`
 	Until   time.Time `json:"until"`
+
+	// Of a sign-in at a provider, instead of the password.
+	Shown    []session.Proof `json:"shown,omitempty"`
+	External string          `json:"external,omitempty"`
 }
 
 func (a *App) clock() time.Time {
@@ -442,7 +451,7 @@ func (a *App) signIn(ctx context.Context, login, text string, v Visitor) (out Ou
 		out.Pending, err = a.wait(ctx, pendingSignIn{Account: acc.ID.String(), Epoch: epoch, Until: a.clock().Add(pendingTime)})
 		return out, acc, "", err
 	}
-	out, err = a.enter(ctx, acc, s, epoch, pass, v, authn.Password)
+	out, err = a.enter(ctx, acc, s, session.SignIn{Epoch: epoch, Methods: []authn.Method{authn.Password}}, pass, v)
 	return out, acc, "", err
 }
 
@@ -537,13 +546,17 @@ func (c *Config) Admits(roles []string, addr netip.Addr) bool {
 	return true
 }
 
-// enter starts the session of who has shown all that is asked for.
-func (a *App) enter(ctx context.Context, acc *Account, s authz.Subject, epoch uint64, pass *lockout.Pass, v Visitor, methods ...authn.Method) (out Outcome, err error) {
+// enter starts the session of who has shown all that is asked for: how has epoch, methods, and what a provider says.
+func (a *App) enter(ctx context.Context, acc *Account, s authz.Subject, how session.SignIn, pass *lockout.Pass, v Visitor) (out Outcome, err error) {
 	login := normalize.Email(acc.Login.Expose())
-	known := a.deviceOf(v.Device, login) != ""
-	in, token, err := a.Sessions.Start(ctx, session.SignIn{
-		Tenant: Tenant, Person: acc.Employee.String(), Epoch: epoch, Roles: rolesOf(s, acc), Methods: methods, Visit: v.Visit, KnownDevice: known, Before: v.Before,
-	})
+	var methods []authn.Method
+	for _, p := range how.Shown {
+		methods = append(methods, p.Method)
+	}
+	methods = append(methods, how.Methods...)
+	how.Tenant, how.Person, how.Roles = Tenant, acc.Employee.String(), rolesOf(s, acc, methods)
+	how.Visit, how.KnownDevice, how.Before = v.Visit, a.deviceOf(v.Device, login) != "", v.Before
+	in, token, err := a.Sessions.Start(ctx, how)
 	if err != nil {
 		return out, fault(err)
 	}
@@ -709,7 +722,11 @@ func (a *App) secondFactor(ctx context.Context, p pendingSignIn, code string, v 
 	if err != nil || why != "" {
 		return out, acc, why, err
 	}
-	out, err = a.enter(ctx, acc, s, p.Epoch, pass, v, authn.Password, method)
+	in := session.SignIn{Epoch: p.Epoch, Methods: []authn.Method{authn.Password, method}}
+	if len(p.Shown) > 0 {
+		in.Methods, in.Shown, in.External = []authn.Method{method}, p.Shown, p.External
+	}
+	out, err = a.enter(ctx, acc, s, in, pass, v)
 	return out, acc, "", err
 }
 
@@ -767,7 +784,7 @@ func (a *App) passkeySignIn(ctx context.Context, ceremony string, response []byt
 	if err != nil || why != "" {
 		return out, acc, why, err
 	}
-	out, err = a.enter(ctx, acc, s, epoch, pass, v, authn.Passkey)
+	out, err = a.enter(ctx, acc, s, session.SignIn{Epoch: epoch, Methods: []authn.Method{authn.Passkey}}, pass, v)
 	return out, acc, "", err
 }
 

@@ -89,6 +89,7 @@ func New(ctx context.Context, a *app.App) (*Server, error) {
 	s.handle(mux, "POST /backups", s.runBackup)
 	s.handle(mux, "POST /backups/cancel", s.cancelBackup)
 	s.security(mux)
+	s.signOn(mux)
 	s.governance(mux)
 	s.webhooks(mux)
 	s.exportPages(mux)
@@ -104,6 +105,7 @@ func New(ctx context.Context, a *app.App) (*Server, error) {
 	s.api(mux)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { s.fail(w, r, crm.ErrNotFound) })
 	cross := http.NewCrossOriginProtection()
+	cross.AddInsecureBypassPattern("POST " + app.LogoutPath) // the provider's own, signed, and of no session
 	cross.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.problem(w, r, http.StatusForbidden, &page.Error{Status: http.StatusForbidden})
 	}))

@@ -24,6 +24,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	jose "github.com/go-jose/go-jose/v4"
 	"github.com/zitadel/oidc/v3/example/server/exampleop"
@@ -64,6 +65,25 @@ func (s *withGroups) SetUserinfoFromRequest(ctx context.Context, info *oidc.User
 		info.AppendClaims(name, value)
 	}
 	return nil
+}
+
+// aged is a request whose person signed in at another time.
+type aged struct {
+	op.AuthRequest
+	at time.Time
+}
+
+func (a aged) GetAuthTime() time.Time { return a.at }
+
+// AuthRequestByCode has the claim auth_time be what /test/claims says.
+func (s *withGroups) AuthRequestByCode(ctx context.Context, code string) (op.AuthRequest, error) {
+	r, err := s.Storage.AuthRequestByCode(ctx, code)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if at, ok := s.claims["auth_time"].(float64); ok && err == nil {
+		return aged{r, time.Unix(int64(at), 0)}, nil
+	}
+	return r, err
 }
 
 // run serves until it is signalled. It prints its issuer when it listens.
