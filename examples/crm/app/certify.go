@@ -165,6 +165,9 @@ func (a *App) rightsChanged(ctx context.Context, e *crm.Employee) error {
 	if e.Active() {
 		return a.Sessions.RightsChanged(ctx, Tenant, e.ID.String())
 	}
+	if err := a.revokeTokens(ctx, "system", e.ID.String(), whyInactive); err != nil {
+		return err
+	}
 	ended, err := a.Sessions.EndAll(ctx, Tenant, e.ID.String())
 	if err != nil {
 		return err

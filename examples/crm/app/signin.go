@@ -30,6 +30,7 @@ import (
 	"github.com/crmguard/crmguard/authz/authn/recovery"
 	"github.com/crmguard/crmguard/authz/authn/session"
 	sessionstore "github.com/crmguard/crmguard/authz/authn/session/sqlstore"
+	"github.com/crmguard/crmguard/authz/authn/token"
 	"github.com/crmguard/crmguard/authz/authn/totp"
 	"github.com/crmguard/crmguard/authz/authn/webauthn"
 	passkeystore "github.com/crmguard/crmguard/authz/authn/webauthn/sqlstore"
@@ -54,9 +55,11 @@ type signing struct {
 	device    []byte // key of the tokens of known devices
 	passkeys  *webauthn.Passkeys
 	provider  provider
+	tokens    *token.Manager
 
-	mu    sync.Mutex
-	epoch map[string]uint64 // of persons, as their rights were read here
+	mu      sync.Mutex
+	epoch   map[string]uint64  // of persons, as their rights were read here
+	enabled map[crm.UUID]int64 // owners of tokens, and the newest change of accounts when theirs was not disabled
 }
 
 // tenantSealer seals under the tenant's key, for packages that bring their own associated data.
@@ -145,7 +148,7 @@ func (s accountRecords) Swap(ctx context.Context, account string, prev, next []b
 func (a *App) openSigning(ctx context.Context) error {
 	key := func(label string) ([]byte, error) { return a.Keeper.MAC(ctx, Tenant, "authn-"+label, []byte("key v1")) }
 	s := &a.signing
-	s.epoch = map[string]uint64{}
+	s.epoch, s.enabled = map[string]uint64{}, map[crm.UUID]int64{}
 	s.pending = tenantSealer{a.Keeper, "authn-pending"}
 	c := &a.Config
 	var err error
@@ -181,6 +184,13 @@ func (a *App) openSigning(ctx context.Context) error {
 		return err
 	}
 	if s.once, err = oncestore.Open(ctx, a.db.w, string(a.db.dialect)); err != nil {
+		return err
+	}
+	tokenKey, err := key("token")
+	if err != nil {
+		return err
+	}
+	if err := a.openTokens(ctx, tokenKey); err != nil {
 		return err
 	}
 	sessionKey, err := key("session")
