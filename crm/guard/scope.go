@@ -24,7 +24,9 @@ type scoped struct {
 	scope  map[string][]authz.Action
 }
 
-func (s scoped) names(r authz.Request) bool { return slices.Contains(s.scope[r.Resource.Type], r.Action) }
+func (s scoped) names(r authz.Request) bool {
+	return slices.Contains(s.scope[r.Resource.Type], r.Action)
+}
 
 // Decide implements authz.Authorizer.
 func (s scoped) Decide(ctx context.Context, r authz.Request) (authz.Decision, error) {

@@ -33,7 +33,10 @@ func TestScopeNarrows(t *testing.T) {
 			}
 			return err
 		},
-		authz.Search: func(c guard.Caller) error { _, err := r.customers.Search(ctx, c, "13800135678", 10, "phone"); return err },
+		authz.Search: func(c guard.Caller) error {
+			_, err := r.customers.Search(ctx, c, "13800135678", 10, "phone")
+			return err
+		},
 		authz.Create: func(c guard.Caller) error {
 			_, err := r.customers.Create(ctx, c, customer("B", "13900135678", "b@example.com"))
 			return err
@@ -45,7 +48,10 @@ func TestScopeNarrows(t *testing.T) {
 			_, err = r.customers.Update(ctx, c, now.Value)
 			return err
 		},
-		authz.Reveal: func(c guard.Caller) error { _, err := r.customers.Reveal(ctx, because(c, "why"), id, "phone"); return err },
+		authz.Reveal: func(c guard.Caller) error {
+			_, err := r.customers.Reveal(ctx, because(c, "why"), id, "phone")
+			return err
+		},
 		authz.Export: func(c guard.Caller) error {
 			c = because(c, "why")
 			c.Met = append(c.Met, authz.NeedWatermark, authz.NeedStepUp)

@@ -76,6 +76,7 @@ func command() *cobra.Command {
 	f.StringVar(&c.TLSKey, "tls-key", env("TLS_KEY", ""), "PEM file of its key")
 	f.StringVar(&c.Origin, "origin", env("ORIGIN", ""), "address of the pages as browsers see it, for passkeys (default: what is listened on)")
 	f.StringSliceVar(&c.SecondFactor, "require-second-factor", list("REQUIRE_SECOND_FACTOR"), "roles that need a second factor: ROLE,ROLE")
+	f.StringSliceVar(&c.PasswordWords, "password-words", list("PASSWORD_WORDS"), "words that no password is made of, such as the names of the company and its products: WORD,WORD")
 	f.StringArrayVar(&allow, "allow-from", list("ALLOW_FROM"), "networks that a role may be used from: ROLE=CIDR,CIDR; may be given again")
 	f.StringVar(&c.SignOn.Issuer, "oidc-issuer", env("OIDC_ISSUER", ""), "address of the OpenID Connect provider where people sign in, as it writes it into its tokens (default: nowhere)")
 	f.StringVar(&c.SignOn.Client, "oidc-client", env("OIDC_CLIENT", ""), "id of this installation at the provider")

@@ -343,6 +343,7 @@ const (
 	whyStronger = "too many attempts: a known device or a stronger factor is needed"
 	whyUnknown  = "unknown login"
 	whyPassword = "wrong password"
+	whyLapsed   = "the one-time password was not used in time"
 	whyDisabled = "disabled"
 	whyInactive = "not an active employee"
 	whyAddress  = "address not allowed for the role"
@@ -495,6 +496,9 @@ func (a *App) check(ctx context.Context, acc *Account, text string) (why string,
 		return whyPassword, nil
 	case err != nil:
 		return "", err
+	}
+	if a.lapsed(acc) { // verified all the same, for as long
+		return whyLapsed, nil
 	}
 	if old {
 		if renewed, err = a.signing.passwords.Hash(ctx, id, text); err != nil {

@@ -350,8 +350,10 @@ func sessionRows(all []session.Session, own, end string) *page.List {
 func deviceCell(d session.Device) page.Cell {
 	const other = "other"
 	switch {
-	case d.Browser == other && d.System == other:
+	case d.Browser == other && d.System == other && d.Kind == "program":
 		return page.Cell{Key: "device.other", Strong: true}
+	case d.Browser == other && d.System == other:
+		return page.Cell{Key: "device.unknown", Strong: true}
 	case d.Browser == other:
 		return page.Cell{Text: d.System, Strong: true}
 	case d.System == other:
