@@ -53,6 +53,9 @@ type Caller struct {
 	Met []authz.Obligation
 	// Under is the id of the record that permits the request, such as an approved export. Events note it.
 	Under string
+	// Scope narrows what the policy allows, as for the token of a program: actions by type, or function. What it does not name is denied by
+	// the control "scope". nil narrows nothing.
+	Scope map[string][]authz.Action
 
 	counted bool // Environment.Rows was counted here
 }
@@ -314,7 +317,7 @@ func (g *Guard) Authorize(ctx context.Context, c Caller, action authz.Action, fu
 
 // authorize is Authorize for whom the decision matters beyond its answer.
 func (g *Guard) authorize(ctx context.Context, c Caller, action authz.Action, function string) (authz.Decision, error) {
-	d, err := g.policy.Decide(ctx, authz.Request{
+	d, err := g.of(c).Decide(ctx, authz.Request{
 		Subject: c.Subject, Action: action, Environment: c.Environment,
 		Resource: authz.Resource{Tenant: c.Subject.Tenant, Type: function},
 	})
@@ -389,7 +392,7 @@ func (c Caller) event(typ string, action authz.Action, d authz.Decision) audit.E
 // May tells whether the caller may do a to a function that is no record. It does nothing and logs
 // nothing; it is for pages that offer only what will be allowed.
 func (g *Guard) May(ctx context.Context, c Caller, a authz.Action, function string) (bool, error) {
-	d, err := g.policy.Decide(ctx, authz.Request{
+	d, err := g.of(c).Decide(ctx, authz.Request{
 		Subject: c.Subject, Action: a, Environment: c.Environment,
 		Resource: authz.Resource{Tenant: c.Subject.Tenant, Type: function},
 	})

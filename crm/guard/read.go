@@ -434,7 +434,7 @@ func (r *kind) prepared(ctx context.Context, c Caller, a authz.Action, q Query, 
 	if denial != nil {
 		return crm.Query{}, errors.Join(denial, r.deny(ctx, c, a, nil, sample))
 	}
-	filter, err := r.g.policy.Filter(ctx, authz.Request{
+	filter, err := r.g.of(c).Filter(ctx, authz.Request{
 		Subject: c.subject(a), Action: a, Environment: c.Environment,
 		Resource: authz.Resource{Tenant: c.Subject.Tenant, Type: r.typ},
 	})

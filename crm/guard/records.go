@@ -259,7 +259,7 @@ type decider struct {
 }
 
 func (g *Guard) decider(c Caller, a authz.Action) *decider {
-	return &decider{policy: g.policy, req: authz.Request{Subject: c.subject(a), Action: a, Environment: c.Environment}}
+	return &decider{policy: g.of(c), req: authz.Request{Subject: c.subject(a), Action: a, Environment: c.Environment}}
 }
 
 // subject is the caller as the policy sees them. What goes over many records sees those that only an emergency opens when

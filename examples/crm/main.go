@@ -52,6 +52,7 @@ func list(name string) []string { return strings.Fields(env(name, "")) }
 func command() *cobra.Command {
 	var c app.Config
 	var allow []string
+	var firstUse string
 	root := &cobra.Command{
 		Use:           "crm",
 		Short:         "A CRM on protected records",
@@ -75,7 +76,15 @@ func command() *cobra.Command {
 	f.StringVar(&c.TLSKey, "tls-key", env("TLS_KEY", ""), "PEM file of its key")
 	f.StringVar(&c.Origin, "origin", env("ORIGIN", ""), "address of the pages as browsers see it, for passkeys (default: what is listened on)")
 	f.StringSliceVar(&c.SecondFactor, "require-second-factor", list("REQUIRE_SECOND_FACTOR"), "roles that need a second factor: ROLE,ROLE")
+	f.StringSliceVar(&c.PasswordWords, "password-words", list("PASSWORD_WORDS"), "words that no password is made of, such as the names of the company and its products: WORD,WORD")
 	f.StringArrayVar(&allow, "allow-from", list("ALLOW_FROM"), "networks that a role may be used from: ROLE=CIDR,CIDR; may be given again")
+	f.StringVar(&c.SignOn.Issuer, "oidc-issuer", env("OIDC_ISSUER", ""), "address of the OpenID Connect provider where people sign in, as it writes it into its tokens (default: nowhere)")
+	f.StringVar(&c.SignOn.Client, "oidc-client", env("OIDC_CLIENT", ""), "id of this installation at the provider")
+	f.StringVar(&c.SignOn.SecretFile, "oidc-secret-file", env("OIDC_SECRET_FILE", ""), "file with its secret there (default: the variable CRM_OIDC_SECRET; neither: a public client)")
+	f.StringVar(&c.SignOn.Name, "oidc-name", env("OIDC_NAME", ""), "what the provider is called on the pages (default: its host)")
+	f.StringVar(&c.SignOn.Rules, "oidc-rules", env("OIDC_RULES", ""), "JSON file: which groups give which roles, and what the provider is trusted to vouch for")
+	f.StringVar(&firstUse, "oidc-first-use", env("OIDC_FIRST_USE", "none"), "how who is not linked yet is known: none, or email for an address that the provider has verified")
+	c.SignOn.Secret = os.Getenv("CRM_OIDC_SECRET")
 	f.StringVar(&c.PolicyKey, "policy-key", env("POLICY_KEY", ""), "PEM file of the public key of policy bundles; DATA/policy.tar.gz is then loaded, also while serving")
 	f.StringVar(&c.Duplicates, "duplicates", env("DUPLICATES", "warn"), "what becomes of a record that certainly exists: warn its maker, or refuse it")
 	f.StringVar(&c.Erased, "erased", env("ERASED", "warn"), "what becomes of a new record, made by hand or imported, with a number of somebody who was erased: refuse, warn or off")
@@ -93,6 +102,12 @@ func command() *cobra.Command {
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) (err error) {
 		if c.AllowFrom, err = app.ParseAllowFrom(allow); err != nil {
 			return err
+		}
+		switch firstUse {
+		case "none", "email":
+			c.SignOn.FirstUse = firstUse == "email"
+		default:
+			return errors.New("--oidc-first-use takes none or email")
 		}
 		for name, v := range map[string]*bool{"http": &c.Plain, "allow-local-kek": &c.AllowLocalKEK, "seed": &c.Seed} {
 			variable := strings.ToUpper(strings.ReplaceAll(name, "-", "_"))
@@ -122,7 +137,7 @@ func command() *cobra.Command {
 	}
 	root.RunE = serve.RunE
 	root.AddCommand(serve, importCommand(&c), exportCommand(&c), verifyCommand(&c), backupCommand(&c), restoreCommand(&c), drillCommand(&c),
-		rotateCommand(&c), accountCommand(&c), policyCommand(&c), sweepCommand(&c), purgeCommand(&c), demoCommand(&c), dedupeCommand(&c), eraseCommand(&c))
+		rotateCommand(&c), accountCommand(&c), tokenCommand(&c), policyCommand(&c), sweepCommand(&c), purgeCommand(&c), demoCommand(&c), dedupeCommand(&c), eraseCommand(&c))
 	return root
 }
 
@@ -380,6 +395,33 @@ func accountCommand(c *app.Config) *cobra.Command {
 					return err
 				}
 				fmt.Fprintln(out, "all second factors are removed, and the sessions ended; the password stays")
+				return nil
+			})
+		},
+	})
+	cmd.AddCommand(&cobra.Command{
+		Use: "link LOGIN SUBJECT", Short: "Let an account, or an employee without one, sign in at the provider of --oidc-issuer as this subject", Args: cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return once(cmd, c, func(a *app.App, out io.Writer) error {
+				if args[1] == "" {
+					return errors.New("no subject")
+				}
+				if err := a.LinkLogin(cmd.Context(), args[0], args[1]); err != nil {
+					return err
+				}
+				fmt.Fprintln(out, "linked; the sessions are ended")
+				return nil
+			})
+		},
+	})
+	cmd.AddCommand(&cobra.Command{
+		Use: "unlink LOGIN", Short: "End the link of an account with the provider, and its sessions", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return once(cmd, c, func(a *app.App, out io.Writer) error {
+				if err := a.LinkLogin(cmd.Context(), args[0], ""); err != nil {
+					return err
+				}
+				fmt.Fprintln(out, "no longer linked; the sessions are ended")
 				return nil
 			})
 		},

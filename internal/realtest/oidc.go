@@ -52,9 +52,15 @@ func OIDC(t testing.TB, clientID, secret, redirect string, groups ...string) *OI
 	return &OIDCServer{Issuer: strings.TrimSpace(line), t: t}
 }
 
-// SignIn follows an authorization URL as a browser does, signs in as test-user2, and returns the parameters that the
-// client's redirect URI would get.
+// SignIn is SignInAs for test-user2, whose subject is id2.
 func (s *OIDCServer) SignIn(authURL, redirect string) url.Values {
+	s.t.Helper()
+	return s.SignInAs("test-user2", authURL, redirect)
+}
+
+// SignInAs follows an authorization URL as a browser does, signs in as a user, and returns the parameters that the
+// client's redirect URI would get. test-user@127.0.0.1 is the subject id1.
+func (s *OIDCServer) SignInAs(user, authURL, redirect string) url.Values {
 	s.t.Helper()
 	jar, err := cookiejar.New(nil)
 	if err != nil {
@@ -77,7 +83,7 @@ func (s *OIDCServer) SignIn(authURL, redirect string) url.Values {
 		return answer // an error already
 	}
 	id := resp.Request.URL.Query().Get("authRequestID")
-	resp, err = browser.PostForm(s.Issuer+"/login/username", url.Values{"id": {id}, "username": {"test-user2"}, "password": {"verysecure"}})
+	resp, err = browser.PostForm(s.Issuer+"/login/username", url.Values{"id": {id}, "username": {user}, "password": {"verysecure"}})
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -86,6 +92,23 @@ func (s *OIDCServer) SignIn(authURL, redirect string) url.Values {
 		s.t.Fatalf("oidcd: the sign-in ended at %s with %s", resp.Request.URL.Path, resp.Status)
 	}
 	return answer
+}
+
+// Claims has ID tokens hold these claims from now on, beside and instead of the usual ones.
+func (s *OIDCServer) Claims(claims map[string]any) {
+	s.t.Helper()
+	body, err := json.Marshal(claims)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	resp, err := http.Post(s.Issuer+"/test/claims", "application/json", bytes.NewReader(body))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		s.t.Fatalf("oidcd: claims: %s", resp.Status)
+	}
 }
 
 // Sign returns a JWT of any claims under the provider's key.

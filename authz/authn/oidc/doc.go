@@ -2,7 +2,7 @@
 // authorization code flow. It is the only importer of github.com/coreos/go-oidc and golang.org/x/oauth2.
 //
 //	p, err := oidc.New(ctx, oidc.Client{Issuer: "https://id.example.com", ID: "crm", Secret: secret, RedirectURL: "https://crm.example.com/callback"}, states, nil)
-//	to, secret, err := p.Begin(ctx)                          // secret into a cookie (HttpOnly, SameSite=Lax), the browser to the URL
+//	to, secret, err := p.Begin(ctx, nil)                     // secret into a cookie (HttpOnly, SameSite=Lax), the browser to the URL
 //	who, err := p.Finish(ctx, secret, r.URL.Query())         // at the redirect URL
 //
 // # What is demanded
@@ -16,8 +16,14 @@
 // signed by RS256, PS256, ES256, ES384 or EdDSA, never by none or a shared secret; it is for this client and for
 // nobody else, of this very sign-in, and issued just now. Clocks may differ by [Options].Skew.
 //
-// A person is the pair of issuer and subject. An e-mail address is given to somebody else one day and is not read
-// here.
+// A person is the pair of issuer and subject. An e-mail address is given to somebody else one day: [Identity].Email is
+// for the first meeting of two directories, where the composition wants that, and only an address that the provider has
+// verified.
+//
+// # A fresh proof
+//
+// [Ask].Login asks the provider to have the person show anew who they are (prompt=login and max_age=0), and does not
+// believe the answer by itself: auth_time must say so.
 //
 // # Roles
 //
@@ -38,7 +44,7 @@
 // # Not covered
 //
 // What the provider itself asked for: [Identity].Methods is authn.OIDC alone, unless [Options].Methods trusts what
-// its claim amr says.
+// its claim amr says, or [Options].Contexts what its claim acr says.
 //
 // A Provider is safe for concurrent use.
 package oidc

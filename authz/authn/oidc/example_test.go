@@ -29,7 +29,7 @@ func Example() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	to, cookie, err := p.Begin(ctx) // the browser gets the cookie and is sent there
+	to, cookie, err := p.Begin(ctx, nil) // the browser gets the cookie and is sent there
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -35,14 +36,15 @@ type Client struct {
 
 // Options of New.
 type Options struct {
-	Scopes  []string                // besides openid
-	Groups  string                  // the claim that lists groups; "" = "groups"
-	Roles   map[string][]string     // group -> roles; nil = no mapping
-	Methods map[string]authn.Method // value of the claim amr (RFC 8176) -> method, for a provider that is trusted to say; nil = none
-	MaxAge  time.Duration           // how long ago the person may have signed in at the provider; 0 = any
-	Skew    time.Duration           // between its clock and ours; 0 = a minute; at most five
-	HTTP    *http.Client            // nil = one with a limit of ten seconds that follows no redirects
-	Now     func() time.Time        // nil = time.Now
+	Scopes   []string                  // besides openid
+	Groups   string                    // the claim that lists groups; "" = "groups"
+	Roles    map[string][]string       // group -> roles; nil = no mapping
+	Methods  map[string]authn.Method   // value of the claim amr (RFC 8176) -> method, for a provider that is trusted to say; nil = none
+	Contexts map[string][]authn.Method // value of the claim acr -> methods that it stands for, likewise; nil = none
+	MaxAge   time.Duration             // how long ago the person may have signed in at the provider; 0 = any
+	Skew     time.Duration             // between its clock and ours; 0 = a minute; at most five
+	HTTP     *http.Client              // nil = one with a limit of ten seconds that follows no redirects
+	Now      func() time.Time          // nil = time.Now
 }
 
 // Provider signs people in at one issuer.
@@ -101,10 +103,12 @@ func New(ctx context.Context, c Client, states once.Store, opts *Options) (*Prov
 	case !secure(c.Issuer) || !secure(c.RedirectURL):
 		return nil, errors.New("oidc: issuer and redirect URL are https")
 	}
-	for _, m := range p.opts.Methods {
-		if !m.Valid() {
-			return nil, errors.New("oidc: an unknown method")
-		}
+	vouched := slices.Collect(maps.Values(p.opts.Methods))
+	for _, all := range p.opts.Contexts {
+		vouched = append(vouched, all...)
+	}
+	if slices.ContainsFunc(vouched, func(m authn.Method) bool { return !m.Valid() }) {
+		return nil, errors.New("oidc: an unknown method")
 	}
 	p.http = p.opts.HTTP
 	if p.http == nil {
@@ -167,16 +171,40 @@ func (p *Provider) stateKey(secret string) [32]byte {
 	return once.Key("oidc state", p.client.Issuer, p.client.ID, secret)
 }
 
-// Begin returns the URL to which the browser is sent, and a secret that stays in its cookie.
-func (p *Provider) Begin(ctx context.Context) (to, secret string, err error) {
+// Ask is what one sign-in wants besides.
+type Ask struct {
+	// Login sends max_age=0 and prompt=login: the person shows anew who they are, and the ID token must say that it was after Begin.
+	Login bool
+	Keep  string // of the caller: Identity.Kept gives it back; it lies in the store as it is, and never goes to the browser or the provider
+}
+
+// asked is an Ask in the store.
+type asked struct {
+	Login int64  `json:"login,omitempty"` // when it began, in milliseconds; 0 for none
+	Keep  string `json:"keep,omitempty"`
+}
+
+// Begin returns the URL to which the browser is sent, and a secret that stays in its cookie. ask may be nil.
+func (p *Provider) Begin(ctx context.Context, ask *Ask) (to, secret string, err error) {
 	secret = rand.Text() + rand.Text()
 	now := p.opts.Now()
-	if err := p.states.Put(ctx, p.stateKey(secret), nil, now, now.Add(ceremony)); err != nil {
-		return "", "", err
-	}
 	params := []oauth2.AuthCodeOption{oidc.Nonce(derive(secret, "nonce")), oauth2.S256ChallengeOption(derive(secret, "verifier"))}
-	if p.opts.MaxAge > 0 {
+	if p.opts.MaxAge > 0 && (ask == nil || !ask.Login) {
 		params = append(params, oauth2.SetAuthURLParam("max_age", fmt.Sprint(int(p.opts.MaxAge.Seconds()))))
+	}
+	var value []byte
+	if ask != nil {
+		kept := asked{Keep: ask.Keep}
+		if ask.Login {
+			kept.Login = now.UnixMilli()
+			params = append(params, oauth2.SetAuthURLParam("max_age", "0"), oauth2.SetAuthURLParam("prompt", "login"))
+		}
+		if value, err = json.Marshal(kept); err != nil {
+			return "", "", err
+		}
+	}
+	if err := p.states.Put(ctx, p.stateKey(secret), value, now, now.Add(ceremony)); err != nil {
+		return "", "", err
 	}
 	return p.oauth.AuthCodeURL(derive(secret, "state"), params...), secret, nil
 }
@@ -187,8 +215,10 @@ type Identity struct {
 	Session         string // claim sid; "" when the provider names none
 	Groups          []string
 	Roles           []string       // that the groups give, sorted
-	Methods         []authn.Method // authn.OIDC, and what Options.Methods makes of amr
+	Methods         []authn.Method // authn.OIDC, and what Options.Methods makes of amr and Options.Contexts of acr
 	AuthTime        time.Time      // when the person signed in there; zero when it is not said
+	Email           string         // that the provider has verified; "" for none. It is given to somebody else one day: it names nobody for good
+	Kept            string         // Ask.Keep
 }
 
 // one returns the only value of a parameter.
@@ -225,10 +255,16 @@ func (p *Provider) finish(ctx context.Context, secret string, query url.Values) 
 		return nil, ErrIssuer
 	}
 	now := p.opts.Now()
-	if _, err := p.states.Take(ctx, p.stateKey(secret), now); errors.Is(err, once.ErrNone) {
+	value, err := p.states.Take(ctx, p.stateKey(secret), now)
+	if errors.Is(err, once.ErrNone) {
 		return nil, ErrState
-	} else if err != nil {
+	}
+	if err != nil {
 		return nil, err
+	}
+	var ask asked
+	if len(value) > 0 && json.Unmarshal(value, &ask) != nil {
+		return nil, ErrState
 	}
 	if values["error"] != "" || values["code"] == "" {
 		return nil, ErrDenied
@@ -239,7 +275,15 @@ func (p *Provider) finish(ctx context.Context, secret string, query url.Values) 
 		return nil, ErrExchange // its words are the provider's
 	}
 	raw, _ := tokens.Extra("id_token").(string)
-	return p.verify(ctx, raw, tokens.AccessToken, derive(secret, "nonce"))
+	who, err := p.verify(ctx, raw, tokens.AccessToken, derive(secret, "nonce"))
+	if err != nil {
+		return nil, err
+	}
+	if ask.Login != 0 && who.AuthTime.Before(time.UnixMilli(ask.Login).Add(-p.opts.Skew)) { // of a time that is not said too
+		return nil, fmt.Errorf("%w: not signed in anew", ErrToken)
+	}
+	who.Kept = ask.Keep
+	return who, nil
 }
 
 // header returns the type that a JWT says it has, in lower case and without application/.
@@ -283,6 +327,7 @@ func (p *Provider) verify(ctx context.Context, raw, access, nonce string) (*Iden
 		Sid      string          `json:"sid"`
 		Events   json.RawMessage `json:"events"`
 		AMR      []string        `json:"amr"`
+		ACR      string          `json:"acr"`
 	}
 	if err := token.Claims(&claims); err != nil {
 		return nil, fmt.Errorf("%w: claims of another kind", ErrToken)
@@ -312,14 +357,21 @@ func (p *Provider) verify(ctx context.Context, raw, access, nonce string) (*Iden
 	if claims.AuthTime != nil {
 		who.AuthTime = claims.AuthTime.time().UTC()
 	}
+	vouched := slices.Clone(p.opts.Contexts[claims.ACR])
 	for _, a := range claims.AMR {
-		if m, ok := p.opts.Methods[a]; ok && !slices.Contains(who.Methods, m) {
+		if m, ok := p.opts.Methods[a]; ok {
+			vouched = append(vouched, m)
+		}
+	}
+	for _, m := range vouched {
+		if !slices.Contains(who.Methods, m) {
 			who.Methods = append(who.Methods, m)
 		}
 	}
 	var all map[string]json.RawMessage
 	if token.Claims(&all) == nil {
 		who.Groups = groups(all[p.opts.Groups])
+		who.Email = verified(all)
 	}
 	if p.opts.Roles == nil {
 		return who, nil
@@ -332,6 +384,16 @@ func (p *Provider) verify(ctx context.Context, raw, access, nonce string) (*Iden
 		return nil, ErrNoRole
 	}
 	return who, nil
+}
+
+// verified reads an address that the provider says it has verified: by the word true and nothing that is like it.
+func verified(all map[string]json.RawMessage) string {
+	var is bool
+	var email string
+	if json.Unmarshal(all["email_verified"], &is) != nil || !is || json.Unmarshal(all["email"], &email) != nil || len(email) > 254 {
+		return ""
+	}
+	return email
 }
 
 // groups reads a list of strings; anything else is none.

@@ -106,7 +106,7 @@ func worldOn(t *testing.T, server *realtest.OIDCServer, opts oidc.Options) *worl
 // answer begins a sign-in and goes through it at the provider.
 func (w *world) answer() (cookie string, query url.Values) {
 	w.t.Helper()
-	to, cookie, err := w.Begin(w.t.Context())
+	to, cookie, err := w.Begin(w.t.Context(), nil)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -124,7 +124,7 @@ func TestSignIn(t *testing.T) {
 	w := newWorld(t, oidc.Options{
 		Roles: map[string][]string{"crm-sales": {"sales", "reader"}, "crm-admin": {"admin"}, "all": {"sales"}}, Methods: map[string]authn.Method{"pwd": authn.Password}, MaxAge: time.Hour,
 	})
-	to, cookie, err := w.Begin(t.Context())
+	to, cookie, err := w.Begin(t.Context(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -184,7 +184,7 @@ func TestAnswers(t *testing.T) {
 		}
 	}
 	cookie, query := w.answer()
-	for what, other := range map[string]string{"no cookie": "", "another browser's cookie": func() string { _, c, _ := w.Begin(ctx); return c }(), "a made up cookie": "x"} {
+	for what, other := range map[string]string{"no cookie": "", "another browser's cookie": func() string { _, c, _ := w.Begin(ctx, nil); return c }(), "a made up cookie": "x"} {
 		who, err := w.Finish(ctx, other, query)
 		w.refused(what, who, err, oidc.ErrState)
 	}
@@ -352,7 +352,7 @@ func TestRoles(t *testing.T) {
 // TestFewClaims: what a provider need not say is empty, and groups are read from the claim that is named.
 func TestFewClaims(t *testing.T) {
 	w := newWorld(t, oidc.Options{Groups: "teams", Roles: map[string][]string{"crm": {"sales"}, "crm-sales": {"admin"}}})
-	to, _, err := w.Begin(t.Context())
+	to, _, err := w.Begin(t.Context(), nil)
 	if err != nil || strings.Contains(to, "max_age") {
 		t.Errorf("%s, %v", to, err)
 	}
@@ -600,5 +600,86 @@ func TestNewRefuses(t *testing.T) {
 	client.Issuer = s.URL
 	if _, err := oidc.New(t.Context(), client, &once.Memory{}, nil); err == nil {
 		t.Error("nobody answers")
+	}
+}
+
+// TestAsk: a fresh proof is one of which the provider says that it is fresh, and what the caller keeps never leaves the store.
+func TestAsk(t *testing.T) {
+	ctx := t.Context()
+	w := newWorld(t, oidc.Options{MaxAge: time.Hour})
+	begin := func() (cookie string, query url.Values) {
+		t.Helper()
+		to, cookie, err := w.Begin(ctx, &oidc.Ask{Login: true, Keep: "of the caller"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		u, _ := url.Parse(to)
+		if q := u.Query(); len(q["max_age"]) != 1 || q.Get("max_age") != "0" || q.Get("prompt") != "login" || strings.Contains(to, "caller") {
+			t.Fatalf("%s", to)
+		}
+		return cookie, w.server.SignIn(to, redirect)
+	}
+	cookie, query := begin()
+	who, err := w.Finish(ctx, cookie, query)
+	if err != nil || who.Kept != "of the caller" {
+		t.Fatalf("%+v, %v", who, authn.Reason(err))
+	}
+	for what, change := range map[string]func(map[string]any){
+		"a proof of an hour ago":  func(c map[string]any) { c["auth_time"] = time.Now().Add(-50 * time.Minute).Unix() },
+		"two minutes before":      func(c map[string]any) { c["auth_time"] = time.Now().Add(-2 * time.Minute).Unix() },
+		"a proof of no time":      func(c map[string]any) { delete(c, "auth_time") },
+		"a proof of another kind": func(c map[string]any) { c["auth_time"] = "now" },
+	} {
+		w.wire.swap = func(_ string, claims map[string]any) string {
+			change(claims)
+			return w.server.Sign("JWT", claims)
+		}
+		cookie, query := begin()
+		who, err := w.Finish(ctx, cookie, query)
+		w.refused(what, who, err, oidc.ErrToken)
+	}
+	// Who only signs in may have done so at the provider before.
+	w.wire.swap = func(_ string, claims map[string]any) string {
+		claims["auth_time"] = time.Now().Add(-50 * time.Minute).Unix()
+		return w.server.Sign("JWT", claims)
+	}
+	cookie, query = w.answer()
+	if who, err := w.Finish(ctx, cookie, query); err != nil || who.Kept != "" || time.Since(who.AuthTime) < 49*time.Minute {
+		t.Errorf("%+v, %v", who, authn.Reason(err))
+	}
+}
+
+// TestVouched: a provider vouches for what it was trusted with, by amr or acr, and an address counts when it says that it has verified it.
+func TestVouched(t *testing.T) {
+	w := newWorld(t, oidc.Options{
+		Methods: map[string]authn.Method{"otp": authn.TOTP}, Contexts: map[string][]authn.Method{"https://id.test/mfa": {authn.Password, authn.TOTP}},
+	})
+	for what, c := range map[string]struct {
+		claims map[string]any
+		level  authn.Level
+		email  string
+	}{
+		"nothing":                     {map[string]any{"amr": []string{}}, authn.AAL1, ""},
+		"what nobody trusts it with":  {map[string]any{"amr": []string{"pwd", "hwk", "mfa"}, "acr": "https://id.test/other"}, authn.AAL1, ""},
+		"something held alone":        {map[string]any{"amr": []string{"otp"}}, authn.AAL1, ""},
+		"two factors, by its context": {map[string]any{"amr": []string{"otp"}, "acr": "https://id.test/mfa"}, authn.AAL2, ""},
+		"an address":                  {map[string]any{"email": "ann@id.test", "email_verified": true}, authn.AAL1, "ann@id.test"},
+		"an address it did not check": {map[string]any{"email": "ann@id.test", "email_verified": false}, authn.AAL1, ""},
+		"an address of no word":       {map[string]any{"email": "ann@id.test"}, authn.AAL1, ""},
+		"true as text":                {map[string]any{"email": "ann@id.test", "email_verified": "true"}, authn.AAL1, ""},
+	} {
+		w.wire.swap = func(_ string, claims map[string]any) string {
+			maps.Copy(claims, c.claims)
+			return w.server.Sign("JWT", claims)
+		}
+		cookie, query := w.answer()
+		who, err := w.Finish(t.Context(), cookie, query)
+		if err != nil || authn.LevelOf(who.Methods...) != c.level || who.Email != c.email {
+			t.Errorf("%s: %+v, %v", what, who, authn.Reason(err))
+		}
+	}
+	if _, err := oidc.New(t.Context(), oidc.Client{Issuer: w.server.Issuer, ID: clientID, Secret: secret, RedirectURL: redirect}, w.states,
+		&oidc.Options{Contexts: map[string][]authn.Method{"x": {"magic"}}}); err == nil {
+		t.Error("an unknown method of a context")
 	}
 }

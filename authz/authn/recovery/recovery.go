@@ -1,8 +1,8 @@
 // Package recovery makes ten codes for paper, each of which signs in once where every other factor is lost. It is
 // usable alone.
 //
-// A code is 80 random bits in four groups, such as 4N0K-7ZQX-J2MB-9RTV; it may be typed in either case, without the
-// hyphens, and with O for 0, I or L for 1. The record keeps keyed hashes (HMAC-SHA-256) with the account's id bound in,
+// A code is 120 random bits in six groups, such as 4N0K-7ZQX-J2MB-9RTV-1C8H-W6DS; it may be typed in either case, without
+// the hyphens, and with O for 0, I or L for 1. Codes of older sets, of 80 bits in four groups, are taken. The record keeps keyed hashes (HMAC-SHA-256) with the account's id bound in,
 // which is enough for secrets of that many bits; docs/formats/authn.md describes it. A used code is taken out by
 // compare-and-set, so of parallel uses one succeeds.
 //
@@ -45,8 +45,9 @@ var (
 const (
 	recordVersion = 1
 	idSize        = 4
-	codeBytes     = 10
-	codeChars     = 16
+	codeBytes     = 15
+	codeChars     = 24
+	oldChars      = 16 // of sets that were made when codes had 80 bits
 	headSize      = 1 + idSize + 1
 	maxAccount    = 1024
 	tries         = 100
@@ -97,7 +98,10 @@ func (c *Codes) Generate(ctx context.Context, account string) ([]string, error) 
 		}
 		plain := base32.NewEncoding(crockford).EncodeToString(b)
 		record = append(record, k.hash(account, plain)...)
-		codes[i] = plain[:4] + "-" + plain[4:8] + "-" + plain[8:12] + "-" + plain[12:]
+		for ; len(plain) > 4; plain = plain[4:] {
+			codes[i] += plain[:4] + "-"
+		}
+		codes[i] += plain
 	}
 	for range tries {
 		stored, err := c.store.Load(ctx, account)
@@ -211,7 +215,7 @@ func (k key) hash(account, plain string) []byte {
 	return mac.Sum(nil)
 }
 
-// normalise returns the 16 characters of a code as it was typed.
+// normalise returns the characters of a code as it was typed.
 func normalise(code string) (string, bool) {
 	if len(code) > 64 {
 		return "", false
@@ -222,5 +226,5 @@ func normalise(code string) (string, bool) {
 			return "", false
 		}
 	}
-	return plain, len(plain) == codeChars
+	return plain, len(plain) == codeChars || len(plain) == oldChars
 }

@@ -51,7 +51,7 @@ func TestOnce(t *testing.T) {
 	store := records.Of(&records.Memory{}, "recovery")
 	c := open(t, store, secret(1))
 	refused(t, c, "none at all", "a", "0000-0000-0000-0000", recovery.ErrWrong)
-	codes, shape := generate(t, c, "a"), regexp.MustCompile(`^([0-9A-HJKMNP-TV-Z]{4}-){3}[0-9A-HJKMNP-TV-Z]{4}$`)
+	codes, shape := generate(t, c, "a"), regexp.MustCompile(`^([0-9A-HJKMNP-TV-Z]{4}-){5}[0-9A-HJKMNP-TV-Z]{4}$`)
 	stored, _ := store.Load(t.Context(), "a")
 	seen := map[string]bool{}
 	for _, code := range codes {
@@ -234,7 +234,7 @@ func golden(t testing.TB) (account string, key, record []byte, codes []string) {
 	return lines["account"], key, record, strings.Fields(lines["codes"])
 }
 
-// TestGolden: the golden record is read as it was, with its first code used already.
+// TestGolden: the golden record, of a set whose codes had 80 bits, is read as it was, with its first code used already.
 func TestGolden(t *testing.T) {
 	account, key, record, codes := golden(t)
 	store := records.Of(&records.Memory{}, "recovery")

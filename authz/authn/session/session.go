@@ -19,9 +19,10 @@ type Options struct {
 	Rules     map[Act]Rule        // zero fields are the defaults; an act that is not named has the default rule
 	Reactions map[Signal]Reaction // nil = NewDevice notifies, ChangedAgent ends, the others demand a step-up
 	Locator   Locator             // nil: places are networks, and travel is not judged
-	// Roles returns the roles that a person has now, for sessions whose epoch has moved. An error that is
-	// authn.ErrRefused ends the session, any other one refuses the request. nil: such a session is dead.
-	Roles func(ctx context.Context, tenant, person string) ([]string, error)
+	// Roles returns the roles that a person has now, for sessions whose epoch has moved; shown are the methods of that
+	// session. An error that is authn.ErrRefused ends the session, any other one refuses the request. nil: such a
+	// session is dead.
+	Roles func(ctx context.Context, tenant, person string, shown []authn.Method) ([]string, error)
 	Now   func() time.Time // nil = time.Now
 }
 
@@ -101,6 +102,7 @@ type SignIn struct {
 	Epoch          uint64         // what Epoch answered before the account was looked at
 	Roles          []string       // that the person has
 	Methods        []authn.Method // that were verified just now
+	Shown          []Proof        // what was shown earlier, as to a provider: it counts for the level, and as fresh from its own time
 	Visit          Visit
 	KnownDevice    bool   // the device is known by its own cookie; false is NewDevice
 	Before         Token  // what the browser sent with the sign-in: it ends
@@ -153,7 +155,13 @@ func (m *Manager) start(ctx context.Context, in SignIn) (*Session, Token, error)
 	if in.Tenant == "" || in.Person == "" {
 		return nil, Token{}, errors.New("session: nobody signs in")
 	}
-	if authn.LevelOf(in.Methods...) == authn.NoLevel {
+	now := m.now()
+	for _, p := range in.Shown {
+		if p.At.IsZero() || p.At.After(now.Add(time.Hour)) {
+			return nil, Token{}, errors.New("session: a proof of no time, or of one to come")
+		}
+	}
+	if authn.LevelOf(append(methodsOf(in.Shown), in.Methods...)...) == authn.NoLevel {
 		return nil, Token{}, ErrWeak
 	}
 	if in.Before.text != "" {
@@ -161,7 +169,7 @@ func (m *Manager) start(ctx context.Context, in SignIn) (*Session, Token, error)
 			return nil, Token{}, err
 		}
 	}
-	now, limits := m.now(), m.opts.limitsOf(in.Roles)
+	limits := m.opts.limitsOf(in.Roles)
 	here := m.place(ctx, in.Visit.Addr)
 	d := details{Device: ParseDevice(in.Visit.Agent), Stays: []stay{{here, now.UnixMilli()}}}
 	if !in.KnownDevice {
@@ -173,6 +181,9 @@ func (m *Manager) start(ctx context.Context, in SignIn) (*Session, Token, error)
 		d.Risks = append(d.Risks, ImpossibleTravel)
 	}
 	b := body{created: now, ends: now.Add(limits.Absolute), idle: limits.Idle, roles: slices.Clone(in.Roles)}
+	for _, p := range in.Shown {
+		b.prove([]authn.Method{p.Method}, p.At.Truncate(time.Millisecond).UTC())
+	}
 	b.prove(in.Methods, now)
 	signals, worst := m.judge(d.Risks)
 	if worst == EndSession {
@@ -252,12 +263,16 @@ func sessionOf(r *Record, b *body, d details) *Session {
 		Tenant: r.Tenant, Person: r.Person, ID: r.ID, Epoch: r.Epoch, Roles: b.roles, Proofs: b.proofs, Created: b.created, Seen: r.Seen, Expires: r.Expires, Ends: b.ends,
 		Device: d.Device, Place: d.Stays[len(d.Stays)-1].Place, Doubted: !b.doubted.IsZero(),
 	}
-	var methods []authn.Method
-	for _, p := range b.proofs {
-		methods = append(methods, p.Method)
-	}
-	s.Level = authn.LevelOf(methods...)
+	s.Level = authn.LevelOf(methodsOf(b.proofs)...)
 	return s
+}
+
+func methodsOf(proofs []Proof) []authn.Method {
+	out := make([]authn.Method, len(proofs))
+	for i, p := range proofs {
+		out[i] = p.Method
+	}
+	return out
 }
 
 // found is a living session with what was read of it.
@@ -297,7 +312,7 @@ func (m *Manager) refresh(ctx context.Context, f *found, epoch uint64, now time.
 	if m.opts.Roles == nil || epoch < f.Epoch {
 		return ErrStale
 	}
-	roles, err := m.opts.Roles(ctx, f.Tenant, f.Person)
+	roles, err := m.opts.Roles(ctx, f.Tenant, f.Person, methodsOf(f.proofs))
 	if err != nil {
 		if errors.Is(err, authn.ErrRefused) {
 			_, endErr := m.store.End(ctx, Ending{Tenant: f.Tenant, Person: f.Person, ID: f.ID})

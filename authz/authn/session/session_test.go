@@ -448,7 +448,7 @@ func TestRightsChange(t *testing.T) {
 	fault := errors.New("the directory is away")
 	opts := &session.Options{
 		ByRole: map[string]session.Limits{"admin": {Idle: 5 * time.Minute, Absolute: time.Hour}},
-		Roles: func(_ context.Context, tenant, person string) ([]string, error) {
+		Roles: func(_ context.Context, tenant, person string, _ []authn.Method) ([]string, error) {
 			r := roles[person]
 			switch {
 			case tenant != "acme" || r == nil:
@@ -976,7 +976,7 @@ func TestListShowsTheLiving(t *testing.T) {
 func TestShorterLimits(t *testing.T) {
 	w := newWorld(t, &session.Options{
 		ByRole: map[string]session.Limits{"admin": {Idle: 5 * time.Minute}},
-		Roles:  func(context.Context, string, string) ([]string, error) { return []string{"admin"}, nil },
+		Roles:  func(context.Context, string, string, []authn.Method) ([]string, error) { return []string{"admin"}, nil },
 	})
 	_, token := w.start(nil)
 	if err := w.RightsChanged(t.Context(), "acme", "ann"); err != nil {
@@ -1103,5 +1103,39 @@ func TestDevices(t *testing.T) {
 	r.RemoteAddr = "@"
 	if v := session.VisitOf(r); v.Addr.IsValid() {
 		t.Errorf("%v", v)
+	}
+}
+
+// TestShownElsewhere: what was shown to a provider counts for the level, and as fresh no longer than it was.
+func TestShownElsewhere(t *testing.T) {
+	rule := session.Rule{Methods: []authn.Method{authn.OIDC, authn.TOTP}, Level: authn.AAL1}
+	w := newWorld(t, &session.Options{Rules: map[session.Act]session.Rule{session.Reveal: rule, session.Factors: {Methods: rule.Methods}}})
+	proofs := func(age time.Duration) []session.Proof {
+		return []session.Proof{{Method: authn.OIDC, At: w.now.Add(-age)}, {Method: authn.Password, At: w.now.Add(-age)}}
+	}
+	for age, fresh := range map[time.Duration]bool{time.Minute: true, 5 * time.Minute: false, 9 * time.Hour: false} {
+		s, token := w.start(func(in *session.SignIn) { in.Methods, in.Shown = nil, proofs(age) })
+		if s.Level != authn.AAL1 || (w.Fresh(s, session.Reveal) == nil) != fresh || w.Fresh(s, session.Factors) == nil {
+			t.Errorf("%s ago: %s, fresh is %v", age, s.Level, w.Fresh(s, session.Reveal))
+		}
+		w.live("shown elsewhere", token, york)
+	}
+	s, _ := w.start(func(in *session.SignIn) { in.Methods, in.Shown = []authn.Method{authn.TOTP}, proofs(time.Hour) })
+	if s.Level != authn.AAL2 || w.Fresh(s, session.Reveal) != nil {
+		t.Errorf("with a code now: %s", s.Level)
+	}
+	for what, change := range map[string]func(*session.SignIn){
+		"a proof of no time":  func(in *session.SignIn) { in.Shown = []session.Proof{{Method: authn.OIDC}} },
+		"a proof of tomorrow": func(in *session.SignIn) { in.Shown = proofs(-24 * time.Hour) },
+		"what reaches no level": func(in *session.SignIn) {
+			in.Methods, in.Shown = nil, []session.Proof{{Method: authn.Email, At: w.now}}
+		},
+		"nothing, now or before": func(in *session.SignIn) { in.Methods = nil },
+	} {
+		in := signIn()
+		change(&in)
+		if s, _, err := w.Start(t.Context(), in); s != nil || !errors.Is(err, authn.ErrRefused) {
+			t.Errorf("%s: %v", what, err)
+		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/crmguard/crmguard/audit"
 	"github.com/crmguard/crmguard/authz"
@@ -23,12 +24,16 @@ type Account struct {
 	Password crm.Text `protect:"sensitive" json:"password"` // base64 of a sealed record; of older programs a PHC string
 	Employee crm.UUID `protect:"internal,indexed" json:"employee"`
 	OneTime  bool     `protect:"internal" json:"one_time"` // the password must be changed at the next sign-in
+	Until    crm.Text `protect:"sensitive" json:"until"`   // when a one-time password that nobody used ends, RFC 3339; empty: never
 	Disabled bool     `protect:"internal" json:"disabled"`
 
 	// Second is set while a second factor is enrolled, and asks for one also where the rows of factors are gone: who deletes them opens nothing.
 	Second   bool     `protect:"internal" json:"second"`
 	TOTP     crm.Text `protect:"sensitive" json:"totp"`     // base64 of the record of an authenticator app
 	Recovery crm.Text `protect:"sensitive" json:"recovery"` // base64 of the record of codes on paper
+
+	// Provider is the issuer and subject of OpenID Connect that the account is linked with, as hexadecimal JSON; empty for none.
+	Provider crm.Text `protect:"personal,unique=exact:text" json:"provider"`
 }
 
 // Sign-in errors. Users see the same words for all of them; the log has the true reason.
@@ -71,10 +76,27 @@ func oneTimePassword() string {
 	return string(out)
 }
 
+// oneTimeLife is how long a one-time password waits for its first use.
+const oneTimeLife = 7 * 24 * time.Hour
+
+func (a *App) oneTimeEnd() crm.Text {
+	return crm.NewText(a.clock().Add(oneTimeLife).UTC().Format(time.RFC3339))
+}
+
+// lapsed tells whether the password of an account is a one-time password whose time is over. One of older programs has none.
+func (a *App) lapsed(acc *Account) bool {
+	text := acc.Until.Expose()
+	if !acc.OneTime || text == "" {
+		return false
+	}
+	end, err := time.Parse(time.RFC3339, text)
+	return err != nil || !a.clock().Before(end)
+}
+
 // AddAccount makes an account for an employee and returns its one-time password.
 func (a *App) AddAccount(ctx context.Context, login string, employee crm.UUID) (string, error) {
 	once := oneTimePassword()
-	acc := &Account{Login: crm.NewText(login), Employee: employee, OneTime: true, Meta: crm.Meta[Account]{ID: crm.NewID[Account](), Team: "/"}}
+	acc := &Account{Login: crm.NewText(login), Employee: employee, OneTime: true, Until: a.oneTimeEnd(), Meta: crm.Meta[Account]{ID: crm.NewID[Account](), Team: "/"}}
 	if err := a.hash(ctx, acc, once); err != nil {
 		return "", err
 	}
@@ -175,7 +197,10 @@ func (a *App) setPassword(ctx context.Context, acc *Account, text string, oneTim
 	if err := a.hash(ctx, acc, text); err != nil {
 		return err
 	}
-	acc.OneTime = oneTime
+	acc.OneTime, acc.Until = oneTime, crm.Text{}
+	if oneTime {
+		acc.Until = a.oneTimeEnd()
+	}
 	if _, err := a.Accounts.Update(ctx, System("accounts"), acc); err != nil {
 		return err
 	}

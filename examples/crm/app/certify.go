@@ -114,11 +114,16 @@ func (a *App) certifyAll(ctx context.Context) error {
 // RolesChanged certifies the roles that an employee has been given by somebody else, and ends the certification of those that
 // were taken. Nobody certifies their own.
 func (a *App) RolesChanged(ctx context.Context, employee crm.UUID, by string) error {
-	e, err := a.Employees.Get(ctx, System("certification"), employee)
+	giver, err := crm.ParseID[crm.Employee](by)
 	if err != nil {
 		return err
 	}
-	giver, err := crm.ParseID[crm.Employee](by)
+	return a.rolesChanged(ctx, employee, giver)
+}
+
+// rolesChanged is RolesChanged by an employee, or by the program, which is none.
+func (a *App) rolesChanged(ctx context.Context, employee crm.UUID, giver crm.ID[crm.Employee]) error {
+	e, err := a.Employees.Get(ctx, System("certification"), employee)
 	if err != nil {
 		return err
 	}
@@ -159,6 +164,9 @@ func (a *App) RolesChanged(ctx context.Context, employee crm.UUID, by string) er
 func (a *App) rightsChanged(ctx context.Context, e *crm.Employee) error {
 	if e.Active() {
 		return a.Sessions.RightsChanged(ctx, Tenant, e.ID.String())
+	}
+	if err := a.revokeTokens(ctx, "system", e.ID.String(), whyInactive); err != nil {
+		return err
 	}
 	ended, err := a.Sessions.EndAll(ctx, Tenant, e.ID.String())
 	if err != nil {

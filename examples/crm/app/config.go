@@ -63,6 +63,7 @@ type Config struct {
 	SecondFactor     []string                  // roles whose sessions need a second factor: who has none enrols one before anything else
 	AllowFrom        map[string][]netip.Prefix // networks that a role may be used from; nil or not named: any
 	Origin           string                    // of the pages, as browsers see it, for passkeys; "" = what is listened on
+	SignOn           SignOn                    // at a provider of OpenID Connect
 	Now              func() time.Time          // of sign-in and sessions; nil = time.Now
 
 	WebhookCA    string // PEM file of the authorities of receivers of webhooks; "": the system's
@@ -122,6 +123,9 @@ func (c *Config) complete() error {
 		if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.Path != "" || u.User != nil || u.RawQuery != "" {
 			return errors.New("crm: --origin takes https://NAME or https://NAME:PORT")
 		}
+	}
+	if err := c.SignOn.complete(); err != nil {
+		return err
 	}
 	if c.SIEM, err = fileURL(c.SIEM, filepath.Abs); err != nil {
 		return err

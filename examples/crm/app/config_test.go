@@ -2,7 +2,10 @@ package app
 
 import (
 	"net/netip"
+	"os"
+	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -36,4 +39,46 @@ func TestOriginAndRoles(t *testing.T) {
 	}
 	c := Config{Data: t.TempDir(), SecondFactor: []string{"no such, role"}}
 	assert.Error(t, c.complete())
+}
+
+// TestSignOnConfig: what a provider may vouch for and give is said in a file, and nothing in it is guessed.
+func TestSignOnConfig(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, text string) string {
+		p := filepath.Join(dir, name)
+		require.NoError(t, os.WriteFile(p, []byte(text), 0o600))
+		return p
+	}
+	good := SignOn{Issuer: "https://id.example.com/realm", Client: "crm", SecretFile: write("secret", " x y \n"), Rules: write("rules", `{"groups":"memberOf","roles":{"a b":["sales","admin"]},
+		"amr":{"otp":"totp"},"acr":{"gold":["password","passkey"]},"scopes":["email"],"max_age":"8h"}`)}
+	c := good
+	require.NoError(t, c.complete())
+	assert.Equal(t, "x y", c.Secret)
+	assert.Equal(t, "id.example.com", c.Name)
+	assert.Equal(t, 8*time.Hour, c.rules.maxAge)
+	require.NoError(t, (&SignOn{}).complete())
+	for what, c := range map[string]SignOn{
+		"a client of nobody":    {Client: "crm"},
+		"first use of nobody":   {FirstUse: true},
+		"no client":             {Issuer: "https://id.example.com"},
+		"no address":            {Issuer: "id.example.com", Client: "crm"},
+		"an address with words": {Issuer: "https://ann:x@id.example.com", Client: "crm"},
+		"no secret there":       {Issuer: "https://id.example.com", Client: "crm", SecretFile: filepath.Join(dir, "none")},
+		"an empty secret":       {Issuer: "https://id.example.com", Client: "crm", SecretFile: write("empty", "\n")},
+		"no rules there":        {Issuer: "https://id.example.com", Client: "crm", Rules: filepath.Join(dir, "none")},
+	} {
+		err := c.complete()
+		require.Error(t, err, what)
+		assert.NotContains(t, err.Error(), dir, what)
+	}
+	for what, text := range map[string]string{
+		"no JSON": `roles: x`, "two": `{} {}`, "a word of no meaning": `{"role":{}}`, "a group of no name": `{"roles":{"":["sales"]}}`, "a group of no role": `{"roles":{"a":[]}}`,
+		"the program's own role": `{"roles":{"a":["system"]}}`, "a role of sessions": `{"roles":{"a":["one-time"]}}`, "a role of no form": `{"roles":{"a":["Sales!"]}}`,
+		"an unknown method": `{"amr":{"pwd":"magic"}}`, "a method that none vouches for": `{"acr":{"gold":["recovery"]}}`, "the provider itself": `{"amr":{"pwd":"oidc"}}`,
+		"an age of no form": `{"max_age":"long"}`, "no age": `{"max_age":"0s"}`,
+	} {
+		c := good
+		c.Rules = write("rules", text)
+		assert.ErrorContains(t, c.complete(), "--oidc-rules", what)
+	}
 }

@@ -30,6 +30,7 @@ import (
 	"github.com/crmguard/crmguard/authz/authn/recovery"
 	"github.com/crmguard/crmguard/authz/authn/session"
 	sessionstore "github.com/crmguard/crmguard/authz/authn/session/sqlstore"
+	"github.com/crmguard/crmguard/authz/authn/token"
 	"github.com/crmguard/crmguard/authz/authn/totp"
 	"github.com/crmguard/crmguard/authz/authn/webauthn"
 	passkeystore "github.com/crmguard/crmguard/authz/authn/webauthn/sqlstore"
@@ -53,9 +54,12 @@ type signing struct {
 	pending   tenantSealer
 	device    []byte // key of the tokens of known devices
 	passkeys  *webauthn.Passkeys
+	provider  provider
+	tokens    *token.Manager
 
-	mu    sync.Mutex
-	epoch map[string]uint64 // of persons, as their rights were read here
+	mu      sync.Mutex
+	epoch   map[string]uint64  // of persons, as their rights were read here
+	enabled map[crm.UUID]int64 // owners of tokens, and the newest change of accounts when theirs was not disabled
 }
 
 // tenantSealer seals under the tenant's key, for packages that bring their own associated data.
@@ -144,7 +148,7 @@ func (s accountRecords) Swap(ctx context.Context, account string, prev, next []b
 func (a *App) openSigning(ctx context.Context) error {
 	key := func(label string) ([]byte, error) { return a.Keeper.MAC(ctx, Tenant, "authn-"+label, []byte("key v1")) }
 	s := &a.signing
-	s.epoch = map[string]uint64{}
+	s.epoch, s.enabled = map[string]uint64{}, map[crm.UUID]int64{}
 	s.pending = tenantSealer{a.Keeper, "authn-pending"}
 	c := &a.Config
 	var err error
@@ -182,6 +186,13 @@ func (a *App) openSigning(ctx context.Context) error {
 	if s.once, err = oncestore.Open(ctx, a.db.w, string(a.db.dialect)); err != nil {
 		return err
 	}
+	tokenKey, err := key("token")
+	if err != nil {
+		return err
+	}
+	if err := a.openTokens(ctx, tokenKey); err != nil {
+		return err
+	}
 	sessionKey, err := key("session")
 	if err != nil {
 		return err
@@ -190,10 +201,11 @@ func (a *App) openSigning(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// Whoever has a second factor shows it at every sign-in, so what an act wants is that a factor was shown just now.
+	// Whoever has a second factor shows it at every sign-in, so what an act wants is that a factor was shown just now, here or to the provider.
+	fresh := []authn.Method{authn.Passkey, authn.TOTP, authn.Password, authn.Certificate, authn.OIDC}
 	rules := map[session.Act]session.Rule{}
 	for _, act := range []session.Act{session.Reveal, session.Export, session.Erasure, session.Keys, session.Roles, session.Restore, session.Factors} {
-		rules[act] = session.Rule{Level: authn.AAL1}
+		rules[act] = session.Rule{Level: authn.AAL1, Methods: fresh}
 	}
 	a.Sessions, err = session.New(store, personSealer{tenantSealer{a.Keeper, "authn-session"}}, [][]byte{sessionKey}, &session.Options{
 		Limits: session.Limits{Sessions: 10}, ByRole: map[string]session.Limits{OneTimeRole: {Absolute: time.Hour}},
@@ -202,7 +214,9 @@ func (a *App) openSigning(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return a.OpenPasskeys(ctx, cmp.Or(c.Origin, "https://localhost")) // who serves elsewhere says so
+	origin := cmp.Or(c.Origin, "https://localhost") // who serves elsewhere says so
+	a.OpenSignOn(origin)
+	return a.OpenPasskeys(ctx, origin)
 }
 
 // signInsEvery is how often what is left of sign-ins is looked through.
@@ -236,7 +250,7 @@ func (a *App) OpenPasskeys(ctx context.Context, origin string) error {
 func (a *App) Passkeys() *webauthn.Passkeys { return a.signing.passkeys }
 
 // sessionRoles are the roles of a session whose person's rights have changed.
-func (a *App) sessionRoles(ctx context.Context, _, person string) ([]string, error) {
+func (a *App) sessionRoles(ctx context.Context, _, person string, shown []authn.Method) ([]string, error) {
 	employee, err := crm.ParseUUID(person)
 	if err != nil {
 		return nil, authn.Refuse(err)
@@ -256,12 +270,13 @@ func (a *App) sessionRoles(ctx context.Context, _, person string) ([]string, err
 	if err != nil {
 		return nil, err
 	}
-	return rolesOf(s, acc), nil
+	return rolesOf(s, acc, shown), nil
 }
 
-func rolesOf(s authz.Subject, acc *Account) []string {
+// rolesOf are the roles of a session in which these methods were shown. A one-time password is the matter of who came in by one.
+func rolesOf(s authz.Subject, acc *Account, shown []authn.Method) []string {
 	roles := slices.Clone(s.Roles)
-	if acc.OneTime {
+	if acc.OneTime && !slices.Contains(shown, authn.OIDC) {
 		roles = append(roles, OneTimeRole)
 	}
 	return roles
@@ -304,11 +319,15 @@ type Outcome struct {
 // How long a right password waits for the second factor.
 const pendingTime = 10 * time.Minute
 
-// pendingSignIn is a sign-in whose password was right.
+// pendingSignIn is a sign-in whose password was right, or whom a provider has named.
 type pendingSignIn struct {
 	Account string    `json:"account"`
 	Epoch   uint64    `json:"epoch"`
 	Until   time.Time `json:"until"`
+
+	// Of a sign-in at a provider, instead of the password.
+	Shown    []session.Proof `json:"shown,omitempty"`
+	External string          `json:"external,omitempty"`
 }
 
 func (a *App) clock() time.Time {
@@ -324,6 +343,7 @@ const (
 	whyStronger = "too many attempts: a known device or a stronger factor is needed"
 	whyUnknown  = "unknown login"
 	whyPassword = "wrong password"
+	whyLapsed   = "the one-time password was not used in time"
 	whyDisabled = "disabled"
 	whyInactive = "not an active employee"
 	whyAddress  = "address not allowed for the role"
@@ -442,7 +462,7 @@ func (a *App) signIn(ctx context.Context, login, text string, v Visitor) (out Ou
 		out.Pending, err = a.wait(ctx, pendingSignIn{Account: acc.ID.String(), Epoch: epoch, Until: a.clock().Add(pendingTime)})
 		return out, acc, "", err
 	}
-	out, err = a.enter(ctx, acc, s, epoch, pass, v, authn.Password)
+	out, err = a.enter(ctx, acc, s, session.SignIn{Epoch: epoch, Methods: []authn.Method{authn.Password}}, pass, v)
 	return out, acc, "", err
 }
 
@@ -476,6 +496,9 @@ func (a *App) check(ctx context.Context, acc *Account, text string) (why string,
 		return whyPassword, nil
 	case err != nil:
 		return "", err
+	}
+	if a.lapsed(acc) { // verified all the same, for as long
+		return whyLapsed, nil
 	}
 	if old {
 		if renewed, err = a.signing.passwords.Hash(ctx, id, text); err != nil {
@@ -537,13 +560,17 @@ func (c *Config) Admits(roles []string, addr netip.Addr) bool {
 	return true
 }
 
-// enter starts the session of who has shown all that is asked for.
-func (a *App) enter(ctx context.Context, acc *Account, s authz.Subject, epoch uint64, pass *lockout.Pass, v Visitor, methods ...authn.Method) (out Outcome, err error) {
+// enter starts the session of who has shown all that is asked for: how has epoch, methods, and what a provider says.
+func (a *App) enter(ctx context.Context, acc *Account, s authz.Subject, how session.SignIn, pass *lockout.Pass, v Visitor) (out Outcome, err error) {
 	login := normalize.Email(acc.Login.Expose())
-	known := a.deviceOf(v.Device, login) != ""
-	in, token, err := a.Sessions.Start(ctx, session.SignIn{
-		Tenant: Tenant, Person: acc.Employee.String(), Epoch: epoch, Roles: rolesOf(s, acc), Methods: methods, Visit: v.Visit, KnownDevice: known, Before: v.Before,
-	})
+	var methods []authn.Method
+	for _, p := range how.Shown {
+		methods = append(methods, p.Method)
+	}
+	methods = append(methods, how.Methods...)
+	how.Tenant, how.Person, how.Roles = Tenant, acc.Employee.String(), rolesOf(s, acc, methods)
+	how.Visit, how.KnownDevice, how.Before = v.Visit, a.deviceOf(v.Device, login) != "", v.Before
+	in, token, err := a.Sessions.Start(ctx, how)
 	if err != nil {
 		return out, fault(err)
 	}
@@ -709,7 +736,11 @@ func (a *App) secondFactor(ctx context.Context, p pendingSignIn, code string, v 
 	if err != nil || why != "" {
 		return out, acc, why, err
 	}
-	out, err = a.enter(ctx, acc, s, p.Epoch, pass, v, authn.Password, method)
+	in := session.SignIn{Epoch: p.Epoch, Methods: []authn.Method{authn.Password, method}}
+	if len(p.Shown) > 0 {
+		in.Methods, in.Shown, in.External = []authn.Method{method}, p.Shown, p.External
+	}
+	out, err = a.enter(ctx, acc, s, in, pass, v)
 	return out, acc, "", err
 }
 
@@ -767,7 +798,7 @@ func (a *App) passkeySignIn(ctx context.Context, ceremony string, response []byt
 	if err != nil || why != "" {
 		return out, acc, why, err
 	}
-	out, err = a.enter(ctx, acc, s, epoch, pass, v, authn.Passkey)
+	out, err = a.enter(ctx, acc, s, session.SignIn{Epoch: epoch, Methods: []authn.Method{authn.Passkey}}, pass, v)
 	return out, acc, "", err
 }
 

@@ -164,7 +164,18 @@ type SignIn struct {
 	Failed bool   // one answer for every reason
 	Notice Text   // such as T("signin.ended")
 	With   *Passkey
+
+	Provider *Button // of a sign-in elsewhere; nil: there is none
 }
+
+// Button is a form of one button. It posts back to Action.
+type Button struct {
+	Action, Back string
+	Label        Text
+}
+
+// Leave is the page that sends a browser to the provider of sign-in, which the header Refresh does too.
+type Leave struct{ To, Name string }
 
 // Second is the page after the password of who has a second factor. It posts code and back to /sign-in/second.
 type Second struct {
@@ -345,6 +356,7 @@ type Form struct {
 	Note     Text   // such as T("form.masked.note")
 	Username string // beside a new password, for password managers; not shown
 	With     *Passkey
+	Provider *Button
 }
 
 // Pair is two records side by side, of which one is made. It posts Hidden and, for each row with a choice, take.NAME as keep or drop to Action.

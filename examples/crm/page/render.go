@@ -146,6 +146,8 @@ func (r *Renderer) Page(w io.Writer, f Frame, content any) error {
 	switch c := content.(type) {
 	case *SignIn:
 		name = "signin"
+	case *Leave:
+		name = "leave"
 	case *Second:
 		name = "second"
 	case *Security:

@@ -302,6 +302,8 @@ func samples(name string) []sample {
 	gone := customer(name)
 	gone.Notice = page.T("detail.deleted")
 	return []sample{
+		{"/sign-in/provider", "signin.leaving.note", &page.Leave{To: "https://id.example.com/authorize?client_id=crm&state=x", Name: "Example ID"}, true},
+		{"/sign-in/elsewhere", "signin.title", &page.SignIn{Back: "/", Provider: &page.Button{Action: "/sign-in/provider", Back: "/", Label: page.T("signin.provider", "Example ID")}}, true},
 		{"/sign-in", "signin.title", &page.SignIn{Email: "lin.mei@example.com", Back: "/customers", Failed: true, Notice: page.T("signin.ended")}, true},
 		{"/sign-in/second", "second.title", &page.Second{Back: "/", Failed: true, With: &page.Passkey{Action: "/sign-in/passkey", Begin: "/sign-in/passkey/begin", Back: "/", Label: page.T("security.passkey.use")}}, true},
 		{"/security", "security.title", &page.Security{

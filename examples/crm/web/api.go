@@ -17,9 +17,11 @@ import (
 
 	"github.com/crmguard/crmguard/authz"
 	"github.com/crmguard/crmguard/authz/authn/session"
+	"github.com/crmguard/crmguard/authz/authn/token"
 	"github.com/crmguard/crmguard/crm"
 	"github.com/crmguard/crmguard/crm/guard"
 	"github.com/crmguard/crmguard/crm/pool"
+	"github.com/crmguard/crmguard/examples/crm/app"
 )
 
 // apiKey carries the request of who is signed in.
@@ -30,6 +32,10 @@ type apiKey struct{}
 func (s *Server) api(mux *http.ServeMux) {
 	cfg := huma.DefaultConfig("crmguard CRM", "1")
 	cfg.OpenAPIPath, cfg.DocsPath, cfg.SchemasPath, cfg.CreateHooks = "/api/openapi", "", "", nil
+	cfg.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
+		"token": {Type: "http", Scheme: "bearer", Description: "a token of a program, within its scope: crmg_..."}, "session": {Type: "apiKey", In: "cookie", Name: s.named("crm-session")},
+	}
+	cfg.Security = []map[string][]string{{"token": {}}, {"session": {}}}
 	// The default answer to a request that does not fit repeats the value that was sent; ours names the place.
 	huma.NewError = func(status int, message string, errs ...error) huma.StatusError {
 		e := &apiError{Status: status, Title: http.StatusText(status)}
@@ -47,12 +53,12 @@ func (s *Server) api(mux *http.ServeMux) {
 	api := humago.New(mux, cfg)
 	api.UseMiddleware(func(ctx huma.Context, next func(huma.Context)) {
 		r, w := humago.Unwrap(ctx)
-		req, _, err := s.signedIn(w, r)
+		req, err := s.asks(w, r)
 		if err != nil {
 			_ = huma.WriteErr(api, ctx, statusOf(err), "")
 			return
 		}
-		if req == nil || s.first(req) != "" {
+		if req == nil {
 			_ = huma.WriteErr(api, ctx, http.StatusUnauthorized, "sign in first")
 			return
 		}
@@ -69,6 +75,44 @@ func (s *Server) api(mux *http.ServeMux) {
 	s.importAPI(mux, api)
 	s.exportAPI(api)
 	s.webhookAPI(api)
+}
+
+// asks returns who asks by REST: a program with a token, else who is signed in and has nothing to do before. nil is nobody, and the answer says which proof there is.
+func (s *Server) asks(w http.ResponseWriter, r *http.Request) (*request, error) {
+	if text, ok := bearer(r); ok {
+		p, err := s.app.Program(r.Context(), text, addr(r))
+		if errors.Is(err, app.ErrSignIn) {
+			w.Header().Set("WWW-Authenticate", "Bearer")
+			return nil, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		return &request{
+			Request: r, w: w, sessions: s.app.Sessions, session: &session.Session{Tenant: app.Tenant, Person: p.Subject.ID, ID: p.Subject.Session},
+			self: p.Employee, subject: p.Subject, lang: lang(r), program: true, scope: p.Scope,
+		}, nil
+	}
+	req, _, err := s.signedIn(w, r)
+	if err != nil {
+		return nil, err
+	}
+	if req == nil || s.first(req) != "" {
+		w.Header().Set("WWW-Authenticate", "Bearer")
+		return nil, nil
+	}
+	return req, nil
+}
+
+// bearer returns what stands in the header Authorization after Bearer. ok says that there is such a header, also where there are two or nothing is in it: a cookie
+// beside it is not looked at.
+func bearer(r *http.Request) (text string, ok bool) {
+	for _, v := range r.Header.Values("Authorization") {
+		if scheme, _, _ := strings.Cut(v, " "); strings.EqualFold(scheme, "Bearer") {
+			return token.FromRequest(r), true
+		}
+	}
+	return "", false
 }
 
 // apiError is RFC 9457's problem, without the values that were sent.

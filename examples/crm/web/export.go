@@ -141,6 +141,9 @@ func (s *Server) stepUp(r *request) (ok bool, err error) {
 
 // proved checks the password, or a code of an app, of who is signed in once more. The session goes on under a new cookie.
 func (s *Server) proved(r *request, secret string) (ok bool, err error) {
+	if r.program { // a token is no place to try passwords either
+		return false, nil
+	}
 	in, token, err := s.app.StepUp(r.Context(), r.caller(), secret, s.visitorOf(r))
 	if errors.Is(err, app.ErrSignIn) {
 		return false, nil

@@ -103,6 +103,12 @@ func config(data string) app.Config {
 
 func newOffice(t *testing.T) *office {
 	t.Helper()
+	return newOfficeWith(t, nil)
+}
+
+// newOfficeWith is newOffice with something said of its configuration.
+func newOfficeWith(t *testing.T, change func(*app.Config)) *office {
+	t.Helper()
 	ctx := t.Context()
 	b, err := strict()
 	require.NoError(t, err)
@@ -113,6 +119,9 @@ func newOffice(t *testing.T) *office {
 	c := config(data)
 	c.PolicyKey = key
 	c.Now = o.now
+	if change != nil {
+		change(&c)
+	}
 	a, err := app.Open(ctx, c)
 	require.NoError(t, err)
 	t.Cleanup(func() { assert.NoError(t, a.Close()) })

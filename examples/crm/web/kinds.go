@@ -217,6 +217,9 @@ func (s *Server) allKinds() []kind {
 		return nil
 	}
 	employees.detail = func(r *request, d *page.Detail, v *guard.View[*crm.Employee], base string) error {
+		if s.may(r, authz.Update, crm.TypeEmployee) {
+			d.Secondary = append(d.Secondary, page.Action{Label: page.T("token.title"), Href: base + "/tokens"})
+		}
 		if s.may(r, authz.Update, "account") {
 			_, err := a.AccountOf(r.Context(), v.Value.ID.UUID())
 			if errors.Is(err, crm.ErrNotFound) {

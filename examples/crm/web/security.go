@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 
 	"rsc.io/qr"
@@ -349,8 +350,10 @@ func sessionRows(all []session.Session, own, end string) *page.List {
 func deviceCell(d session.Device) page.Cell {
 	const other = "other"
 	switch {
-	case d.Browser == other && d.System == other:
+	case d.Browser == other && d.System == other && d.Kind == "program":
 		return page.Cell{Key: "device.other", Strong: true}
+	case d.Browser == other && d.System == other:
+		return page.Cell{Key: "device.unknown", Strong: true}
 	case d.Browser == other:
 		return page.Cell{Text: d.System, Strong: true}
 	case d.System == other:
@@ -385,7 +388,7 @@ func (s *Server) managed(mux *http.ServeMux) {
 		if err != nil {
 			return err
 		}
-		return s.accessPage(w, r, acc, "")
+		return s.accessPage(w, r, http.StatusOK, acc, page.Text{})
 	})
 	act := func(name string, do func(w http.ResponseWriter, r *request, acc *app.Account, back string) error) {
 		s.handle(mux, "POST /employees/{id}/sign-in/"+name, func(w http.ResponseWriter, r *request) error {
@@ -394,7 +397,7 @@ func (s *Server) managed(mux *http.ServeMux) {
 				return err
 			}
 			back := "/employees/" + acc.Employee.String() + "/sign-in"
-			if acc.Employee == r.self.ID.UUID() && (name == "password" || name == "factors") {
+			if acc.Employee == r.self.ID.UUID() && slices.Contains([]string{"password", "factors", "link", "unlink"}, name) {
 				// Their own have pages that ask for the old password, and keep the factors apart from it.
 				return &authz.DeniedError{Controls: []string{"account.self"}}
 			}
@@ -432,8 +435,30 @@ func (s *Server) managed(mux *http.ServeMux) {
 		if err != nil {
 			return err
 		}
-		return s.accessPage(w, r, acc, once)
+		return s.accessPage(w, r, http.StatusOK, acc, page.T("access.password.once", once))
 	})
+	if s.app.SignOnName() != "" {
+		act("link", func(w http.ResponseWriter, r *request, acc *app.Account, back string) error {
+			err := s.app.LinkAccount(r.Context(), by(r), acc, subjectOf(r))
+			if what := linkFault(err); !what.IsZero() {
+				acc, err := s.app.AccountOf(r.Context(), acc.Employee)
+				if err != nil {
+					return err
+				}
+				return s.accessPage(w, r, http.StatusUnprocessableEntity, acc, what)
+			}
+			if err != nil {
+				return err
+			}
+			return s.done(w, r, "saved", back, "")
+		})
+		act("unlink", func(w http.ResponseWriter, r *request, acc *app.Account, back string) error {
+			if err := s.app.UnlinkAccount(r.Context(), by(r), acc); err != nil {
+				return err
+			}
+			return s.done(w, r, "removed", back, "")
+		})
+	}
 	act("factors", func(w http.ResponseWriter, r *request, acc *app.Account, back string) error {
 		if err := s.app.ResetFactors(r.Context(), by(r), acc); err != nil {
 			return err
@@ -442,8 +467,8 @@ func (s *Server) managed(mux *http.ServeMux) {
 	})
 }
 
-// accessPage is the page of somebody's sign-in. once is a one-time password to show, this time only.
-func (s *Server) accessPage(w http.ResponseWriter, r *request, acc *app.Account, once string) error {
+// accessPage is the page of somebody's sign-in. notice is said above it, such as a one-time password, this time only.
+func (s *Server) accessPage(w http.ResponseWriter, r *request, status int, acc *app.Account, notice page.Text) error {
 	ctx, person := r.Context(), acc.Employee.String()
 	e := s.names.get(acc.Employee)
 	if e == nil {
@@ -497,8 +522,9 @@ func (s *Server) accessPage(w http.ResponseWriter, r *request, acc *app.Account,
 		}
 	}
 	d.Panels = []page.Panel{lock, password, factors}
-	if once != "" {
-		d.Notice = page.T("access.password.once", once)
+	if link, ok := s.linkPanel(r, acc, base); ok {
+		d.Panels = append(d.Panels, link)
 	}
-	return s.show(w, r, http.StatusOK, page.T("access.title", e.Name.Expose()), d)
+	d.Notice = notice
+	return s.show(w, r, status, page.T("access.title", e.Name.Expose()), d)
 }

@@ -68,6 +68,7 @@ func Serve(ctx context.Context, a *app.App, out io.Writer) error {
 	if origin == "" {
 		origin = scheme + "://" + net.JoinHostPort(host, port)
 	}
+	a.OpenSignOn(origin)
 	if ip := net.ParseIP(host); c.Origin == "" && ip != nil {
 		fmt.Fprintln(out, "Passkeys belong to a name: say which one browsers use with --origin https://NAME.")
 	} else if err := a.OpenPasskeys(ctx, origin); err != nil {

@@ -89,6 +89,8 @@ func New(ctx context.Context, a *app.App) (*Server, error) {
 	s.handle(mux, "POST /backups", s.runBackup)
 	s.handle(mux, "POST /backups/cancel", s.cancelBackup)
 	s.security(mux)
+	s.signOn(mux)
+	s.tokens(mux)
 	s.governance(mux)
 	s.webhooks(mux)
 	s.exportPages(mux)
@@ -104,10 +106,18 @@ func New(ctx context.Context, a *app.App) (*Server, error) {
 	s.api(mux)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { s.fail(w, r, crm.ErrNotFound) })
 	cross := http.NewCrossOriginProtection()
+	cross.AddInsecureBypassPattern("POST " + app.LogoutPath) // the provider's own, signed, and of no session
 	cross.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.problem(w, r, http.StatusForbidden, &page.Error{Status: http.StatusForbidden})
 	}))
-	s.handler = s.protect(cross.Handler(mux))
+	byCookie := cross.Handler(mux)
+	s.handler = s.protect(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, ok := bearer(r); ok && strings.HasPrefix(r.URL.Path, "/api/") { // no cookie is looked at, so nothing is forged with one
+			mux.ServeHTTP(w, r)
+			return
+		}
+		byCookie.ServeHTTP(w, r)
+	}))
 	return s, nil
 }
 
@@ -162,6 +172,9 @@ type request struct {
 	subject  authz.Subject
 	under    string // the break-glass access that is open for them
 	lang     string
+
+	program bool                      // it came with a token: there is no cookie, and nothing is stepped up
+	scope   map[string][]authz.Action // of that token
 }
 
 // caller is who asks, for the guard.
@@ -169,7 +182,7 @@ func (r *request) caller() guard.Caller {
 	c := guard.Caller{
 		Subject: r.subject, Environment: authz.Environment{Time: time.Now(), Addr: addr(r.Request), Purpose: "crm"},
 	}
-	c.Subject.Session = r.session.ID
+	c.Subject.Session, c.Scope = r.session.ID, r.scope
 	if r.under != "" {
 		// The reason lies in the record of the access, which somebody else has to review before the next one.
 		c.Reason, c.Under, c.Met = "emergency "+r.under, r.under, []authz.Obligation{authz.NeedReview}

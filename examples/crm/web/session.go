@@ -39,10 +39,13 @@ func (s *Server) named(cookie string) string {
 	return "__Host-" + cookie
 }
 
-// keep sets a cookie; age 0 takes it away.
+// keep sets a cookie; age 0 takes it away. Those that a provider's answer needs are Lax, for it comes by a link from another site.
 func (s *Server) keep(w http.ResponseWriter, cookie, value string, age time.Duration) {
 	c := &http.Cookie{
 		Name: s.named(cookie), Value: value, Path: "/", Secure: !s.app.Config.Plain, HttpOnly: true, SameSite: http.SameSiteStrictMode, MaxAge: int(age.Seconds()),
+	}
+	if cookie == deviceCookie || cookie == providerCookie {
+		c.SameSite = http.SameSiteLaxMode
 	}
 	if age == 0 {
 		c.MaxAge = -1
@@ -97,6 +100,7 @@ func (s *Server) showSignIn(w http.ResponseWriter, r *http.Request) {
 
 func (s *Server) signInPage(w http.ResponseWriter, r *http.Request, status int, p *page.SignIn) {
 	p.With = signInPasskey(p.Back)
+	p.Provider = s.signOnForm("/sign-in/provider", "signin.provider", p.Back)
 	err := s.write(w, status, page.Frame{
 		Lang: lang(r), Title: page.T("signin.title"), Path: "/sign-in", DevKey: s.app.Config.LocalKEK(), Plain: s.app.Config.Plain, Sandbox: s.sandbox,
 	}, p)
@@ -222,7 +226,7 @@ func (s *Server) stepUpPage(w http.ResponseWriter, r *request, problem page.Text
 			{Name: "current", Kind: page.FieldPassword, Label: page.T("stepup.factor"), Required: true},
 		}}},
 	}
-	f.With = s.checkPasskey(r, back)
+	f.With, f.Provider = s.checkPasskey(r, back), s.signOnAgain(r, back)
 	if r.doubted {
 		f.Note = page.T("stepup.doubted")
 	} else {

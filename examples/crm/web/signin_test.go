@@ -619,3 +619,77 @@ func TestNothingInTheLog(t *testing.T) {
 		assert.False(t, slices.ContainsFunc(secrets, func(s string) bool { return s != "" && strings.Contains(text, s) }), e.Event.Action)
 	}
 }
+
+// TestResetFactors: an administrator takes all factors of somebody away at once, with a fresh proof; the sessions end, the password stays, and nobody does it to themselves.
+func TestResetFactors(t *testing.T) {
+	o := newOffice(t)
+	o.account("sales")
+	v := o.visitor("192.0.2.1")
+	require.Equal(t, http.StatusSeeOther, v.signIn("sales", testPassword).Code)
+	key, codes := v.enrolTOTP()
+	require.True(t, v.in())
+	base := "/employees/" + o.id("sales") + "/sign-in/factors"
+	for _, who := range []string{"manager", "peer"} {
+		code, _ := o.as(who).post(base, url.Values{})
+		assert.Equal(t, http.StatusNotFound, code, who)
+	}
+	admin := o.as("admin")
+	code, _ := admin.post("/employees/"+o.id("admin")+"/sign-in/factors", url.Values{})
+	assert.Equal(t, http.StatusForbidden, code, "their own")
+	o.ahead.Add(int64(6 * time.Minute))
+	_, to := admin.post(base, url.Values{})
+	assert.Contains(t, to, "/step-up")
+	require.True(t, v.in(), "nothing of that has ended anything")
+
+	code, _ = o.as("admin").post(base, url.Values{})
+	require.Equal(t, http.StatusSeeOther, code)
+	assert.False(t, v.in())
+	acc := o.account("sales")
+	f, err := o.app.FactorsOf(t.Context(), acc)
+	require.NoError(t, err)
+	assert.False(t, f.Any() || f.TOTP || f.Codes > 0 || acc.Second)
+	assert.Equal(t, "all factors removed", o.why("account.factor"))
+	v.jar = map[string]string{}
+	w := v.signIn("sales", testPassword)
+	require.Equal(t, http.StatusSeeOther, w.Code, "the password stays, and is enough again")
+	for _, old := range []string{key.Code(o.now()), codes[0]} {
+		assert.NotEqual(t, http.StatusSeeOther, v.post("/sign-in/second", "code", old).Code)
+	}
+}
+
+// TestOneTimeLapses: a one-time password that nobody has used opens nothing after a week, whoever gave it, and looks like a wrong one.
+func TestOneTimeLapses(t *testing.T) {
+	o := newOffice(t)
+	ctx := t.Context()
+	o.account("sales")
+	first, err := o.app.AddAccount(ctx, "peer@demo.example", o.people["peer"].ID.UUID())
+	require.NoError(t, err)
+	reset, err := o.app.ResetPassword(ctx, "sales@demo.example")
+	require.NoError(t, err)
+	o.ahead.Add(int64(7*24*time.Hour + time.Minute))
+	for name, once := range map[string]string{"peer": first, "sales": reset} {
+		v := o.visitor("192.0.2.1")
+		assert.Equal(t, http.StatusUnauthorized, v.signIn(name, once).Code, name)
+		assert.Equal(t, "the one-time password was not used in time", o.why("session.sign_in"))
+		assert.False(t, v.in())
+	}
+	o.ahead.Store(int64(6 * 24 * time.Hour))
+	v := o.visitor("192.0.2.2")
+	require.Equal(t, http.StatusSeeOther, v.signIn("peer", first).Code, "within the week")
+	require.Equal(t, http.StatusSeeOther, v.post("/password", "old", first, "new", testPassword, "again", testPassword).Code)
+	o.ahead.Store(int64(30 * 24 * time.Hour))
+	assert.Equal(t, http.StatusSeeOther, v.signIn("peer", testPassword).Code, "one of their own does not end")
+}
+
+// TestHouseWords: a word of the house is in no new password, wherever it stands, and a password without it is taken.
+func TestHouseWords(t *testing.T) {
+	o := newOfficeWith(t, func(c *app.Config) { c.PasswordWords = []string{"Umbrella", "Racoon"} })
+	o.account("sales")
+	v := o.visitor("192.0.2.1")
+	require.Equal(t, http.StatusSeeOther, v.signIn("sales", testPassword).Code)
+	for _, weak := range []string{"umbrellaumbrella", "Umbrella-Racoon-1", "racoon racoon racoon"} {
+		assert.Equal(t, http.StatusUnprocessableEntity, v.post("/password", "old", testPassword, "new", weak, "again", weak).Code, weak)
+	}
+	const fine = "seventeen quiet rivers"
+	assert.Equal(t, http.StatusSeeOther, v.post("/password", "old", testPassword, "new", fine, "again", fine).Code)
+}

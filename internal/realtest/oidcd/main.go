@@ -4,7 +4,7 @@
 // Users are test-user@HOST and test-user2, both with the password verysecure. Beside what the provider does itself,
 // ID tokens get the claims groups and sid, answers of the authorization endpoint get the parameter iss (RFC 9207),
 // and POST /test/sign signs a JWT of any claims with the provider's own key, which is how logout tokens and wrong
-// tokens are made.
+// tokens are made. POST /test/claims takes claims that ID tokens have from then on.
 package main
 
 import (
@@ -22,7 +22,9 @@ import (
 	"os/signal"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
+	"time"
 
 	jose "github.com/go-jose/go-jose/v4"
 	"github.com/zitadel/oidc/v3/example/server/exampleop"
@@ -46,6 +48,9 @@ func main() {
 type withGroups struct {
 	*storage.Storage
 	groups []string
+
+	mu     sync.Mutex
+	claims map[string]any // by /test/claims
 }
 
 func (s *withGroups) SetUserinfoFromRequest(ctx context.Context, info *oidc.UserInfo, token op.IDTokenRequest, scopes []string) error {
@@ -54,7 +59,31 @@ func (s *withGroups) SetUserinfoFromRequest(ctx context.Context, info *oidc.User
 	}
 	info.AppendClaims("groups", s.groups)
 	info.AppendClaims("sid", "session-of-"+token.GetSubject())
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for name, value := range s.claims {
+		info.AppendClaims(name, value)
+	}
 	return nil
+}
+
+// aged is a request whose person signed in at another time.
+type aged struct {
+	op.AuthRequest
+	at time.Time
+}
+
+func (a aged) GetAuthTime() time.Time { return a.at }
+
+// AuthRequestByCode has the claim auth_time be what /test/claims says.
+func (s *withGroups) AuthRequestByCode(ctx context.Context, code string) (op.AuthRequest, error) {
+	r, err := s.Storage.AuthRequestByCode(ctx, code)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if at, ok := s.claims["auth_time"].(float64); ok && err == nil {
+		return aged{r, time.Unix(int64(at), 0)}, nil
+	}
+	return r, err
 }
 
 // run serves until it is signalled. It prints its issuer when it listens.
@@ -71,10 +100,20 @@ func run(client, redirect, groups string) error {
 		return fmt.Errorf("a client is ID:SECRET and has a redirect URI")
 	}
 	storage.RegisterClients(storage.WebClient(id, secret, redirect))
-	store := &withGroups{storage.NewStorage(storage.NewUserStore(issuer)), strings.Split(groups, ",")}
+	store := &withGroups{Storage: storage.NewStorage(storage.NewUserStore(issuer)), groups: strings.Split(groups, ",")}
 	provider := exampleop.SetupServer(issuer, store, slog.New(slog.DiscardHandler), false)
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /test/sign", func(w http.ResponseWriter, r *http.Request) { sign(w, r, store) })
+	mux.HandleFunc("POST /test/claims", func(w http.ResponseWriter, r *http.Request) {
+		var claims map[string]any
+		if err := json.NewDecoder(r.Body).Decode(&claims); err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		store.mu.Lock()
+		defer store.mu.Unlock()
+		store.claims = claims
+	})
 	mux.HandleFunc("GET /.well-known/openid-configuration", func(w http.ResponseWriter, r *http.Request) { discovery(w, r, provider) })
 	mux.Handle("/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		provider.ServeHTTP(&withIssuer{w, redirect, issuer}, r)

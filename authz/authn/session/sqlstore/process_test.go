@@ -61,7 +61,7 @@ func manager(ctx context.Context, dialectName, database, roles string) (m *sessi
 		end()
 		return nil, nil, err
 	}
-	m, err = session.New(store, sealer, [][]byte{key}, &session.Options{Roles: func(context.Context, string, string) ([]string, error) {
+	m, err = session.New(store, sealer, [][]byte{key}, &session.Options{Roles: func(context.Context, string, string, []authn.Method) ([]string, error) {
 		b, err := os.ReadFile(roles)
 		if errors.Is(err, os.ErrNotExist) {
 			return nil, authn.Refuse(errors.New("disabled"))

@@ -1,0 +1,90 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/crmguard/crmguard/examples/crm/app"
+)
+
+// tokenCommand makes, lists and revokes tokens of programs. Who holds the data folder makes them for anybody: that is the operating system's matter.
+func tokenCommand(c *app.Config) *cobra.Command {
+	cmd := &cobra.Command{Use: "token", Short: "Tokens by which programs use the REST interface"}
+	var ask app.TokenAsk
+	var from []string
+	create := &cobra.Command{
+		Use: "create ADDRESS", Short: "Make a token of the employee with this address, and print it once", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			for _, n := range from {
+				p, err := netip.ParsePrefix(n)
+				if err != nil {
+					return errors.New("--from takes networks such as 192.0.2.0/24 and 2001:db8::/32")
+				}
+				ask.Sources = append(ask.Sources, p)
+			}
+			return once(cmd, c, func(a *app.App, out io.Writer) error {
+				owner, err := a.TokenOwner(cmd.Context(), args[0])
+				if err != nil {
+					return err
+				}
+				i, secret, err := a.MakeToken(cmd.Context(), "system", owner, ask)
+				if err != nil {
+					return err
+				}
+				fmt.Fprintf(out, "token %s, until %s, printed now and kept nowhere:\n%s\n", i.ID, i.Expires.Format(time.DateOnly), secret.Reveal())
+				return nil
+			})
+		},
+	}
+	create.Flags().StringVar(&ask.Name, "name", "", "what it is for")
+	create.Flags().StringSliceVar(&ask.Scopes, "scope", nil, "*:read, TYPE:read or TYPE:ACTION, such as customer:claim; may be given again")
+	create.Flags().StringSliceVar(&from, "from", nil, "networks that it may be used from; may be given again (default: any)")
+	create.Flags().IntVar(&ask.Days, "days", 90, "how long it lives, at most 366")
+	list := &cobra.Command{
+		Use: "list ADDRESS", Short: "List the tokens of the employee with this address", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return once(cmd, c, func(a *app.App, out io.Writer) error {
+				owner, err := a.TokenOwner(cmd.Context(), args[0])
+				if err != nil {
+					return err
+				}
+				all, err := a.Tokens(cmd.Context(), owner)
+				for i := range all {
+					t := &all[i]
+					state, used := "until "+t.Expires.Format(time.DateOnly), "never used"
+					switch {
+					case !t.Revoked.IsZero():
+						state = "revoked"
+					case a.TokenExpired(t):
+						state = "expired"
+					}
+					if !t.LastUsed.IsZero() {
+						used = "used " + t.LastUsed.Format(time.DateOnly)
+					}
+					fmt.Fprintf(out, "%s  %s, %s  %s  %s\n", t.ID, state, used, strings.Join(t.Scopes, " "), t.Name)
+				}
+				return err
+			})
+		},
+	}
+	revoke := &cobra.Command{
+		Use: "revoke ID", Short: "End a token at once", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return once(cmd, c, func(a *app.App, out io.Writer) error {
+				if err := a.RevokeTokenByID(cmd.Context(), args[0]); err != nil {
+					return err
+				}
+				fmt.Fprintln(out, "revoked")
+				return nil
+			})
+		},
+	}
+	cmd.AddCommand(create, list, revoke)
+	return cmd
+}
