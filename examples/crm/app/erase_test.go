@@ -325,7 +325,13 @@ func TestEraseIsRefused(t *testing.T) {
 		require.NoError(t, err)
 		es, err := a.Log.Query(ctx, audit.Filter{Action: "person.erase"}, a.Log.Size(), 1)
 		require.NoError(t, err)
-		assert.Equal(t, second.ID.String(), es[0].Event.Note)
+		asked, err := crm.ParseUUID(es[0].Event.Note)
+		require.NoError(t, err)
+		request, err := a.Erasures.Get(ctx, System("test"), asked)
+		require.NoError(t, err)
+		assert.Equal(t, second.ID, request.Value.Approver, "the event leads to who agreed")
+		assert.Equal(t, by.ID, request.Value.Owner)
+		assert.EqualValues(t, es[0].Index, request.Value.Event)
 
 		// What is over its time goes from the list.
 		a.now = func() time.Time { return time.Now().AddDate(6, 0, 0) }
