@@ -163,6 +163,7 @@ func (r *Holds) AskLift(ctx context.Context, c guard.Caller, id crm.UUID, versio
 	}
 	// The reason first, sealed, by an update that puts the caller among the actors; the step afterwards. Between the two the hold is what it was.
 	h.LiftReason = reason
+	h.Reason.SetExposed("", uint8(crm.Hidden)) // it is kept as it is stored
 	next, err := r.records.Update(ctx, c, h)
 	if err != nil {
 		return err

@@ -63,6 +63,9 @@ func (a *App) prospect(ctx context.Context, c guard.Caller, person crm.UUID) (gu
 func (a *App) RequestErasure(ctx context.Context, c guard.Caller, e *privacy.Erasure) error {
 	a.erasing.Lock()
 	defer a.erasing.Unlock()
+	if err := mayMake(ctx, a, c, a.Erasures); err != nil {
+		return err
+	}
 	person, err := a.personOf(ctx, c, e.RecordType, e.Record)
 	if err != nil {
 		return err
@@ -77,6 +80,18 @@ func (a *App) RequestErasure(ctx context.Context, c guard.Caller, e *privacy.Era
 	e.Subject, e.State = crm.ID[crm.Person](person), privacy.ErasureRequested
 	_, err = a.Erasures.Create(ctx, c, e)
 	return err
+}
+
+// mayMake refuses who may make no record of a type, before anything else is looked at, and logs that.
+func mayMake[P guard.Record](ctx context.Context, a *App, c guard.Caller, records *guard.Records[P]) error {
+	ok, _, err := records.MayOwn(ctx, c, authz.Create)
+	if err != nil || ok {
+		return err
+	}
+	if err := a.Guard.Authorize(ctx, c, authz.Create, records.Type()); err != nil {
+		return err
+	}
+	return &authz.DeniedError{Controls: []string{"access.granted"}}
 }
 
 // openErasure finds the erasure of a person, or of one who was joined to them, that is not done with; nil when there is none.
@@ -117,10 +132,7 @@ func (a *App) DecideErasure(ctx context.Context, c guard.Caller, id crm.UUID, ve
 
 // CarryErasure carries out an erasure that was approved, or ends it when its grace is over, for who may ask for one.
 func (a *App) CarryErasure(ctx context.Context, c guard.Caller, id crm.UUID) (guard.Erasure, error) {
-	ok, _, err := a.Erasures.MayOwn(ctx, c, authz.Create)
-	if err == nil && !ok {
-		err = &authz.DeniedError{Controls: []string{"access.granted"}}
-	}
+	err := mayMake(ctx, a, c, a.Erasures)
 	if err == nil {
 		_, err = a.Erasures.Get(ctx, c, id)
 	}
@@ -178,13 +190,10 @@ func (a *App) Erase(ctx context.Context, by, second *crm.Employee, typ string, i
 	if err != nil {
 		return guard.Erasure{}, err
 	}
-	ok, _, err := a.Erasures.MayOwn(ctx, c, authz.Create)
-	switch {
-	case err != nil:
+	if err := mayMake(ctx, a, c, a.Erasures); err != nil {
 		return guard.Erasure{}, err
-	case !ok:
-		return guard.Erasure{}, &authz.DeniedError{Controls: []string{"access.granted"}}
-	case reason == "":
+	}
+	if reason == "" {
 		return guard.Erasure{}, &authz.DeniedError{Controls: []string{"access.granted"}, Unmet: []authz.Obligation{authz.NeedReason}}
 	}
 	e, err := a.openErasure(ctx, person)
@@ -329,6 +338,9 @@ var holding = []crm.Value{crm.StringValue(string(privacy.HoldActive)), crm.Strin
 
 // PutHold puts a legal hold on the person of a record: RecordType, Record and Reason of h are the caller's. Errors: crm.ErrNotFound, *authz.DeniedError, *crm.InvalidError.
 func (a *App) PutHold(ctx context.Context, c guard.Caller, h *privacy.Hold) error {
+	if err := mayMake(ctx, a, c, a.Holds.Records()); err != nil {
+		return err
+	}
 	person, err := a.personOf(ctx, c, h.RecordType, h.Record)
 	if err != nil {
 		return err

@@ -53,7 +53,7 @@ func TestHold(t *testing.T) {
 
 		h, err := put(v.ID.UUID(), "a lawsuit", admin)
 		require.NoError(t, err)
-		p, holds, err := a.WouldErase(ctx, manager, crm.TypeCustomer, v.ID.UUID())
+		p, holds, err := a.WouldErase(ctx, admin, crm.TypeCustomer, v.ID.UUID())
 		require.NoError(t, err)
 		require.ErrorIs(t, p.Refusal, encrypt.ErrHeld)
 		assert.Equal(t, map[string]int{crm.TypeCustomer: 1}, p.Records)
