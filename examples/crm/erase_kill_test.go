@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"io/fs"
 	"math"
 	"math/rand/v2"
 	"os"
@@ -139,6 +140,33 @@ func (d doomed) graceOver(t *testing.T, c app.Config) {
 	require.NoError(t, st.Block(ctx, app.Tenant, ids, time.Now().UTC().Add(-100*time.Hour).Truncate(time.Second)))
 }
 
+// grows calls f each time the log of a data folder has grown, until that returns false or gone is closed.
+func grows(data string, gone <-chan struct{}, f func() bool) {
+	size := func() (sum int64) {
+		_ = filepath.WalkDir(filepath.Join(data, "log"), func(_ string, d fs.DirEntry, err error) error {
+			if err == nil && !d.IsDir() {
+				if info, err := d.Info(); err == nil {
+					sum += info.Size()
+				}
+			}
+			return nil
+		})
+		return sum
+	}
+	for last := size(); ; time.Sleep(100 * time.Microsecond) {
+		select {
+		case <-gone:
+			return
+		default:
+		}
+		if now := size(); now != last {
+			if last = now; !f() {
+				return
+			}
+		}
+	}
+}
+
 // TestKillErase: kill -9 in the middle of crm erase, while it blocks the keys and while it destroys them after the grace. After each the person is whole or shut as a whole, what is on
 // the list by which they are known again was announced in the log, and crm erase ends it: one request, one approval, each mark once, and the neighbour opens.
 //
@@ -174,43 +202,47 @@ func killErase(t *testing.T, flags []string) {
 	args := func(d doomed) []string {
 		return append([]string{"erase", d.customer.String(), "--data", data, "--reason", "a letter", "--approved-by", "manager@demo.example"}, flags...)
 	}
-	// How long one takes that nobody kills.
-	begin := time.Now()
-	mustRun(t, nil, args(all[rounds])...)
-	takes := time.Since(begin)
+	// How often the log grows while one goes on that nobody kills: the moments at which others are killed.
+	growths := 0
+	erasing := exec.Command(path, args(all[rounds])...)
+	require.NoError(t, erasing.Start())
+	gone := make(chan struct{})
+	go func() { _ = erasing.Wait(); close(gone) }()
+	grows(data, gone, func() bool { growths++; return true })
+	require.Zero(t, erasing.ProcessState.ExitCode())
+	require.Positive(t, growths)
 	base := suppressions(t, c)
 	require.EqualValues(t, 3, base)
 	inside, asked, announced, unnoted, done, ended := 0, 0, 0, 0, 0, 0
-	share := 0.75
 	for i := range rounds {
 		d := all[i]
-		// Most of the time is spent opening and closing the program: the moment moves to where the erasure is.
 		kill := func() bool {
 			cmd := exec.Command(path, args(d)...)
 			cmd.Env = os.Environ()
 			cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 			require.NoError(t, cmd.Start())
-			timer := time.AfterFunc(time.Duration(share*float64(takes))+time.Duration(rand.IntN(20))*time.Millisecond, func() { _ = cmd.Process.Kill() })
-			defer timer.Stop()
-			return cmd.Wait() != nil
-		}
-		aim := func(cut, begun, ended bool) {
-			switch {
-			case !cut || ended:
-				share -= 0.04
-			case !begun:
-				share += 0.05
-			}
+			gone := make(chan struct{})
+			var failed error
+			go func() { failed = cmd.Wait(); close(gone) }()
+			at := 1 + i*growths/rounds // spread over the work
+			grows(data, gone, func() bool {
+				if at--; at > 0 {
+					return true
+				}
+				time.Sleep(time.Duration(rand.IntN(3000)) * time.Microsecond)
+				_ = cmd.Process.Kill()
+				return false
+			})
+			<-gone
+			return failed != nil
 		}
 		before := suppressions(t, c)
-		cut := kill()
-		if cut {
+		if kill() {
 			inside++
 		}
 		after := d.look(t, c, i)
 		assert.Len(t, after.states, 1, "half of them opens: %v", after.states)
 		shut := after.states[crm.Clear] == 0
-		aim(cut, len(after.asked) > 0, shut && after.asked[0].State == privacy.ErasureBlocked)
 		switch {
 		case shut && after.asked[0].State != privacy.ErasureBlocked:
 			unnoted++
@@ -270,7 +302,7 @@ func killErase(t *testing.T, flags []string) {
 	assert.Equal(t, map[crm.State]int{crm.Clear: 5}, neighbour.states)
 	assert.Zero(t, neighbour.known)
 	green(t, nil, append([]string{"--data", data}, flags...)...)
-	t.Logf("%d erasures in two steps, %d processes killed before their end (of one that takes %v): %d were asked for, %d announced, %d blocked and not noted, %d blocked and noted; %d were destroyed before the second was killed; "+
-		"all ended by crm erase", rounds, inside, takes.Round(time.Millisecond), asked, announced, unnoted, done, ended)
+	t.Logf("%d erasures in two steps, %d processes killed before their end, at one of %d growths of the log: %d were asked for, %d announced, %d blocked and not noted, %d blocked and noted; %d were destroyed before the second was killed; "+
+		"all ended by crm erase", rounds, inside, growths, asked, announced, unnoted, done, ended)
 	assert.Positive(t, inside)
 }
