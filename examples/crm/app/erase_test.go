@@ -69,7 +69,7 @@ func imported(t *testing.T, a *App, c guard.Caller, typ, text, key string, mode 
 	m, err := a.Importer(ctx, c, typ, o)
 	require.NoError(t, err)
 	open := func() transfer.Source {
-		src, _, err := OpenImport(strings.NewReader(text), nil)
+		src, _, err := OpenImport(strings.NewReader(text), FileOptions{})
 		require.NoError(t, err)
 		return src
 	}
@@ -243,7 +243,7 @@ func TestErasedComesBack(t *testing.T) {
 		for _, row := range []string{"A. Lee,13800135678", "Cara May,13300130000"} {
 			m, err := a.Importer(ctx, who, crm.TypeCustomer, ImportOptions{})
 			require.NoError(t, err)
-			src, _, err := OpenImport(strings.NewReader("name,phone\n"+row+"\n"), nil)
+			src, _, err := OpenImport(strings.NewReader("name,phone\n"+row+"\n"), FileOptions{})
 			require.NoError(t, err)
 			rep, err := m.Rehearse(ctx, who, src, transfer.Mapping{Columns: []transfer.Column{{Header: "name", Field: "company"}, {Header: "phone", Field: "phone"}}}, transfer.Create)
 			if err == nil {

@@ -128,6 +128,7 @@ type draft struct {
 	start    app.ImportStart
 	told     string
 	samples  [][]string // a few rows
+	sheets   []string   // of a workbook
 	read     bool       // the file was looked at and mapped
 	rehearse struct {
 		running, over bool
@@ -176,6 +177,7 @@ func (s *Server) look(ctx context.Context, c guard.Caller, d *draft) error {
 	if g.Comma != 0 {
 		d.start.File.Comma = g.Comma
 	}
+	d.sheets, d.start.File.Sheet = g.Sheets, g.Sheet
 	d.samples = g.Samples[:min(len(g.Samples), samplesShown)]
 	return nil
 }
@@ -300,6 +302,8 @@ func (s *Server) uploadForm(w http.ResponseWriter, r *request, typ string, statu
 		Sections: []page.FormSection{{Title: page.T("imports.file"), Fields: append([]page.Field{
 			{Name: "type", Kind: page.FieldSelect, Label: page.T("imports.of.type"), Value: typ, Options: all},
 		}, append(fileFields("", 0), page.Field{
+			Name: "sheet", Label: page.T("imports.of.sheet"), Help: page.T("imports.sheet.help"),
+		}, page.Field{
 			Name: "file", Kind: page.FieldFile, Label: page.T("imports.file"), Required: true, Wide: true, Value: ".csv,.txt,.tsv,.xlsx", Help: page.T("imports.file.help", int64(app.MostUpload>>20)),
 		})...)}},
 	}
@@ -379,7 +383,7 @@ func (s *Server) upload(w http.ResponseWriter, r *request) error {
 	u, err := s.receive(w, r, fields["type"], file)
 	if err == nil {
 		d := &draft{upload: u, at: time.Now(), start: app.ImportStart{Mode: transfer.Create, Duplicates: app.WarnDuplicates}}
-		if err = fileOptions(d, fields["encoding"], fields["separator"]); err == nil {
+		if err = fileOptions(d, fields["encoding"], fields["separator"], fields["sheet"]); err == nil {
 			err = s.look(r.Context(), r.caller(), d)
 		}
 		if err == nil {
@@ -410,12 +414,12 @@ func (d *drafts) put(x *draft) {
 }
 
 // fileOptions reads how a file is to be read.
-func fileOptions(d *draft, encoding, separator string) error {
+func fileOptions(d *draft, encoding, separator, sheet string) error {
 	comma, ok := app.Separators[separator]
 	if separator != "" && !ok || !slices.Contains(encodingWords, encoding) {
 		return csvfile.ErrOptions
 	}
-	d.start.File = app.FileOptions{Encoding: encoding, Comma: comma}
+	d.start.File = app.FileOptions{Encoding: encoding, Comma: comma, Sheet: strings.TrimSpace(sheet)}
 	return nil
 }
 
@@ -497,6 +501,12 @@ func (s *Server) mappingForm(w http.ResponseWriter, r *request, d *draft, status
 	}}
 	if d.told != "XLSX" {
 		how.Fields = append(how.Fields, fileFields(st.File.Encoding, st.File.Comma)...)
+	} else {
+		sheet := page.Field{Name: "sheet", Kind: page.FieldSelect, Label: page.T("imports.of.sheet"), Value: st.File.Sheet}
+		for _, name := range d.sheets {
+			sheet.Options = append(sheet.Options, page.Option{Value: name, Label: page.Plain(name)})
+		}
+		how.Fields = append(how.Fields, sheet)
 	}
 	defaults := page.FormSection{Title: page.T("imports.defaults")}
 	for _, x := range m.Fields() {
@@ -556,18 +566,16 @@ func (s *Server) mapped(w http.ResponseWriter, r *request) error {
 		return nil
 	}
 	st := &d.start
-	if d.told != "XLSX" {
-		old := st.File
-		if err := fileOptions(d, r.PostFormValue("encoding"), r.PostFormValue("separator")); err != nil {
+	old := st.File
+	if err := fileOptions(d, r.PostFormValue("encoding"), r.PostFormValue("separator"), r.PostFormValue("sheet")); err != nil {
+		return refuse(err)
+	}
+	if st.File != old {
+		if err := s.look(r.Context(), r.caller(), d); err != nil {
+			st.File = old
 			return refuse(err)
 		}
-		if st.File != old {
-			if err := s.look(r.Context(), r.caller(), d); err != nil {
-				st.File = old
-				return refuse(err)
-			}
-			return s.mappingForm(w, r, d, http.StatusOK, page.T("imports.read_again"))
-		}
+		return s.mappingForm(w, r, d, http.StatusOK, page.T("imports.read_again"))
 	}
 	m, err := s.app.Importer(r.Context(), r.caller(), d.upload.Type, app.ImportOptions{})
 	if err != nil {
