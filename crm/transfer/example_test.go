@@ -170,7 +170,8 @@ func ExampleExport() {
 		fmt.Println(line)
 	}
 	// Output:
-	// true 0	// 1 record
+	// true 0
+	// 1 record
 	// # taken by,employee 7
 	// id,external_id,name,phone
 	// (id),K-1,Acme,447****0123
