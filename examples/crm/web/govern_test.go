@@ -42,6 +42,7 @@ import (
 	"github.com/crmguard/crmguard/crm/guard"
 	"github.com/crmguard/crmguard/crm/transfer"
 	"github.com/crmguard/crmguard/examples/crm/app"
+	"github.com/crmguard/crmguard/internal/realtest"
 )
 
 const testPassword = "correct horse battery staple"
@@ -103,6 +104,20 @@ func config(data string) app.Config {
 
 func newOffice(t *testing.T) *office {
 	t.Helper()
+	return newOfficeOn(t, "")
+}
+
+// onDatabases runs a test with offices on SQLite and with offices on PostgreSQL.
+func onDatabases(t *testing.T, test func(t *testing.T, newOffice func(*testing.T) *office)) {
+	t.Run("SQLite", func(t *testing.T) { test(t, newOffice) })
+	t.Run("PostgreSQL", func(t *testing.T) {
+		test(t, func(t *testing.T) *office { return newOfficeOn(t, realtest.Postgres(t).DSN) })
+	})
+}
+
+// newOfficeOn makes an office on a database; "" is SQLite in a folder of its own.
+func newOfficeOn(t *testing.T, dsn string) *office {
+	t.Helper()
 	ctx := t.Context()
 	b, err := strict()
 	require.NoError(t, err)
@@ -112,6 +127,7 @@ func newOffice(t *testing.T) *office {
 	o := &office{t: t, people: map[string]*crm.Employee{}}
 	c := config(data)
 	c.PolicyKey = key
+	c.DB = dsn
 	c.Now = o.now
 	a, err := app.Open(ctx, c)
 	require.NoError(t, err)
