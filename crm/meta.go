@@ -52,7 +52,9 @@ const (
 	TypeCursor      = "cursor"
 	TypeImport      = "import" // crm/transfer, as the next
 	TypeKept        = "kept"
-	TypeSuppression = "suppression" // crm/privacy
+	TypeSuppression = "suppression" // crm/privacy, as the next two
+	TypeHold        = "hold"
+	TypeErasure     = "erasure"
 )
 
 // Meta is what every record has; domain types embed it.

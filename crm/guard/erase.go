@@ -35,8 +35,9 @@ type EraseOptions struct {
 // Erasure is what Erase did.
 type Erasure struct {
 	encrypt.Receipt
-	Records int // that name the person, with fields that identify
-	Marks   int // that were made of these fields; none when the keys were blocked or gone already
+	Records int    // that name the person, with fields that identify
+	Marks   int    // that were made of these fields; none when the keys were blocked or gone already
+	Event   uint64 // index in the log of the event that announced it; where it names more than 900 records, others follow
 }
 
 // markLabel separates marks from other uses of the tenant's MAC key.
@@ -99,7 +100,7 @@ func (g *Guard) Erase(ctx context.Context, c Caller, person crm.UUID, opts *Eras
 			return out, err
 		}
 	}
-	if err := g.announceErasure(ctx, c, d, persons, found); err != nil {
+	if out.Event, err = g.announceErasure(ctx, c, d, persons, found); err != nil {
 		return out, err
 	}
 	var marks []Mark
@@ -144,10 +145,7 @@ func (g *Guard) naming(ctx context.Context, tenant string, persons []crm.UUID) (
 		if len(t.door.identifying()) == 0 {
 			continue
 		}
-		q := crm.Query{Tenant: tenant, Type: t.schema.Type, Where: crm.Everything{}, Deletion: crm.LivingAndBin, Persons: persons, Limit: 200}
-		if named(t.schema, "created_at") {
-			q.Clauses = []crm.Clause{{Column: "created_at", Op: crm.NotNull}} // not what was purged
-		}
+		q := ofPersons(tenant, t.schema, persons)
 		found := typeRows{typeOf: t}
 		for {
 			page, err := g.store.List(ctx, q)
@@ -166,8 +164,8 @@ func (g *Guard) naming(ctx context.Context, tenant string, persons []crm.UUID) (
 	return out, nil
 }
 
-// announceErasure logs who is erased and what of which records is opened for it.
-func (g *Guard) announceErasure(ctx context.Context, c Caller, d authz.Decision, persons []crm.UUID, found []typeRows) error {
+// announceErasure logs who is erased and what of which records is opened for it, and returns the index of its first event.
+func (g *Guard) announceErasure(ctx context.Context, c Caller, d authz.Decision, persons []crm.UUID, found []typeRows) (first uint64, err error) {
 	var targets []audit.Target
 	for _, p := range persons {
 		targets = append(targets, audit.Target{Type: "person", ID: p.String()})
@@ -189,12 +187,16 @@ func (g *Guard) announceErasure(ctx context.Context, c Caller, d authz.Decision,
 	}
 	for some := range slices.Chunk(targets, mostTargets) {
 		e.Targets = some
-		if _, err := g.log.Append(ctx, e); err != nil {
-			return fmt.Errorf("guard: no log, no erasure: %w", err)
+		receipt, err := g.log.Append(ctx, e)
+		if err != nil {
+			return first, fmt.Errorf("guard: no log, no erasure: %w", err)
+		}
+		if first == 0 {
+			first = receipt.Index
 		}
 		e.Details = nil
 	}
-	return nil
+	return first, nil
 }
 
 // identifying lists the fields of which marks are made.

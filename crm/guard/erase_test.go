@@ -455,3 +455,47 @@ func (l *lists) restart(t testing.TB, kek keys.KEK, keyStore keys.Store, grace t
 	require.NoError(t, err)
 	l.open(t, l.guard)
 }
+
+// TestWouldErase: who may look is told how many records of which types name a person and those who were joined to them, and what would refuse; nothing changes. Others are refused, and the
+// log has both.
+func TestWouldErase(t *testing.T) {
+	held := map[[16]byte]bool{}
+	l := newLists(t, keys.NewMemory(), &encrypt.Options{EraseLimit: 1, Held: func(_ context.Context, _ string, p [16]byte, _ []keys.Retention) (bool, error) {
+		return held[p], nil
+	}}, nil)
+	ctx := t.Context()
+	a, b := l.add(t, admin, "A", "13800135678", "").Value, l.add(t, admin, "B", "13900135678", "").Value
+	for _, c := range []guard.Caller{sales, auditor} {
+		_, err := l.guard.WouldErase(ctx, c, a.Person.UUID())
+		require.True(t, guard.Denied(err), "%v", err)
+		assert.Equal(t, audit.Denied, l.last(t).Outcome)
+	}
+	p, err := l.guard.WouldErase(ctx, admin, a.Person.UUID())
+	require.NoError(t, err)
+	assert.Equal(t, map[string]int{"customer": 1}, p.Records)
+	assert.Equal(t, []crm.UUID{a.Person.UUID()}, p.Persons)
+	require.NoError(t, p.Refusal)
+	assert.Equal(t, "person.read", l.last(t).Action)
+	assert.Equal(t, a.Person.String(), l.last(t).Targets[0].ID)
+
+	require.NoError(t, l.keeper.Join(ctx, "default", b.Person.UUID(), a.Person.UUID()))
+	held[b.Person.UUID()] = true
+	p, err = l.guard.WouldErase(ctx, admin, a.Person.UUID())
+	require.NoError(t, err)
+	assert.Equal(t, map[string]int{"customer": 2}, p.Records)
+	assert.Equal(t, []string{"customer"}, p.Types())
+	assert.Len(t, p.Persons, 2)
+	require.ErrorIs(t, p.Refusal, encrypt.ErrHeld)
+	clear(held)
+	p, err = l.guard.WouldErase(ctx, admin, a.Person.UUID())
+	require.NoError(t, err)
+	require.ErrorIs(t, p.Refusal, encrypt.ErrLimit, "two people, and one a day")
+	p, err = l.guard.WouldErase(ctx, admin, crm.NewUUID())
+	require.NoError(t, err)
+	assert.Empty(t, p.Records)
+	marks, _ := l.listed(t)
+	assert.Zero(t, marks)
+	for _, v := range []crm.UUID{a.ID.UUID(), b.ID.UUID()} {
+		assert.Equal(t, crm.Clear, opens(t, l, v))
+	}
+}

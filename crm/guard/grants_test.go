@@ -23,6 +23,7 @@ import (
 	"github.com/crmguard/crmguard/crm/finance"
 	"github.com/crmguard/crmguard/crm/flow"
 	"github.com/crmguard/crmguard/crm/form"
+	"github.com/crmguard/crmguard/crm/privacy"
 	"github.com/crmguard/crmguard/crm/project"
 	selling "github.com/crmguard/crmguard/crm/sales"
 	"github.com/crmguard/crmguard/crm/stock"
@@ -122,6 +123,7 @@ func TestFrozenStatesAreFinal(t *testing.T) {
 		crm.TypeProject: finals(project.Lifecycle()), crm.TypeTask: finals(project.TaskLifecycle()),
 		crm.TypeWarehouse: finals(stock.WarehouseLifecycle()), crm.TypeOrder: finals(stock.OrderLifecycle()),
 		crm.TypeForm: finals(form.Lifecycle()), crm.TypeFlow: finals(flow.Lifecycle()), crm.TypeImport: finals(transfer.Lifecycle()),
+		crm.TypeErasure: finals(privacy.ErasureLifecycle()), crm.TypeHold: finals(privacy.HoldLifecycle()),
 		crm.TypeEmergency: stuck([]crm.EmergencyState{crm.EmergencyRequested, crm.EmergencyActive, crm.EmergencyRefused, crm.EmergencyReviewed},
 			func(from, to crm.EmergencyState) error {
 				return (&crm.Emergency{State: to}).CheckUpdate(&crm.Emergency{State: from})

@@ -1,4 +1,5 @@
-// Package privacy keeps what data protection law wants a CRM to know of people beside their records. So far that is one thing: who was erased is known again.
+// Package privacy keeps what data protection law wants a CRM to know of people beside their records: who was erased is known again, who asked
+// for an erasure and what became of it, and whom a legal hold keeps.
 //
 // # The suppression list
 //
@@ -11,6 +12,17 @@
 //	erasure, err := g.Erase(ctx, caller, person, &guard.EraseOptions{List: list})
 //	check := privacy.NewChecker(leads, list)
 //	erased, err := check.Erased(ctx, caller, authz.Import, rows)
+//
+// # Erasures and holds
+//
+// An [Erasure] is a request, its approval by somebody else, and the receipt of what guard.Guard.Erase did. [Holds] is the register of legal holds: a [Hold] is put on by one
+// employee and lifted by two. Holds.Held is what encrypt.Options.Held wants:
+//
+//	keeper, err := encrypt.NewKeeper(kek, keys, &encrypt.Options{Held: func(ctx context.Context, tenant string, p [16]byte, _ []keys.Retention) (bool, error) {
+//		return holds.Held(ctx, tenant, p)
+//	}})
+//
+// The types are records like any other: the policy says who may do what with them. Their reasons are sealed under a person made for each, whom no erasure is about.
 //
 // # Errors
 //

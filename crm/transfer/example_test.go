@@ -137,3 +137,43 @@ func ExampleHarmless() {
 	fmt.Println(transfer.Harmless("=HYPERLINK(1)"), transfer.Harmless("+44 7700 900123"), transfer.Harmless("-12.50"), transfer.Harmless("Acme"))
 	// Output: '=HYPERLINK(1) '+44 7700 900123 -12.50 Acme
 }
+
+// An export shows what the policy leaves of each field, says who took it, and ends with a row by which a file that was cut off is known.
+func ExampleExport() {
+	ctx := context.Background()
+	_, admin, customers, importer := open(ctx)
+	src := must(transfer.CSV(strings.NewReader(customersFile), nil))
+	must(importer.Run(ctx, admin, "", src, transfer.Suggest(importer.Fields(), src.Header(), nil), transfer.Create))
+	options := transfer.ExportOptions[*crm.Customer]{
+		Columns: []string{"external_id", "name", "phone"}, Mark: []string{"# taken by", "employee 7"},
+		Cell: func(v *guard.View[*crm.Customer], column string) string {
+			switch column {
+			case "name":
+				return v.Value.Name.Expose()
+			case "phone":
+				return v.Value.Phone.Expose()
+			}
+			return v.Value.ExternalID
+		},
+	}
+	var file bytes.Buffer
+	_, err := transfer.Export(ctx, admin, customers, guard.Query{}, transfer.CSVSink(&file), options)
+	fmt.Println(guard.Denied(err), file.Len()) // no reason was given, and nobody said that the file is marked
+
+	admin.Reason, admin.Met = "year-end audit", []authz.Obligation{authz.NeedWatermark}
+	rows := must(transfer.Export(ctx, admin, customers, guard.Query{}, transfer.CSVSink(&file), options))
+	fmt.Println(rows, "record")
+	for _, line := range strings.Split(strings.TrimPrefix(strings.TrimSpace(file.String()), "\ufeff"), "\r\n") {
+		if cells := strings.SplitN(line, ",", 2); len(cells[0]) == 36 {
+			line = "(id)," + cells[1]
+		}
+		fmt.Println(line)
+	}
+	// Output:
+	// true 0
+	// 1 record
+	// # taken by,employee 7
+	// id,external_id,name,phone
+	// (id),K-1,Acme,447****0123
+	// # end
+}

@@ -64,6 +64,7 @@ func printErasure(out io.Writer, e guard.Erasure) {
 	for _, p := range e.Persons {
 		fmt.Fprintf(out, "person %s\n", crm.UUID(p))
 	}
+	defer fmt.Fprintf(out, "event %d of the log announced it\n", e.Event)
 	fmt.Fprintf(out, "%d records name them; %d numbers and addresses are on the list by which they are known again\n", e.Records, e.Marks)
 	switch {
 	case !e.Due.IsZero():

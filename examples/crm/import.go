@@ -49,6 +49,7 @@ func importCommand(c *app.Config) *cobra.Command {
 	f.StringVar(&o.duplicates, "duplicates", app.WarnDuplicates, "what becomes of a row that is there already: refuse (when it is certain), warn or off")
 	f.StringVar(&o.separator, "separator", "", "of CSV: comma, semicolon, tab or bar (default: found out)")
 	f.StringVar(&o.encoding, "encoding", "", "of CSV, such as windows-1252 (default: found out)")
+	f.StringVar(&o.sheet, "sheet", "", "of a workbook, by its name (default: the first)")
 	f.StringArrayVar(&o.defaults, "default", nil, "FIELD=VALUE for cells that are empty")
 	f.StringArrayVar(&o.replace, "replace", nil, "FIELD:WRONG=RIGHT, a value to be read as another")
 	f.BoolVar(&o.dry, "dry-run", false, "do all of it and take it back")
@@ -59,9 +60,9 @@ func importCommand(c *app.Config) *cobra.Command {
 
 // importing are the options of an import.
 type importing struct {
-	owner, typ, mapping, mode, key, currency, encoding, separator, duplicates, resume, undo string
-	defaults, replace                                                                       []string
-	dry                                                                                     bool
+	owner, typ, mapping, mode, key, currency, encoding, separator, sheet, duplicates, resume, undo string
+	defaults, replace                                                                              []string
+	dry                                                                                            bool
 }
 
 func (o *importing) open(path string) (transfer.Source, string, func(), error) {
@@ -74,7 +75,7 @@ func (o *importing) open(path string) (transfer.Source, string, func(), error) {
 		file.Close()
 		return nil, "", nil, csvfile.ErrOptions
 	}
-	src, encoding, err := app.OpenImport(file, &csvfile.Options{Encoding: o.encoding, Comma: comma})
+	src, encoding, err := app.OpenImport(file, app.FileOptions{Encoding: o.encoding, Comma: comma, Sheet: o.sheet})
 	if err != nil {
 		file.Close()
 		return nil, "", nil, err

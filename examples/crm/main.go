@@ -137,7 +137,7 @@ func command() *cobra.Command {
 	}
 	root.RunE = serve.RunE
 	root.AddCommand(serve, importCommand(&c), exportCommand(&c), verifyCommand(&c), backupCommand(&c), restoreCommand(&c), drillCommand(&c),
-		rotateCommand(&c), accountCommand(&c), tokenCommand(&c), policyCommand(&c), sweepCommand(&c), purgeCommand(&c), demoCommand(&c), dedupeCommand(&c), eraseCommand(&c))
+		rotateCommand(&c), accountCommand(&c), tokenCommand(&c), policyCommand(&c), sweepCommand(&c), purgeCommand(&c), demoCommand(&c), dedupeCommand(&c), eraseCommand(&c), holdCommand(&c))
 	return root
 }
 

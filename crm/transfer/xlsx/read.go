@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"slices"
 	"strings"
 
 	"github.com/xuri/excelize/v2"
@@ -32,6 +33,8 @@ const (
 type Reader struct {
 	file   *excelize.File
 	rows   *excelize.Rows
+	sheet  string
+	sheets []string
 	header []string
 	line   int64
 }
@@ -78,14 +81,11 @@ func Open(r io.Reader, opts *Options) (*Reader, error) {
 	if err != nil {
 		return bad(transfer.FileForm, "it is no workbook")
 	}
-	x := &Reader{file: file}
-	sheet := o.Sheet
-	if sheet == "" {
-		if sheets := file.GetSheetList(); len(sheets) > 0 {
-			sheet = sheets[0]
-		}
+	x := &Reader{file: file, sheets: file.GetSheetList(), sheet: o.Sheet}
+	if x.sheet == "" && len(x.sheets) > 0 {
+		x.sheet = x.sheets[0]
 	}
-	if x.rows, err = file.Rows(sheet); err != nil {
+	if x.rows, err = file.Rows(x.sheet); err != nil {
 		_ = file.Close()
 		return bad(transfer.FileForm, "it has no such sheet")
 	}
@@ -132,6 +132,12 @@ func (x *Reader) Close() error {
 	_ = x.rows.Close()
 	return x.file.Close()
 }
+
+// Sheets returns the names of all sheets, in their order.
+func (x *Reader) Sheets() []string { return slices.Clone(x.sheets) }
+
+// Sheet returns the name of the one that is read.
+func (x *Reader) Sheet() string { return x.sheet }
 
 // Header returns the names of the columns.
 func (x *Reader) Header() []string { return x.header }

@@ -90,6 +90,8 @@ type App struct {
 	Kept           *guard.Records[*transfer.Kept] // of imports: rejected rows and former values
 	Merges         *guard.Records[*crm.Merge]
 	Suppressions   *privacy.List // knows again who was erased
+	Erasures       *guard.Records[*privacy.Erasure]
+	Holds          *privacy.Holds
 	Policy         *rego.Engine
 
 	Sessions *session.Manager
@@ -98,6 +100,7 @@ type App struct {
 	access    access
 	policy    policyWatch
 	emergency sync.Mutex // one request or approval at a time
+	erasing   sync.Mutex // one request for an erasure at a time
 	due       sync.Mutex // one run at a time of what time asks for
 	now       func() time.Time
 	db        databases
@@ -253,7 +256,7 @@ func Open(ctx context.Context, c Config) (a *App, err error) {
 	if err != nil {
 		return a, err
 	}
-	if a.Keeper, err = encrypt.NewKeeper(kek, keys, nil); err != nil {
+	if a.Keeper, err = encrypt.NewKeeper(kek, keys, &encrypt.Options{Held: a.held}); err != nil {
 		return a, err
 	}
 	if err = a.openLog(ctx); err != nil {
@@ -349,6 +352,9 @@ func (a *App) openRecords(ctx context.Context) error {
 	a.Cursors = open[*outbox.Cursor](ctx, a, &errs)
 	var err error
 	a.Suppressions, err = privacy.Open(ctx, a.Guard, System, &privacy.Options{Clock: func() time.Time { return a.now() }})
+	errs = append(errs, err)
+	a.Erasures = open[*privacy.Erasure](ctx, a, &errs)
+	a.Holds, err = privacy.OpenHolds(ctx, a.Guard, System, func() time.Time { return a.now() })
 	errs = append(errs, err)
 	a.openDesk()
 	errs = append(errs, a.openOutbox())

@@ -69,7 +69,7 @@ func imported(t *testing.T, a *App, c guard.Caller, typ, text, key string, mode 
 	m, err := a.Importer(ctx, c, typ, o)
 	require.NoError(t, err)
 	open := func() transfer.Source {
-		src, _, err := OpenImport(strings.NewReader(text), nil)
+		src, _, err := OpenImport(strings.NewReader(text), FileOptions{})
 		require.NoError(t, err)
 		return src
 	}
@@ -243,7 +243,7 @@ func TestErasedComesBack(t *testing.T) {
 		for _, row := range []string{"A. Lee,13800135678", "Cara May,13300130000"} {
 			m, err := a.Importer(ctx, who, crm.TypeCustomer, ImportOptions{})
 			require.NoError(t, err)
-			src, _, err := OpenImport(strings.NewReader("name,phone\n"+row+"\n"), nil)
+			src, _, err := OpenImport(strings.NewReader("name,phone\n"+row+"\n"), FileOptions{})
 			require.NoError(t, err)
 			rep, err := m.Rehearse(ctx, who, src, transfer.Mapping{Columns: []transfer.Column{{Header: "name", Field: "company"}, {Header: "phone", Field: "phone"}}}, transfer.Create)
 			if err == nil {
@@ -325,7 +325,13 @@ func TestEraseIsRefused(t *testing.T) {
 		require.NoError(t, err)
 		es, err := a.Log.Query(ctx, audit.Filter{Action: "person.erase"}, a.Log.Size(), 1)
 		require.NoError(t, err)
-		assert.Equal(t, second.ID.String(), es[0].Event.Note)
+		asked, err := crm.ParseUUID(es[0].Event.Note)
+		require.NoError(t, err)
+		request, err := a.Erasures.Get(ctx, System("test"), asked)
+		require.NoError(t, err)
+		assert.Equal(t, second.ID, request.Value.Approver, "the event leads to who agreed")
+		assert.Equal(t, by.ID, request.Value.Owner)
+		assert.EqualValues(t, es[0].Index, request.Value.Event)
 
 		// What is over its time goes from the list.
 		a.now = func() time.Time { return time.Now().AddDate(6, 0, 0) }

@@ -165,14 +165,14 @@ func (a *App) others(ctx context.Context, c guard.Caller, typ string) (o transfe
 // ImportSamples is how many rows are looked at before a mapping is suggested.
 const ImportSamples = 10_000
 
-// OpenImport opens a file by its first bytes: a workbook or separated values; opts are for the latter, nil finds them out. The answer is to be closed when it is an io.Closer.
-func OpenImport(r io.Reader, opts *csvfile.Options) (src transfer.Source, told string, err error) {
+// OpenImport opens a file by its first bytes: a workbook or separated values. The answer is to be closed when it is an io.Closer.
+func OpenImport(r io.Reader, o FileOptions) (src transfer.Source, told string, err error) {
 	buf := bufio.NewReaderSize(r, 1<<16)
 	if head, _ := buf.Peek(4); string(head) == "PK\x03\x04" {
-		x, err := xlsx.Open(buf, nil)
+		x, err := xlsx.Open(buf, &xlsx.Options{Sheet: o.Sheet})
 		return x, "XLSX", err
 	}
-	c, err := transfer.CSV(buf, opts)
+	c, err := transfer.CSV(buf, &csvfile.Options{Encoding: o.Encoding, Comma: o.Comma})
 	if err != nil {
 		return nil, "", err
 	}

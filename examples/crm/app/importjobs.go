@@ -81,6 +81,7 @@ type besideImport struct {
 	Key        []byte `json:"key"`
 	Encoding   string `json:"encoding,omitempty"`
 	Comma      rune   `json:"comma,omitempty"`
+	Sheet      string `json:"sheet,omitempty"`
 	Rows       int64  `json:"rows,omitempty"`
 	Duplicates string `json:"duplicates,omitempty"`
 }
@@ -100,7 +101,7 @@ func (a *App) BeginImport(ctx context.Context, c guard.Caller, u *Upload, s Impo
 	if a.imports.count(u.owner) >= mostImports {
 		return crm.UUID{}, ErrManyImports
 	}
-	beside, err := json.Marshal(besideImport{File: u.ID, Key: u.key, Encoding: s.File.Encoding, Comma: s.File.Comma, Rows: s.Rows, Duplicates: s.Duplicates})
+	beside, err := json.Marshal(besideImport{File: u.ID, Key: u.key, Encoding: s.File.Encoding, Comma: s.File.Comma, Sheet: s.File.Sheet, Rows: s.Rows, Duplicates: s.Duplicates})
 	if err != nil {
 		return crm.UUID{}, fmt.Errorf("crm: %w", err)
 	}
@@ -326,7 +327,7 @@ func (a *App) doImport(ctx context.Context, cancel context.CancelFunc, w *import
 	w.Total = beside.Rows
 	a.imports.mu.Unlock()
 	u := &Upload{ID: beside.File, key: beside.Key, path: a.importFile(id)}
-	src, _, done, err := u.Open(FileOptions{Encoding: beside.Encoding, Comma: beside.Comma})
+	src, _, done, err := u.Open(FileOptions{Encoding: beside.Encoding, Comma: beside.Comma, Sheet: beside.Sheet})
 	if err != nil {
 		return err
 	}

@@ -277,7 +277,7 @@ var left = []string{
 	rowsPrefix + crm.TypeCertification, rowsPrefix + crm.TypeCampaign, rowsPrefix + crm.TypeExport, "crm_applied",
 	rowsPrefix + crm.TypeEndpoint, rowsPrefix + crm.TypeDelivery, rowsPrefix + crm.TypeCursor, // nobody hears of a sandbox
 	rowsPrefix + crm.TypeImport, rowsPrefix + crm.TypeKept, rowsPrefix + crm.TypeMerge,
-	rowsPrefix + crm.TypeSuppression, // there is nobody in a sandbox who was erased
+	rowsPrefix + crm.TypeSuppression, rowsPrefix + crm.TypeErasure, rowsPrefix + crm.TypeHold, // there is nobody in a sandbox who was erased, or whom a court wants kept
 }
 
 // numbered are clear fields that name a record outside of this CRM, on paper or in another system.

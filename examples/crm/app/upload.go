@@ -14,7 +14,6 @@ import (
 
 	"github.com/crmguard/crmguard/crm"
 	"github.com/crmguard/crmguard/crm/transfer"
-	"github.com/crmguard/crmguard/crm/transfer/csvfile"
 	"github.com/crmguard/crmguard/encrypt/stream"
 )
 
@@ -44,10 +43,11 @@ type Upload struct {
 	at    time.Time
 }
 
-// FileOptions say how a file of separated values is read; "" and 0 find it out.
+// FileOptions say how a file is read. The zero value finds it out.
 type FileOptions struct {
-	Encoding string
-	Comma    rune
+	Encoding string // of separated values
+	Comma    rune   // of separated values
+	Sheet    string // of a workbook, by its name; "": the first
 }
 
 func (a *App) uploads() string { return a.Config.path(uploadFolder) }
@@ -171,7 +171,7 @@ func (u *Upload) Open(o FileOptions) (src transfer.Source, told string, done fun
 		f.Close()
 		return nil, "", nil, err
 	}
-	src, told, err = OpenImport(io.NewSectionReader(clear, 0, clear.Size()), &csvfile.Options{Encoding: o.Encoding, Comma: o.Comma})
+	src, told, err = OpenImport(io.NewSectionReader(clear, 0, clear.Size()), o)
 	if err != nil {
 		f.Close()
 		return nil, "", nil, err
@@ -186,8 +186,10 @@ func (u *Upload) Open(o FileOptions) (src transfer.Source, told string, done fun
 
 // Glance is what one look over a file shows before anything is done with it.
 type Glance struct {
-	Told    string // encoding, or XLSX
-	Comma   rune   // 0 in a workbook
+	Told    string   // encoding, or XLSX
+	Comma   rune     // 0 in a workbook
+	Sheets  []string // of a workbook
+	Sheet   string   // the one that is read
 	Header  []string
 	Samples [][]string // the first rows, at most ImportSamples
 	Rows    int64      // 0: too many to count at once
@@ -206,6 +208,12 @@ func (u *Upload) Look(o FileOptions) (Glance, error) {
 	g := Glance{Told: told, Header: src.Header()}
 	if c, ok := src.(interface{ Comma() rune }); ok {
 		g.Comma = c.Comma()
+	}
+	if x, ok := src.(interface {
+		Sheets() []string
+		Sheet() string
+	}); ok {
+		g.Sheets, g.Sheet = x.Sheets(), x.Sheet()
 	}
 	until := time.Now().Add(glanceFor)
 	for row, err := range src.Rows() {

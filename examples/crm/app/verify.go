@@ -142,6 +142,8 @@ func schemas() ([]crm.Schema, error) {
 	add(guard.Schema[*transfer.Kept](nil))
 	add(guard.Schema[*crm.Merge](nil))
 	add(guard.Schema[*privacy.Suppression](nil))
+	add(guard.Schema[*privacy.Erasure](nil))
+	add(guard.Schema[*privacy.Hold](nil))
 	add(guard.Schema[*pool.Pool](nil))
 	add(guard.Schema[*pool.Ownership](nil))
 	add(guard.Schema[*crm.Series](nil))

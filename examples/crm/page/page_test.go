@@ -477,3 +477,19 @@ func BenchmarkList(b *testing.B) {
 		}
 	}
 }
+
+// TestNarrowLabels: a cell of a table that is not the only number, amount or time of its row names its column where the head is not shown; others do not, and data stays escaped.
+func TestNarrowLabels(t *testing.T) {
+	r := renderer(t)
+	l := &page.List{Title: page.T("imports.title"), Columns: []page.Column{
+		{Label: page.T("imports.of.name")}, {Label: page.T("imports.of.rows"), Kind: page.KindNumber}, {Label: page.Plain(`"><b>stored`), Kind: page.KindNumber}, {Label: page.T("imports.of.begun")},
+	}, Rows: []page.Row{{Cells: []page.Cell{{Text: "people.csv"}, {Kind: page.KindNumber, Amount: 7}, {Kind: page.KindNumber, Amount: 6}, {Kind: page.KindTime, Time: now()}}}}}
+	text := render(t, r, "en", sample{"/imports", "imports.title", l, false})
+	require.Contains(t, text, `data-label="Rows"`)
+	require.Contains(t, text, `data-label="&#34;&gt;&lt;b&gt;stored"`)
+	require.NotContains(t, text, `data-label="Begun"`)
+	require.NotContains(t, text, `data-label="File"`)
+	require.Contains(t, render(t, r, "zh-CN", sample{"/imports", "imports.title", l, false}), `data-label="行数"`)
+	l.Rows[0].Cells = l.Rows[0].Cells[:2]
+	require.NotContains(t, render(t, r, "en", sample{"/imports", "imports.title", l, false}), "data-label")
+}

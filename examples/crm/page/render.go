@@ -360,12 +360,33 @@ func initials(name string) string {
 	return strings.ToUpper(string(first) + string(last))
 }
 
+// likeAnother tells whether a cell is an amount, a number or a time and not the only one of its kind in a row. Where a screen is too narrow for the head of a table, such a cell is labelled.
+func likeAnother(cells []Cell, i int) bool {
+	switch cells[i].Kind {
+	case KindMoney, KindNumber, KindTime, KindDate:
+	default:
+		return false
+	}
+	for k := range cells {
+		if k != i && cells[k].Kind == cells[i].Kind {
+			return true
+		}
+	}
+	return false
+}
+
 func (l *language) funcs(files map[string]asset) template.FuncMap {
 	return template.FuncMap{
 		"t":    func(key string, args ...any) template.HTML { return l.html(T(key, args...)) },
 		"ts":   func(key string, args ...any) string { return l.plain(T(key, args...)) },
 		"text": l.html,
 		"txt":  l.plain,
+		"narrow": func(columns []Column, cells []Cell, i int) string {
+			if !likeAnother(cells, i) || i >= len(columns) {
+				return ""
+			}
+			return l.plain(columns[i].Label)
+		},
 		"plain": func(s string) Text {
 			return Plain(s)
 		},

@@ -71,6 +71,7 @@ func (s *Server) api(mux *http.ServeMux) {
 		}
 	}
 	s.mergeAPI(api)
+	s.erasureAPI(api)
 	s.poolAPI(api)
 	s.importAPI(mux, api)
 	s.exportAPI(api)
@@ -163,6 +164,9 @@ func apiFault(err error) error {
 		}
 	}
 	if _, word := importFault(err); word != "" {
+		e.Reason = word
+	}
+	if word, _ := erasureFault(err); word != "" {
 		e.Reason = word
 	}
 	if errors.As(err, &invalid) {

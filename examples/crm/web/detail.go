@@ -11,6 +11,7 @@ import (
 	"github.com/crmguard/crmguard/authz"
 	"github.com/crmguard/crmguard/crm"
 	"github.com/crmguard/crmguard/crm/guard"
+	"github.com/crmguard/crmguard/examples/crm/app"
 	"github.com/crmguard/crmguard/examples/crm/page"
 )
 
@@ -122,6 +123,9 @@ func (k *resource[P]) actions(s *Server, r *request, d *page.Detail, v *guard.Vi
 		if ok {
 			d.Secondary = append(d.Secondary, page.Action{Label: page.T("act.share"), Href: "/sharings/new?type=" + k.typ + "&record=" + h.ID.String()})
 		}
+	}
+	if slices.Contains(app.EraseTypes, k.typ) && s.may(r, authz.Read, "person") {
+		d.Secondary = append(d.Secondary, page.Action{Label: page.T("erase.prospect"), Href: personHref(k.typ, h.ID)})
 	}
 	if k.dups != nil {
 		ok, err := may(authz.Merge)

@@ -266,7 +266,9 @@ var uuid = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}`)
 // fields that it hides or masks, and records of another team. What they may see makes another file.
 //
 //crm:item 13
-func TestExportOracle(t *testing.T) {
+func TestExportOracle(t *testing.T) { onDatabases(t, exportOracle) }
+
+func exportOracle(t *testing.T, newOffice func(*testing.T) *office) {
 	o := newOffice(t)
 	ctx := t.Context()
 	before := map[string]string{}

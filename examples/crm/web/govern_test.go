@@ -42,6 +42,7 @@ import (
 	"github.com/crmguard/crmguard/crm/guard"
 	"github.com/crmguard/crmguard/crm/transfer"
 	"github.com/crmguard/crmguard/examples/crm/app"
+	"github.com/crmguard/crmguard/internal/realtest"
 )
 
 const testPassword = "correct horse battery staple"
@@ -104,6 +105,17 @@ func config(data string) app.Config {
 func newOffice(t *testing.T) *office {
 	t.Helper()
 	return newOfficeWith(t, nil)
+}
+
+// onDatabases runs a test with offices on SQLite and with offices on PostgreSQL.
+func onDatabases(t *testing.T, test func(t *testing.T, newOffice func(*testing.T) *office)) {
+	t.Run("SQLite", func(t *testing.T) { test(t, newOffice) })
+	t.Run("PostgreSQL", func(t *testing.T) {
+		test(t, func(t *testing.T) *office {
+			dsn := realtest.Postgres(t).DSN
+			return newOfficeWith(t, func(c *app.Config) { c.DB = dsn })
+		})
+	})
 }
 
 // newOfficeWith is newOffice with something said of its configuration.

@@ -41,6 +41,10 @@ func TestImportOracle(t *testing.T) {
 	if testing.Short() {
 		t.Skip("two offices take long under the race detector")
 	}
+	onDatabases(t, importOracle)
+}
+
+func importOracle(t *testing.T, newOffice func(*testing.T) *office) {
 	const file = "Customer Id,Company,Phone,Email,Credit,Note\n" +
 		"K-1,Hohenheim Maschinenbau GmbH,+49 711 5550101,hohenheim@there.example,,new\n" +
 		"K-2,Tübingen Werkzeuge GmbH,+49 7071 5550102,tuebingen@there.example,,new\n" +

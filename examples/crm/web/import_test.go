@@ -21,6 +21,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"github.com/xuri/excelize/v2"
 
 	"github.com/crmguard/crmguard/crm"
 	"github.com/crmguard/crmguard/crm/guard"
@@ -536,4 +537,53 @@ func TestImportResumed(t *testing.T) {
 			<-ended
 		})
 	}
+}
+
+// TestImportSheet: of a workbook that sheet is imported which is named, by the page, by REST and on; one that there is not is refused, and the names of the sheets are offered.
+func TestImportSheet(t *testing.T) {
+	o := newOffice(t)
+	x := excelize.NewFile()
+	require.NoError(t, x.SetSheetRow("Sheet1", "A1", &[]string{"read me"}))
+	_, err := x.NewSheet("People & <b>")
+	require.NoError(t, err)
+	require.NoError(t, x.SetSheetRow("People & <b>", "A1", &[]string{"name", "phone"}))
+	require.NoError(t, x.SetSheetRow("People & <b>", "A2", &[]string{"Ann Lee", "13800135678"}))
+	var b bytes.Buffer
+	require.NoError(t, x.Write(&b))
+	admin, before := o.as("admin"), o.count()
+	dry := func(sheet string) (int, string) {
+		w := admin.sendFile("/api/v1/imports", "people.xlsx", b.Bytes(), "type", crm.TypeLead, "dry_run", "true", "sheet", sheet)
+		return w.Code, w.Body.String()
+	}
+	code, body := dry("People & <b>")
+	require.Equal(t, http.StatusOK, code, body)
+	assert.Contains(t, body, `"created":1`)
+	code, body = dry("")
+	assert.NotContains(t, body, `"created":1`, code)
+	for _, sheet := range []string{"Sheet9", "../People"} {
+		code, body = dry(sheet)
+		assert.Equal(t, http.StatusUnprocessableEntity, code, sheet)
+		assert.NotContains(t, body, sheet)
+	}
+
+	at := admin.upload("people.xlsx", b.String())
+	page := admin.body(at)
+	assert.Contains(t, page, "read me")
+	assert.Contains(t, page, `<option value="People &amp; &lt;b&gt;"`)
+	form := chosen(page)
+	require.Equal(t, "Sheet1", form.Get("sheet"))
+	form.Set("sheet", "Sheet9")
+	w := admin.do(http.MethodPost, at, form)
+	assert.Equal(t, http.StatusUnprocessableEntity, w.Code)
+	form.Set("sheet", "People & <b>")
+	w = admin.do(http.MethodPost, at, form)
+	require.Equal(t, http.StatusOK, w.Code, "its columns are shown first")
+	form = chosen(w.Body.String())
+	form.Set("sheet", "People & <b>") // the reader of forms leaves what is escaped
+	code, to := admin.post(at, form)
+	require.Equal(t, http.StatusSeeOther, code)
+	admin.until(to, "Nothing is stored yet")
+	code, to = admin.post(strings.TrimSuffix(to, "rehearsal")+"start", url.Values{})
+	require.Equal(t, http.StatusSeeOther, code)
+	require.Eventually(t, func() bool { return o.count() == before+1 }, time.Minute, 20*time.Millisecond, to)
 }

@@ -112,6 +112,7 @@ func (s *Server) importAPI(mux *http.ServeMux, api huma.API) {
 			"type": text("of the records: customer, lead, contact, product or opportunity"), "mapping": text("JSON of a mapping; without it, what is suggested"),
 			"mode": text("create, update or both"), "key": text("field by which records are found"), "dates": text("ymd, dmy or mdy"), "currency": text("ISO 4217"),
 			"encoding": text("of CSV; without it, found out"), "separator": text("comma, semicolon, tab or bar; without it, found out"),
+			"sheet":      text("of a workbook, by its name; without it, the first"),
 			"duplicates": text("refuse, warn or off; without it, warn"), "dry_run": text("true: nothing stays"),
 			"file": {Type: "string", Format: "binary", Description: "CSV or XLSX; the last part"},
 		},
@@ -249,7 +250,7 @@ func (s *Server) postImport(w http.ResponseWriter, r *request) (int, any, error)
 		}
 	}()
 	d := &draft{upload: u}
-	if err := fileOptions(d, fields["encoding"], fields["separator"]); err != nil {
+	if err := fileOptions(d, fields["encoding"], fields["separator"], fields["sheet"]); err != nil {
 		return 0, nil, err
 	}
 	if err := s.look(ctx, c, d); err != nil {

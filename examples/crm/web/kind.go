@@ -84,6 +84,7 @@ type resource[P guard.Record] struct {
 	ends        string                                                                // what removal is called; "": moving to the recycle bin
 	dups        *app.Deduper[P]                                                       // finds and merges duplicates; nil: they are not looked for
 	governs     bool                                                                  // a record about rights: it is not shared or exported
+	proof       session.Act                                                           // who makes one shows a factor just before; "": need not
 	byName      map[string]encrypt.Field
 }
 
@@ -100,6 +101,11 @@ func (k *resource[P]) routes(s *Server, mux *http.ServeMux) {
 	if k.typ == crm.TypeEmployee { // who may do what
 		change = func(h func(*Server, http.ResponseWriter, *request) error) func(http.ResponseWriter, *request) error {
 			return s.wants(session.Roles, with(h))
+		}
+	}
+	if k.proof != "" {
+		change = func(h func(*Server, http.ResponseWriter, *request) error) func(http.ResponseWriter, *request) error {
+			return s.wants(k.proof, with(h))
 		}
 	}
 	s.handle(mux, "GET "+p, with(k.showList))

@@ -241,7 +241,9 @@ func (s *Server) allKinds() []kind {
 
 	kinds := append([]kind{customers, contacts, leads, followUps}, s.salesKinds()...)
 	kinds = append(append(kinds, quotes, contracts), s.paymentKinds()...)
-	return append(append(kinds, tickets, employees), append(append(s.governKinds(), s.webhookKinds()...), s.importKind(), s.mergeKind())...)
+	kinds = append(append(kinds, tickets, employees), s.governKinds()...)
+	kinds = append(append(kinds, s.erasureKinds()...), s.webhookKinds()...)
+	return append(kinds, s.importKind(), s.mergeKind())
 }
 
 // setCustomer takes the customer that a new record is for from the address or the form.
@@ -435,7 +437,7 @@ func (s *Server) nav(r *request) []page.NavGroup {
 			"customer": "work", "lead": "work", "contact": "work", "follow_up": "work",
 			"opportunity": "deals", "quote": "deals", "contract": "deals", "instalment": "deals", "receipt": "deals", "product": "data", "ticket": "service", "employee": "data", "import": "data", "merge": "data",
 			"emergency": "trust", "delegation": "trust", "sharing": "trust", "export": "trust", "certification": "trust", "campaign": "trust",
-			"endpoint": "trust", "delivery": "trust",
+			"endpoint": "trust", "delivery": "trust", "erasure": "trust", "hold": "trust",
 		}[k.name()]
 		groups[group] = append(groups[group], visible(k)...)
 	}

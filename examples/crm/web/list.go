@@ -33,8 +33,11 @@ func (k *resource[P]) filtered(r *request, get func(string) string) guard.Query 
 				crm.Clause{Column: "ends", Op: crm.LessOrEqual, Values: []crm.Value{crm.TimeValue(time.Now())}})
 		}
 	case "waiting":
-		if k.typ == crm.TypeEmergency || k.typ == crm.TypeExport {
+		if k.typ == crm.TypeEmergency || k.typ == crm.TypeExport || k.typ == crm.TypeErasure {
 			q.Clauses = append(q.Clauses, crm.Clause{Column: "state", Op: crm.Equal, Values: []crm.Value{crm.StringValue("requested")}})
+		}
+		if k.typ == crm.TypeHold {
+			q.Clauses = append(q.Clauses, crm.Clause{Column: "state", Op: crm.Equal, Values: []crm.Value{crm.StringValue("lifting")}})
 		}
 	case "bin":
 		q.Bin = true
@@ -89,8 +92,13 @@ func (k *resource[P]) showList(s *Server, w http.ResponseWriter, r *request) err
 	if k.typ == crm.TypeCustomer {
 		l.Chips = append(l.Chips, page.Chip{Label: page.T("list.overdue"), Href: base + "?show=overdue", Active: show == "overdue"})
 	}
-	if k.typ == crm.TypeEmergency || k.typ == crm.TypeExport {
+	switch k.typ {
+	case crm.TypeEmergency, crm.TypeExport, crm.TypeErasure, crm.TypeHold:
 		l.Chips = append(l.Chips, page.Chip{Label: page.T("list.waiting"), Href: base + "?show=waiting", Active: show == "waiting"})
+	}
+	if (k.typ == crm.TypeErasure || k.typ == crm.TypeHold) && s.may(r, authz.Read, "person") {
+		l.Primary = &page.Action{Label: page.T("erase.find"), Href: "/erasures/find"}
+		l.Empty.Action = l.Primary
 	}
 	if k.typ == crm.TypeExport && s.mayReadLog(r) {
 		l.Secondary = append(l.Secondary, page.Action{Label: page.T("export.trace"), Href: base + "/trace"})

@@ -99,6 +99,7 @@ func New(ctx context.Context, a *app.App) (*Server, error) {
 	s.payments(mux)
 	s.pools(mux)
 	s.duplicates(mux)
+	s.erasure(mux)
 	s.handle(mux, "GET /numbers", s.numbers)
 	for _, k := range s.kinds {
 		k.routes(s, mux)
@@ -412,6 +413,9 @@ func statusOf(err error) int {
 	if reason, _, _ := duplicateFault(err); reason != "" {
 		return http.StatusConflict
 	}
+	if reason, _ := erasureFault(err); reason != "" {
+		return http.StatusConflict
+	}
 	switch {
 	case errors.As(err, &refusal):
 		switch refusal.Reason {
@@ -465,6 +469,9 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	}
 	if _, _, what := duplicateFault(err); !what.IsZero() {
 		p.What = what
+	}
+	if reason, what := erasureFault(err); reason != "" {
+		p.Title, p.What, p.Kept, p.Do = page.T("erase.refused"), what, page.T("erase.refused.kept"), page.T("erase.refused.do")
 	}
 	var invalid *crm.InvalidError
 	if errors.As(err, &invalid) && len(invalid.Fields) > 0 {

@@ -32,7 +32,7 @@ var logActions = []string{
 	"customer.export", "customer.share", "export.create", "export.approve", "export.written", "export.broken", "export.trace", "emergency.create", "emergency.approve", "emergency.certify",
 	"delegation.create", "delegation.delete", "sharing.create", "sharing.delete", "certification.certify", "campaign.create", "campaign.update",
 	"customer.browse", "customer.claim", "customer.assign", "customer.transfer", "customer.release", "customer.recycle", "customer.enter", "customer.lock",
-	"customer.aggregate", "customer.purge", "person.erase", "pool.create", "pool.update", "lead.convert", "quote.approve", "quote.accept", "quote.revise", "contract.approve",
+	"customer.aggregate", "customer.purge", "person.erase", "person.read", "erasure.create", "erasure.approve", "hold.create", "hold.update", "hold.approve", "pool.create", "pool.update", "lead.convert", "quote.approve", "quote.accept", "quote.revise", "contract.approve",
 	"account.certified", "session.step_up", "session.end", "session.refused", "session.signal", "account.factor", "account.reset", "account.release", "policy.loaded", "policy.refused",
 }
 
