@@ -107,9 +107,9 @@ type Quote struct {
 	Meta[Quote]
 	Number     string       `protect:"internal,indexed" json:"number"`
 	Customer   ID[Customer] `protect:"internal,indexed" json:"customer"`
-	Deal       UUID         `protect:"internal,indexed" json:"deal"` // the opportunity; none is allowed
-	Revision   int64        `protect:"internal" json:"revision"`     // counts versions from 1; 0 is the first too
-	Revises    ID[Quote]    `protect:"internal" json:"revises"`      // the version before; none for the first
+	Deal       UUID         `protect:"internal,indexed" json:"deal"`    // the opportunity; none is allowed
+	Revision   int64        `protect:"internal" json:"revision"`        // counts versions from 1; 0 is the first too
+	Revises    ID[Quote]    `protect:"internal,indexed" json:"revises"` // the version before; none for the first
 	Lines      []Line       `protect:"internal" json:"lines"`
 	Discount   int64        `protect:"internal" json:"discount"`      // on the whole, after the lines' own; basis points
 	Currency   string       `protect:"internal" json:"currency"`      // ISO 4217

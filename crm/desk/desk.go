@@ -29,6 +29,9 @@ type Records struct {
 	Opportunities *guard.Records[*sales.Opportunity]
 	Periods       *guard.Records[*finance.Period]
 	Receipts      *guard.Records[*finance.Receipt]
+	Instalments   *guard.Records[*finance.Instalment]
+	Invoices      *guard.Records[*finance.Invoice]
+	Expenses      *guard.Records[*finance.Expense]
 	Movements     *guard.Records[*stock.Movement]
 }
 

@@ -46,8 +46,8 @@ type Expense struct {
 	PaidAt    time.Time            `protect:"internal,indexed" json:"paid_at"`
 }
 
-// Reserved names the fields that no update sets: an approval or a refusal does.
-func (e *Expense) Reserved(bool) []string { return []string{"approver", "decided_at"} }
+// Reserved names the fields that no update sets: an approval, a refusal or a payment does, each an act of its own (Move).
+func (e *Expense) Reserved(bool) []string { return []string{"approver", "decided_at", "paid_at"} }
 
 // Validate returns a *crm.InvalidError that lists every broken rule, or nil.
 func (e *Expense) Validate() error {

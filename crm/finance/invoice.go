@@ -98,6 +98,25 @@ func (i *Invoice) Validate() error {
 	return v.Err()
 }
 
+// Reserved names the fields that nobody sets who makes or updates an invoice: Issue does, with the next number of a series.
+func (i *Invoice) Reserved(bool) []string { return []string{"number", "issued_at"} }
+
+// CheckNew refuses an invoice that does not begin as a draft: a *crm.TransitionError.
+func (i *Invoice) CheckNew() error {
+	if i.State != InvoiceDraft {
+		return &crm.TransitionError{Type: crm.TypeInvoice, From: "new", To: known(InvoiceLifecycle(), i.State)}
+	}
+	return nil
+}
+
+// known keeps what is no state out of errors.
+func known[S ~string](l crm.Lifecycle[S], s S) string {
+	if l.Has(s) {
+		return string(s)
+	}
+	return "unknown"
+}
+
 // CheckUpdate tells whether the stored record prev may become i: a *crm.TransitionError for a step that the table does not have, a
 // *crm.InvalidError with the rule fixed for any change of what was issued.
 func (i *Invoice) CheckUpdate(prev *Invoice) error {

@@ -143,6 +143,26 @@ func (r *Receipt) Decide(by crm.ID[crm.Employee], to ReceiptState, books Books, 
 	return nil
 }
 
+// Fits tells whether a reversal undoes the receipt first, as [Balance] wants it: a *crm.InvalidError has the rule bad_reference when that is another, is not approved
+// or is a reversal itself, mismatch for other money or another contract, and too_early before it came.
+func (r *Receipt) Fits(first *Receipt) error {
+	v := crm.Checks{Type: crm.TypeReceipt}
+	if first.ID != r.Reverses || first.State != ReceiptApproved || first.Deleted || !first.Reverses.IsZero() {
+		v.Add("reverses", "bad_reference")
+		return v.Err()
+	}
+	if first.Contract != r.Contract || first.Customer != r.Customer {
+		v.Add("contract", "mismatch")
+	}
+	if first.Amount != -r.Amount || first.Currency != r.Currency {
+		v.Add("amount", "mismatch")
+	}
+	if r.At.Before(first.At) {
+		v.Add("at", "too_early")
+	}
+	return v.Err()
+}
+
 // Reverse makes the reversal of an approved receipt: the same money, negative, at a time of its own, to be approved like any other.
 // A receipt that is not approved is a *crm.TransitionError; a *crm.InvalidError has the rule bad_reference for the reversal of a reversal,
 // too_early before the receipt, and required without an id.
