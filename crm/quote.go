@@ -74,7 +74,7 @@ func total(lines []Line, discount int64) (a money.Amounts, ok bool) {
 		}
 	}
 	_, a, err := money.Add(list, discount)
-	return a, err == nil
+	return a, err == nil && a.Total() <= money.Most
 }
 
 // Lines checks lines and the discount on the whole, and returns their sum in minor units; ok is false when a rule that was noted

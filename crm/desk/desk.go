@@ -7,6 +7,8 @@ import (
 
 	"github.com/crmguard/crmguard/crm"
 	"github.com/crmguard/crmguard/crm/finance"
+	"github.com/crmguard/crmguard/crm/flow"
+	"github.com/crmguard/crmguard/crm/form"
 	"github.com/crmguard/crmguard/crm/guard"
 	"github.com/crmguard/crmguard/crm/pool"
 	"github.com/crmguard/crmguard/crm/sales"
@@ -32,7 +34,12 @@ type Records struct {
 	Instalments   *guard.Records[*finance.Instalment]
 	Invoices      *guard.Records[*finance.Invoice]
 	Expenses      *guard.Records[*finance.Expense]
+	Warehouses    *guard.Records[*stock.Warehouse]
+	Orders        *guard.Records[*stock.Order]
 	Movements     *guard.Records[*stock.Movement]
+	Forms         *guard.Records[*form.Form]
+	Flows         *guard.Records[*flow.Flow]
+	Instances     *guard.Records[*flow.Instance]
 }
 
 // Options of New. Nil means the zero value of each field.

@@ -166,6 +166,50 @@ func periodOf(books finance.Books, at time.Time) string {
 	return ""
 }
 
+// OpenPeriod makes an accounting period that takes postings. One that overlaps another is a *crm.InvalidError with the rule repeated for starts.
+func (d *Desk) OpenPeriod(ctx context.Context, c guard.Caller, p *finance.Period) error {
+	if d.r.Periods == nil {
+		return ErrNoDoor
+	}
+	tx := d.g.Begin(c, "period.create")
+	if err := d.r.Periods.CreateIn(ctx, tx, p); err != nil {
+		return err
+	}
+	one(tx, crm.TypePeriod, "starts",
+		crm.Clause{Column: "starts", Op: crm.Less, Values: []crm.Value{crm.TimeValue(p.Ends)}},
+		crm.Clause{Column: "ends", Op: crm.Greater, Values: []crm.Value{crm.TimeValue(p.Starts)}})
+	_, err := tx.Commit(ctx)
+	return err
+}
+
+// PlanPayments divides the amount of a contract into instalments, once: of a second plan it is crm.ErrConflict. Errors are those of finance.Plan.
+func (d *Desk) PlanPayments(ctx context.Context, c guard.Caller, id crm.ID[crm.Contract], version int64, parts []finance.Part) ([]*finance.Instalment, error) {
+	if d.r.Contracts == nil || d.r.Instalments == nil {
+		return nil, ErrNoDoor
+	}
+	v, err := d.r.Contracts.Get(ctx, c, id.UUID())
+	if err != nil {
+		return nil, err
+	}
+	if v.Value.Version != version {
+		return nil, crm.ErrConflict
+	}
+	plan, err := finance.Plan(v.Value, parts, func() crm.ID[finance.Instalment] { return crm.ID[finance.Instalment](crm.NewUUID()) }, d.now())
+	if err != nil {
+		return nil, err
+	}
+	tx := d.g.Begin(c, "contract.plan")
+	// Nobody else has made one meanwhile.
+	tx.Require(crm.Limit{Of: []crm.Measure{{Type: crm.TypeInstalment, Clauses: []crm.Clause{is("contract", id.UUID())}}}, Value: int64(len(plan))}, crm.ErrConflict)
+	for _, i := range plan {
+		if err := d.r.Instalments.CreateIn(ctx, tx, i); err != nil {
+			return nil, err
+		}
+	}
+	_, err = tx.Commit(ctx)
+	return plan, err
+}
+
 // ClosePeriod closes a period after its end, the oldest open one first, when no payment of it is undecided. Nothing is posted into it from then on.
 func (d *Desk) ClosePeriod(ctx context.Context, c guard.Caller, id crm.ID[finance.Period], version int64) error {
 	if d.r.Receipts == nil || d.r.Periods == nil {

@@ -1,17 +1,25 @@
 package desk_test
 
 import (
+	"math"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/crmguard/crmguard/authz"
 	"github.com/crmguard/crmguard/crm"
 	"github.com/crmguard/crmguard/crm/desk"
 	"github.com/crmguard/crmguard/crm/finance"
+	"github.com/crmguard/crmguard/crm/flow"
+	"github.com/crmguard/crmguard/crm/form"
 	"github.com/crmguard/crmguard/crm/guard"
 	"github.com/crmguard/crmguard/crm/memstore"
+	"github.com/crmguard/crmguard/crm/money"
+	"github.com/crmguard/crmguard/crm/sales"
+	"github.com/crmguard/crmguard/crm/stock"
+	"github.com/crmguard/crmguard/crm/worktime"
 )
 
 func step(t testing.TB, err error) {
@@ -63,10 +71,10 @@ func TestWallExpense(t *testing.T) {
 	ctx := t.Context()
 	second := o.person("finance", "/money/")
 	begin := time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)
-	p, err := o.Periods.Create(ctx, o.finance, &finance.Period{Name: "2026-03", Starts: begin, Ends: begin.AddDate(0, 1, 0), State: finance.PeriodOpen})
-	require.NoError(t, err)
+	p := &finance.Period{Name: "2026-03", Starts: begin, Ends: begin.AddDate(0, 1, 0), State: finance.PeriodOpen}
+	require.NoError(t, o.OpenPeriod(ctx, o.finance, p))
 	e := &finance.Expense{Category: "travel", Amount: 9000, Currency: "CNY", SpentAt: o.clock(), State: finance.ExpenseDraft}
-	_, err = o.Expenses.Create(ctx, o.finance, e)
+	_, err := o.Expenses.Create(ctx, o.finance, e)
 	require.NoError(t, err)
 	born := &finance.Expense{Category: "travel", Amount: 9000, Currency: "CNY", SpentAt: o.clock(), State: finance.ExpensePaid, PaidAt: o.clock()}
 	_, err = o.Expenses.Create(ctx, o.finance, born)
@@ -88,9 +96,8 @@ func TestWallExpense(t *testing.T) {
 	o.pass(31 * 24 * time.Hour)
 	var closed *finance.ClosedError
 	require.ErrorAs(t, o.MoveExpense(ctx, second, e.ID, 3, finance.ExpensePaid), &closed)
-	next := &finance.Period{Name: "2026-04", Starts: p.Value.Ends, Ends: p.Value.Ends.AddDate(0, 1, 0), State: finance.PeriodOpen}
-	_, err = o.Periods.Create(ctx, o.finance, next)
-	require.NoError(t, err)
+	next := &finance.Period{Name: "2026-04", Starts: p.Ends, Ends: p.Ends.AddDate(0, 1, 0), State: finance.PeriodOpen}
+	require.NoError(t, o.OpenPeriod(ctx, o.finance, next))
 	require.NoError(t, o.MoveExpense(ctx, second, e.ID, 3, finance.ExpensePaid))
 	v, err = o.Expenses.Get(ctx, o.finance, e.ID.UUID())
 	require.NoError(t, err)
@@ -129,8 +136,7 @@ func TestWallInvoice(t *testing.T) {
 	_, err = o.Invoices.Update(ctx, o.finance, &forged)
 	denied(t, err)
 	begin := time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)
-	_, err = o.Periods.Create(ctx, o.finance, &finance.Period{Name: "2026-03", Starts: begin, Ends: begin.AddDate(0, 1, 0), State: finance.PeriodOpen})
-	require.NoError(t, err)
+	require.NoError(t, o.OpenPeriod(ctx, o.finance, &finance.Period{Name: "2026-03", Starts: begin, Ends: begin.AddDate(0, 1, 0), State: finance.PeriodOpen}))
 	var series [2]crm.ID[crm.Series]
 	for n := range series {
 		s, err := o.Series.Create(ctx, o.admin, &crm.Series{Name: "invoice", Prefix: "R-", Digits: 4})
@@ -269,9 +275,7 @@ func TestWallReversal(t *testing.T) {
 	o := newOffice(t, memstore.New())
 	ctx := t.Context()
 	second := o.person("finance", "/money/")
-	plan := &finance.Instalment{Contract: crm.ID[crm.Contract](crm.NewUUID()), Customer: crm.ID[crm.Customer](crm.NewUUID()), Number: 1, Amount: 500, Currency: "CNY", DueAt: o.clock()}
-	_, err := o.Instalments.Create(ctx, o.finance, plan)
-	require.NoError(t, err)
+	plan := o.plan(t, 500)[0]
 	receipt := func(amount int64, change func(*finance.Receipt)) *finance.Receipt {
 		t.Helper()
 		r := &finance.Receipt{Contract: plan.Contract, Customer: plan.Customer, Amount: amount, Currency: "CNY", At: o.clock(), Method: finance.MethodBank, State: finance.ReceiptReported}
@@ -306,4 +310,275 @@ func TestWallReversal(t *testing.T) {
 	b, err := finance.Balance([]*finance.Instalment{plan}, came, o.clock())
 	require.NoError(t, err)
 	assert.EqualValues(t, 500, b.Outstanding)
+}
+
+// plan makes an approved contract over an amount, to be paid in two halves when it is 1000, else at once.
+func (o *office) plan(t testing.TB, amount int64) []*finance.Instalment {
+	t.Helper()
+	ctx := t.Context()
+	k := o.customer(t, o.sales, "Buyer")
+	c := &crm.Contract{
+		Number: "C-" + crm.NewUUID().String(), Customer: k.ID, Amount: amount, Currency: "CNY", State: crm.ContractDraft, Starts: o.clock(), Ends: o.clock().AddDate(1, 0, 0),
+		SignatoryPerson: k.Person, Signatory: crm.NewText("Ann Lee"),
+	}
+	_, err := o.Contracts.Create(ctx, o.sales, c)
+	require.NoError(t, err)
+	require.NoError(t, o.ApproveContract(ctx, o.manager, c.ID, 1))
+	parts := []finance.Part{{DueAt: o.clock().AddDate(0, 1, 0), Weight: 1}}
+	if amount == 1000 {
+		parts = append(parts, finance.Part{DueAt: o.clock().AddDate(0, 2, 0), Weight: 1})
+	}
+	_, err = o.PlanPayments(ctx, o.finance, c.ID, 1, parts)
+	require.ErrorIs(t, err, crm.ErrConflict)
+	plan, err := o.PlanPayments(ctx, o.finance, c.ID, 2, parts)
+	require.NoError(t, err)
+	_, err = o.PlanPayments(ctx, o.finance, c.ID, 2, parts)
+	require.ErrorIs(t, err, crm.ErrConflict, "once")
+	return plan
+}
+
+// TestWallInstalment: the instalments of a contract come to its amount, whoever changes one.
+func TestWallInstalment(t *testing.T) {
+	o := newOffice(t, memstore.New())
+	ctx := t.Context()
+	plan := o.plan(t, 1000)
+	less := *plan[0]
+	less.Amount = 1
+	_, err := o.Instalments.Update(ctx, o.finance, &less)
+	denied(t, err)
+	more := *plan[0]
+	more.Meta, more.Number = crm.Meta[finance.Instalment]{}, 3
+	_, err = o.Instalments.Create(ctx, o.finance, &more)
+	denied(t, err)
+	later := *plan[0]
+	later.DueAt = later.DueAt.AddDate(0, 1, 0)
+	_, err = o.Instalments.Update(ctx, o.finance, &later)
+	require.NoError(t, err)
+}
+
+// TestWallPeriod: periods do not overlap.
+func TestWallPeriod(t *testing.T) {
+	each(t, func(t *testing.T, o *office) {
+		ctx := t.Context()
+		begin := time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)
+		period := func(starts, ends time.Time) *finance.Period {
+			return &finance.Period{Name: "P", Starts: starts, Ends: ends, State: finance.PeriodOpen}
+		}
+		require.NoError(t, o.OpenPeriod(ctx, o.finance, period(begin, begin.AddDate(0, 1, 0))))
+		invalid(t, o.OpenPeriod(ctx, o.finance, period(begin.AddDate(0, 0, 5), begin.AddDate(0, 0, 9))), "starts", "repeated")
+		invalid(t, o.OpenPeriod(ctx, o.finance, period(begin.AddDate(0, -1, 0), begin.Add(time.Hour))), "starts", "repeated")
+		_, err := o.Periods.Create(ctx, o.finance, period(begin, begin.AddDate(0, 1, 0)))
+		denied(t, err)
+		step(t, o.OpenPeriod(ctx, o.finance, &finance.Period{Name: "P", Starts: begin.AddDate(-1, 0, 0), Ends: begin.AddDate(-1, 1, 0), State: finance.PeriodClosed, ClosedAt: o.clock(), ClosedBy: self(o.finance)}))
+		require.NoError(t, o.OpenPeriod(ctx, o.finance, period(begin.AddDate(0, 1, 0), begin.AddDate(0, 2, 0))), "one ends where the other begins")
+	})
+}
+
+// TestWallWarehouse: goods are in warehouses that are there and open, and those with goods in them stay so.
+func TestWallWarehouse(t *testing.T) {
+	each(t, func(t *testing.T, o *office) {
+		ctx := t.Context()
+		w, other, product := o.warehouse(t, "W-1"), o.warehouse(t, "W-2"), crm.ID[sales.Product](crm.NewUUID())
+		count := func(w crm.ID[stock.Warehouse], n int64) *stock.Movement {
+			return &stock.Movement{Warehouse: w, Product: product, Kind: stock.KindCount, Quantity: n, At: o.clock()}
+		}
+		_, err := o.Warehouses.Create(ctx, o.manager, &stock.Warehouse{Code: "W-3", Name: "Main", State: stock.WarehouseClosed})
+		step(t, err)
+		require.NoError(t, o.PostStock(ctx, o.manager, count(w.ID, 5000)))
+		shut := *w
+		shut.State = stock.WarehouseClosed
+		_, err = o.Warehouses.Update(ctx, o.manager, &shut)
+		denied(t, err)
+		invalid(t, o.CloseWarehouse(ctx, o.manager, w.ID, 1), "state", "not_empty")
+		invalid(t, o.PostStock(ctx, o.manager, count(crm.ID[stock.Warehouse](crm.NewUUID()), 1)), "warehouse", "bad_reference")
+
+		ids := func() crm.ID[stock.Movement] { return crm.ID[stock.Movement](crm.NewUUID()) }
+		halves, err := stock.Move(product, 5000, w.ID, other.ID, ids, o.clock())
+		require.NoError(t, err)
+		invalid(t, o.PostStock(ctx, o.manager, halves[1]), "other", "mismatch")
+		invalid(t, o.PostStock(ctx, o.manager, halves[0]), "other", "mismatch")
+		require.NoError(t, o.PostStock(ctx, o.manager, halves...))
+		require.NoError(t, o.CloseWarehouse(ctx, o.manager, w.ID, 1))
+		invalid(t, o.PostStock(ctx, o.manager, count(w.ID, 1)), "warehouse", "mismatch")
+		require.NoError(t, o.OpenWarehouse(ctx, o.manager, w.ID, 2))
+		require.NoError(t, o.PostStock(ctx, o.manager, count(w.ID, 1)))
+	})
+}
+
+// TestWallOrder: what moved of an order is in the ledger.
+func TestWallOrder(t *testing.T) {
+	o := newOffice(t, memstore.New())
+	ctx := t.Context()
+	w, product := o.warehouse(t, "W-1"), crm.ID[sales.Product](crm.NewUUID())
+	v := o.order(t, stock.Purchase, w, product, 1000)
+	done := *v
+	done.Items = []stock.Item{v.Items[0]}
+	done.Items[0].Moved, done.State = 1000, stock.OrderDone
+	_, err := o.Orders.Update(ctx, o.manager, &done)
+	denied(t, err)
+	done.Items[0].Moved = 0
+	_, err = o.Orders.Update(ctx, o.manager, &done)
+	invalid(t, err, "state", "mismatch")
+	born := *v
+	born.Meta = crm.Meta[stock.Order]{}
+	_, err = o.Orders.Create(ctx, o.manager, &born)
+	step(t, err)
+	for _, order := range []crm.ID[stock.Order]{crm.ID[stock.Order](crm.NewUUID()), v.ID} {
+		in := &stock.Movement{Warehouse: w.ID, Product: product, Kind: stock.KindReceipt, Quantity: 1000, At: o.clock(), Order: order}
+		invalid(t, o.PostStock(ctx, o.manager, in), "order", "mismatch")
+	}
+	invalid(t, o.FulfilOrder(ctx, o.manager, v.ID, 2, []int64{1001}), "quantities.0", "out_of_range")
+	require.NoError(t, o.FulfilOrder(ctx, o.manager, v.ID, 2, []int64{400}))
+	require.NoError(t, o.FulfilOrder(ctx, o.manager, v.ID, 3, []int64{600}))
+	got, err := o.Orders.Get(ctx, o.manager, v.ID.UUID())
+	require.NoError(t, err)
+	assert.Equal(t, stock.OrderDone, got.Value.State)
+	n, err := o.Movements.Count(ctx, o.manager, guard.Query{})
+	require.NoError(t, err)
+	assert.EqualValues(t, 2, n)
+}
+
+// TestWallTicket: when a ticket was answered, waited and solved is noted by acts, at their time.
+func TestWallTicket(t *testing.T) {
+	o := newOffice(t, memstore.New())
+	ctx := t.Context()
+	k := o.customer(t, o.sales, "Buyer")
+	ticket := func(change func(*crm.Ticket)) (*crm.Ticket, error) {
+		v := &crm.Ticket{Number: "T-1", Customer: k.ID, Subject: crm.NewText("Help"), Priority: crm.PriorityNormal, State: crm.TicketOpen}
+		change(v)
+		_, err := o.Tickets.Create(ctx, o.sales, v)
+		return v, err
+	}
+	_, err := ticket(func(v *crm.Ticket) { v.RespondedAt = o.clock().AddDate(-1, 0, 0) })
+	invalid(t, err, "responded_at", "mismatch")
+	_, err = ticket(func(v *crm.Ticket) { v.State, v.ResolvedAt = crm.TicketResolved, o.clock() })
+	step(t, err)
+	v, err := ticket(func(*crm.Ticket) {})
+	require.NoError(t, err)
+	for name, change := range map[string]func(*crm.Ticket){
+		"answered": func(v *crm.Ticket) { v.RespondedAt = o.clock().AddDate(-1, 0, 0) },
+		"paused": func(v *crm.Ticket) {
+			v.Pauses = []worktime.Pause{{From: o.clock().AddDate(-50, 0, 0), To: o.clock().AddDate(50, 0, 0)}}
+		},
+		"escalated": func(v *crm.Ticket) { v.Escalated = 9 },
+		"resolved":  func(v *crm.Ticket) { v.State, v.ResolvedAt = crm.TicketResolved, o.clock() },
+	} {
+		next := *v
+		change(&next)
+		_, err := o.Tickets.Update(ctx, o.sales, &next)
+		var d *authz.DeniedError
+		require.ErrorAs(t, err, &d, name)
+	}
+	next := *v
+	next.State = crm.TicketResolved
+	_, err = o.Tickets.Update(ctx, o.sales, &next)
+	invalid(t, err, "resolved_at", "required")
+
+	o.pass(time.Hour)
+	require.NoError(t, o.RespondTicket(ctx, o.sales, v.ID, 1))
+	require.NoError(t, o.MoveTicket(ctx, o.sales, v.ID, 2, crm.TicketResolved))
+	got, err := o.Tickets.Get(ctx, o.sales, v.ID.UUID())
+	require.NoError(t, err)
+	assert.Equal(t, o.clock(), got.Value.RespondedAt)
+	again := *got.Value
+	again.State = crm.TicketOpen // without a reopening
+	_, err = o.Tickets.Update(ctx, o.sales, &again)
+	invalid(t, err, "resolved_at", "mismatch")
+	require.NoError(t, o.MoveTicket(ctx, o.sales, v.ID, 3, crm.TicketOpen))
+}
+
+// TestWallForm: a form is published by an act that looks at the version before and retires it.
+func TestWallForm(t *testing.T) {
+	o := newOffice(t, memstore.New())
+	ctx := t.Context()
+	made := func(f *form.Form) *form.Form {
+		t.Helper()
+		_, err := o.Forms.Create(ctx, o.admin, f)
+		require.NoError(t, err)
+		return f
+	}
+	base := func() *form.Form {
+		return &form.Form{
+			Key: "intake", Titles: map[string]string{"en": "Intake"}, Revision: 1, State: form.Draft,
+			Fields: []form.Field{{Name: "id_number", Labels: map[string]string{"en": "Number"}, Kind: form.Text, Class: form.Sensitive}},
+		}
+	}
+	born := base()
+	born.State = form.Published
+	_, err := o.Forms.Create(ctx, o.admin, born)
+	step(t, err)
+	first := made(base())
+	update := *first
+	update.State = form.Published
+	_, err = o.Forms.Update(ctx, o.admin, &update)
+	denied(t, err)
+	require.NoError(t, o.PublishForm(ctx, o.admin, first.ID, 1))
+	invalid(t, o.PublishForm(ctx, o.admin, made(base()).ID, 1), "key", "repeated")
+
+	second := base()
+	second.Revision, second.Before = 2, first.ID
+	second.Fields[0].Class, second.Fields[0].Kind = form.Internal, form.Long
+	made(second)
+	err = o.PublishForm(ctx, o.admin, second.ID, 1)
+	invalid(t, err, "fields.0.class", "lowered")
+	invalid(t, err, "fields.0.kind", "fixed")
+	second.Fields[0].Class, second.Fields[0].Kind = form.Sensitive, form.Text
+	_, err = o.Forms.Update(ctx, o.admin, second)
+	require.NoError(t, err)
+	require.NoError(t, o.PublishForm(ctx, o.admin, second.ID, 2))
+	got, err := o.Forms.Get(ctx, o.admin, first.ID.UUID())
+	require.NoError(t, err)
+	assert.Equal(t, form.Retired, got.Value.State)
+	require.NoError(t, o.RetireForm(ctx, o.admin, second.ID, 3))
+}
+
+// TestWallInstance: a record begins a flow at its start, with nothing behind it.
+func TestWallInstance(t *testing.T) {
+	o := newOffice(t, memstore.New())
+	ctx := t.Context()
+	f := &flow.Flow{
+		Key: "approval", Titles: map[string]string{"en": "Approval"}, For: crm.TypeQuote, Revision: 1, Status: flow.Draft,
+		States: []flow.State{{Name: "new", Place: flow.Start}, {Name: "approved", Place: flow.End}},
+		Steps:  []flow.Step{{Name: "approve", From: "new", To: "approved"}},
+	}
+	_, err := o.Flows.Create(ctx, o.admin, f)
+	require.NoError(t, err)
+	subject := crm.NewUUID()
+	_, err = o.BeginFlow(ctx, o.sales, f.ID, crm.TypeQuote, subject)
+	step(t, err)
+	require.NoError(t, o.Flows.Act(ctx, o.admin, "update", f.ID.UUID(), 1, func(f *flow.Flow) error { return f.Move(flow.Published, o.clock()) }))
+	forged := &flow.Instance{
+		Flow: f.ID, SubjectType: crm.TypeQuote, Subject: subject, State: "approved", Since: o.clock(), EndedAt: o.clock(),
+		History: []flow.Event{{At: o.clock(), What: flow.Started, By: self(o.sales)}, {At: o.clock(), What: flow.Agreed, By: self(o.manager), Step: "approve", From: "new"}},
+	}
+	_, err = o.Instances.Create(ctx, o.sales, forged)
+	denied(t, err)
+	tx := o.guard.Begin(o.sales, "instance.begin")
+	invalid(t, o.Instances.CreateIn(ctx, tx, forged), "history", "mismatch")
+	_, err = o.BeginFlow(ctx, o.sales, f.ID, crm.TypeLead, subject)
+	invalid(t, err, "subject_type", "mismatch")
+	i, err := o.BeginFlow(ctx, o.sales, f.ID, crm.TypeQuote, subject)
+	require.NoError(t, err)
+	assert.Equal(t, "new", i.State)
+}
+
+// TestWallAmount: no record has an amount that breaks the sums of all.
+func TestWallAmount(t *testing.T) {
+	o := newOffice(t, memstore.New())
+	ctx := t.Context()
+	for n, want := range map[int64]string{-1: "negative", money.Most + 1: "out_of_range", math.MaxInt64: "out_of_range"} {
+		_, err := o.Customers.Create(ctx, o.sales, &crm.Customer{Kind: crm.PersonCustomer, Stage: crm.CustomerNew, Name: crm.NewText("A"), OpenValue: n, Currency: "CNY"})
+		invalid(t, err, "open_value", want)
+	}
+	for range 12 {
+		_, err := o.Customers.Create(ctx, o.sales, &crm.Customer{Kind: crm.PersonCustomer, Stage: crm.CustomerNew, Name: crm.NewText("A"), OpenValue: money.Most, Currency: "CNY"})
+		require.NoError(t, err)
+	}
+	got, err := o.store.Group(ctx, crm.Query{Tenant: "default", Type: crm.TypeCustomer, Where: crm.Everything{}, Limit: 1}, crm.Grouping{Sums: []string{"open_value"}})
+	require.NoError(t, err)
+	assert.EqualValues(t, 12*money.Most, got[0].Sums[0])
+	dear := &crm.Quote{Number: "Q-9", Customer: crm.ID[crm.Customer](crm.NewUUID()), Currency: "CNY", State: crm.QuoteDraft,
+		Lines: []crm.Line{{Product: "Plant", Quantity: 1, UnitPrice: money.Most + 1}}}
+	_, err = o.Quotes.Create(ctx, o.sales, dear)
+	invalid(t, err, "lines", "out_of_range")
 }

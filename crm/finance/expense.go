@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/crmguard/crmguard/crm"
+	"github.com/crmguard/crmguard/crm/money"
 )
 
 // ExpenseState says how far an expense has come.
@@ -55,9 +56,7 @@ func (e *Expense) Validate() error {
 	v.Team(e.Team)
 	v.Required("owner", e.Owner.IsZero())
 	v.Str("category", e.Category, true, 60)
-	if e.Amount < 1 {
-		v.Add("amount", "out_of_range")
-	}
+	v.Range("amount", e.Amount, 1, money.Most)
 	v.Currency("currency", e.Currency, true)
 	v.Required("spent_at", e.SpentAt.IsZero())
 	v.Time("spent_at", e.SpentAt)

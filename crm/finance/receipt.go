@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/crmguard/crmguard/crm"
+	"github.com/crmguard/crmguard/crm/money"
 )
 
 // ReceiptState says whether a receipt counts.
@@ -73,7 +74,7 @@ func (r *Receipt) Validate() error {
 	switch {
 	case r.Amount == 0:
 		v.Add("amount", "required")
-	case r.Amount < -maxAmount:
+	case r.Amount < -money.Most:
 		v.Add("amount", "out_of_range")
 	case r.Reverses.IsZero():
 		v.NotNegative("amount", r.Amount)
@@ -98,8 +99,6 @@ func (r *Receipt) Validate() error {
 	v.Approval(r.Approver, r.Owner, r.DecidedAt)
 	return v.Err()
 }
-
-const maxAmount = 1<<63 - 1
 
 // CheckUpdate tells whether the stored record prev may become r: a *crm.TransitionError for a step that the table does not have, a
 // *crm.InvalidError with the rule fixed for a change of what was decided. What was approved may still be matched to another instalment.
