@@ -11,6 +11,7 @@ import (
 	"github.com/crmguard/crmguard/crm/form"
 	"github.com/crmguard/crmguard/crm/guard"
 	"github.com/crmguard/crmguard/crm/pool"
+	"github.com/crmguard/crmguard/crm/project"
 	"github.com/crmguard/crmguard/crm/sales"
 	"github.com/crmguard/crmguard/crm/stock"
 )
@@ -37,6 +38,7 @@ type Records struct {
 	Warehouses    *guard.Records[*stock.Warehouse]
 	Orders        *guard.Records[*stock.Order]
 	Movements     *guard.Records[*stock.Movement]
+	Tasks         *guard.Records[*project.Task]
 	Forms         *guard.Records[*form.Form]
 	Flows         *guard.Records[*flow.Flow]
 	Instances     *guard.Records[*flow.Instance]

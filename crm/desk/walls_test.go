@@ -2,6 +2,7 @@ package desk_test
 
 import (
 	"math"
+	"sync"
 	"testing"
 	"time"
 
@@ -17,6 +18,7 @@ import (
 	"github.com/crmguard/crmguard/crm/guard"
 	"github.com/crmguard/crmguard/crm/memstore"
 	"github.com/crmguard/crmguard/crm/money"
+	"github.com/crmguard/crmguard/crm/project"
 	"github.com/crmguard/crmguard/crm/sales"
 	"github.com/crmguard/crmguard/crm/stock"
 	"github.com/crmguard/crmguard/crm/worktime"
@@ -581,4 +583,59 @@ func TestWallAmount(t *testing.T) {
 		Lines: []crm.Line{{Product: "Plant", Quantity: 1, UnitPrice: money.Most + 1}}}
 	_, err = o.Quotes.Create(ctx, o.sales, dear)
 	invalid(t, err, "lines", "out_of_range")
+}
+
+// TestWallTask: tasks do not wait for one another, also when two make them wait at once.
+func TestWallTask(t *testing.T) {
+	each(t, func(t *testing.T, o *office) {
+		ctx := t.Context()
+		of := crm.ID[project.Project](crm.NewUUID())
+		task := func() *project.Task {
+			v := &project.Task{Project: of, Name: crm.NewText("Dig"), State: project.TaskOpen}
+			_, err := o.Tasks.Create(ctx, o.manager, v)
+			require.NoError(t, err)
+			return v
+		}
+		a, b, c := task(), task(), task()
+		born := &project.Task{Project: of, Name: crm.NewText("Dig"), State: project.TaskOpen, After: []crm.ID[project.Task]{a.ID}}
+		_, err := o.Tasks.Create(ctx, o.manager, born)
+		denied(t, err)
+		next := *a
+		next.After = []crm.ID[project.Task]{b.ID}
+		_, err = o.Tasks.Update(ctx, o.manager, &next)
+		denied(t, err)
+		next.After, next.Orders = nil, 7
+		_, err = o.Tasks.Update(ctx, o.manager, &next)
+		denied(t, err)
+		require.NoError(t, o.OrderTask(ctx, o.manager, a.ID, 1, b.ID))
+		require.NoError(t, o.OrderTask(ctx, o.manager, b.ID, 1, c.ID))
+		var cycle *project.CycleError
+		require.ErrorAs(t, o.OrderTask(ctx, o.manager, c.ID, 1, a.ID), &cycle)
+		invalid(t, o.OrderTask(ctx, o.manager, c.ID, 1, crm.ID[project.Task](crm.NewUUID())), "after", "bad_reference")
+		require.ErrorIs(t, o.OrderTask(ctx, o.manager, a.ID, 1), crm.ErrConflict)
+
+		// Each of two would be right by itself.
+		for range few(10) {
+			x, y := task(), task()
+			errs := make([]error, 2)
+			var wg sync.WaitGroup
+			wg.Go(func() { errs[0] = o.OrderTask(ctx, o.manager, x.ID, 1, y.ID) })
+			wg.Go(func() { errs[1] = o.OrderTask(ctx, o.manager, y.ID, 1, x.ID) })
+			wg.Wait()
+			if errs[0] == nil {
+				errs[0] = errs[1]
+			} else {
+				require.NoError(t, errs[1])
+			}
+			require.ErrorAs(t, errs[0], &cycle)
+		}
+		var tasks []*project.Task
+		page, err := o.Tasks.List(ctx, o.manager, guard.Query{Limit: 200})
+		require.NoError(t, err)
+		for i := range page.Items {
+			tasks = append(tasks, page.Items[i].Value)
+		}
+		_, err = project.Order(tasks)
+		require.NoError(t, err)
+	})
 }

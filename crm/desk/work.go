@@ -8,6 +8,7 @@ import (
 	"github.com/crmguard/crmguard/crm/flow"
 	"github.com/crmguard/crmguard/crm/form"
 	"github.com/crmguard/crmguard/crm/guard"
+	"github.com/crmguard/crmguard/crm/project"
 )
 
 // RespondTicket notes that the customer was answered, now. Errors are those of crm.Ticket.Respond.
@@ -24,6 +25,39 @@ func (d *Desk) MoveTicket(ctx context.Context, c guard.Caller, id crm.ID[crm.Tic
 		return ErrNoDoor
 	}
 	return d.r.Tickets.Act(ctx, c, "update", id.UUID(), version, func(t *crm.Ticket) error { return t.Move(to, d.now()) })
+}
+
+// OrderTask makes a task wait for others of its project, and for no more. Errors are those of project.Order, a *project.CycleError for tasks that would wait
+// for one another; of two who order the tasks of one project at once, one does it on what the other did.
+func (d *Desk) OrderTask(ctx context.Context, c guard.Caller, id crm.ID[project.Task], version int64, after ...crm.ID[project.Task]) error {
+	if d.r.Tasks == nil {
+		return ErrNoDoor
+	}
+	if version == 0 {
+		return crm.ErrConflict
+	}
+	return persist(ctx, func() (*guard.Tx, error) {
+		t, err := d.r.Tasks.Get(ctx, c, id.UUID())
+		if err != nil {
+			return nil, err
+		}
+		of := is("project", t.Value.Project.UUID())
+		tasks, err := all(ctx, d.r.Tasks, d.program(c, "tasks"), of)
+		if err != nil {
+			return nil, err
+		}
+		var orders int64
+		for _, o := range tasks {
+			orders += o.Orders
+		}
+		tx := d.g.Begin(c, "task.order")
+		// Decided on these tasks: when somebody orders, adds or deletes one first, read them again.
+		for _, least := range []bool{false, true} {
+			tx.Require(crm.Limit{Of: []crm.Measure{{Type: crm.TypeTask, Clauses: []crm.Clause{of}, Sum: "orders"}}, Least: least, Value: orders + 1}, crm.ErrConflict)
+			tx.Require(crm.Limit{Of: []crm.Measure{{Type: crm.TypeTask, Clauses: []crm.Clause{of}}}, Least: least, Value: int64(len(tasks))}, crm.ErrConflict)
+		}
+		return tx, act(ctx, tx, d.r.Tasks, "update", id.UUID(), version, func(t *project.Task) error { return t.Wait(after, tasks, d.now()) })
+	})
 }
 
 // PublishForm makes a draft the form that is used and retires the version before, in one transaction. Errors are those of form.Form.Publish, and a

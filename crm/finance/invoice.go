@@ -232,16 +232,11 @@ func (i *Invoice) Credit(id crm.ID[Invoice], lines []crm.Line, earlier []*Invoic
 		return nil, err
 	}
 	near := int64(len(note.Lines) + 1)
-	rest := func(n *int64, left int64) {
-		if *n > left {
-			if *n-left > near {
-				v.Add("lines", "out_of_range")
-			}
-			*n = max(0, left)
-		}
+	left, leftTax := max(0, i.Net-net), max(0, i.Tax-tax)
+	if note.Net-left > near || note.Tax-leftTax > near {
+		v.Add("lines", "out_of_range")
 	}
-	rest(&note.Net, i.Net-net)
-	rest(&note.Tax, i.Tax-tax)
+	note.Net, note.Tax = min(note.Net, left), min(note.Tax, leftTax)
 	note.Total = note.Net + note.Tax
 	if err := v.Err(); err != nil {
 		return nil, err
