@@ -2,6 +2,7 @@ package desk_test
 
 import (
 	"math"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -404,6 +405,22 @@ func TestWallWarehouse(t *testing.T) {
 		invalid(t, o.PostStock(ctx, o.manager, count(w.ID, 1)), "warehouse", "mismatch")
 		require.NoError(t, o.OpenWarehouse(ctx, o.manager, w.ID, 2))
 		require.NoError(t, o.PostStock(ctx, o.manager, count(w.ID, 1)))
+
+		// Closed and used at once: one of the two.
+		for i := range few(10) {
+			w := o.warehouse(t, "X-"+strconv.Itoa(i))
+			var wg sync.WaitGroup
+			var closing, posting error
+			wg.Go(func() { closing = o.CloseWarehouse(ctx, o.manager, w.ID, 1) })
+			wg.Go(func() { posting = o.PostStock(ctx, o.manager, count(w.ID, 1)) })
+			wg.Wait()
+			if closing == nil {
+				invalid(t, posting, "warehouse", "mismatch")
+			} else {
+				require.NoError(t, posting)
+				invalid(t, closing, "state", "not_empty")
+			}
+		}
 	})
 }
 
