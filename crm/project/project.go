@@ -169,12 +169,12 @@ type Task struct {
 	Project crm.ID[Project] `protect:"internal,indexed" json:"project"`
 	Name    crm.Text        `protect:"personal" json:"name"`
 	After   []crm.ID[Task]  `protect:"internal" json:"after"`  // tasks that are over before it begins
-	Orders  int64           `protect:"internal" json:"orders"` // how often After was set; it tells who sets it on what they read
 	Effort  int64           `protect:"internal" json:"effort"` // planned, minutes
 	Spent   int64           `protect:"internal" json:"spent"`  // minutes
 	DueAt   time.Time       `protect:"internal,indexed" json:"due_at"`
 	State   TaskState       `protect:"internal,indexed" json:"state"`
 	OverAt  time.Time       `protect:"internal" json:"over_at"` // done or dropped
+	Orders  int64           `protect:"internal" json:"orders"`  // how often After was set; it tells who sets it on what they read
 }
 
 func (t *Task) over() bool { return t.State == TaskDone || t.State == TaskDropped }
