@@ -76,7 +76,7 @@ func TestWallExpense(t *testing.T) {
 	begin := time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)
 	p := &finance.Period{Name: "2026-03", Starts: begin, Ends: begin.AddDate(0, 1, 0), State: finance.PeriodOpen}
 	require.NoError(t, o.OpenPeriod(ctx, o.finance, p))
-	e := &finance.Expense{Category: "travel", Amount: 9000, Currency: "CNY", SpentAt: o.clock(), State: finance.ExpenseDraft}
+	e := &finance.Expense{Category: "travel", Amount: 9000, Currency: "CNY", SpentAt: o.clock(), State: finance.ExpenseDraft, Note: crm.NewText("to the fair")}
 	_, err := o.Expenses.Create(ctx, o.finance, e)
 	require.NoError(t, err)
 	born := &finance.Expense{Category: "travel", Amount: 9000, Currency: "CNY", SpentAt: o.clock(), State: finance.ExpensePaid, PaidAt: o.clock()}
