@@ -112,6 +112,9 @@ func (c *Contract) Validate() error {
 		at := "parties." + strconv.Itoa(i)
 		oneOf(&v, at+".role", p.Role, PartySeller, PartyBuyer, PartyGuarantor, PartyWitness)
 		v.Required(at, p.Contact.IsZero() && p.Customer.IsZero() && p.Employee.IsZero())
+		if c.State == ContractDraft && !p.SignedAt.IsZero() {
+			v.Add(at, "too_early") // nobody has approved it
+		}
 		p.SignedAt = time.Time{}
 		if seen[p] {
 			v.Add(at, "repeated")
@@ -142,6 +145,9 @@ func (c *Contract) Validate() error {
 		v.Approval(c.Approver, c.Owner, c.ApprovedAt)
 	}
 	v.Order("closed_at", c.ApprovedAt, c.ClosedAt)
+	if c.State != ContractEnded && c.State != ContractTerminated && !c.ClosedAt.IsZero() {
+		v.Add("closed_at", "mismatch")
+	}
 	if c.EndReason != "" {
 		oneOf(&v, "end_reason", c.EndReason, EndMutual, EndNotice, EndBreach, EndInsolvency, EndOther)
 		if c.State != ContractTerminated {
@@ -154,7 +160,8 @@ func (c *Contract) Validate() error {
 }
 
 // CheckUpdate tells whether the stored record prev may become c: a *TransitionError for a step that
-// the table does not have, an *InvalidError with the rule fixed for a change of approved terms, and required for an approval by nobody.
+// the table does not have, an *InvalidError with the rule fixed for a change of approved terms, required for an approval by nobody or an end at no time,
+// and too_early for a party that signed before the approval.
 func (c *Contract) CheckUpdate(prev *Contract) error {
 	if err := ContractLifecycle().CheckUpdate(prev.State, c.State); err != nil {
 		return err
@@ -163,6 +170,14 @@ func (c *Contract) CheckUpdate(prev *Contract) error {
 	if prev.State == ContractApproved && c.State == ContractActive && !c.Signed() {
 		v.Add("parties", "not_signed")
 	}
+	for i, p := range c.Parties {
+		signed := i >= len(prev.Parties) || !sameTime(p.SignedAt, prev.Parties[i].SignedAt)
+		if signed && !p.SignedAt.IsZero() && p.SignedAt.Before(c.ApprovedAt) {
+			v.Add("parties."+strconv.Itoa(i), "too_early")
+		}
+	}
+	closed := c.State == ContractEnded || c.State == ContractTerminated
+	v.Required("closed_at", closed && c.State != prev.State && c.ClosedAt.IsZero())
 	if prev.State == ContractDraft {
 		v.Required("approver", c.State == ContractApproved && c.Approver.IsZero())
 		return v.Err()
@@ -215,12 +230,16 @@ func (c *Contract) Approve(by ID[Employee], at time.Time) error {
 	return nil
 }
 
-// Reserved names the fields that no update sets: an approval is given by Approve.
+// Reserved names the fields that no update sets: an approval is given by Approve, an approved contract is signed by Sign, and ends by an act at its time.
 func (c *Contract) Reserved(isNew bool) []string {
 	if isNew { // an import brings when it was approved, not by whom here
 		return []string{"approver"}
 	}
-	return []string{"approver", "approved_at"}
+	names := []string{"approver", "approved_at", "closed_at"}
+	if c.State != ContractDraft {
+		names = append(names, "parties")
+	}
+	return names
 }
 
 // CheckNew refuses a contract that does not begin as a draft: a *TransitionError.

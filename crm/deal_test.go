@@ -159,7 +159,7 @@ func TestItem05Contracts(t *testing.T) {
 		{nil, func(*c) {}},
 		{[]string{"parties.0.role unknown_value"}, func(r *c) { r.Parties[0].Role = "SECRET" }},
 		{[]string{"parties.1 required"}, func(r *c) { r.Parties[1] = crm.Party{Role: crm.PartySeller} }},
-		{[]string{"parties.1 repeated"}, func(r *c) { r.Parties[1] = r.Parties[0]; r.Parties[1].SignedAt = at }},
+		{[]string{"parties.1 too_early", "parties.1 repeated"}, func(r *c) { r.Parties[1] = r.Parties[0]; r.Parties[1].SignedAt = at }},
 		{[]string{"renews bad_reference"}, func(r *c) { r.Renews = r.ID }},
 		{[]string{"amount mismatch"}, func(r *c) { r.Lines = []crm.Line{{Product: "a", Quantity: 1, UnitPrice: r.Amount + 1}} }},
 		{nil, func(r *c) { r.Lines = []crm.Line{{Product: "a", Quantity: 1, UnitPrice: r.Amount}} }},

@@ -187,7 +187,7 @@ func TestOtherRules(t *testing.T) {
 		{nil, func(*k2) {}},
 		{[]string{"subject required"}, func(r *k2) { r.Subject = crm.Text{} }},
 		{[]string{"priority unknown_value"}, func(r *k2) { r.Priority = "max" }},
-		{[]string{"resolved_at required"}, func(r *k2) { r.State = crm.TicketClosed }},
+		{[]string{"resolved_at required", "closed_at mismatch"}, func(r *k2) { r.State = crm.TicketClosed }},
 		{[]string{"reopened negative"}, func(r *k2) { r.Reopened = -1 }},
 	})
 	type e = crm.Employee

@@ -68,7 +68,25 @@ func (l *Lead) Validate() error {
 	if (l.State == LeadConverted) != !l.Customer.IsZero() {
 		v.Add("customer", "mismatch")
 	}
+	if l.State != LeadConverted {
+		for _, f := range []struct {
+			name string
+			set  bool
+		}{{"contact", !l.Contact.IsZero()}, {"deal", !l.Deal.IsZero()}, {"converted_at", !l.ConvertedAt.IsZero()}} {
+			if f.set {
+				v.Add(f.name, "mismatch")
+			}
+		}
+	}
 	return v.Err()
+}
+
+// CheckNew refuses a lead that begins converted: a *TransitionError. Convert makes one of a lead that is there.
+func (l *Lead) CheckNew() error {
+	if l.State == LeadConverted {
+		return &TransitionError{Type: TypeLead, From: "new", To: string(LeadConverted)}
+	}
+	return nil
 }
 
 // CheckUpdate tells whether the stored record prev may become l: a *TransitionError for a step that

@@ -75,5 +75,10 @@ func reservedPooled(isNew bool) []string {
 // crm/desk do.
 func (c *Customer) Reserved(isNew bool) []string { return reservedPooled(isNew) }
 
-// Reserved names the fields that nobody sets who makes or updates a lead, as for a customer.
-func (l *Lead) Reserved(isNew bool) []string { return reservedPooled(isNew) }
+// Reserved names the fields that nobody sets who makes or updates a lead, as for a customer, and what it became: Convert sets that.
+func (l *Lead) Reserved(isNew bool) []string {
+	if isNew { // an import brings what was converted elsewhere
+		return reservedPooled(isNew)
+	}
+	return append(reservedPooled(isNew), "customer", "contact", "deal", "converted_at")
+}

@@ -74,7 +74,7 @@ func total(lines []Line, discount int64) (a money.Amounts, ok bool) {
 		}
 	}
 	_, a, err := money.Add(list, discount)
-	return a, err == nil
+	return a, err == nil && a.Total() <= money.Most
 }
 
 // Lines checks lines and the discount on the whole, and returns their sum in minor units; ok is false when a rule that was noted
@@ -107,9 +107,9 @@ type Quote struct {
 	Meta[Quote]
 	Number     string       `protect:"internal,indexed" json:"number"`
 	Customer   ID[Customer] `protect:"internal,indexed" json:"customer"`
-	Deal       UUID         `protect:"internal,indexed" json:"deal"` // the opportunity; none is allowed
-	Revision   int64        `protect:"internal" json:"revision"`     // counts versions from 1; 0 is the first too
-	Revises    ID[Quote]    `protect:"internal" json:"revises"`      // the version before; none for the first
+	Deal       UUID         `protect:"internal,indexed" json:"deal"`    // the opportunity; none is allowed
+	Revision   int64        `protect:"internal" json:"revision"`        // counts versions from 1; 0 is the first too
+	Revises    ID[Quote]    `protect:"internal,indexed" json:"revises"` // the version before; none for the first
 	Lines      []Line       `protect:"internal" json:"lines"`
 	Discount   int64        `protect:"internal" json:"discount"`      // on the whole, after the lines' own; basis points
 	Currency   string       `protect:"internal" json:"currency"`      // ISO 4217
@@ -162,6 +162,12 @@ func (q *Quote) Validate() error {
 	}
 	oneOf(&v, "state", q.State, QuoteLifecycle().states...)
 	v.Approval(q.Approver, q.Owner, q.ApprovedAt)
+	if q.State == QuoteDraft && !q.SentAt.IsZero() {
+		v.Add("sent_at", "mismatch")
+	}
+	if (q.State == QuoteDraft || q.State == QuoteSent) && !q.DecidedAt.IsZero() {
+		v.Add("decided_at", "mismatch")
+	}
 	v.Order("decided_at", q.SentAt, q.DecidedAt)
 	v.Text("note", q.Note, false, MaxText)
 	return v.Err()
@@ -209,12 +215,12 @@ func (q *Quote) Approve(by ID[Employee], at time.Time) error {
 	return nil
 }
 
-// Reserved names the fields that no update sets: an approval is given by Approve, and a draft is sent by an act that looks for one. An update may take an
-// approval away.
+// Reserved names the fields that no update sets: an approval is given by Approve, and a draft is sent by an act that looks for one, as what was sent is
+// decided by an act at its time. An update may take an approval away.
 func (q *Quote) Reserved(isNew bool) []string {
 	var names []string
 	if !isNew {
-		names = append(names, "sent_at")
+		names = append(names, "sent_at", "decided_at")
 	}
 	if !q.Approver.IsZero() || !q.ApprovedAt.IsZero() {
 		names = append(names, "approver", "approved_at")
@@ -303,7 +309,7 @@ func (q *Quote) Contract(id ID[Contract], number string, starts, ends, at time.T
 }
 
 // CheckUpdate tells whether the stored record prev may become q: a *TransitionError for a step that
-// the table does not have, an *InvalidError with the rule fixed for a change of what was sent.
+// the table does not have, an *InvalidError with the rule fixed for a change of what was sent, and required for a decision without its time.
 func (q *Quote) CheckUpdate(prev *Quote) error {
 	if err := QuoteLifecycle().CheckUpdate(prev.State, q.State); err != nil {
 		return err
@@ -315,6 +321,10 @@ func (q *Quote) CheckUpdate(prev *Quote) error {
 	}
 	if prev.State == QuoteDraft {
 		return v.Err()
+	}
+	v.Required("decided_at", q.State != prev.State && q.DecidedAt.IsZero())
+	if q.State == QuoteAccepted && prev.State != QuoteAccepted && q.DecidedAt.After(q.ValidUntil) {
+		v.Add("valid_until", "too_late")
 	}
 	v.Unchanged("number", q.Number == prev.Number)
 	v.Unchanged("customer", q.Customer == prev.Customer)

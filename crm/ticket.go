@@ -77,6 +77,12 @@ func (t *Ticket) Validate() error {
 	}
 	v.Time("due_at", t.DueAt)
 	v.Order("closed_at", t.ResolvedAt, t.ClosedAt)
+	if (t.State == TicketOpen || t.State == TicketWaiting) && !t.ResolvedAt.IsZero() {
+		v.Add("resolved_at", "mismatch")
+	}
+	if TicketLifecycle().Has(t.State) && (t.State == TicketClosed) == t.ClosedAt.IsZero() {
+		v.Add("closed_at", "mismatch")
+	}
 	v.NotNegative("reopened", t.Reopened)
 	v.NotNegative("escalated", t.Escalated)
 	if len(t.Pauses) > maxPauses {
@@ -94,6 +100,32 @@ func (t *Ticket) Validate() error {
 		v.Add("pauses", "mismatch")
 	}
 	return v.Err()
+}
+
+// CheckNew refuses a ticket that begins with something done: a *TransitionError when it is not open, an *InvalidError with the rule mismatch for an answer, a
+// pause or an escalation.
+func (t *Ticket) CheckNew() error {
+	if t.State != TicketOpen {
+		return &TransitionError{Type: TypeTicket, From: "new", To: TicketLifecycle().name(t.State)}
+	}
+	v := Checks{Type: TypeTicket}
+	for _, f := range []struct {
+		name string
+		none bool
+	}{{"responded_at", t.RespondedAt.IsZero()}, {"pauses", len(t.Pauses) == 0}, {"escalated", t.Escalated == 0}, {"reopened", t.Reopened == 0}} {
+		if !f.none {
+			v.Add(f.name, "mismatch")
+		}
+	}
+	return v.Err()
+}
+
+// Reserved names the fields that no update sets: what was done when is noted by acts, at their time (Respond, Move).
+func (t *Ticket) Reserved(isNew bool) []string {
+	if isNew { // CheckNew; an import brings what was done elsewhere
+		return nil
+	}
+	return []string{"responded_at", "pauses", "escalated", "resolved_at", "closed_at", "reopened"}
 }
 
 // CheckUpdate tells whether the stored record prev may become t: a *TransitionError for a step that
@@ -135,7 +167,7 @@ func (t *Ticket) Respond(at time.Time) error {
 	return nil
 }
 
-// Move takes the ticket to another state at a time, or returns a *TransitionError. Going back to open from resolved or closed counts as a
+// Move takes the ticket to another state at a time, or returns a *TransitionError. A resolution is the first answer where there was none. Going back to open from resolved or closed counts as a
 // reopening; the time in between, and that of waiting, does not count against its deadlines. A step before the one before it is a
 // *InvalidError with the rule before_start.
 func (t *Ticket) Move(to TicketState, at time.Time) error {
@@ -158,6 +190,9 @@ func (t *Ticket) Move(to TicketState, at time.Time) error {
 		next.Pauses = append(next.Pauses, worktime.Pause{From: at})
 	case TicketResolved:
 		next.ResolvedAt = at
+		if next.RespondedAt.IsZero() {
+			next.RespondedAt = at // a solution is an answer
+		}
 	case TicketClosed:
 		next.ClosedAt = at
 	}

@@ -6,6 +6,8 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/crmguard/crmguard/crm/money"
 )
 
 // The longest values, in characters.
@@ -82,10 +84,13 @@ func (c *Checks) Email(field string, t Text, required bool) {
 	}
 }
 
-// NotNegative notes negative for n below 0.
+// NotNegative notes negative for n below 0, and out_of_range for more than money.Most, so that one record does not break the sums of all.
 func (c *Checks) NotNegative(field string, n int64) {
-	if n < 0 {
+	switch {
+	case n < 0:
 		c.Add(field, "negative")
+	case n > money.Most:
+		c.Add(field, "out_of_range")
 	}
 }
 

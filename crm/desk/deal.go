@@ -33,8 +33,8 @@ func (d *Desk) SendQuote(ctx context.Context, c guard.Caller, id crm.ID[crm.Quot
 	})
 }
 
-// ReviseQuote makes the next version of an offer, a draft, and withdraws the one before when it is still open, both in one transaction. The
-// note is copied as it is: see Options.Program.
+// ReviseQuote makes the next version of an offer, a draft, and withdraws the one before when it is still open, both in one transaction. An offer has one
+// next version: of a second, a *crm.InvalidError with the rule repeated for revises. The note is copied as it is: see Options.Program.
 func (d *Desk) ReviseQuote(ctx context.Context, c guard.Caller, id crm.ID[crm.Quote], version int64) (made crm.ID[crm.Quote], err error) {
 	none := crm.ID[crm.Quote]{}
 	if d.r.Quotes == nil {
@@ -56,6 +56,7 @@ func (d *Desk) ReviseQuote(ctx context.Context, c guard.Caller, id crm.ID[crm.Qu
 		return none, err
 	}
 	tx := d.g.Begin(c, "quote.revise")
+	one(tx, crm.TypeQuote, "revises", is("revises", id.UUID()))
 	if err := d.r.Quotes.CreateIn(ctx, tx, next); err != nil {
 		return none, err
 	}
@@ -77,8 +78,15 @@ type Draft struct {
 	Ends   time.Time
 }
 
+// one requires that at most one living record meets the clauses, else it is a *crm.InvalidError with the rule repeated for the field.
+func one(tx *guard.Tx, typ, field string, clauses ...crm.Clause) {
+	tx.Require(crm.Limit{Of: []crm.Measure{{Type: typ, Clauses: clauses}}, Value: 1},
+		&crm.InvalidError{Type: typ, Fields: []crm.FieldError{{Field: field, Rule: "repeated"}}})
+}
+
 // AcceptQuote notes that the customer accepted an offer that was sent, and makes the draft of the contract over it with the next number of a
-// series, all in one transaction: no number is lost or given twice.
+// series, all in one transaction: no number is lost or given twice. Of two next versions of one offer, however they came to be, one is accepted: of the
+// second, a *crm.InvalidError with the rule repeated for revises, as for number of a contract whose number another has.
 func (d *Desk) AcceptQuote(ctx context.Context, c guard.Caller, id crm.ID[crm.Quote], version int64, draft Draft) (k *crm.Contract, err error) {
 	if d.r.Quotes == nil || d.r.Contracts == nil || d.r.Series == nil {
 		return nil, ErrNoDoor
@@ -93,12 +101,16 @@ func (d *Desk) AcceptQuote(ctx context.Context, c guard.Caller, id crm.ID[crm.Qu
 			if err := q.Move(crm.QuoteAccepted, d.now()); err != nil {
 				return err
 			}
+			if !q.Revises.IsZero() {
+				one(tx, crm.TypeQuote, "revises", is("revises", q.Revises.UUID()), word("state", string(crm.QuoteAccepted)))
+			}
 			k, err = q.Contract(crm.ID[crm.Contract](crm.NewUUID()), number, draft.Starts, draft.Ends, d.now())
 			return err
 		})
 		if err != nil {
 			return nil, err
 		}
+		one(tx, crm.TypeContract, "number", word("number", k.Number))
 		return tx, d.r.Contracts.CreateIn(ctx, tx, k)
 	})
 	return k, err
@@ -113,7 +125,8 @@ func (d *Desk) draw(ctx context.Context, tx *guard.Tx, series crm.ID[crm.Series]
 	return number, err
 }
 
-// ApproveContract takes a draft to approved. Nobody does who made or changed it.
+// ApproveContract takes a draft to approved. Nobody does who made or changed it, and none is approved whose number another contract has: a
+// *crm.InvalidError with the rule repeated.
 func (d *Desk) ApproveContract(ctx context.Context, c guard.Caller, id crm.ID[crm.Contract], version int64) error {
 	if d.r.Contracts == nil {
 		return ErrNoDoor
@@ -121,5 +134,21 @@ func (d *Desk) ApproveContract(ctx context.Context, c guard.Caller, id crm.ID[cr
 	if version == 0 {
 		return crm.ErrConflict
 	}
-	return d.r.Contracts.Act(ctx, c, "approve", id.UUID(), version, func(k *crm.Contract) error { return k.Approve(by(c), d.now()) })
+	tx := d.g.Begin(c, "contract.approve")
+	if err := act(ctx, tx, d.r.Contracts, "approve", id.UUID(), version, func(k *crm.Contract) error {
+		one(tx, crm.TypeContract, "number", word("number", k.Number))
+		return k.Approve(by(c), d.now())
+	}); err != nil {
+		return err
+	}
+	_, err := tx.Commit(ctx)
+	return err
+}
+
+// SignContract notes that a party of an approved contract has signed, now.
+func (d *Desk) SignContract(ctx context.Context, c guard.Caller, id crm.ID[crm.Contract], version int64, party int) error {
+	if d.r.Contracts == nil {
+		return ErrNoDoor
+	}
+	return d.r.Contracts.Act(ctx, c, "update", id.UUID(), version, func(k *crm.Contract) error { return k.Sign(party, d.now()) })
 }

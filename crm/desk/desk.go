@@ -7,8 +7,11 @@ import (
 
 	"github.com/crmguard/crmguard/crm"
 	"github.com/crmguard/crmguard/crm/finance"
+	"github.com/crmguard/crmguard/crm/flow"
+	"github.com/crmguard/crmguard/crm/form"
 	"github.com/crmguard/crmguard/crm/guard"
 	"github.com/crmguard/crmguard/crm/pool"
+	"github.com/crmguard/crmguard/crm/project"
 	"github.com/crmguard/crmguard/crm/sales"
 	"github.com/crmguard/crmguard/crm/stock"
 )
@@ -29,7 +32,16 @@ type Records struct {
 	Opportunities *guard.Records[*sales.Opportunity]
 	Periods       *guard.Records[*finance.Period]
 	Receipts      *guard.Records[*finance.Receipt]
+	Instalments   *guard.Records[*finance.Instalment]
+	Invoices      *guard.Records[*finance.Invoice]
+	Expenses      *guard.Records[*finance.Expense]
+	Warehouses    *guard.Records[*stock.Warehouse]
+	Orders        *guard.Records[*stock.Order]
 	Movements     *guard.Records[*stock.Movement]
+	Tasks         *guard.Records[*project.Task]
+	Forms         *guard.Records[*form.Form]
+	Flows         *guard.Records[*flow.Flow]
+	Instances     *guard.Records[*flow.Instance]
 }
 
 // Options of New. Nil means the zero value of each field.

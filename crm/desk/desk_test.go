@@ -24,9 +24,12 @@ import (
 	"github.com/crmguard/crmguard/crm"
 	"github.com/crmguard/crmguard/crm/desk"
 	"github.com/crmguard/crmguard/crm/finance"
+	"github.com/crmguard/crmguard/crm/flow"
+	"github.com/crmguard/crmguard/crm/form"
 	"github.com/crmguard/crmguard/crm/guard"
 	"github.com/crmguard/crmguard/crm/memstore"
 	"github.com/crmguard/crmguard/crm/pool"
+	"github.com/crmguard/crmguard/crm/project"
 	"github.com/crmguard/crmguard/crm/sales"
 	"github.com/crmguard/crmguard/crm/sqlstore"
 	"github.com/crmguard/crmguard/crm/stock"
@@ -128,7 +131,9 @@ func newOfficeOn(t testing.TB, store crm.Store, keyStore keys.Store, events driv
 		Quotes: door[*crm.Quote](t, o), Contracts: door[*crm.Contract](t, o), Tickets: door[*crm.Ticket](t, o), Series: door[*crm.Series](t, o),
 		Pools: door[*pool.Pool](t, o), Ownerships: door[*pool.Ownership](t, o), Pipelines: door[*sales.Pipeline](t, o),
 		Opportunities: door[*sales.Opportunity](t, o), Periods: door[*finance.Period](t, o), Receipts: door[*finance.Receipt](t, o),
-		Movements: door[*stock.Movement](t, o),
+		Movements: door[*stock.Movement](t, o), Instalments: door[*finance.Instalment](t, o), Invoices: door[*finance.Invoice](t, o),
+		Expenses: door[*finance.Expense](t, o), Warehouses: door[*stock.Warehouse](t, o), Orders: door[*stock.Order](t, o), Forms: door[*form.Form](t, o),
+		Flows: door[*flow.Flow](t, o), Instances: door[*flow.Instance](t, o), Tasks: door[*project.Task](t, o),
 	}
 	o.system = guard.Caller{Subject: authz.Subject{ID: "system", Tenant: "default", Roles: []string{"system"}, Active: true}, Environment: authz.Environment{Time: o.now}}
 	o.Desk = desk.New(o.guard, o.Records, &desk.Options{

@@ -80,9 +80,9 @@ func TestNoOtherDoor(t *testing.T) {
 		require.Error(t, err)
 	}
 	begin := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-	p, err := o.Periods.Create(ctx, o.finance, &finance.Period{Name: "2026-01", Starts: begin, Ends: begin.AddDate(0, 1, 0), State: finance.PeriodOpen})
-	require.NoError(t, err)
-	closed := *p.Value
+	p := &finance.Period{Name: "2026-01", Starts: begin, Ends: begin.AddDate(0, 1, 0), State: finance.PeriodOpen}
+	require.NoError(t, o.OpenPeriod(ctx, o.finance, p))
+	closed := *p
 	closed.State, closed.ClosedBy, closed.ClosedAt = finance.PeriodClosed, self(o.manager), o.clock()
 	_, err = o.Periods.Update(ctx, o.finance, &closed)
 	denied(t, err)

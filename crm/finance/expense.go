@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/crmguard/crmguard/crm"
+	"github.com/crmguard/crmguard/crm/money"
 )
 
 // ExpenseState says how far an expense has come.
@@ -46,8 +47,8 @@ type Expense struct {
 	PaidAt    time.Time            `protect:"internal,indexed" json:"paid_at"`
 }
 
-// Reserved names the fields that no update sets: an approval or a refusal does.
-func (e *Expense) Reserved(bool) []string { return []string{"approver", "decided_at"} }
+// Reserved names the fields that no update sets: an approval, a refusal or a payment does, each an act of its own (Move).
+func (e *Expense) Reserved(bool) []string { return []string{"approver", "decided_at", "paid_at"} }
 
 // Validate returns a *crm.InvalidError that lists every broken rule, or nil.
 func (e *Expense) Validate() error {
@@ -55,9 +56,7 @@ func (e *Expense) Validate() error {
 	v.Team(e.Team)
 	v.Required("owner", e.Owner.IsZero())
 	v.Str("category", e.Category, true, 60)
-	if e.Amount < 1 {
-		v.Add("amount", "out_of_range")
-	}
+	v.Range("amount", e.Amount, 1, money.Most)
 	v.Currency("currency", e.Currency, true)
 	v.Required("spent_at", e.SpentAt.IsZero())
 	v.Time("spent_at", e.SpentAt)

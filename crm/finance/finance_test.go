@@ -488,3 +488,67 @@ func ExampleBalance() {
 	// 1 600.00 0.00 false
 	// 2 100.00 500.00 true
 }
+
+// TestItem11Credits credits the lines of 3,000 invoices one by one, and in parts: none asks back more than was asked for, whole lines come to the
+// invoice exactly, and nothing is left that cannot be credited.
+func TestItem11Credits(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(1, 2))
+	type i = finance.Invoice
+	for n := range 3000 {
+		x := invoice()
+		x.Lines, x.Discount = nil, rnd.Int64N(4000)
+		for range 1 + rnd.IntN(6) {
+			x.Lines = append(x.Lines, crm.Line{
+				Product: "pen", Quantity: 1 + rnd.Int64N(9), Milli: rnd.Int64N(1000), UnitPrice: 1 + rnd.Int64N(1000), Discount: rnd.Int64N(3000), Tax: []int64{0, 600, 1300}[rnd.IntN(3)],
+			})
+		}
+		if n%5 == 0 && len(x.Lines) > 1 {
+			x.Lines[1] = x.Lines[0]
+		}
+		if err := errors.Join(x.Compute(), x.Issue("INV-1", nil, start)); err != nil {
+			t.Fatal(err)
+		}
+		var notes []*i
+		var net, tax int64
+		credit := func(l crm.Line) *i {
+			t.Helper()
+			note, err := x.Credit(crm.NewID[i](), []crm.Line{l}, notes, day(1))
+			if err != nil {
+				t.Fatalf("invoice %d: %v", n, err)
+			}
+			if err := note.Validate(); err != nil {
+				t.Fatalf("invoice %d: %v", n, err)
+			}
+			notes = append(notes, note)
+			net, tax = net+note.Net, tax+note.Tax
+			return note
+		}
+		for _, k := range rnd.Perm(len(x.Lines)) {
+			credit(x.Lines[k])
+		}
+		if net != x.Net || tax != x.Tax {
+			t.Fatalf("invoice %d: %d and %d of %d and %d", n, net, tax, x.Net, x.Tax)
+		}
+		dear := crm.Line{Product: "pen", Quantity: 1, UnitPrice: 100}
+		if _, err := x.Credit(crm.NewID[i](), []crm.Line{dear}, notes, day(1)); err == nil {
+			t.Fatalf("invoice %d: more than was asked for", n)
+		}
+
+		// The first line in two parts, then the others.
+		notes, net, tax = nil, 0, 0
+		first, second := x.Lines[0], x.Lines[0]
+		first.Quantity, second.Milli = first.Quantity/2, 0
+		first.Milli = x.Lines[0].Milli
+		second.Quantity -= first.Quantity
+		if first.Quantity > 0 {
+			credit(first)
+			credit(second)
+			for _, l := range x.Lines[1:] {
+				credit(l)
+			}
+			if net > x.Net || tax > x.Tax || x.Net-net > int64(2*len(x.Lines)+4) {
+				t.Fatalf("invoice %d in parts: %d and %d of %d and %d", n, net, tax, x.Net, x.Tax)
+			}
+		}
+	}
+}

@@ -22,6 +22,17 @@ type Instalment struct {
 	RemindDays int64                `protect:"internal" json:"remind_days"`    // days before DueAt at which somebody is told; 0: nobody
 }
 
+// MadeByActs says that an instalment is made with the others of its contract, by Plan, and never by itself.
+func (i *Instalment) MadeByActs() {}
+
+// Reserved names the fields that nobody sets who updates an instalment: the amounts of a plan are the contract's.
+func (i *Instalment) Reserved(isNew bool) []string {
+	if isNew { // MadeByActs
+		return nil
+	}
+	return []string{"number", "amount"}
+}
+
 // Validate returns a *crm.InvalidError that lists every broken rule, or nil.
 func (i *Instalment) Validate() error {
 	v := crm.Checks{Type: crm.TypeInstalment}
@@ -29,9 +40,7 @@ func (i *Instalment) Validate() error {
 	v.Required("contract", i.Contract.IsZero())
 	v.Required("customer", i.Customer.IsZero())
 	v.Range("number", i.Number, 1, maxInstalments)
-	if i.Amount < 1 {
-		v.Add("amount", "out_of_range")
-	}
+	v.Range("amount", i.Amount, 1, money.Most)
 	v.Currency("currency", i.Currency, true)
 	v.Required("due_at", i.DueAt.IsZero())
 	v.Time("due_at", i.DueAt)

@@ -66,6 +66,18 @@ func (i *Invoice) Compute() error {
 	return nil
 }
 
+// sums tells whether the figures are those of the lines. Those of a credit note are those that its lines had among the others of the invoice, where each was
+// rounded so that all of them fit the whole: by themselves the lines may come to a few minor units more or less.
+func (i *Invoice) sums(sum money.Amounts) bool {
+	near := int64(0)
+	if i.Kind == KindCreditNote {
+		near = 2 * int64(len(i.Lines)+1)
+	}
+	within := func(a, b int64) bool { return a-b <= near && b-a <= near }
+	total, err := money.Sum(i.Net, i.Tax)
+	return err == nil && i.Total == total && i.Net >= 0 && i.Tax >= 0 && within(i.Net, sum.Net) && within(i.Tax, sum.Tax)
+}
+
 // Validate returns a *crm.InvalidError that lists every broken rule, or nil.
 func (i *Invoice) Validate() error {
 	v := crm.Checks{Type: crm.TypeInvoice}
@@ -82,7 +94,7 @@ func (i *Invoice) Validate() error {
 	v.Text("tax_id", i.TaxID, false, 60)
 	v.Text("account", i.Account, false, 60)
 	v.Required("lines", len(i.Lines) == 0 && i.State == InvoiceIssued)
-	if sum, ok := v.Lines(i.Lines, i.Discount); ok && (i.Net != sum.Net || i.Tax != sum.Tax || i.Total != sum.Total()) {
+	if sum, ok := v.Lines(i.Lines, i.Discount); ok && !i.sums(sum) {
 		v.Add("total", "mismatch")
 	}
 	v.Currency("currency", i.Currency, true)
@@ -96,6 +108,25 @@ func (i *Invoice) Validate() error {
 		v.Order("due_at", i.IssuedAt, i.DueAt)
 	}
 	return v.Err()
+}
+
+// Reserved names the fields that nobody sets who makes or updates an invoice: Issue does, with the next number of a series.
+func (i *Invoice) Reserved(bool) []string { return []string{"number", "issued_at"} }
+
+// CheckNew refuses an invoice that does not begin as a draft: a *crm.TransitionError.
+func (i *Invoice) CheckNew() error {
+	if i.State != InvoiceDraft {
+		return &crm.TransitionError{Type: crm.TypeInvoice, From: "new", To: known(InvoiceLifecycle(), i.State)}
+	}
+	return nil
+}
+
+// known keeps what is no state out of errors.
+func known[S ~string](l crm.Lifecycle[S], s S) string {
+	if l.Has(s) {
+		return string(s)
+	}
+	return "unknown"
 }
 
 // CheckUpdate tells whether the stored record prev may become i: a *crm.TransitionError for a step that the table does not have, a
@@ -149,7 +180,9 @@ func (i *Invoice) Discard(at time.Time) error {
 }
 
 // Credit makes the draft of a credit note over lines of an issued invoice; nil lines credit all of them. earlier are the credit notes of
-// this invoice so far, of which those that are not discarded count.
+// this invoice so far, of which those that are not discarded count. A line that is one of the invoice's is credited with what it came to there, so that notes
+// over all of its lines come to the invoice exactly; what is a part of one is computed anew, and when it is the last and a few minor units more than is left, it
+// is what is left.
 //
 // A *crm.TransitionError when the invoice is not issued. A *crm.InvalidError has the rule bad_reference for a credit note of a credit note or an
 // earlier one of another invoice, not_open when buyer, tax number or account were not opened, and out_of_range when more would be credited than was asked for.
@@ -180,25 +213,85 @@ func (i *Invoice) Credit(id crm.ID[Invoice], lines []crm.Line, earlier []*Invoic
 	if err := note.Compute(); err != nil {
 		return nil, err
 	}
-	net, tax := note.Net, note.Tax
+	var net, tax int64 // credited so far
 	for _, e := range earlier {
 		switch {
 		case e.Credits != i.ID || e.Currency != i.Currency:
 			v.Add("earlier", "bad_reference")
-		case e.State != InvoiceDiscarded && !e.Deleted:
+		case e.counts():
 			var err1, err2 error
 			net, err1 = money.Sum(net, e.Net)
 			tax, err2 = money.Sum(tax, e.Tax)
 			if err1 != nil || err2 != nil {
-				net = maxAmount
+				v.Add("lines", "out_of_range")
+				return nil, v.Err()
 			}
 		}
 	}
-	if net > i.Net || tax > i.Tax {
+	if err := i.share(note, earlier); err != nil {
+		return nil, err
+	}
+	near := int64(len(note.Lines) + 1)
+	left, leftTax := max(0, i.Net-net), max(0, i.Tax-tax)
+	if note.Net-left > near || note.Tax-leftTax > near {
 		v.Add("lines", "out_of_range")
 	}
+	note.Net, note.Tax = min(note.Net, left), min(note.Tax, leftTax)
+	note.Total = note.Net + note.Tax
 	if err := v.Err(); err != nil {
 		return nil, err
 	}
 	return note, nil
+}
+
+// counts tells whether a credit note takes something of its invoice.
+func (i *Invoice) counts() bool { return i.State != InvoiceDiscarded && !i.Deleted }
+
+// share gives a note the figures that its lines have in the invoice, where they are lines of it that no earlier note has; other lines have those of
+// their own.
+func (i *Invoice) share(note *Invoice, earlier []*Invoice) error {
+	mine, err := each(i.Lines, i.Discount)
+	if err != nil {
+		return err
+	}
+	own, err := each(note.Lines, note.Discount)
+	if err != nil {
+		return err
+	}
+	taken := make([]bool, len(i.Lines))
+	take := func(l crm.Line) (int, bool) {
+		for n := range i.Lines {
+			if !taken[n] && i.Lines[n] == l {
+				taken[n] = true
+				return n, true
+			}
+		}
+		return 0, false
+	}
+	for _, e := range earlier {
+		if e.counts() {
+			for _, l := range e.Lines {
+				take(l)
+			}
+		}
+	}
+	note.Net, note.Tax = 0, 0
+	for n, l := range note.Lines {
+		a := own[n]
+		if at, ok := take(l); ok {
+			a = mine[at]
+		}
+		note.Net, note.Tax = note.Net+a.Net, note.Tax+a.Tax // lines that have a sum
+	}
+	return nil
+}
+
+// each returns the figures of each line.
+func each(lines []crm.Line, discount int64) ([]money.Amounts, error) {
+	list := make([]money.Line, len(lines))
+	for n, l := range lines {
+		list[n] = money.Line{Quantity: l.Quantity*money.Unit + l.Milli, UnitPrice: l.UnitPrice, Discount: l.Discount, Tax: l.Tax}
+	}
+	out, _, err := money.Add(list, discount)
+	return out, err
 }

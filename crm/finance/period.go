@@ -51,6 +51,17 @@ func (p *Period) Validate() error {
 	return v.Err()
 }
 
+// MadeByActs says that a period is made by an act that looks at the others, and never by itself: two do not overlap.
+func (p *Period) MadeByActs() {}
+
+// CheckNew refuses a period that does not begin open: a *crm.TransitionError.
+func (p *Period) CheckNew() error {
+	if p.State != PeriodOpen {
+		return &crm.TransitionError{Type: crm.TypePeriod, From: "new", To: known(PeriodLifecycle(), p.State)}
+	}
+	return nil
+}
+
 // Reserved names the fields that no update sets: Books.Close does.
 func (p *Period) Reserved(isNew bool) []string { return []string{"closed_by", "closed_at"} }
 

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/crmguard/crmguard/crm"
+	"github.com/crmguard/crmguard/crm/money"
 )
 
 // ReceiptState says whether a receipt counts.
@@ -73,7 +74,7 @@ func (r *Receipt) Validate() error {
 	switch {
 	case r.Amount == 0:
 		v.Add("amount", "required")
-	case r.Amount < -maxAmount:
+	case r.Amount < -money.Most:
 		v.Add("amount", "out_of_range")
 	case r.Reverses.IsZero():
 		v.NotNegative("amount", r.Amount)
@@ -98,8 +99,6 @@ func (r *Receipt) Validate() error {
 	v.Approval(r.Approver, r.Owner, r.DecidedAt)
 	return v.Err()
 }
-
-const maxAmount = 1<<63 - 1
 
 // CheckUpdate tells whether the stored record prev may become r: a *crm.TransitionError for a step that the table does not have, a
 // *crm.InvalidError with the rule fixed for a change of what was decided. What was approved may still be matched to another instalment.
@@ -141,6 +140,26 @@ func (r *Receipt) Decide(by crm.ID[crm.Employee], to ReceiptState, books Books, 
 	}
 	*r = next
 	return nil
+}
+
+// Fits tells whether a reversal undoes the receipt first, as [Balance] wants it: a *crm.InvalidError has the rule bad_reference when that is another, is not approved
+// or is a reversal itself, mismatch for other money or another contract, and too_early before it came.
+func (r *Receipt) Fits(first *Receipt) error {
+	v := crm.Checks{Type: crm.TypeReceipt}
+	if first.ID != r.Reverses || first.State != ReceiptApproved || first.Deleted || !first.Reverses.IsZero() {
+		v.Add("reverses", "bad_reference")
+		return v.Err()
+	}
+	if first.Contract != r.Contract || first.Customer != r.Customer {
+		v.Add("contract", "mismatch")
+	}
+	if first.Amount != -r.Amount || first.Currency != r.Currency {
+		v.Add("amount", "mismatch")
+	}
+	if r.At.Before(first.At) {
+		v.Add("at", "too_early")
+	}
+	return v.Err()
 }
 
 // Reverse makes the reversal of an approved receipt: the same money, negative, at a time of its own, to be approved like any other.

@@ -63,9 +63,27 @@ type Instance struct {
 // maxHistory bounds what one instance remembers; a flow that goes round so often is broken.
 const maxHistory = 2000
 
+// MadeByActs says that an instance is put at the start of a published flow by Begin, and never made by itself.
+func (i *Instance) MadeByActs() {}
+
+// CheckNew refuses an instance that does not begin: its history is that it was started, and nothing is waited for. A *crm.InvalidError has the rule mismatch.
+func (i *Instance) CheckNew() error {
+	v := crm.Checks{Type: crm.TypeInstance}
+	if len(i.History) != 1 || i.History[0].What != Started || !i.History[0].At.Equal(i.Since) {
+		v.Add("history", "mismatch")
+	}
+	if i.Pending != nil || !i.DueAt.IsZero() {
+		v.Add("pending", "mismatch")
+	}
+	if !i.EndedAt.IsZero() {
+		v.Add("ended_at", "mismatch")
+	}
+	return v.Err()
+}
+
 // Reserved names the fields that no update sets: a step of the flow does.
 func (i *Instance) Reserved(isNew bool) []string {
-	if isNew {
+	if isNew { // CheckNew
 		return nil
 	}
 	return []string{"state", "since", "ended_at", "due_at", "pending", "history"}

@@ -198,6 +198,26 @@ func words[S ~string](list []S) []string {
 	return out
 }
 
+// CheckNew refuses a form that does not begin as a draft: a *crm.TransitionError.
+func (f *Form) CheckNew() error {
+	if f.State == Draft {
+		return nil
+	}
+	to := "unknown"
+	if Lifecycle().Has(f.State) {
+		to = string(f.State)
+	}
+	return &crm.TransitionError{Type: crm.TypeForm, From: "new", To: to}
+}
+
+// Reserved names the fields that no update sets: Publish looks at the version before, and retires it.
+func (f *Form) Reserved(isNew bool) []string {
+	if isNew { // CheckNew
+		return nil
+	}
+	return []string{"state"}
+}
+
 // CheckUpdate tells whether the stored record prev may become f: a *crm.TransitionError for a step that the table does not have, a
 // *crm.InvalidError with the rule fixed for a change of what is published.
 func (f *Form) CheckUpdate(prev *Form) error {

@@ -16,6 +16,8 @@ var (
 const (
 	// Basis is the whole in basis points.
 	Basis = 10_000
+	// Most is the largest amount of one record, in minor units: the sum of nine thousand of them fits.
+	Most = 1_000_000_000_000_000
 	// Unit is one piece, hour or kilogram as a quantity.
 	Unit = 1000
 )

@@ -76,14 +76,33 @@ func TestTree(t *testing.T) {
 
 	list := people()
 	list[0].Owner = id(5)
-	_, err := org.New(list)
-	var cycle *org.CycleError
-	if !errors.As(err, &cycle) || !slices.Equal(cycle.Employees, ids(0, 5, 4, 1)) {
-		t.Errorf("a cycle: %v", err)
+	// A cycle that is stored keeps the others from nothing: it is told, and who is in it has nobody above until somebody moves one of them.
+	round, err := org.New(list)
+	if err != nil {
+		t.Fatalf("a cycle: %v", err)
+	}
+	if c := round.Cycles(); len(c) != 1 || !slices.Equal(c[0].Employees, ids(0, 5, 4, 1)) {
+		t.Errorf("a cycle: %v", c)
+	}
+	for _, n := range []int{0, 1, 4, 5} {
+		if !round.Superior(id(n)).IsZero() || round.Chain(id(n)) != nil || !round.Approver(id(n), 1).IsZero() {
+			t.Errorf("%d is below somebody of their cycle", n)
+		}
+	}
+	if !slices.Equal(round.Chain(id(3)), ids(1)) || !slices.Equal(round.Reports(id(1)), ids(3)) || !slices.Equal(round.Below(id(1)), ids(3)) || round.Above(id(0), id(5)) {
+		t.Errorf("beside a cycle: %v, %v", round.Chain(id(3)), round.Below(id(1)))
+	}
+	mended := *list[0]
+	if err := round.Move(&mended, org.Position{Superior: id(7), Team: list[0].Team, Roles: list[0].Roles}, crmtest.Start()); err != nil {
+		t.Errorf("moved out of a cycle: %v", err)
+	}
+	list[0] = &mended
+	if round, err = org.New(list); err != nil || len(round.Cycles()) != 0 || !slices.Equal(round.Chain(id(5)), ids(4, 1, 0, 7)) {
+		t.Errorf("mended: %v", err)
 	}
 	list = people()
 	list[7].Owner = id(7)
-	if _, err = org.New(list); !errors.As(err, &cycle) || len(cycle.Employees) != 1 {
+	if round, err = org.New(list); err != nil || len(round.Cycles()) != 1 || len(round.Cycles()[0].Employees) != 1 || !round.Superior(id(7)).IsZero() {
 		t.Errorf("above oneself: %v", err)
 	}
 	list = people()

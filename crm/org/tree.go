@@ -25,12 +25,15 @@ func (e *CycleError) Error() string {
 type Tree struct {
 	employees map[ID]*crm.Employee // copies
 	reports   map[ID][]ID          // in the order in which they were given; those of none are the tops
+	loose     map[ID]bool          // who is in a cycle
+	cycles    []*CycleError
 }
 
-// New makes the tree of employees that are not in the bin. Errors are a *CycleError, and a *crm.InvalidError with the rule bad_reference for a superior
-// who is not among them, or repeated for an employee who is there twice.
+// New makes the tree of employees that are not in the bin. Employees who are above one another as they are stored are told by [Tree.Cycles] and have nobody
+// above: a mistake with two of them stops neither the others nor the work of putting it right. Errors are a *crm.InvalidError with the rule bad_reference for
+// a superior who is not among them, or repeated for an employee who is there twice.
 func New(employees []*crm.Employee) (*Tree, error) {
-	t := &Tree{employees: map[ID]*crm.Employee{}, reports: map[ID][]ID{}}
+	t := &Tree{employees: map[ID]*crm.Employee{}, reports: map[ID][]ID{}, loose: map[ID]bool{}}
 	v := crm.Checks{Type: crm.TypeEmployee}
 	for _, e := range employees {
 		if e.Deleted {
@@ -42,10 +45,9 @@ func New(employees []*crm.Employee) (*Tree, error) {
 		}
 		own := *e
 		t.employees[e.ID] = &own
-		t.reports[e.Owner] = append(t.reports[e.Owner], e.ID)
 	}
-	for superior := range t.reports {
-		if _, ok := t.employees[superior]; !ok && !superior.IsZero() {
+	for _, e := range t.employees {
+		if t.employees[e.Owner] == nil && !e.Owner.IsZero() {
 			v.Add("owner", "bad_reference")
 			return nil, v.Err()
 		}
@@ -55,7 +57,12 @@ func New(employees []*crm.Employee) (*Tree, error) {
 		var path []ID
 		for at := t.employees[e.ID]; at != nil && !done[at.ID]; at = t.employees[at.Owner] {
 			if i := slices.Index(path, at.ID); i >= 0 {
-				return nil, &CycleError{path[i:]}
+				cycle := slices.Clone(path[i:])
+				t.cycles = append(t.cycles, &CycleError{cycle})
+				for _, id := range cycle {
+					t.loose[id] = true
+				}
+				break
 			}
 			path = append(path, at.ID)
 		}
@@ -63,8 +70,17 @@ func New(employees []*crm.Employee) (*Tree, error) {
 			done[id] = true
 		}
 	}
+	for _, e := range employees {
+		if !e.Deleted {
+			up := t.Superior(e.ID)
+			t.reports[up] = append(t.reports[up], e.ID)
+		}
+	}
 	return t, nil
 }
+
+// Cycles returns the cycles of which the stored employees have any, for somebody to put right: [Tree.Move] gives one of each another superior.
+func (t *Tree) Cycles() []*CycleError { return slices.Clone(t.cycles) }
 
 // Employee returns an employee as they were when the tree was made; ok is false for one who is not in it.
 func (t *Tree) Employee(id ID) (e crm.Employee, ok bool) {
@@ -76,7 +92,7 @@ func (t *Tree) Employee(id ID) (e crm.Employee, ok bool) {
 
 // Superior returns who is directly above, or none.
 func (t *Tree) Superior(id ID) ID {
-	if e := t.employees[id]; e != nil {
+	if e := t.employees[id]; e != nil && !t.loose[id] {
 		return e.Owner
 	}
 	return ID{}

@@ -174,6 +174,7 @@ type Task struct {
 	DueAt   time.Time       `protect:"internal,indexed" json:"due_at"`
 	State   TaskState       `protect:"internal,indexed" json:"state"`
 	OverAt  time.Time       `protect:"internal" json:"over_at"` // done or dropped
+	Orders  int64           `protect:"internal" json:"orders"`  // how often After was set; it tells who sets it on what they read
 }
 
 func (t *Task) over() bool { return t.State == TaskDone || t.State == TaskDropped }
@@ -195,6 +196,7 @@ func (t *Task) Validate() error {
 	if len(t.After) > 100 {
 		v.Add("after", "too_long")
 	}
+	v.NotNegative("orders", t.Orders)
 	v.NotNegative("effort", t.Effort)
 	v.NotNegative("spent", t.Spent)
 	v.Time("due_at", t.DueAt)
@@ -203,6 +205,29 @@ func (t *Task) Validate() error {
 		v.Add("over_at", "mismatch")
 	}
 	return v.Err()
+}
+
+// Reserved names the fields that nobody sets who makes or updates a task: what it waits for is set by Wait, which looks at the other tasks.
+func (t *Task) Reserved(bool) []string { return []string{"after", "orders"} }
+
+// Wait makes a task wait for others of its project, and for no more. tasks are those of the project, this one or not. Errors are those of [Order].
+func (t *Task) Wait(after []crm.ID[Task], tasks []*Task, at time.Time) error {
+	next := *t
+	next.After, next.Orders, next.UpdatedAt = slices.Clone(after), t.Orders+1, at
+	if err := next.Validate(); err != nil {
+		return err
+	}
+	all := []*Task{&next}
+	for _, o := range tasks {
+		if o.ID != t.ID && o.Project == t.Project {
+			all = append(all, o)
+		}
+	}
+	if _, err := Order(all); err != nil {
+		return err
+	}
+	*t = next
+	return nil
 }
 
 // CheckUpdate tells whether the stored record prev may become t: a *crm.TransitionError for a step that the table does not have, a

@@ -103,7 +103,7 @@ func (s Status) Tell(a *Agreement, t *crm.Ticket) []string {
 }
 
 // Status derives how a ticket stands at a time, from its creation, its pauses, its first answer and its resolution. A priority without a
-// target promises nothing. Errors are worktime.ErrDefinition and worktime.ErrNever.
+// target promises nothing; a resolution without an answer before it is one. Errors are worktime.ErrDefinition and worktime.ErrNever.
 func (a *Agreement) Status(t *crm.Ticket, now time.Time) (Status, error) {
 	calendar, err := a.Hours.Compile()
 	if err != nil {
@@ -114,7 +114,11 @@ func (a *Agreement) Status(t *crm.Ticket, now time.Time) (Status, error) {
 		return Status{Response: Promise{State: None}, Resolution: Promise{State: None}}, nil
 	}
 	var s Status
-	if s.Response, err = a.promise(calendar, t, a.Targets[i].Response, t.RespondedAt, now); err != nil {
+	responded := t.RespondedAt
+	if responded.IsZero() {
+		responded = t.ResolvedAt // a solution is an answer
+	}
+	if s.Response, err = a.promise(calendar, t, a.Targets[i].Response, responded, now); err != nil {
 		return Status{}, err
 	}
 	if s.Resolution, err = a.promise(calendar, t, a.Targets[i].Resolution, t.ResolvedAt, now); err != nil {

@@ -93,6 +93,21 @@ func TestItem08Tickets(t *testing.T) {
 	check("before the answer", k, at(28, 9, 10), sla.Running, sla.Running, 0, evening)
 	check("answered", k, at(28, 12, 0), sla.Met, sla.Running, 0, evening)
 
+	// A solution without an answer before it is the answer, however long it is ago.
+	quick := ticket()
+	if err := errors.Join(quick.Move(crm.TicketResolved, at(28, 9, 10)), quick.Move(crm.TicketClosed, at(28, 9, 20))); err != nil {
+		t.Fatal(err)
+	}
+	check("solved at once", quick, at(30, 12, 0), sla.Met, sla.Met, 0, evening)
+	old := *quick // as it was stored before a solution noted an answer
+	old.RespondedAt = time.Time{}
+	check("solved at once, long ago", &old, at(30, 12, 0), sla.Met, sla.Met, 0, evening)
+	slow := ticket()
+	if err := slow.Move(crm.TicketResolved, at(28, 11, 0)); err != nil {
+		t.Fatal(err)
+	}
+	check("solved, but the answer was late", slow, at(30, 12, 0), sla.Missed, sla.Met, 0, evening)
+
 	// Waiting over the holiday of Thursday and Friday costs the business hours that it took only.
 	if err := k.Move(crm.TicketWaiting, at(30, 9, 0)); err != nil {
 		t.Fatal(err)

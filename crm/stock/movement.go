@@ -47,6 +47,35 @@ func (w *Warehouse) Validate() error {
 	return v.Err()
 }
 
+// CheckNew refuses a warehouse that does not begin open: a *crm.TransitionError.
+func (w *Warehouse) CheckNew() error {
+	if w.State == WarehouseOpen {
+		return nil
+	}
+	to := "unknown"
+	if WarehouseLifecycle().Has(w.State) {
+		to = string(w.State)
+	}
+	return &crm.TransitionError{Type: crm.TypeWarehouse, From: "new", To: to}
+}
+
+// Reserved names the fields that no update sets: Close looks at what is in the warehouse.
+func (w *Warehouse) Reserved(isNew bool) []string {
+	if isNew { // CheckNew
+		return nil
+	}
+	return []string{"state"}
+}
+
+// Open opens a warehouse again. One that is open is a *crm.TransitionError.
+func (w *Warehouse) Open(at time.Time) error {
+	if err := WarehouseLifecycle().Check(w.State, WarehouseOpen); err != nil {
+		return err
+	}
+	w.State, w.UpdatedAt = WarehouseOpen, at
+	return nil
+}
+
 // CheckUpdate tells whether the stored record prev may become w: a *crm.InvalidError with the rule fixed for the code by which others know it.
 func (w *Warehouse) CheckUpdate(prev *Warehouse) error {
 	v := crm.Checks{Type: crm.TypeWarehouse}
@@ -106,6 +135,7 @@ func (m *Movement) Validate() error {
 	v.Required("product", m.Product.IsZero())
 	v.OneOf("kind", string(m.Kind), string(KindReceipt), string(KindDelivery), string(KindReturn), string(KindTransfer), string(KindCount), string(KindReversal))
 	v.Required("quantity", m.Quantity == 0)
+	v.Range("quantity", m.Quantity, -money.Most, money.Most)
 	if m.Kind == KindReceipt && m.Quantity < 0 || m.Kind == KindDelivery && m.Quantity > 0 {
 		v.Add("quantity", "mismatch")
 	}
@@ -248,7 +278,7 @@ func (e *ShortError) Error() string { return fmt.Sprintf("stock: %d thousandths 
 //
 // Errors are those of Validate, a *finance.ClosedError for a time that the books do not take, a *ShortError, and a *crm.InvalidError with the rule
 // repeated for a movement that is in the ledger or reversed a second time, bad_reference for the reversal of one that is not, and mismatch for
-// one that does not undo it.
+// one that does not undo it, and for half a transfer.
 func Post(ledger, add []*Movement, books finance.Books) error {
 	v := crm.Checks{Type: crm.TypeMovement}
 	byID := map[crm.ID[Movement]]*Movement{}
@@ -260,7 +290,17 @@ func Post(ledger, add []*Movement, books finance.Books) error {
 		}
 	}
 	touched := map[Key]bool{}
+	halves := map[crm.ID[Movement]]*Movement{}
 	for _, m := range add {
+		halves[m.ID] = m
+	}
+	for _, m := range add {
+		if m.Kind == KindTransfer {
+			o := halves[m.Other]
+			if o == nil || o == m || o.Kind != KindTransfer || o.Other != m.ID || o.Product != m.Product || o.Warehouse == m.Warehouse || o.Quantity != -m.Quantity || !o.At.Equal(m.At) {
+				v.Add("other", "mismatch")
+			}
+		}
 		if err := m.Validate(); err != nil {
 			return err
 		}
@@ -277,7 +317,7 @@ func Post(ledger, add []*Movement, books finance.Books) error {
 				v.Add("reverses", "bad_reference")
 			case reversed[m.Reverses]:
 				v.Add("reverses", "repeated")
-			case first.Quantity != -m.Quantity || first.Product != m.Product || first.Warehouse != m.Warehouse || m.At.Before(first.At):
+			case first.Quantity != -m.Quantity || first.Product != m.Product || first.Warehouse != m.Warehouse || first.Order != m.Order || m.At.Before(first.At):
 				v.Add("reverses", "mismatch")
 			}
 			reversed[m.Reverses] = true

@@ -79,6 +79,9 @@ func (o *Order) sum() (money.Amounts, error) {
 		lines[i] = money.Line{Quantity: it.Quantity, UnitPrice: it.UnitPrice, Discount: it.Discount, Tax: it.Tax}
 	}
 	_, sum, err := money.Add(lines, 0)
+	if err == nil && sum.Total() > money.Most {
+		err = money.ErrOverflow
+	}
 	return sum, err
 }
 
@@ -123,10 +126,39 @@ func (o *Order) Validate() error {
 	v.Currency("currency", o.Currency, true)
 	v.Time("due_at", o.DueAt)
 	OrderLifecycle().State(&v, "state", o.State)
+	some := slices.ContainsFunc(o.Items, func(it Item) bool { return it.Moved > 0 })
+	rest := slices.ContainsFunc(o.Items, func(it Item) bool { return it.Moved < it.Quantity })
+	if (o.State == OrderPartial || o.State == OrderShort) && (!some || !rest) || o.State == OrderDone && rest || o.State == OrderCancelled && some {
+		v.Add("state", "mismatch") // with what moved
+	}
 	if o.State != OrderDraft && o.State != OrderCancelled {
 		v.Required("confirmed_at", o.ConfirmedAt.IsZero())
 	}
 	return v.Err()
+}
+
+// CheckNew refuses an order that does not begin as a draft: a *crm.TransitionError.
+func (o *Order) CheckNew() error {
+	if o.State == OrderDraft {
+		return nil
+	}
+	to := "unknown"
+	if OrderLifecycle().Has(o.State) {
+		to = string(o.State)
+	}
+	return &crm.TransitionError{Type: crm.TypeOrder, From: "new", To: to}
+}
+
+// Reserved names the fields that no update sets: an order is confirmed by Move, and what moved of it is counted by Fulfil.
+func (o *Order) Reserved(isNew bool) []string {
+	if isNew { // CheckNew; an import brings what was confirmed elsewhere
+		return nil
+	}
+	names := []string{"confirmed_at"}
+	if o.State != OrderDraft {
+		names = append(names, "items")
+	}
+	return names
 }
 
 // CheckUpdate tells whether the stored record prev may become o: a *crm.TransitionError for a step that the table does not have, a

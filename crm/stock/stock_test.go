@@ -118,7 +118,8 @@ func TestItem10Stock(t *testing.T) {
 	if err := stock.Post(ledger, []*m{move(stock.KindCount, east, pen, 1, day(3))}, closed); !errors.As(err, &late) {
 		t.Errorf("a closed period: %v", err)
 	}
-	if err := stock.Post(nil, []*m{move(stock.KindCount, east, pen, math.MaxInt64, day(1)), move(stock.KindCount, east, pen, 1, day(2))}, nil); !errors.Is(err, money.ErrOverflow) {
+	crmtest.Broken(t, "more than a movement has", stock.Post(ledger, []*m{move(stock.KindCount, east, pen, money.Most+1, day(1))}, nil), "quantity out_of_range")
+	if err := stock.Post([]*m{move(stock.KindCount, east, pen, math.MaxInt64, day(1))}, []*m{move(stock.KindCount, east, pen, 1, day(2))}, nil); !errors.Is(err, money.ErrOverflow) {
 		t.Errorf("a sum that does not fit: %v", err)
 	}
 

@@ -33,7 +33,7 @@ func (a *App) openDesk() {
 	a.Desk = desk.New(a.Guard, desk.Records{
 		Customers: a.Customers, Contacts: a.Contacts, Leads: a.Leads, FollowUps: a.FollowUps, Quotes: a.Quotes, Contracts: a.Contracts,
 		Tickets: a.Tickets, Series: a.Series, Pools: a.Pools, Ownerships: a.Ownerships, Pipelines: a.Pipelines, Opportunities: a.Opportunities,
-		Periods: a.Periods, Receipts: a.Receipts, Movements: a.Movements,
+		Periods: a.Periods, Receipts: a.Receipts, Instalments: a.Instalments, Warehouses: a.Warehouses, Movements: a.Movements,
 	}, &desk.Options{
 		Clock: func() time.Time { return a.now() },
 		Employee: func(ctx context.Context, id crm.ID[crm.Employee]) (team string, active bool, err error) {

@@ -192,6 +192,9 @@ func schemaOf(typ string) (crm.Schema, error) {
 	return crm.Schema{}, crm.ErrNotFound
 }
 
+// byActs are the types whose states come with times that acts set: of them a record keeps its state, unless somebody asks for it by name, and is told no.
+var byActs = []string{crm.TypeQuote, crm.TypeContract, crm.TypeTicket}
+
 // revertible are the doors of the types whose fields come back, by type.
 func (a *App) revertible() map[string]reverter {
 	return map[string]reverter{
@@ -229,6 +232,9 @@ func (d reverting[P]) compare(ctx context.Context, c guard.Caller, row crm.Row, 
 	}
 	h := e.Now.Value.Header()
 	step := RevertStep{Type: row.Type, ID: row.ID, Then: row.Version, Now: h.Version, InBin: h.Deleted, Fields: e.Fields}
+	if fields == nil && slices.Contains(byActs, row.Type) {
+		step.Fields = slices.DeleteFunc(slices.Clone(e.Fields), func(f string) bool { return f == "state" })
+	}
 	if fields != nil {
 		step.Fields = nil
 		for _, f := range fields {

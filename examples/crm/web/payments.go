@@ -23,7 +23,7 @@ func (s *Server) paymentKinds() []kind {
 	instalments.money = []string{"amount"}
 	instalments.refs["contract"] = crm.TypeContract
 	instalments.sections = []section{{"main", []field{
-		{name: "contract", kind: noInput}, {name: "customer", kind: noInput}, {name: "number", kind: noInput}, {name: "amount", kind: page.FieldMoney}, {name: "currency", kind: noInput},
+		{name: "contract", kind: noInput}, {name: "customer", kind: noInput}, {name: "number", kind: noInput}, {name: "amount", kind: noInput}, {name: "currency", kind: noInput},
 		{name: "due_at", kind: page.FieldTime, required: true}, {name: "remind_days", kind: page.FieldNumber},
 	}}}
 
@@ -143,20 +143,7 @@ func (s *Server) planPayments(w http.ResponseWriter, r *request) error {
 		}
 		parts = append(parts, finance.Part{DueAt: monthsOn(first, i*months).AddDate(0, 0, 1).Add(-time.Second).UTC(), Weight: n})
 	}
-	plan, err := finance.Plan(k, parts, func() crm.ID[finance.Instalment] { return crm.ID[finance.Instalment](crm.NewUUID()) }, time.Now())
-	if err != nil {
-		return err
-	}
-	tx := s.app.Guard.Begin(r.caller(), "contract.plan")
-	// Nobody else has made one meanwhile.
-	tx.Require(crm.Limit{Of: []crm.Measure{{Type: crm.TypeInstalment, Clauses: ofContract(k.ID)}}, Value: int64(len(plan))}, crm.ErrConflict)
-	for _, i := range plan {
-		i.Owner, i.Team = k.Owner, k.Team
-		if err := s.app.Instalments.CreateIn(r.Context(), tx, i); err != nil {
-			return err
-		}
-	}
-	if _, err := tx.Commit(r.Context()); err != nil {
+	if _, err := s.app.Desk.PlanPayments(r.Context(), r.caller(), k.ID, version, parts); err != nil {
 		return err
 	}
 	return s.done(w, r, "saved", "/contracts/"+u.String(), crm.TypeContract)

@@ -136,10 +136,7 @@ func (s *Server) sales(mux *http.ServeMux) {
 			if v.Value.Version != version {
 				return crm.ErrConflict
 			}
-			if err := do(r, v.Value); err != nil {
-				return err
-			}
-			if _, err := s.app.Opportunities.Update(r.Context(), r.caller(), v.Value); err != nil {
+			if err := s.app.Opportunities.Act(r.Context(), r.caller(), authz.Update, u, version, func(o *sales.Opportunity) error { return do(r, o) }); err != nil {
 				return err
 			}
 			return s.done(w, r, "saved", "/opportunities/"+u.String(), crm.TypeOpportunity)
