@@ -13,13 +13,25 @@ import (
 	"github.com/crmguard/crmguard/encrypt"
 )
 
-// stored makes a record of a row: its clear fields as they are, the others sealed.
-func (r *Records[P]) stored(ctx context.Context, row *crm.Row) (P, error) {
+// stored makes a record of a row: its clear fields as they are, the others sealed, but for those that have no value where who asks may know that.
+func (r *Records[P]) stored(ctx context.Context, row *crm.Row, seen authz.Fields) (P, error) {
 	v := r.codec.New()
 	if err := r.hydrate(row, v); err != nil {
 		return v, err
 	}
-	return v, r.openInto(ctx, row, v)
+	if err := r.openInto(ctx, row, v); err != nil {
+		return v, err
+	}
+	val := reflect.ValueOf(v).Elem()
+	for _, f := range r.sealed {
+		if seen.Access(f.Name, string(f.Class)) == authz.Hidden || slices.ContainsFunc(row.Sealed, func(s crm.SealedField) bool { return s.Name == f.Name }) {
+			continue
+		}
+		if text, ok := val.FieldByName(f.GoName).Addr().Interface().(interface{ SetExposed(string, uint8) }); ok {
+			text.SetExposed("", uint8(crm.Clear))
+		}
+	}
+	return v, nil
 }
 
 // openInto opens the named sealed fields of a row into v; the others become sealed.

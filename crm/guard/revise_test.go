@@ -17,6 +17,7 @@ import (
 	"github.com/crmguard/crmguard/authz"
 	"github.com/crmguard/crmguard/authz/rego"
 	"github.com/crmguard/crmguard/crm"
+	"github.com/crmguard/crmguard/crm/finance"
 	"github.com/crmguard/crmguard/crm/guard"
 )
 
@@ -212,4 +213,33 @@ func TestHiddenIsNotSearched(t *testing.T) {
 	both.Subject.Roles = []string{"sales", "support"}
 	require.Equal(t, []string{mine.ID.String()}, find(both, phone, "phone"))
 	require.Equal(t, []string{theirs.ID.String()}, find(both, "b@example.com", "email"))
+}
+
+// TestUpdateFixedEmpty: a fixed text without a value is left without one by an update of who sees a mask, and gets none.
+func TestUpdateFixedEmpty(t *testing.T) {
+	r := newRig(t)
+	expenses, err := guard.For[*finance.Expense](t.Context(), r.guard, &guard.TypeOptions{Type: crm.TypeExpense})
+	require.NoError(t, err)
+	e := &finance.Expense{Category: "travel", Amount: 900, Currency: "CNY", SpentAt: time.Now().Add(-time.Hour), State: finance.ExpenseDraft}
+	_, err = expenses.Create(t.Context(), sales, e)
+	require.NoError(t, err)
+	id := e.ID.UUID()
+	require.NoError(t, expenses.Act(t.Context(), sales, authz.Update, id, 1, func(e *finance.Expense) error {
+		return e.Move(finance.ExpenseSubmitted, crm.ID[crm.Employee](lin), nil, time.Now())
+	}))
+	v, err := expenses.Get(t.Context(), sales, id)
+	require.NoError(t, err)
+	v, err = expenses.Update(t.Context(), sales, v.Value)
+	require.NoError(t, err)
+	for _, edit := range []func(e *finance.Expense){
+		func(e *finance.Expense) { e.Note = crm.NewText("a word more") },
+		func(e *finance.Expense) { e.Amount = 1 },
+	} {
+		n := expenses.Copy(v.Value)
+		edit(n)
+		_, err = expenses.Update(t.Context(), sales, n)
+		var invalid *crm.InvalidError
+		require.ErrorAs(t, err, &invalid)
+		require.Equal(t, "fixed", invalid.Fields[0].Rule)
+	}
 }

@@ -470,11 +470,11 @@ func (r *Records[P]) revise(ctx context.Context, c Caller, v P) (P, pending, aut
 	if row.Deleted {
 		return fail(d, crm.ErrNotFound)
 	}
-	prev, err := r.stored(ctx, row)
+	seen, err := r.seen(ctx, c, row)
 	if err != nil {
 		return fail(d, err)
 	}
-	seen, err := r.seen(ctx, c, row)
+	prev, err := r.stored(ctx, row, seen)
 	if err != nil {
 		return fail(d, err)
 	}
@@ -484,6 +484,9 @@ func (r *Records[P]) revise(ctx context.Context, c Caller, v P) (P, pending, aut
 	denial, err := r.keepUnseen(next, prev, seen, d)
 	if err != nil {
 		return fail(d, err)
+	}
+	if denial == nil {
+		denial = r.writable(next, prev, false, d)
 	}
 	if denial != nil {
 		return fail(d, errors.Join(denial, r.deny(ctx, c, authz.Update, row, d)))
@@ -500,10 +503,7 @@ func (r *Records[P]) revise(ctx context.Context, c Caller, v P) (P, pending, aut
 	if err := r.checkUpdate(ctx, c, row, next, prev, seen, d); err != nil {
 		return fail(d, err)
 	}
-	denial = r.writable(next, prev, false, d)
-	if denial == nil {
-		denial = r.keeps(next, prev, false)
-	}
+	denial = r.keeps(next, prev, false)
 	if denial == nil {
 		var there authz.Decision
 		if there, denial, err = r.mayBecome(ctx, c, row, next, d); err != nil {

@@ -433,6 +433,15 @@ func (a *App) CloseCampaign(ctx context.Context, c guard.Caller, id crm.UUID) er
 	return err
 }
 
+// AdminStays returns ErrLastAdmin when nobody but this employee is an administrator.
+func (a *App) AdminStays(ctx context.Context, without crm.UUID) error {
+	r, err := a.rights(ctx)
+	if err != nil {
+		return err
+	}
+	return r.adminStays(time.Now(), map[crm.UUID]bool{without: true})
+}
+
 // adminStays refuses to end the last administrator's role.
 func (a *App) adminStays(ctx context.Context, now time.Time, certs []*crm.Certification, keeps func(*crm.Certification) bool) error {
 	r, err := a.rights(ctx)
@@ -445,6 +454,11 @@ func (a *App) adminStays(ctx context.Context, now time.Time, certs []*crm.Certif
 			ends[x.Owner.UUID()] = true
 		}
 	}
+	return r.adminStays(now, ends)
+}
+
+// adminStays tells whether somebody is an administrator besides these.
+func (r *rights) adminStays(now time.Time, ends map[crm.UUID]bool) error {
 	for id, e := range r.employees {
 		if !e.Active() || !slices.Contains(e.Roles, "admin") || ends[id] {
 			continue

@@ -79,7 +79,9 @@ func (k *resource[P]) update(s *Server, w http.ResponseWriter, r *request) error
 	}
 	next := k.records.Copy(v.Value)
 	if err = k.read(r, next, false); err == nil {
-		err = s.keepsOwnRole(r, next)
+		if e, ok := any(next).(*crm.Employee); ok {
+			err = s.adminStays(r, u, e)
+		}
 	}
 	if err == nil && k.dups != nil && k.known(v.Value, next) {
 		err = k.exists(r.Context(), s, r.caller(), next, r.PostFormValue("anyway") != "")
@@ -120,6 +122,11 @@ func (k *resource[P]) remove(s *Server, w http.ResponseWriter, r *request) error
 	u, version, err := posted(r)
 	if err != nil {
 		return err
+	}
+	if k.typ == crm.TypeEmployee {
+		if err := s.adminStays(r, u, nil); err != nil {
+			return err
+		}
 	}
 	if !k.bin {
 		if err := k.records.Delete(r.Context(), r.caller(), u, version); err != nil {

@@ -324,14 +324,17 @@ func (s *Server) inherit(r *request, v any) error {
 	return nil
 }
 
-// keepsOwnRole refuses that an administrator takes the role from himself: the last one could not give it
-// back.
-func (s *Server) keepsOwnRole(r *request, v any) error {
-	e, ok := v.(*crm.Employee)
-	if !ok || e.ID != r.self.ID || !slices.Contains(r.self.Roles, "admin") || slices.Contains(e.Roles, "admin") {
-		return nil
+// adminStays refuses that an employee stops being an administrator, by their roles, their state or the recycle bin, when nobody else is one; and that somebody
+// takes that role from themselves. next is nil for somebody who goes altogether.
+func (s *Server) adminStays(r *request, was crm.UUID, next *crm.Employee) error {
+	e, err := s.app.Employees.Get(r.Context(), r.caller(), was)
+	if err != nil || !slices.Contains(e.Value.Roles, "admin") || !e.Value.Active() || next != nil && next.Active() && slices.Contains(next.Roles, "admin") {
+		return err
 	}
-	return &crm.InvalidError{Type: crm.TypeEmployee, Fields: []crm.FieldError{{Field: "roles", Rule: "fixed"}}}
+	if was == r.self.ID.UUID() {
+		return &crm.InvalidError{Type: crm.TypeEmployee, Fields: []crm.FieldError{{Field: "roles", Rule: "fixed"}}}
+	}
+	return s.app.AdminStays(r.Context(), was)
 }
 
 // quoteLines shows the lines of a quote.
@@ -344,7 +347,7 @@ func quoteLines(q *crm.Quote) page.List {
 	for _, line := range q.Lines {
 		net, tax, _ := line.Amounts()
 		l.Rows = append(l.Rows, page.Row{Cells: []page.Cell{
-			{Text: line.Product}, {Kind: page.KindNumber, Amount: line.Quantity},
+			{Text: line.Product}, {Text: quantityText(line)},
 			{Kind: page.KindMoney, Amount: line.UnitPrice, Currency: q.Currency},
 			{Text: percent(line.Discount) + " %"}, {Text: percent(line.Tax) + " %"},
 			{Kind: page.KindMoney, Amount: net + tax, Currency: q.Currency},
@@ -363,7 +366,7 @@ func lineRows(q *crm.Quote) *page.Lines {
 	l := &page.Lines{Currency: q.Currency}
 	for _, line := range q.Lines {
 		l.Rows = append(l.Rows, page.LineRow{
-			Product: line.Product, Quantity: strconv.FormatInt(line.Quantity, 10),
+			Product: line.Product, Quantity: quantityText(line),
 			UnitPrice: fmt.Sprintf("%d.%02d", line.UnitPrice/100, line.UnitPrice%100),
 			Discount:  percent(line.Discount), Tax: percent(line.Tax),
 		})
@@ -371,36 +374,66 @@ func lineRows(q *crm.Quote) *page.Lines {
 	return l
 }
 
-// readLines reads them back. A row without a product is not meant.
+// mostLines is how many lines of an offer a form has.
+const mostLines = 500
+
+// readLines reads them back. A row of nothing is not meant; a line that stays keeps the product of the list that it names.
 func readLines(r *http.Request, q *crm.Quote) error {
+	was := q.Lines
 	var lines []crm.Line
-	for i := range 100 {
+	for i := range mostLines {
 		get := func(name string) string {
 			return strings.TrimSpace(r.PostForm.Get(fmt.Sprintf("lines.%d.%s", i, name)))
 		}
-		if get("product") == "" {
+		l := crm.Line{Product: get("product")}
+		if l.Product == "" && get("quantity") == "" && get("unit_price") == "" && get("discount") == "" && get("tax") == "" {
 			continue
 		}
-		quantity, err := strconv.ParseInt(get("quantity"), 10, 64)
-		if err != nil {
+		var err error
+		if l.Quantity, l.Milli, err = quantity(get("quantity")); err != nil {
 			return err
 		}
-		price, err := minor(get("unit_price"))
-		if err != nil {
+		if l.UnitPrice, err = minor(get("unit_price")); err != nil {
 			return err
 		}
-		discount, err := points(get("discount"))
-		if err != nil {
+		if l.Discount, err = points(get("discount")); err != nil {
 			return err
 		}
-		tax, err := points(get("tax"))
-		if err != nil {
+		if l.Tax, err = points(get("tax")); err != nil {
 			return err
 		}
-		lines = append(lines, crm.Line{Product: get("product"), Quantity: quantity, UnitPrice: price, Discount: discount, Tax: tax})
+		if i < len(was) && was[i].Product == l.Product {
+			l.Item = was[i].Item
+		}
+		lines = append(lines, l)
 	}
 	q.Lines = lines
 	return nil
+}
+
+// quantity reads a number of units such as 3 or 2.5 as whole ones and thousandths.
+func quantity(text string) (whole, milli int64, err error) {
+	units, frac, _ := strings.Cut(text, ".")
+	if len(frac) > 3 {
+		return 0, 0, errBadRequest
+	}
+	n, err := strconv.ParseUint(units, 10, 62)
+	if err != nil {
+		return 0, 0, errBadRequest
+	}
+	m, err := strconv.ParseUint((frac + "000")[:3], 10, 10)
+	if err != nil {
+		return 0, 0, errBadRequest
+	}
+	return int64(n), int64(m), nil //nolint:gosec // both fit
+}
+
+// quantityText writes what quantity reads.
+func quantityText(l crm.Line) string {
+	if l.Milli == 0 {
+		return strconv.FormatInt(l.Quantity, 10)
+	}
+	return strings.TrimRight(fmt.Sprintf("%d.%03d", l.Quantity, l.Milli), "0")
 }
 
 // points reads percent such as 13 or 2.5 as basis points.
