@@ -27,6 +27,8 @@ type Store interface {
 	Put(ctx context.Context, key [32]byte, value []byte, now, expires time.Time) error
 	// Take returns a value and removes it: of many calls at once one gets it. Errors: ErrNone.
 	Take(ctx context.Context, key [32]byte, now time.Time) ([]byte, error)
+	// Get returns a value and leaves it. Errors: ErrNone.
+	Get(ctx context.Context, key [32]byte, now time.Time) ([]byte, error)
 	// Sweep removes what has expired, and returns how many that were.
 	Sweep(ctx context.Context, now time.Time) (int, error)
 }
@@ -68,6 +70,20 @@ func (m *Memory) Put(ctx context.Context, key [32]byte, value []byte, now, expir
 	}
 	m.all[key] = entry{bytes.Clone(value), expires}
 	return nil
+}
+
+// Get implements Store.
+func (m *Memory) Get(ctx context.Context, key [32]byte, now time.Time) ([]byte, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	e, ok := m.all[key]
+	if !ok || !now.Before(e.expires) {
+		return nil, ErrNone
+	}
+	return bytes.Clone(e.value), nil
 }
 
 // Take implements Store.

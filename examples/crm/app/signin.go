@@ -306,6 +306,7 @@ type Visitor struct {
 	session.Visit
 	Device string        // what its cookie of known devices holds
 	Before session.Token // the session that it had
+	came   time.Time     // when the provider was asked about it; zero for no provider
 }
 
 // Outcome is what a step of signing in has led to.
@@ -328,6 +329,7 @@ type pendingSignIn struct {
 	// Of a sign-in at a provider, instead of the password.
 	Shown    []session.Proof `json:"shown,omitempty"`
 	External string          `json:"external,omitempty"`
+	Came     time.Time       `json:"came,omitzero"`
 }
 
 func (a *App) clock() time.Time {
@@ -578,6 +580,14 @@ func (a *App) enter(ctx context.Context, acc *Account, s authz.Subject, how sess
 	for i, m := range methods {
 		words[i] = string(m)
 	}
+	if how.External != "" { // after the start: whichever comes second sees the other
+		if ended, look := a.endedExternal(ctx, how.External, v.came); look != nil || ended {
+			if look == nil {
+				look = fmt.Errorf("%w: %w", ErrSignIn, session.ErrNone)
+			}
+			return out, errors.Join(look, a.Sessions.SignOut(context.WithoutCancel(ctx), token))
+		}
+	}
 	if err = pass.Succeed(ctx); err == nil {
 		_, err = a.Log.Append(ctx, audit.Event{
 			Action: "session.sign_in", Activity: audit.Logon, Outcome: audit.Allowed, Tenant: Tenant, Actor: in.Person, Session: in.ID, Note: strings.Join(words, " "),
@@ -739,6 +749,7 @@ func (a *App) secondFactor(ctx context.Context, p pendingSignIn, code string, v 
 	in := session.SignIn{Epoch: p.Epoch, Methods: []authn.Method{authn.Password, method}}
 	if len(p.Shown) > 0 {
 		in.Methods, in.Shown, in.External = []authn.Method{method}, p.Shown, p.External
+		v.came = p.Came
 	}
 	out, err = a.enter(ctx, acc, s, in, pass, v)
 	return out, acc, "", err

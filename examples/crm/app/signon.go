@@ -20,6 +20,7 @@ import (
 	"github.com/crmguard/crmguard/authz"
 	"github.com/crmguard/crmguard/authz/authn"
 	"github.com/crmguard/crmguard/authz/authn/oidc"
+	"github.com/crmguard/crmguard/authz/authn/once"
 	"github.com/crmguard/crmguard/authz/authn/session"
 	"github.com/crmguard/crmguard/crm"
 	"github.com/crmguard/crmguard/crm/guard"
@@ -157,6 +158,7 @@ type provider struct {
 	redirect string
 	open     *oidc.Provider
 	tried    time.Time
+	asking   bool
 }
 
 // providerAgain is how soon after a failure the provider is asked again.
@@ -176,24 +178,31 @@ func (a *App) provider(ctx context.Context) (*oidc.Provider, error) {
 		return nil, crm.ErrNotFound
 	}
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.open != nil {
-		return p.open, nil
-	}
+	open, redirect := p.open, p.redirect
+	asks := open == nil && !p.asking && time.Since(p.tried) >= providerAgain
+	p.asking = p.asking || asks
+	p.mu.Unlock()
 	away := fmt.Errorf("%w: the provider of sign-in", crm.ErrUnavailable)
-	if time.Since(p.tried) < providerAgain {
+	switch {
+	case open != nil:
+		return open, nil
+	case !asks: // one asks, the others do not wait for it
 		return nil, away
 	}
-	p.tried = time.Now()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
-	open, err := oidc.New(ctx, oidc.Client{Issuer: c.Issuer, ID: c.Client, Secret: c.Secret, RedirectURL: p.redirect}, a.signing.once, &oidc.Options{
+	open, err := oidc.New(ctx, oidc.Client{Issuer: c.Issuer, ID: c.Client, Secret: c.Secret, RedirectURL: redirect}, a.signing.once, &oidc.Options{
 		Scopes: c.rules.Scopes, Groups: c.rules.Groups, Methods: c.rules.AMR, Contexts: c.rules.ACR, MaxAge: c.rules.maxAge, Now: a.clock,
 	})
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.asking, p.tried = false, time.Now()
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", away, err)
 	}
-	p.open = open
+	if redirect == p.redirect {
+		p.open = open
+	}
 	return open, nil
 }
 
@@ -245,6 +254,7 @@ func (a *App) FinishSignOn(ctx context.Context, secret string, query url.Values,
 	if err != nil {
 		return out, err
 	}
+	v.came = a.clock() // before the provider is asked for the session that it may end meanwhile
 	who, err := p.Finish(ctx, secret, query)
 	if err != nil {
 		return out, a.noteSignIn(ctx, nil, providerReason(err), providerFault(err))
@@ -328,7 +338,7 @@ func (a *App) linked(ctx context.Context, who *oidc.Identity) (acc *Account, why
 	if acc, err = a.linkedAccount(ctx, who.Issuer, who.Subject); err != nil || acc != nil {
 		return acc, "", err
 	}
-	if !a.Config.SignOn.FirstUse || who.Email == "" {
+	if !a.Config.SignOn.FirstUse || !plainAddress(who.Email) {
 		return nil, whyUnlinked, nil
 	}
 	if acc, err = a.account(ctx, who.Email); err != nil {
@@ -342,7 +352,10 @@ func (a *App) linked(ctx context.Context, who *oidc.Identity) (acc *Account, why
 		if err != nil {
 			return nil, "", err
 		}
-		if !e.Active() {
+		switch {
+		case !strings.EqualFold(e.Email.Expose(), who.Email):
+			return nil, whyUnlinked, nil
+		case !e.Active():
 			return nil, whyInactive, nil
 		}
 		if acc, err = a.accountFor(ctx, who.Email, e); err != nil {
@@ -350,6 +363,8 @@ func (a *App) linked(ctx context.Context, who *oidc.Identity) (acc *Account, why
 		}
 	}
 	switch {
+	case !strings.EqualFold(acc.Login.Expose(), who.Email): // it is found by other spellings too, which may be of somebody else's mailbox
+		return nil, whyUnlinked, nil
 	case !acc.Provider.IsEmpty():
 		return acc, whyOtherLink, nil
 	case acc.Disabled:
@@ -361,6 +376,20 @@ func (a *App) linked(ctx context.Context, who *oidc.Identity) (acc *Account, why
 		return acc, "", err
 	}
 	return acc, "", a.link(ctx, providerSystem, acc, who.Issuer, who.Subject, "first use, by a verified address")
+}
+
+// plainAddress tells whether an address is written in ASCII, as local@domain: nothing is folded away of one, but the case of its letters.
+func plainAddress(s string) bool {
+	at := strings.IndexByte(s, '@')
+	if at < 1 || at != strings.LastIndexByte(s, '@') || at == len(s)-1 {
+		return false
+	}
+	for i := range len(s) {
+		if s[i] <= ' ' || s[i] > '~' {
+			return false
+		}
+	}
+	return true
 }
 
 // accountFor returns the account of an employee, and makes one, whose password nobody knows, where there is none.
@@ -494,7 +523,7 @@ func (a *App) signOn(ctx context.Context, who *oidc.Identity, v Visitor) (out Ou
 		if err := pass.Undo(ctx); err != nil {
 			return out, acc, "", err
 		}
-		out.Pending, err = a.wait(ctx, pendingSignIn{Account: acc.ID.String(), Epoch: epoch, Until: a.clock().Add(pendingTime), Shown: shown, External: external})
+		out.Pending, err = a.wait(ctx, pendingSignIn{Account: acc.ID.String(), Epoch: epoch, Until: a.clock().Add(pendingTime), Shown: shown, External: external, Came: v.came})
 		return out, acc, "", err
 	}
 	out, err = a.enter(ctx, acc, s, session.SignIn{Epoch: epoch, Shown: shown, External: external}, pass, v)
@@ -642,6 +671,10 @@ func (e ender) EndExternal(ctx context.Context, issuer, subject, sid string) err
 	var err error
 	switch {
 	case sid != "":
+		// Who is between the provider and a session, as at a second factor, does not come in with this one any more; see enter.
+		if err := a.noteEndedExternal(ctx, externalName(issuer, sid)); err != nil {
+			return err
+		}
 		if person != "" { // what waits for its second factor does not come in either
 			if err := a.Sessions.RightsChanged(ctx, Tenant, person); err != nil {
 				return err
@@ -664,6 +697,39 @@ func (e ender) EndExternal(ctx context.Context, issuer, subject, sid string) err
 		}
 	}
 	return nil
+}
+
+// endedKept is how long it is known that a session at the provider has ended: longer than a sign-in takes that had begun.
+const endedKept = time.Hour
+
+// noteEndedExternal notes that a session at the provider has ended now.
+func (a *App) noteEndedExternal(ctx context.Context, name string) error {
+	key, now := once.Key("ended at the provider", name), a.clock()
+	at, err := now.MarshalBinary()
+	if err != nil {
+		return err
+	}
+	for {
+		if err = a.signing.once.Put(ctx, key, at, now, now.Add(endedKept)); !errors.Is(err, once.ErrTaken) {
+			return err
+		}
+		if _, err = a.signing.once.Take(ctx, key, now); err != nil && !errors.Is(err, once.ErrNone) { // an earlier end
+			return err
+		}
+	}
+}
+
+// endedExternal tells whether a session at the provider has ended since a sign-in came from it.
+func (a *App) endedExternal(ctx context.Context, name string, came time.Time) (bool, error) {
+	text, err := a.signing.once.Get(ctx, once.Key("ended at the provider", name), a.clock())
+	if errors.Is(err, once.ErrNone) {
+		return false, nil
+	}
+	var at time.Time
+	if err == nil {
+		err = at.UnmarshalBinary(text)
+	}
+	return !came.After(at), err
 }
 
 // SignOnLogout serves the provider's back-channel logout: POST of a logout token, by the provider itself and not by a browser.

@@ -141,7 +141,9 @@ func (k *resource[P]) actions(s *Server, r *request, d *page.Detail, v *guard.Vi
 		return err
 	}
 	if update {
-		d.Edit = base + "/edit"
+		if !k.fixed {
+			d.Edit = base + "/edit"
+		}
 		if k.moves != nil {
 			for _, to := range k.moves(v.Value) {
 				d.Moves = append(d.Moves, page.Action{

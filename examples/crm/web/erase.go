@@ -67,7 +67,7 @@ func (s *Server) erasureKinds() []kind {
 	}
 
 	erasures := resourceOf(a.Erasures, "erasures", "")
-	erasures.governs, erasures.badge, erasures.ofCustomer, erasures.proof = true, "state", true, session.Erasure
+	erasures.governs, erasures.badge, erasures.ofCustomer, erasures.proof, erasures.fixed = true, "state", true, session.Erasure, true
 	erasures.list = []string{"record_type", "record", "owner", "state", "created_at", "due_at"}
 	erasures.sections = []section{{"main", []field{
 		{name: "record_type", kind: page.FieldHidden, create: true}, {name: "record", kind: page.FieldHidden, create: true},
@@ -123,7 +123,7 @@ func (s *Server) erasureKinds() []kind {
 	}
 
 	holds := resourceOf(a.Holds.Records(), "holds", "")
-	holds.governs, holds.badge, holds.ofCustomer, holds.proof = true, "state", true, session.Erasure
+	holds.governs, holds.badge, holds.ofCustomer, holds.proof, holds.fixed = true, "state", true, session.Erasure, true
 	holds.list = []string{"record_type", "record", "owner", "state", "created_at", "lifted_at"}
 	holds.sections = []section{{"main", []field{
 		{name: "record_type", kind: page.FieldHidden, create: true}, {name: "record", kind: page.FieldHidden, create: true},
@@ -154,7 +154,6 @@ func (s *Server) erasureKinds() []kind {
 		return nil
 	}
 	holds.detail = func(r *request, d *page.Detail, v *guard.View[*privacy.Hold], _ string) error {
-		d.Edit = "" // its end is asked for, nothing else of it changes
 		s.linkRecord(r, d, v.Value.RecordType, v.Value.Record)
 		d.Notice = page.T("hold.notice." + string(v.Value.State))
 		return nil

@@ -10,6 +10,7 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"github.com/crmguard/crmguard/authz"
 	"github.com/crmguard/crmguard/crm"
 	"github.com/crmguard/crmguard/crm/guard"
 	"github.com/crmguard/crmguard/crm/transfer"
@@ -85,11 +86,13 @@ func (s *Server) importAPI(mux *http.ServeMux, api huma.API) {
 	}
 	mux.HandleFunc("POST /api/v1/imports", func(w http.ResponseWriter, r *http.Request) {
 		status, answer := http.StatusUnauthorized, any(nil)
-		req, _, err := s.signedIn(w, r)
+		req, err := s.asks(w, r)
 		switch {
 		case err != nil:
-		case req == nil || s.first(req) != "":
+		case req == nil:
 			err = &apiError{Status: http.StatusUnauthorized, Title: http.StatusText(http.StatusUnauthorized), Detail: "sign in first"}
+		case req.program: // which writes records one by one
+			err = &authz.DeniedError{Controls: []string{"scope"}}
 		default:
 			status, answer, err = s.postImport(w, req)
 		}

@@ -83,6 +83,7 @@ type resource[P guard.Record] struct {
 	detail      func(r *request, d *page.Detail, v *guard.View[P], base string) error // adds to the page of a record
 	ends        string                                                                // what removal is called; "": moving to the recycle bin
 	dups        *app.Deduper[P]                                                       // finds and merges duplicates; nil: they are not looked for
+	fixed       bool                                                                  // it is never edited: acts change it
 	governs     bool                                                                  // a record about rights: it is not shared or exported
 	proof       session.Act                                                           // who makes one shows a factor just before; "": need not
 	byName      map[string]encrypt.Field
@@ -112,8 +113,10 @@ func (k *resource[P]) routes(s *Server, mux *http.ServeMux) {
 	s.handle(mux, "GET "+p+"/new", change(k.showNew))
 	s.handle(mux, "POST "+p, change(k.create))
 	s.handle(mux, "GET "+p+"/{id}", with(k.showDetail))
-	s.handle(mux, "GET "+p+"/{id}/edit", change(k.showEdit))
-	s.handle(mux, "POST "+p+"/{id}", change(k.update))
+	if !k.fixed {
+		s.handle(mux, "GET "+p+"/{id}/edit", change(k.showEdit))
+		s.handle(mux, "POST "+p+"/{id}", change(k.update))
+	}
 	s.handle(mux, "POST "+p+"/{id}/delete", change(k.remove))
 	s.handle(mux, "POST "+p+"/{id}/restore", change(k.restore))
 	s.handle(mux, "POST "+p+"/{id}/move", change(k.changeState))

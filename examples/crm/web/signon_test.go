@@ -3,11 +3,13 @@ package web
 import (
 	"encoding/json"
 	"math"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -219,6 +221,13 @@ func TestSignOnFirstUse(t *testing.T) {
 	v.refusedFor("true as text", h.signOn(v), "no account is linked")
 	claims("nobody@demo.example", true)
 	v.refusedFor("nobody's address", h.signOn(v), "no account is linked")
+	for what, email := range map[string]string{ // other mailboxes, which a search takes for this one
+		"a soft hyphen": "sa\u00adles@demo.example", "a wide letter": "s\uff41les@demo.example", "a long s": "\u017fales@demo.example", "a space": " sales@demo.example",
+		"two ats": "sales@demo.example@evil.test", "no mailbox": "@demo.example", "no domain": "sales@",
+	} {
+		claims(email, true)
+		v.refusedFor(what, h.signOn(v), "no account is linked")
+	}
 	h.link("peer", "id1")
 	claims("peer@demo.example", true)
 	v.refusedFor("the address of who is linked with another subject", h.signOn(v), "linked with another subject")
@@ -411,6 +420,16 @@ func TestSignOnSecondFactor(t *testing.T) {
 	w = v.post("/sign-in/second", "code", codes[0])
 	assert.Equal(t, http.StatusUnauthorized, w.Code)
 	assert.False(t, v.in())
+	// Also where its word names the session and not the person.
+	require.Equal(t, http.StatusOK, h.signOn(v).Code)
+	token = h.provider.Sign("logout+jwt", map[string]any{
+		"iss": h.provider.Issuer, "aud": testClient, "iat": time.Now().Unix(), "exp": time.Now().Add(time.Minute).Unix(), "jti": "while waiting again", "sid": "session-of-id2",
+		"events": map[string]any{"http://schemas.openid.net/event/backchannel-logout": map[string]any{}},
+	})
+	require.Equal(t, http.StatusOK, v.post(app.LogoutPath, "logout_token", token).Code)
+	w = v.post("/sign-in/second", "code", codes[1])
+	assert.Equal(t, http.StatusUnauthorized, w.Code)
+	assert.False(t, v.in())
 
 	h.ahead.Add(int64(time.Minute)) // another step of the app
 	require.Equal(t, http.StatusOK, h.signOn(v).Code)
@@ -536,6 +555,24 @@ func TestProviderAway(t *testing.T) {
 	assert.Equal(t, http.StatusServiceUnavailable, v.post("/sign-in/provider").Code)
 	assert.Equal(t, http.StatusServiceUnavailable, v.get(app.CallbackPath+"?code=x&state=y").Code)
 	assert.Equal(t, http.StatusSeeOther, v.signIn("sales", testPassword).Code)
+
+	// One that says nothing is waited for by one alone.
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	mute := newOfficeWith(t, func(c *app.Config) { c.SignOn = app.SignOn{Issuer: "http://" + l.Addr().String(), Client: "crm"} })
+	codes := make(chan int, 6)
+	begin := time.Now()
+	for i := range cap(codes) {
+		x := mute.visitor("192.0.2." + strconv.Itoa(10+i))
+		go func() { codes <- x.post("/sign-in/provider").Code }()
+	}
+	for range cap(codes) - 1 {
+		assert.Equal(t, http.StatusServiceUnavailable, <-codes)
+	}
+	assert.Less(t, time.Since(begin), 8*time.Second)
+	assert.Equal(t, http.StatusServiceUnavailable, <-codes)
+
 	none := newOffice(t)
 	x := none.visitor("192.0.2.1")
 	assert.Equal(t, http.StatusNotFound, x.post("/sign-in/provider").Code)

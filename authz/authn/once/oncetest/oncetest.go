@@ -43,6 +43,31 @@ func TestStore(t *testing.T, open func(testing.TB) once.Store) {
 		}
 		none(t, s, "b", base)
 	})
+	t.Run("Get", func(t *testing.T) {
+		s := open(t)
+		put(t, s, "a", "\x00value")
+		for _, tc := range []struct {
+			key  string
+			now  time.Time
+			want bool
+		}{{"a", base, true}, {"b", base, false}, {"a", base.Add(time.Minute - time.Millisecond), true}, {"a", base.Add(time.Minute), false}, {"a", base, true}} {
+			switch got, err := s.Get(t.Context(), once.Key(tc.key), tc.now); {
+			case tc.want && (err != nil || string(got) != "\x00value"), !tc.want && (!errors.Is(err, once.ErrNone) || got != nil):
+				t.Errorf("%s at %v: %q, %v", tc.key, tc.now, got, err)
+			}
+		}
+		if v, err := s.Take(t.Context(), once.Key("a"), base); err != nil || string(v) != "\x00value" {
+			t.Fatalf("it was not left: %q, %v", v, err)
+		}
+		if got, err := s.Get(t.Context(), once.Key("a"), base); !errors.Is(err, once.ErrNone) {
+			t.Errorf("what was taken: %q, %v", got, err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if _, err := s.Get(ctx, once.Key("a"), base); err == nil || errors.Is(err, once.ErrNone) {
+			t.Error("an ended context")
+		}
+	})
 	t.Run("Taken", func(t *testing.T) {
 		s := open(t)
 		put(t, s, "a", "first")

@@ -63,6 +63,21 @@ func (s *Store) Take(ctx context.Context, key [32]byte, now time.Time) (value []
 	return value, nil
 }
 
+// Get implements once.Store.
+func (s *Store) Get(ctx context.Context, key [32]byte, now time.Time) (value []byte, err error) {
+	var expires int64
+	err = s.db.ReadRow(ctx, "get", []any{&value, &expires}, "SELECT value, expires FROM authn_once WHERE id = ?", key[:])
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return nil, once.ErrNone
+	case err != nil:
+		return nil, err
+	case now.UnixMilli() >= expires:
+		return nil, once.ErrNone
+	}
+	return value, nil
+}
+
 // Sweep implements once.Store.
 func (s *Store) Sweep(ctx context.Context, now time.Time) (int, error) {
 	var n int64
