@@ -74,7 +74,10 @@ func surround(t *testing.T, a *App, c guard.Caller, v *crm.Customer) (*crm.Conta
 	made(t, a.Opportunities, c, &sales.Opportunity{
 		Name: crm.NewText("lathes"), Customer: v.ID, Contact: contact.ID, Lead: lead.ID, Pipeline: line.ID, Stage: line.Stages[0].Name, StageSince: now, State: sales.OpportunityOpen,
 	})
-	made(t, a.Instalments, c, &finance.Instalment{Contract: k.ID, Customer: v.ID, Number: 1, Amount: 100, Currency: "CNY", DueAt: now.AddDate(0, 1, 0)})
+	plan := a.Guard.Begin(c, "contract.plan")
+	require.NoError(t, a.Instalments.CreateIn(ctx, plan, &finance.Instalment{Contract: k.ID, Customer: v.ID, Number: 1, Amount: 100, Currency: "CNY", DueAt: now.AddDate(0, 1, 0)}))
+	_, err = plan.Commit(ctx)
+	require.NoError(t, err)
 	made(t, a.Receipts, c, &finance.Receipt{Contract: k.ID, Customer: v.ID, Amount: 100, Currency: "CNY", At: now, Method: finance.MethodBank, State: finance.ReceiptReported})
 	became := made(t, a.Leads, c, &crm.Lead{Name: crm.NewText("Ann who bought"), State: crm.LeadQualified})
 	_, err = a.Desk.Convert(ctx, c, became.ID, 1, desk.Conversion{Customer: v.ID, Contact: contact.ID})
