@@ -199,6 +199,15 @@ func (k *resource[P]) changeState(s *Server, w http.ResponseWriter, r *request) 
 	case slices.Contains(byDesk[k.typ], to):
 		return errBadRequest // it takes more than a state
 	}
+	if e, ok := any(v.Value).(*crm.Employee); ok {
+		next := *e
+		if err := next.Move(crm.EmployeeState(to), time.Now()); err != nil {
+			return err
+		}
+		if err := s.adminStays(r, u, &next); err != nil {
+			return err
+		}
+	}
 	// An act: the times of a state are for nobody to set.
 	if err := k.records.Act(r.Context(), r.caller(), authz.Update, u, version, func(v P) error { return k.move(v, to, time.Now()) }); err != nil {
 		return err

@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/crmguard/crmguard/crm"
 	"github.com/crmguard/crmguard/crm/guard"
 	"github.com/crmguard/crmguard/crm/sales"
 	"github.com/crmguard/crmguard/examples/crm/app"
@@ -160,4 +161,48 @@ func TestProductPages(t *testing.T) {
 	code, _ = manager.post(at+"/move", filled(2, "to", "discontinued"))
 	require.Equal(t, http.StatusSeeOther, code)
 	assert.NotContains(t, seller.body("/quotes/new?customer="+o.customers[0].ID.String()), "Pump P7", "what is no longer sold is not offered")
+}
+
+// TestLinesKept: a line of an offer keeps the thousandths and the product that it names; one of nothing is not meant, and one without a product is refused.
+func TestLinesKept(t *testing.T) {
+	item := crm.NewUUID()
+	q := &crm.Quote{Lines: []crm.Line{{Product: "pump", Item: item, Quantity: 2, Milli: 500, UnitPrice: 100}}}
+	rows := lineRows(q).Rows
+	require.Equal(t, "2.5", rows[0].Quantity)
+	post := func(values url.Values) error {
+		return readLines(&http.Request{PostForm: values}, q)
+	}
+	require.NoError(t, post(url.Values{"lines.0.product": {"pump"}, "lines.0.quantity": {"2.5"}, "lines.0.unit_price": {"1"}, "lines.3.quantity": {"7"}, "lines.450.product": {"hose"}, "lines.450.quantity": {"1"}}))
+	require.Equal(t, []crm.Line{{Product: "pump", Item: item, Quantity: 2, Milli: 500, UnitPrice: 100}, {Quantity: 7}, {Product: "hose", Quantity: 1}}, q.Lines)
+	require.NoError(t, post(url.Values{"lines.0.product": {"valve"}, "lines.0.quantity": {"1"}}))
+	require.True(t, q.Lines[0].Item.IsZero(), "another product")
+	for _, bad := range []string{"", "-1", "1.2345", "1,5", "x", "1.-5", "99999999999999999999"} {
+		require.Error(t, post(url.Values{"lines.0.product": {"pump"}, "lines.0.quantity": {bad}}), bad)
+	}
+}
+
+// TestAdminStays: nobody is the last administrator to go, by roles, state or recycle bin, and nobody takes that role from themselves.
+func TestAdminStays(t *testing.T) {
+	o := newOffice(t)
+	admin, second := o.as("admin"), o.people["admin2"]
+	self := "/employees/" + o.id("admin")
+	version := func(name string) int64 {
+		v, err := o.app.Employees.Get(t.Context(), app.System("test"), o.people[name].ID.UUID())
+		require.NoError(t, err)
+		return v.Value.Version
+	}
+	for _, refused := range []struct {
+		path string
+		form url.Values
+	}{
+		{self + "/delete", filled(version("admin"))}, {self + "/move", filled(version("admin"), "to", "suspended")},
+		{self, filled(version("admin"), "name", "Admin", "email", "admin@demo.example", "roles", "manager")},
+	} {
+		code, _ := admin.post(refused.path, refused.form)
+		assert.Equal(t, http.StatusUnprocessableEntity, code, refused.path)
+	}
+	code, _ := admin.post("/employees/"+second.ID.String()+"/delete", filled(version("admin2")))
+	require.Equal(t, http.StatusSeeOther, code, "another may go while one stays")
+	assert.ErrorIs(t, o.app.AdminStays(t.Context(), o.people["admin"].ID.UUID()), app.ErrLastAdmin)
+	assert.Equal(t, http.StatusOK, admin.get("/"), "who stays is signed in")
 }
