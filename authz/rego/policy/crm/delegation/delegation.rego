@@ -20,7 +20,8 @@ given if {
 	not input.action in {"share", "approve", "certify", "declassify", "manage", "purge"}
 	not input.action in {"claim", "assign", "transfer", "release", "recycle", "handover", "enter", "lock", "merge"}
 	input.resource.type in data.settings.delegable_types
-	not input.resource.type in {"delegation", "sharing", "emergency", "export", "certification", "account", "ownership", "erasure", "hold"}
+	not input.resource.type in {"delegation", "sharing", "emergency", "export", "certification", "account"}
+	not input.resource.type in {"ownership", "erasure", "hold"}
 	count(rbac.depths) > 0
 	input.environment.time > 0
 	some delegation in input.subject.delegations

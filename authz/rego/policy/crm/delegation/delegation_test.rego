@@ -105,7 +105,10 @@ test_deny_passing_on[action] if {
 
 # A deputy who creates a delegation in the name of who is away would pass on what is theirs.
 test_deny_delegating_in_the_name_of_another[type] if {
-	some type in ["delegation", "sharing", "emergency", "export", "certification", "account", "ownership", "erasure", "hold"]
+	some type in [
+		"delegation", "sharing", "emergency", "export", "certification", "account",
+		"ownership", "erasure", "hold",
+	]
 	ask := json.patch(base, [
 		{"op": "replace", "path": "/action", "value": "create"},
 		{"op": "replace", "path": "/resource/type", "value": type},
