@@ -4,7 +4,7 @@ package crm
 type Contact struct {
 	Meta[Contact]
 	Customer ID[Customer] `protect:"internal,indexed" json:"customer"`
-	Name     Text         `protect:"personal,index=exact:name,index=ngram:person,index=exact:pinyin,index=exact:sound,leaks=fragments,mask=name" json:"name"`
+	Name     Text         `protect:"personal,index=exact:name,index=ngram:person,index=exact:pinyin,leaks=fragments,mask=name" json:"name"`
 	Title    string       `protect:"internal" json:"title"`
 	Phone    Text         `protect:"personal,index=exact:phone,index=suffix4:digits:12,leaks=equality,mask=phone" json:"phone"`
 	Email    Text         `protect:"personal,index=exact:email,leaks=equality,mask=email" json:"email"`

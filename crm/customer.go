@@ -72,6 +72,8 @@ type Customer struct {
 	Currency     string        `protect:"internal" json:"currency"`           // ISO 4217; required beside an amount
 	LastFollowUp time.Time     `protect:"internal,indexed" json:"last_follow_up"`
 	ExternalID   string        `protect:"internal,indexed" json:"external_id"` // in the system it came from
+
+	_ struct{} `protect:"index=exact:sound+numbers,of=name+address"` // one name at one address, however both are written
 }
 
 // Validate returns an *InvalidError that lists every broken rule, or nil.

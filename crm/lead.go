@@ -32,7 +32,7 @@ func LeadLifecycle() Lifecycle[LeadState] {
 type Lead struct {
 	Meta[Lead]
 	Pooled
-	Name         Text         `protect:"personal,index=exact:name,index=ngram:person,index=exact:pinyin,index=exact:sound,leaks=fragments,mask=name" json:"name"`
+	Name         Text         `protect:"personal,index=exact:name,index=ngram:person,index=exact:pinyin,leaks=fragments,mask=name" json:"name"`
 	Company      Text         `protect:"personal,index=exact:name,leaks=equality,distinct=1000000,mask=name" json:"company"`
 	Title        string       `protect:"internal" json:"title"`
 	Phone        Text         `protect:"personal,index=exact:phone,index=suffix4:digits:12,leaks=equality,mask=phone" json:"phone"`
@@ -47,6 +47,8 @@ type Lead struct {
 	Contact      ID[Contact]  `protect:"internal" json:"contact"`          // what it became
 	Deal         UUID         `protect:"internal" json:"deal"`             // the opportunity that came of it; none is allowed
 	ConvertedAt  time.Time    `protect:"internal,indexed" json:"converted_at"`
+
+	_ struct{} `protect:"index=exact:sound+company,of=name+company"` // one name in one company, however both are written
 }
 
 // Validate returns an *InvalidError that lists every broken rule, or nil.

@@ -54,8 +54,9 @@ type fieldPlan struct {
 
 // versionPlan is one version of a normaliser.
 type versionPlan struct {
-	name  string // "phone/2"
+	name  string // "phone/2"; "sound/1+numbers/1" of a compound index with a normaliser for each field
 	terms func(string) []string
+	of    []func(string) []string // of a compound index, for each of its fields
 }
 
 // Codec seals and opens the protected fields of a struct with protect tags; P is the pointer to it. It is compiled once
@@ -498,7 +499,7 @@ func normalizerVersions(all map[string]func(string) []string, base string) []ver
 			}
 		}
 		if name == base && f != nil && base != "" {
-			found = append(found, numbered{n, versionPlan{fmt.Sprintf("%s/%d", name, n), f}})
+			found = append(found, numbered{n, versionPlan{name: fmt.Sprintf("%s/%d", name, n), terms: f}})
 		}
 	}
 	slices.SortFunc(found, func(a, b numbered) int { return a.n - b.n })

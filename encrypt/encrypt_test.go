@@ -238,8 +238,8 @@ func TestTokens(t *testing.T) {
 func TestQueryAll(t *testing.T) {
 	c, k := newCodec(t), newKeeper(t, newKEK(t), keys.NewMemory(), nil)
 	asks := []encrypt.Ask{
-		{"phone", "exact", "13800138000"}, {"phone", "exact", "ext"}, {"name", "exact", "张伟"}, {"nope", "exact", "x"}, {"phone", "exact", "+86 138-0013-8000"},
-		{"phone", "exact", ""}, {"stage", "", "x"},
+		{"phone", "exact", []string{"13800138000"}}, {"phone", "exact", []string{"ext"}}, {"name", "exact", []string{"张伟"}}, {"nope", "exact", []string{"x"}},
+		{"phone", "exact", []string{"+86 138-0013-8000"}}, {"phone", "exact", []string{""}}, {"stage", "", []string{"x"}}, {"phone", "exact", nil},
 	}
 	if _, err := c.QueryAll(ctx, k, "acme", asks); !errors.Is(err, encrypt.ErrKeyMissing) {
 		t.Fatalf("of a tenant without keys: %v", err)
@@ -253,7 +253,7 @@ func TestQueryAll(t *testing.T) {
 	}
 	answered := 0
 	for i, a := range asks {
-		one, err := c.Query(ctx, k, "acme", a.Field, a.Kind, a.Typed)
+		one, err := c.Query(ctx, k, "acme", a.Field, a.Kind, a.Typed...)
 		if err != nil && !errors.Is(err, encrypt.ErrUnsupported) {
 			t.Fatal(err)
 		}

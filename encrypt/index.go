@@ -89,7 +89,12 @@ func parseKind(kind string) (shape, int, error) {
 
 // indexPlan compiles an index of the field, or of the compound, called name.
 func (c *codec) indexPlan(name string, x Index, opts *CodecOptions) (indexPlan, error) {
-	p := indexPlan{Index: x, versions: normalizerVersions(opts.Normalizers, x.Normalizer)}
+	p := indexPlan{Index: x}
+	if len(x.Of) > 0 {
+		p.versions = compoundVersions(opts.Normalizers, x.Normalizer, len(x.Of))
+	} else {
+		p.versions = normalizerVersions(opts.Normalizers, x.Normalizer)
+	}
 	if len(p.versions) == 0 {
 		return p, fmt.Errorf("unknown normaliser %q", x.Normalizer)
 	}
@@ -108,7 +113,39 @@ func (c *codec) indexPlan(name string, x Index, opts *CodecOptions) (indexPlan, 
 	return p, nil
 }
 
-// compound is the tag of a compound index: index=exact:NORMALISER[:BITS],of=FIELD+FIELD….
+// compoundVersions returns the versions of the normaliser of a compound index of n fields: one normaliser for all of them, or as many with "+"
+// between, of which every combination of versions is one. None when there is an unknown one, or another number of them.
+func compoundVersions(all map[string]func(string) []string, names string, n int) []versionPlan {
+	if !strings.Contains(names, "+") {
+		out := normalizerVersions(all, names)
+		for i := range out {
+			out[i].of = slices.Repeat([]func(string) []string{out[i].terms}, n)
+		}
+		return out
+	}
+	bases := strings.Split(names, "+")
+	if len(bases) != n {
+		return nil
+	}
+	out := []versionPlan{{}}
+	for _, base := range bases {
+		var next []versionPlan
+		for _, before := range out {
+			for _, v := range normalizerVersions(all, base) {
+				name := v.name
+				if before.name != "" {
+					name = before.name + "+" + name
+				}
+				next = append(next, versionPlan{name: name, of: append(slices.Clone(before.of), v.terms)})
+			}
+		}
+		out = next
+	}
+	return out
+}
+
+// compound is the tag of a compound index: index=exact:NORMALISER[:BITS],of=FIELD+FIELD…, or
+// index=exact:NORMALISER+NORMALISER…[:BITS],of=FIELD+FIELD….
 type compound struct {
 	index Index
 	of    []string
@@ -333,9 +370,8 @@ func addToken(dst []Token, from int, t Token) []Token {
 
 // terms normalises a value, or the values of a compound.
 func (x *indexPlan) terms(version int, plain string, text func(at int) string) []string {
-	f := x.versions[version].terms
 	if len(x.of) == 0 {
-		return f(plain)
+		return x.versions[version].terms(plain)
 	}
 	if text == nil {
 		return nil
@@ -345,14 +381,14 @@ func (x *indexPlan) terms(version int, plain string, text func(at int) string) [
 	for i, at := range x.of[1:] {
 		values[i+1] = text(at)
 	}
-	return compoundTerms(f, values)
+	return compoundTerms(x.versions[version].of, values)
 }
 
 // compoundTerms joins the first term of each value; none when a value has none.
-func compoundTerms(f func(string) []string, values []string) []string {
+func compoundTerms(of []func(string) []string, values []string) []string {
 	var b []byte
-	for _, v := range values {
-		terms := f(v)
+	for i, v := range values {
+		terms := of[i](v)
 		if len(terms) == 0 || terms[0] == "" {
 			return nil
 		}
@@ -391,8 +427,11 @@ func (c *codec) Query(ctx context.Context, k *Keeper, tenant, field, kind string
 	return c.query(q, v.tk, sc, field, typed)
 }
 
-// Ask is one question to an index, with one value: the arguments of Query.
-type Ask struct{ Field, Kind, Typed string }
+// Ask is one question to an index: the arguments of Query.
+type Ask struct {
+	Field, Kind string
+	Typed       []string // one value; of a compound index one for each of its fields
+}
 
 // QueryAll is Query for many questions at once, under the keys of one moment. One for which Query returns ErrUnsupported has a Query without groups.
 // Errors: ErrKeyMissing for a tenant without keys, ErrKMSUnavailable, ErrAuth.
@@ -407,7 +446,7 @@ func (c *codec) QueryAll(ctx context.Context, k *Keeper, tenant string, asks []A
 	for i, a := range asks {
 		q, err := c.plan(a.Field, a.Kind)
 		if err == nil {
-			q, err = c.query(q, v.tk, sc, a.Field, []string{a.Typed})
+			q, err = c.query(q, v.tk, sc, a.Field, a.Typed)
 		}
 		if err != nil && !errors.Is(err, ErrUnsupported) {
 			return nil, err
@@ -429,7 +468,7 @@ func (c *codec) query(q Query, tk *tenantKeys, sc *scratch, field string, typed 
 	for i := range x.versions {
 		var terms []string
 		if len(x.of) > 0 {
-			terms = compoundTerms(x.versions[i].terms, typed)
+			terms = compoundTerms(x.versions[i].of, typed)
 		} else {
 			terms = x.versions[i].terms(typed[0])
 		}

@@ -460,6 +460,125 @@ func TestCompoundErased(t *testing.T) {
 	}
 }
 
+// TestCompoundNormalizers: a compound index may have a normaliser for each of its fields, in every combination of their versions.
+func TestCompoundNormalizers(t *testing.T) {
+	type pair struct {
+		Name    encrypt.Text `protect:"personal"`
+		Address encrypt.Text `protect:"personal"`
+		_       struct{}     `protect:"index=exact:low+digits,of=name+address"`
+	}
+	low := func(s string) []string { return []string{strings.ToLower(s)} }
+	digits := func(s string) []string {
+		return []string{strings.Map(func(r rune) rune {
+			if r < '0' || r > '9' {
+				return -1
+			}
+			return r
+		}, s)}
+	}
+	first := func(s string) []string { return []string{strings.ToLower(s[:1])} }
+	c, err := encrypt.NewCodec[*pair](&encrypt.CodecOptions{Normalizers: map[string]func(string) []string{"low": low, "low/2": first, "digits": digits}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	k := newKeeper(t, newKEK(t), keys.NewMemory(), nil)
+	s, err := c.Seal(ctx, k, rec, &pair{Name: encrypt.NewText("Abc"), Address: encrypt.NewText("12 High Street, flat 3")}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := len(tokensOf(s, "name")); n != 2 {
+		t.Errorf("%d tokens for two versions", n)
+	}
+	for _, tc := range []struct {
+		name, address string
+		hit           bool
+	}{
+		{"ABC", "Flat 123", true}, {"abc", "1-2-3", true}, {"axe", "123", true}, // the second version
+		{"abc", "12", false}, {"b", "123", false}, {"123", "abc", false},
+	} {
+		q, err := c.Query(ctx, k, "acme", "name+address", "exact:low+digits", tc.name, tc.address)
+		if hit := err == nil && carries(s, q); hit != tc.hit {
+			t.Errorf("%s at %s: found %v, %v", tc.name, tc.address, hit, err)
+		}
+	}
+	all, err := c.QueryAll(ctx, k, "acme", []encrypt.Ask{{"name+address", "exact:low+digits", []string{"abc", "123"}}, {"name+address", "exact:low+digits", []string{"abc"}}})
+	if err != nil || !carries(s, all[0]) || len(all[1].Groups) != 0 {
+		t.Errorf("asked together: %v", err)
+	}
+	for what, make := range map[string]func() error{
+		"one normaliser too many": func() error {
+			type bad struct {
+				A encrypt.Text `protect:"personal"`
+				B encrypt.Text `protect:"personal"`
+				_ struct{}     `protect:"index=exact:low+low+low,of=a+b"`
+			}
+			_, err := encrypt.NewCodec[*bad](&encrypt.CodecOptions{Normalizers: map[string]func(string) []string{"low": low}})
+			return err
+		},
+		"an unknown one": func() error {
+			type bad struct {
+				A encrypt.Text `protect:"personal"`
+				B encrypt.Text `protect:"personal"`
+				_ struct{}     `protect:"index=exact:low+loud,of=a+b"`
+			}
+			_, err := encrypt.NewCodec[*bad](&encrypt.CodecOptions{Normalizers: map[string]func(string) []string{"low": low}})
+			return err
+		},
+		"two for one field": func() error {
+			type bad struct {
+				A encrypt.Text `protect:"personal,index=exact:low+low,leaks=equality"`
+			}
+			_, err := encrypt.NewCodec[*bad](&encrypt.CodecOptions{Normalizers: map[string]func(string) []string{"low": low}})
+			return err
+		},
+	} {
+		if err := make(); err == nil || !strings.Contains(err.Error(), "unknown normaliser") {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
+
+// TestBeside: what Seal refuses for a kept part of a compound is what Beside names, and opened it is sealed.
+func TestBeside(t *testing.T) {
+	c, k := indexedCodec(t, onlyFolded), newKeeper(t, newKEK(t), keys.NewMemory(), &encrypt.Options{Grace: -1})
+	both, err := c.Seal(ctx, k, rec, &indexed{Name: encrypt.NewText("abc"), Phone: encrypt.NewText("123")}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tc := range []struct {
+		what   string
+		opened []string
+		change func(v *indexed)
+		keep   []string
+		want   []string
+	}{
+		{"nothing opened", nil, func(*indexed) {}, nil, nil},
+		{"both opened", []string{"name", "phone"}, func(*indexed) {}, nil, nil},
+		{"both kept by name", []string{"name", "phone"}, func(*indexed) {}, []string{"name", "phone"}, nil},
+		{"the name written", []string{"name"}, func(v *indexed) { v.Name = encrypt.NewText("def") }, nil, []string{"phone"}},
+		{"the phone written", []string{"phone"}, func(v *indexed) { v.Phone = encrypt.NewText("9") }, nil, []string{"name"}},
+		{"the phone taken away", nil, func(v *indexed) { v.Phone = encrypt.Text{} }, nil, []string{"name"}},
+		{"the name kept by name", []string{"name", "phone"}, func(*indexed) {}, []string{"name"}, []string{"name"}},
+	} {
+		var v indexed
+		if _, err := c.Open(ctx, k, rec, both.Fields, &v, tc.opened...); err != nil {
+			t.Fatal(err)
+		}
+		tc.change(&v)
+		names, err := c.Beside(rec, &v, both.Fields, tc.keep...)
+		if err != nil || !slices.Equal(names, tc.want) {
+			t.Errorf("%s: %v, %v", tc.what, names, err)
+		}
+		_, err = c.Seal(ctx, k, rec, &v, both.Fields, tc.keep...)
+		if refused := errors.Is(err, encrypt.ErrNotClear); refused != (len(tc.want) > 0) {
+			t.Errorf("%s: %v", tc.what, err)
+		}
+	}
+	if _, err := c.Beside(rec, &indexed{}, both.Fields, "nope"); err == nil {
+		t.Error("an unknown field is kept")
+	}
+}
+
 func TestNormalizerVersions(t *testing.T) {
 	k := newKeeper(t, newKEK(t), keys.NewMemory(), nil)
 	plain := func(s string) []string { return []string{s} }

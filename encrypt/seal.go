@@ -16,7 +16,7 @@ import (
 // A field that v does not hold in the clear (masked, hidden, sealed, erased) keeps its previous
 // ciphertext and tokens, so that writing back what was read never destroys what was not shown; so
 // does a field named in keep, for types that do not remember a state. Without prev such a field is
-// ErrNotClear; so is one field of a compound index when another one is written anew. A nil slice or map of texts
+// ErrNotClear; so is one field of a compound index when another one is written anew: see [Codec.Beside]. A nil slice or map of texts
 // does not say whether it was opened: with a previous value it is ErrNotClear, unless keep names it; a non-nil empty
 // one clears the field. Every other type (strings, bytes, JSON, pointers) is written as it is: an empty
 // one clears it, so name what you did not open in keep. It is an error to
@@ -315,25 +315,58 @@ func addSlot(sc *scratch, from int, person [16]byte, p *fieldPlan) int {
 	return len(sc.slots) - 1
 }
 
+// Beside names the fields that v keeps and that must be open for Seal all the same, because a compound index has them together with one
+// that v writes anew or takes away. They need not be shown to whoever writes: open them into a copy of v and seal that. The arguments are
+// those of Seal; a field that nobody can open any more may be named.
+func (c *Codec[P]) Beside(rec Record, v P, prev []SealedField, keep ...string) ([]string, error) {
+	if err := c.known(keep); err != nil {
+		return nil, err
+	}
+	sc := scratches.Get().(*scratch)
+	defer sc.free()
+	if err := c.planSeal(sc, &rec, reflect.ValueOf(v).Elem(), prev, keep); err != nil {
+		return nil, err
+	}
+	var names []string
+	c.torn(sc.steps, prev, func(name string) bool {
+		if !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+		return true
+	})
+	return names, nil
+}
+
 // checkCompounds refuses a record of which one field of a compound index is kept and another is not: its
 // token can neither be kept nor made. What nobody can open any more does not count.
-func (c *codec) checkCompounds(steps []sealStep, prev []SealedField) error {
+func (c *codec) checkCompounds(steps []sealStep, prev []SealedField) (err error) {
+	c.torn(steps, prev, func(name string) bool {
+		err = fieldError(ErrNotClear, name)
+		return false
+	})
+	return err
+}
+
+// torn yields the kept fields of compound indexes that have another field which is not kept.
+func (c *codec) torn(steps []sealStep, prev []SealedField, yield func(name string) bool) {
 	for i := range steps {
 		first := &steps[i]
 		for j := range c.plans[first.at].indexes {
 			for _, at := range c.plans[first.at].indexes[j].of {
-				other := stepOf(steps, at)
+				other, name := stepOf(steps, at), ""
 				switch {
 				case first.slot < 0 && first.erased:
 				case first.slot < 0 && (other != nil && other.slot >= 0 || other == nil && stored(prev, c.plans[at].Name)):
-					return fieldError(ErrNotClear, c.plans[first.at].Name)
+					name = c.plans[first.at].Name
 				case first.slot >= 0 && other != nil && other.slot < 0 && !other.erased:
-					return fieldError(ErrNotClear, c.plans[at].Name)
+					name = c.plans[at].Name
+				}
+				if name != "" && !yield(name) {
+					return
 				}
 			}
 		}
 	}
-	return nil
 }
 
 // stepOf returns the step of a plan; nil when its field is absent.

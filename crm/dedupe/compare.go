@@ -41,6 +41,14 @@ func (t terms) remembering() terms {
 			return all
 		}
 	}
+	if t["numbers"] != nil {
+		out["numbers"] = func(s string) []string { // as normalize.Numbers, of an address that is known mostly
+			if n := strings.Join(numbers(out.one("address", s)), "-"); n != "" {
+				return []string{n}
+			}
+			return nil
+		}
+	}
 	return out
 }
 

@@ -23,8 +23,46 @@ type Options struct {
 
 // Checker finds duplicates of records of one type. It is safe for concurrent use.
 type Checker[P guard.Record] struct {
-	r *guard.Records[P]
-	m *matcher[P]
+	r    *guard.Records[P]
+	m    *matcher[P]
+	file *blocks[P] // of ForFile
+}
+
+// blocks are those of the values of the last call of Bands.
+type blocks[P guard.Record] struct {
+	mu   sync.Mutex
+	last map[any][]string
+}
+
+// of returns the blocks of each value of a list, and keeps them for the next call. A nil one keeps nothing.
+func (b *blocks[P]) of(m *matcher[P], list []P) [][]string {
+	out := make([][]string, len(list))
+	var last map[any][]string
+	if b != nil {
+		b.mu.Lock()
+		last = b.last
+		b.mu.Unlock()
+	}
+	next := make(map[any][]string, len(list))
+	for i, v := range list {
+		var ok bool
+		if out[i], ok = last[v]; !ok {
+			out[i] = m.Blocks(v)
+		}
+		next[v] = out[i]
+	}
+	if b != nil {
+		b.mu.Lock()
+		b.last = next
+		b.mu.Unlock()
+	}
+	return out
+}
+
+// ForFile is the same checker for the rows of one file: Bands, asked of them in their order, does not work the terms of before out again. The values must not
+// change meanwhile. It keeps the terms of its last call as long as it lives.
+func (c *Checker[P]) ForFile() *Checker[P] {
+	return &Checker[P]{r: c.r, m: c.m, file: &blocks[P]{}}
 }
 
 // Match is one duplicate.
@@ -106,21 +144,22 @@ func (c *Checker[P]) Bands(ctx context.Context, caller guard.Caller, before, vs 
 		out = append(out, f...)
 	}
 	m := c.m.remembering()
-	blocks := map[string][]int{} // places in list
+	in := map[string][]int{} // places in list, by block
 	list := slices.Concat(before, vs)
+	terms := c.file.of(m, list)
 	for i, v := range list {
 		compared := map[int]bool{}
-		for _, b := range m.Blocks(v) {
+		for _, b := range terms[i] {
 			if i >= len(before) {
-				for _, w := range blocks[b] {
+				for _, w := range in[b] {
 					if !compared[w] {
 						compared[w] = true
 						out[i-len(before)] = max(out[i-len(before)], m.Compare(v, list[w], nil).Band)
 					}
 				}
 			}
-			if len(blocks[b]) < mostPerBlock {
-				blocks[b] = append(blocks[b], i)
+			if len(in[b]) < mostPerBlock {
+				in[b] = append(in[b], i)
 			}
 		}
 	}
@@ -204,7 +243,9 @@ func newMatcher[P any](rules *Rules, places map[string]int, opts *Options) (*mat
 		}
 	}
 	for _, k := range rules.Keys {
-		all = append(all, k.Fields...)
+		for _, f := range k.Fields {
+			all = append(all, strings.Split(f, "+")...)
+		}
 	}
 	t := reflect.New(reflect.TypeFor[P]().Elem()).Elem()
 	for _, name := range all {
@@ -255,16 +296,18 @@ func (m *matcher[P]) Tell() guard.Tell { return tells[m.rules.Tell] }
 func (m *matcher[P]) Keys(v P) []guard.Key {
 	var out []guard.Key
 	for _, k := range m.rules.Keys {
+		var asked [][]string
 		for _, from := range k.Fields {
-			s := m.get(v, from)
-			if s == "" {
+			var texts []string
+			for name := range strings.SplitSeq(from, "+") {
+				texts = append(texts, m.get(v, name))
+			}
+			if slices.Contains(texts, "") || slices.ContainsFunc(asked, func(t []string) bool { return slices.Equal(t, texts) }) {
 				continue
 			}
+			asked = append(asked, texts)
 			for _, in := range k.Fields {
-				key := guard.Key{Field: in, Index: k.Index, Text: s}
-				if !slices.Contains(out, key) {
-					out = append(out, key)
-				}
+				out = append(out, guard.Key{Field: in, Index: k.Index, Texts: texts, Most: k.Most})
 			}
 		}
 	}
@@ -306,8 +349,6 @@ func (m *matcher[P]) parts(v P, p Part) []string {
 			if d, ok := day(s); ok {
 				term = fmt.Sprint(d)
 			}
-		case "numbers":
-			term = strings.Join(numbers(m.terms.one("address", s)), "-")
 		default:
 			term = m.terms.one(p.By, s)
 		}

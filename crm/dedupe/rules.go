@@ -43,10 +43,11 @@ type Node struct {
 	Worth   float64 `json:"worth,omitempty"`   // what the score is multiplied by, at most 1; 0: 1
 }
 
-// Key asks the index of fields for the value of each field.
+// Key asks the index of fields for the value of each field; that of a compound index is written name+address.
 type Key struct {
 	Fields []string `json:"fields"`
-	Index  string   `json:"index"` // exact:NORMALISER
+	Index  string   `json:"index"`          // exact:NORMALISER; exact:NORMALISER+NORMALISER of a compound one
+	Most   int      `json:"most,omitempty"` // where more records than this share the value, it says nothing; at most 50; 0: 50
 }
 
 // Block is a term made of several parts; a record without one of them is not in such a block.
@@ -55,7 +56,7 @@ type Block []Part
 // Part is one part of a block: any of the fields, one block for each value.
 type Part struct {
 	Fields []string `json:"fields"`
-	By     string   `json:"by"`              // a normaliser, or date, or numbers: the numbers in a text
+	By     string   `json:"by"`              // a normaliser, or date
 	Last   int      `json:"last,omitempty"`  // only so many of its last characters; 0: all
 	First  int      `json:"first,omitempty"` // of its first
 }
@@ -134,6 +135,14 @@ func (r *Rules) Validate() error {
 		if name, ok := strings.CutPrefix(k.Index, "exact:"); !ok || name == "" {
 			v.Add("keys.index", "unknown_value")
 		}
+		if k.Most < 0 || k.Most > mostPerBlock {
+			v.Add("keys.most", "out_of_range")
+		}
+		for _, f := range k.Fields {
+			if strings.Count(f, "+") != strings.Count(k.Fields[0], "+") {
+				v.Add("keys.fields", "mismatch")
+			}
+		}
 	}
 	if len(r.Blocks) > mostKeys {
 		v.Add("blocks", "too_long")
@@ -143,7 +152,7 @@ func (r *Rules) Validate() error {
 		v.Required("blocks", len(b) == 0)
 		for _, p := range b {
 			v.Required("blocks.fields", len(p.Fields) == 0)
-			if known[p.By] == nil && p.By != "date" && p.By != "numbers" {
+			if known[p.By] == nil && p.By != "date" {
 				v.Add("blocks.by", "unknown_value")
 			}
 			if p.Last < 0 || p.First < 0 || p.Last > 0 && p.First > 0 {

@@ -170,6 +170,9 @@ func gone(err error) error {
 func erased(v any) bool {
 	val := reflect.ValueOf(v).Elem()
 	for i := range val.NumField() {
+		if !val.Type().Field(i).IsExported() { // the mark of a compound index
+			continue
+		}
 		if t, ok := val.Field(i).Interface().(crm.Text); ok && (t.State() == crm.Erased || t.State() == crm.Sealed) {
 			return true
 		}

@@ -49,7 +49,9 @@ func write(h hash.Hash, v reflect.Value) {
 	switch v.Kind() {
 	case reflect.Struct:
 		for i := range v.NumField() {
-			write(h, v.Field(i))
+			if v.Type().Field(i).IsExported() {
+				write(h, v.Field(i))
+			}
 		}
 	case reflect.Slice, reflect.Array:
 		str(fmt.Sprint(v.Len()))

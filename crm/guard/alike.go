@@ -48,8 +48,13 @@ const (
 	TellNothing             // nothing: it is not reported
 )
 
-// Key asks one index of one field for a text. Index is a kind that finds by the whole term only, "exact:phone".
-type Key struct{ Field, Index, Text string }
+// Key asks an index where duplicates of a record lie.
+type Key struct {
+	Field string   // or the fields of a compound index, "name+address"
+	Index string   // a kind that finds by the whole term only: "exact:phone", "exact:sound+numbers"
+	Texts []string // one for each field
+	Most  int      // where more records than this share the key, it says nothing; 0, and no more than: 50
+}
 
 // Verdict is what a Matcher says of two records.
 type Verdict struct {
@@ -259,41 +264,31 @@ func (r *kind) readsAll(ctx context.Context, c Caller) (bool, error) {
 func (r *Records[P]) candidates(ctx context.Context, c Caller, vs []P, m Matcher[P]) (map[crm.UUID]*candidate[P], []map[crm.UUID]bool, error) {
 	tenant := c.Subject.Tenant
 	var keys []Key
-	of := make([]map[crm.UUID]bool, len(vs))
-	place := map[Key]int{}
-	for _, v := range vs {
+	var asks []int // whose each key is
+	for n, v := range vs {
 		for _, k := range m.Keys(v) {
-			if _, ok := place[k]; !ok {
-				place[k] = len(keys)
-				keys = append(keys, k)
-			}
+			keys, asks = append(keys, k), append(asks, n)
 		}
 	}
 	tokens, err := r.keyed(ctx, tenant, keys)
 	if err != nil {
 		return nil, nil, err
 	}
-	all := slices.Concat(tokens...)
-	slices.Sort(all)
-	all = slices.Compact(all)
-	carry := map[int64][]crm.UUID{}
-	for some := range slices.Chunk(all, mostTokens) {
-		found, err := r.g.store.Carriers(ctx, tenant, r.typ, some, mostPerKey)
-		if err != nil {
-			return nil, nil, fmt.Errorf("guard: %w", err)
-		}
-		maps.Copy(carry, found)
+	carry, err := r.carriers(ctx, tenant, keys, tokens)
+	if err != nil {
+		return nil, nil, err
 	}
 	found := map[crm.UUID]*candidate[P]{}
-	for n, v := range vs {
-		own := v.Header().ID
+	of := make([]map[crm.UUID]bool, len(vs))
+	for n := range vs {
 		of[n] = map[crm.UUID]bool{}
-		for _, k := range m.Keys(v) {
-			for _, t := range tokens[place[k]] {
-				for _, id := range carry[t] {
-					if id != own { // a record is not asked about itself
-						of[n][id], found[id] = true, nil
-					}
+	}
+	for i, n := range asks {
+		own := vs[n].Header().ID
+		for _, t := range tokens[i] {
+			for _, id := range carry[keys[i].most()][t] {
+				if id != own { // a record is not asked about itself
+					of[n][id], found[id] = true, nil
 				}
 			}
 		}
@@ -314,6 +309,35 @@ func (r *Records[P]) candidates(ctx context.Context, c Caller, vs []P, m Matcher
 	return found, of, nil
 }
 
+// most is at how many records a key says nothing.
+func (k *Key) most() int {
+	if k.Most <= 0 {
+		return mostPerKey
+	}
+	return min(k.Most, mostPerKey)
+}
+
+// carriers asks the store who carries the tokens of keys, those with the same limit together.
+func (r *Records[P]) carriers(ctx context.Context, tenant string, keys []Key, tokens [][]int64) (map[int]map[int64][]crm.UUID, error) {
+	all := map[int][]int64{}
+	for i := range keys {
+		all[keys[i].most()] = append(all[keys[i].most()], tokens[i]...)
+	}
+	carry := map[int]map[int64][]crm.UUID{}
+	for most, tokens := range all {
+		carry[most] = map[int64][]crm.UUID{}
+		slices.Sort(tokens)
+		for some := range slices.Chunk(slices.Compact(tokens), mostTokens) {
+			found, err := r.g.store.Carriers(ctx, tenant, r.typ, some, most)
+			if err != nil {
+				return nil, fmt.Errorf("guard: %w", err)
+			}
+			maps.Copy(carry[most], found)
+		}
+	}
+	return carry, nil
+}
+
 // mostTokens and mostLoaded are how many a store is asked for at once.
 const (
 	mostTokens = 10_000
@@ -325,12 +349,14 @@ func (r *Records[P]) keyed(ctx context.Context, tenant string, keys []Key) ([][]
 	out := make([][]int64, len(keys))
 	asks := make([]encrypt.Ask, len(keys))
 	for i, k := range keys {
-		f, ok := r.field(k.Field)
-		if !ok || !strings.HasPrefix(k.Index, "exact:") ||
-			!slices.ContainsFunc(f.Indexes, func(x encrypt.Index) bool { return x.Kind+":"+x.Normalizer == k.Index }) {
+		first, _, compound := strings.Cut(k.Field, "+")
+		f, ok := r.field(first)
+		if !ok || !strings.HasPrefix(k.Index, "exact:") || !slices.ContainsFunc(f.Indexes, func(x encrypt.Index) bool {
+			return x.Kind+":"+x.Normalizer == k.Index && (!compound && len(x.Of) == 0 || strings.Join(x.Of, "+") == k.Field)
+		}) {
 			return nil, fmt.Errorf("%w: %s has no index %s", encrypt.ErrUnsupported, k.Field, k.Index)
 		}
-		asks[i] = encrypt.Ask{Field: k.Field, Kind: k.Index, Typed: k.Text}
+		asks[i] = encrypt.Ask{Field: k.Field, Kind: k.Index, Typed: k.Texts}
 	}
 	if len(keys) == 0 {
 		return out, nil

@@ -31,7 +31,7 @@ func (m byPhone) Keys(v *crm.Customer) []guard.Key {
 	if m.index == "" {
 		m.index = "exact:phone"
 	}
-	return []guard.Key{{Field: "phone", Index: m.index, Text: v.Phone.Expose()}, {Field: "name", Index: "exact:sound", Text: v.Name.Expose()}}
+	return []guard.Key{{Field: "phone", Index: m.index, Texts: []string{v.Phone.Expose()}}, {Field: "name", Index: "exact:sound", Texts: []string{v.Name.Expose()}}}
 }
 
 func (byPhone) Blocks(v *crm.Customer) []string { return []string{v.Phone.Expose()} }

@@ -40,6 +40,7 @@ func TestAttributesAreNotUpdated(t *testing.T) {
 	require.ErrorAs(t, rs.Delete(ctx, high, v.Value.ID.UUID(), v.Value.Version), &denied)
 	for name, change := range map[string]func(*secretLead){
 		"level":        func(x *secretLead) { x.Level = 0 },
+		"level above":  func(x *secretLead) { x.Level = 3 },
 		"hold":         func(x *secretLead) { x.Held = false },
 		"compartments": func(x *secretLead) { x.Compartments = "<a>" },
 		"actors":       func(x *secretLead) { x.Actors = "<y>" },

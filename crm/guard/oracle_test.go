@@ -442,6 +442,9 @@ func show(v guard.View[*crm.Customer]) string {
 	}
 	value := reflect.ValueOf(v.Value).Elem()
 	for i := range value.NumField() {
+		if !value.Type().Field(i).IsExported() {
+			continue
+		}
 		if text, ok := value.Field(i).Interface().(crm.Text); ok {
 			fmt.Fprintf(&b, " %v=%q", text.State(), text.Expose())
 		} else {

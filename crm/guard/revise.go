@@ -129,3 +129,42 @@ func (r *Records[P]) checkUpdate(ctx context.Context, c Caller, row *crm.Row, ne
 	}
 	return w.CheckUpdate(prev)
 }
+
+// reseal seals next in the place of a row; keep names sealed fields that keep what is stored. Where a compound index has a kept field together with one that is
+// written, the kept one is opened for the index alone, which is logged first: nobody is shown it.
+func (r *Records[P]) reseal(ctx context.Context, c Caller, row *crm.Row, next P, keep []string, d authz.Decision) (encrypt.Sealed, error) {
+	rec, prev := r.recordOf(c, next), sealedOf(row.Sealed)
+	names, err := r.codec.Beside(rec, next, prev, keep...)
+	if err == nil && len(names) > 0 {
+		e := c.event(r.typ, authz.Update, d)
+		e.Action = r.typ + ".index"
+		e.Targets = []audit.Target{{Type: r.typ, ID: row.ID.String(), Version: uint64(row.Version)}}
+		e.Fields = slices.Clone(names)
+		if _, err := r.g.log.Append(ctx, e); err != nil {
+			return encrypt.Sealed{}, fmt.Errorf("guard: no log, no data: %w", err)
+		}
+		was := r.codec.New()
+		if err := r.hydrate(row, was); err != nil { // whose person a field is, a clear one may say
+			return encrypt.Sealed{}, err
+		}
+		if err := r.openInto(ctx, row, was, names...); err != nil {
+			return encrypt.Sealed{}, err
+		}
+		next = r.codec.Copy(next) // the caller's keeps what it may show
+		from, to := reflect.ValueOf(was).Elem(), reflect.ValueOf(next).Elem()
+		for _, f := range r.sealed {
+			if slices.Contains(names, f.Name) {
+				to.FieldByName(f.GoName).Set(from.FieldByName(f.GoName))
+			}
+		}
+		keep = slices.DeleteFunc(slices.Clone(keep), func(name string) bool { return slices.Contains(names, name) })
+	}
+	var sealed encrypt.Sealed
+	if err == nil {
+		sealed, err = r.codec.Seal(ctx, r.g.keeper, rec, next, prev, keep...)
+	}
+	if err != nil {
+		return encrypt.Sealed{}, fmt.Errorf("guard: %s: %w", r.typ, err)
+	}
+	return sealed, nil
+}

@@ -522,9 +522,9 @@ func (r *Records[P]) revise(ctx context.Context, c Caller, v P) (P, pending, aut
 			return fail(d, err)
 		}
 	}
-	sealed, err := r.codec.Seal(ctx, r.g.keeper, r.recordOf(c, next), next, sealedOf(row.Sealed), r.unseen(seen, d)...)
+	sealed, err := r.reseal(ctx, c, row, next, r.unseen(seen, d), d)
 	if err != nil {
-		return fail(d, fmt.Errorf("guard: %s: %w", r.typ, err))
+		return fail(d, err)
 	}
 	w, err := r.build(ctx, c, next, sealed, old.Version)
 	return next, w, d, err

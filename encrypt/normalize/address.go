@@ -7,6 +7,12 @@ import (
 	"unicode/utf8"
 )
 
+// Numbers returns the runs of digits of Address(typed) with "-" between: "文三路1号3幢" and "Wensan Road 1-3" are "1-3". Together with
+// a name they find one address that is written in two ways.
+func Numbers(typed string) string {
+	return strings.Join(strings.FieldsFunc(Address(typed), func(r rune) bool { return r < '0' || r > '9' }), "-")
+}
+
 // Address returns a postal address folded as Person does, without punctuation, so that ways of writing
 // one number meet: 文三路1号3幢二单元501室, 文三路 1 號 3 栋 2 单元 501 and 文三路1-3-2-501 are one.
 // Chinese numerals become digits only before such a word; 楼 after a number is 层; common English words

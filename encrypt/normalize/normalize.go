@@ -41,7 +41,7 @@ const (
 	maxDomain = 1024 // bytes of a domain that is converted; whatever is longer is none
 )
 
-// Normalizers returns version 1 of phone, email, name, text, person, pinyin, sound, company, address,
+// Normalizers returns version 1 of phone, email, name, text, person, pinyin, sound, company, address, numbers,
 // idnumber, uscc, bankcard, plate and digits, for encrypt.CodecOptions. region is the ISO 3166 code of
 // phone numbers without a country, such as "CN". Every one answers nothing for text without a letter
 // or digit that it could use.
@@ -67,6 +67,7 @@ func Normalizers(region string) map[string]func(string) []string {
 		"sound":    one(Sound),
 		"company":  one(Company),
 		"address":  one(Address),
+		"numbers":  one(Numbers),
 		"idnumber": checked(IDNumber),
 		"uscc":     checked(USCC),
 		"bankcard": checked(BankCard),

@@ -44,6 +44,9 @@ type marked struct {
 func (m *marked) mark(v any, typ string) {
 	val := reflect.ValueOf(v).Elem()
 	for i := range val.NumField() {
+		if !val.Type().Field(i).IsExported() {
+			continue
+		}
 		into, ok := val.Field(i).Addr().Interface().(*crm.Text)
 		if !ok {
 			continue

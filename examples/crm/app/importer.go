@@ -120,7 +120,7 @@ func checked[P guard.Record](a *App, d transfer.Doors, records *guard.Records[P]
 	if err != nil {
 		return nil, err
 	}
-	return importer[P](a, d, records, layout, o, c), nil
+	return importer[P](a, d, records, layout, o, c.ForFile()), nil
 }
 
 func importer[P guard.Record](a *App, d transfer.Doors, records *guard.Records[P], layout transfer.Layout[P], o ImportOptions, check transfer.Checker[P]) *transfer.Importer[P] {

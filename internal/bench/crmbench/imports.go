@@ -138,7 +138,7 @@ func (rep *Report) imports(ctx context.Context, tb testing.TB, engine string, o 
 	said := time.Now()
 	layout := transfer.Customers(transfer.Others{})
 	m := transfer.NewImporter(doors, customers, layout, &transfer.Options[*crm.Customer]{
-		Checker: checker, OnMatch: transfer.ReportMatches, Owner: employee(ours), Team: "/east/0/",
+		Checker: checker.ForFile(), OnMatch: transfer.ReportMatches, Owner: employee(ours), Team: "/east/0/",
 		Progress: func(n transfer.Counts) {
 			reach(n.Rows)
 			if time.Since(said) > 15*time.Second {
