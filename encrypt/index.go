@@ -424,7 +424,7 @@ func (c *codec) Query(ctx context.Context, k *Keeper, tenant, field, kind string
 	}
 	sc := scratches.Get().(*scratch)
 	defer sc.free()
-	return c.query(q, v.tk, sc, field, typed)
+	return c.query(q, v.tk, sc, field, typed, nil)
 }
 
 // Ask is one question to an index: the arguments of Query.
@@ -443,10 +443,11 @@ func (c *codec) QueryAll(ctx context.Context, k *Keeper, tenant string, asks []A
 	sc := scratches.Get().(*scratch)
 	defer sc.free()
 	out := make([]Query, len(asks))
+	known := map[termsOf][]string{}
 	for i, a := range asks {
 		q, err := c.plan(a.Field, a.Kind)
 		if err == nil {
-			q, err = c.query(q, v.tk, sc, a.Field, a.Typed)
+			q, err = c.query(q, v.tk, sc, a.Field, a.Typed, known)
 		}
 		if err != nil && !errors.Is(err, ErrUnsupported) {
 			return nil, err
@@ -458,8 +459,11 @@ func (c *codec) QueryAll(ctx context.Context, k *Keeper, tenant string, asks []A
 	return out, nil
 }
 
-// query fills in what plan began.
-func (c *codec) query(q Query, tk *tenantKeys, sc *scratch, field string, typed []string) (Query, error) {
+// termsOf is a value under one version of a normaliser.
+type termsOf struct{ name, typed string }
+
+// query fills in what plan began. known are terms of values that were asked for before in one call; nil: there are none.
+func (c *codec) query(q Query, tk *tenantKeys, sc *scratch, field string, typed []string, known map[termsOf][]string) (Query, error) {
 	x := &c.plans[q.field].indexes[q.index]
 	if len(typed) != max(1, len(x.of)) {
 		return Query{}, fmt.Errorf("%w: %d values typed for index %s", ErrUnsupported, len(typed), field)
@@ -470,7 +474,13 @@ func (c *codec) query(q Query, tk *tenantKeys, sc *scratch, field string, typed 
 		if len(x.of) > 0 {
 			terms = compoundTerms(x.versions[i].of, typed)
 		} else {
-			terms = x.versions[i].terms(typed[0])
+			of := termsOf{x.versions[i].name, typed[0]}
+			var ok bool
+			if terms, ok = known[of]; !ok {
+				if terms = x.versions[i].terms(typed[0]); known != nil {
+					known[of] = terms
+				}
+			}
 		}
 		terms = slices.DeleteFunc(slices.Clone(terms), func(s string) bool { return s == "" })
 		all = append(all, terms)

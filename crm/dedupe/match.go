@@ -366,7 +366,7 @@ func (m *matcher[P]) parts(v P, p Part) []string {
 
 // Compare scores two records. access may be nil: everything is open.
 func (m *matcher[P]) Compare(a, b P, access map[string]guard.Access) guard.Verdict {
-	s, ok := m.score(&m.rules.Score, a, b, access)
+	s, ok := m.score(&pair[P]{a: a, b: b, access: access}, &m.rules.Score)
 	v := guard.Verdict{Score: s.like, Why: s.why}
 	switch {
 	case !ok || s.like < m.rules.Likely:
@@ -385,15 +385,40 @@ type scored struct {
 	why  []string
 }
 
+// pair is what is compared, and what is known of it by now.
+type pair[P any] struct {
+	a, b     P
+	access   map[string]guard.Access
+	compared []compared
+}
+
+// compared is the outcome of one comparison: rules compare the same two values in several places.
+type compared struct {
+	as, by, x, y string
+	like         float64
+	ok           bool
+}
+
+func (p *pair[P]) compare(t terms, as, by, x, y string) (float64, bool) {
+	for i := range p.compared {
+		if c := &p.compared[i]; c.as == as && c.by == by && c.x == x && c.y == y {
+			return c.like, c.ok
+		}
+	}
+	like, ok := t.compare(as, by, x, y)
+	p.compared = append(p.compared, compared{as, by, x, y, like, ok})
+	return like, ok
+}
+
 // score works out a node; ok is false when it is absent.
-func (m *matcher[P]) score(n *Node, a, b P, access map[string]guard.Access) (s scored, ok bool) {
+func (m *matcher[P]) score(p *pair[P], n *Node) (s scored, ok bool) {
 	switch {
 	case len(n.Fields) > 0:
-		s, ok = m.test(n, a, b, access)
+		s, ok = m.test(p, n)
 	case len(n.All) > 0:
 		s.like = 1
 		for i := range n.All {
-			x, present := m.score(&n.All[i], a, b, access)
+			x, present := m.score(p, &n.All[i])
 			if !present || x.like == 0 { // what else there is does not matter
 				return scored{}, present
 			}
@@ -402,18 +427,19 @@ func (m *matcher[P]) score(n *Node, a, b P, access map[string]guard.Access) (s s
 		ok = true
 	case len(n.Any) > 0:
 		for i := range n.Any {
-			x, present := m.score(&n.Any[i], a, b, access)
+			if ok && s.like >= or(n.Any[i].Worth, 1) { // it cannot be more
+				continue
+			}
+			x, present := m.score(p, &n.Any[i])
 			if present && (!ok || x.like > s.like) {
 				s = x
 			}
-			if ok = ok || present; s.like == 1 {
-				break
-			}
+			ok = ok || present
 		}
 	default:
 		for_, all := 0.0, 0.0
 		for i := range n.Mean {
-			x, present := m.score(&n.Mean[i], a, b, access)
+			x, present := m.score(p, &n.Mean[i])
 			if !present {
 				continue
 			}
@@ -442,23 +468,23 @@ func or(x, otherwise float64) float64 {
 const told = 0.8
 
 // test compares fields.
-func (m *matcher[P]) test(n *Node, a, b P, access map[string]guard.Access) (scored, bool) {
+func (m *matcher[P]) test(p *pair[P], n *Node) (scored, bool) {
 	best, found, field := 0.0, false, ""
 	for _, f := range n.Fields {
-		x := m.get(a, f)
+		x := m.get(p.a, f)
 		if x == "" {
 			continue
 		}
 		for _, g := range n.Fields {
-			y := m.get(b, g)
+			y := m.get(p.b, g)
 			if y == "" {
 				continue
 			}
-			like, ok := m.terms.compare(n.As, n.By, x, y)
+			like, ok := p.compare(m.terms, n.As, n.By, x, y)
 			if !ok {
 				continue
 			}
-			if like < or(n.Floor, 0.7) || like < 1 && access != nil && (masked(access, f) || masked(access, g)) {
+			if like < or(n.Floor, 0.7) || like < 1 && p.access != nil && (masked(p.access, f) || masked(p.access, g)) {
 				like = 0
 			}
 			if !found || like > best {
