@@ -28,8 +28,8 @@ type Tx struct {
 	limits   []crm.Limit
 	broken   []error
 	done     bool
-	now      time.Time // when all of it is deleted or restored
-	callback []func()
+	now      time.Time        // when all of it is deleted or restored
+	callback map[place]func() // of an update: sets the value that the caller gave
 }
 
 // place is a record by type and id.
@@ -139,7 +139,7 @@ func (tx *Tx) Copy() *Tx {
 	next := *tx
 	next.event.Controls = slices.Clone(tx.event.Controls)
 	next.writes, next.taken = slices.Clone(tx.writes), maps.Clone(tx.taken)
-	next.limits, next.broken, next.callback = slices.Clone(tx.limits), slices.Clone(tx.broken), slices.Clone(tx.callback)
+	next.limits, next.broken, next.callback = slices.Clone(tx.limits), slices.Clone(tx.broken), maps.Clone(tx.callback)
 	next.done, next.refused = false, place{}
 	return &next
 }
@@ -151,6 +151,7 @@ func (tx *Tx) Drop(typ string, id crm.UUID) bool {
 		return false
 	}
 	delete(tx.taken, at)
+	delete(tx.callback, at)
 	tx.writes = slices.DeleteFunc(tx.writes, func(w pending) bool { return w.row.Type == typ && w.row.ID == id })
 	return true
 }
@@ -205,7 +206,10 @@ func (r *Records[P]) UpdateIn(ctx context.Context, tx *Tx, v P) error {
 	if err := tx.add(w, d); err != nil {
 		return err
 	}
-	tx.callback = append(tx.callback, func() { r.codec.Set(v, next) })
+	if tx.callback == nil {
+		tx.callback = map[place]func(){}
+	}
+	tx.callback[place{w.row.Type, w.row.ID}] = func() { r.codec.Set(v, next) }
 	return nil
 }
 

@@ -479,7 +479,31 @@ func TestTxRehearse(t *testing.T) {
 	_, err = tx.Commit(ctx)
 	require.NoError(t, err)
 	assert.EqualValues(t, 2, count())
+
+	// A value whose update was dropped stays as it was given.
+	upd := r.guard.Begin(admin, "customer.update")
+	var given []*crm.Customer
+	for i := range 2 {
+		v, err := r.customers.Get(ctx, admin, []crm.UUID{named(t, r, "C"), named(t, r, "D")}[i])
+		require.NoError(t, err)
+		v.Value.City = "Bern"
+		require.NoError(t, r.customers.UpdateIn(ctx, upd, v.Value))
+		given = append(given, v.Value)
+	}
+	require.True(t, upd.Drop(crm.TypeCustomer, given[0].ID.UUID()))
+	_, err = upd.Commit(ctx)
+	require.NoError(t, err)
+	assert.EqualValues(t, []int64{1, 2}, []int64{given[0].Version, given[1].Version})
 	errs, err = r.customers.ImportIn(ctx, tx, nil)
 	require.ErrorIs(t, err, guard.ErrTx)
 	assert.Nil(t, errs)
+}
+
+// named finds the customer of a name.
+func named(t *testing.T, r *rig, name string) crm.UUID {
+	t.Helper()
+	p, err := r.customers.Search(t.Context(), admin, name, 1, "name")
+	require.NoError(t, err)
+	require.NotEmpty(t, p.Items)
+	return p.Items[0].Value.ID.UUID()
 }
