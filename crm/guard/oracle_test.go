@@ -36,6 +36,7 @@ import (
 func TestOracle(t *testing.T) {
 	askers := map[string]guard.Caller{
 		"sales": sales, "other": other, "manager": manager, "admin": admin, "auditor": auditor, "support": support,
+		"finance": as("finance", crm.NewUUID().String(), "/east/"), "marketing": as("marketing", crm.NewUUID().String(), "/east/"),
 		"analyst": as("analyst", crm.NewUUID().String(), "/east/"), "nobody": as("nothing", crm.NewUUID().String(), ""),
 		"member": as("sales", crm.NewUUID().String(), "/south/"),
 	}
@@ -312,7 +313,7 @@ func (o *oracle) ask(t *testing.T, r *rand.Rand) (what, answer string) {
 	if o.checks {
 		return o.check(t, r, c, word)
 	}
-	switch r.IntN(17) {
+	switch r.IntN(19) {
 	case 0:
 		v, err := o.customers.Get(ctx, c, id)
 		return "get", said(err, show(v))
@@ -393,6 +394,29 @@ func (o *oracle) ask(t *testing.T, r *rand.Rand) (what, answer string) {
 		i := r.IntN(len(o.early))
 		e, err := o.customers.Compare(ctx, c, o.early[i], o.bodies[i])
 		return "compare", said(err, show(e.Now)+show(e.Then)+fmt.Sprint(e.Fields))
+	case 16:
+		// A change that is stored, of what the asker was shown.
+		shown, err := o.customers.Get(ctx, c, id)
+		if err != nil || shown.Value == nil {
+			return "write", said(err, "")
+		}
+		v := o.customers.Copy(shown.Value)
+		v.City = pick(r, "Shanghai", "Beijing", "Paris", "")
+		if v.Name.State() == crm.Clear && r.IntN(2) == 0 {
+			v.Name = crm.NewText(pick(r, "赵敏", "Ann Lee") + strconv.Itoa(r.IntN(100)))
+		}
+		if r.IntN(4) == 0 {
+			v.OpenValue = r.Int64N(1000)
+		}
+		got, err := o.customers.Update(ctx, c, v)
+		return "write", said(err, show(got))
+	case 17:
+		got, err := o.customers.Changes(ctx, c, r.Int64N(60), 1+r.IntN(20))
+		text := ""
+		for _, ch := range got.Items {
+			text += show(ch.View) + fmt.Sprintln(ch.Seq, ch.Deleted)
+		}
+		return "changes", said(err, text+fmt.Sprint(got.Next, got.More))
 	default:
 		v := &crm.Customer{}
 		v.ID = crm.ID[crm.Customer](id)
