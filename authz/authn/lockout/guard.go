@@ -31,6 +31,7 @@ type Options struct {
 	Lock     time.Duration    // after one more; each further failure doubles it, up to a day; 0 = 15 min
 	Total    int              // failures of an account from unknown devices until they need a stronger factor; 0 = 100, the most
 	SoftLock time.Duration    // how long they need it; doubles, up to 30 days; 0 = 24 h
+	Accounts int              // that may fail from one source, from unknown devices, until it needs a stronger factor; 0 = 20
 	Forget   time.Duration    // how long a row is kept after its last failure or the end of its lock; 0 = 24 h
 	MaxRows  int              // about how many rows are kept in all, 1,000 or more; 0 = 200,000
 	Now      func() time.Time // nil = time.Now
@@ -41,6 +42,7 @@ type Guard struct {
 	store                  Store
 	key                    []byte
 	failures, total        uint32
+	accounts               uint32
 	lock, softLock, forget time.Duration
 	maxRows                int
 	now                    func() time.Time
@@ -58,12 +60,15 @@ func New(store Store, key []byte, opts *Options) (*Guard, error) {
 		return nil, errors.New("lockout: a store and a key of 32 bytes")
 	}
 	o.Failures, o.Total, o.MaxRows = cmp.Or(o.Failures, 3), cmp.Or(o.Total, 100), cmp.Or(o.MaxRows, 200_000)
+	o.Accounts = cmp.Or(o.Accounts, 20)
 	o.Lock, o.SoftLock, o.Forget = cmp.Or(o.Lock, 15*time.Minute), cmp.Or(o.SoftLock, 24*time.Hour), cmp.Or(o.Forget, 24*time.Hour)
 	switch {
 	case o.Failures < 1 || o.Failures > 99 || o.Total < 1 || o.Total > 100:
 		return nil, errors.New("lockout: from 1 to 99 failures, and to 100 in total")
 	case o.Lock < time.Second || o.Lock > maxLock || o.SoftLock < time.Second || o.SoftLock > maxSoftLock || o.Forget < o.Lock:
 		return nil, errors.New("lockout: a lock from 1 s to a day, a soft lock to 30 days, and forgetting no sooner than a lock takes")
+	case o.Accounts < 1 || o.Accounts > 1000:
+		return nil, errors.New("lockout: from 1 to 1,000 accounts of a source")
 	case o.MaxRows < 1000:
 		return nil, errors.New("lockout: 1,000 rows or more")
 	}
@@ -71,7 +76,7 @@ func New(store Store, key []byte, opts *Options) (*Guard, error) {
 		o.Now = time.Now
 	}
 	return &Guard{
-		store: store, key: slices.Clone(key), failures: uint32(o.Failures), total: uint32(o.Total),
+		store: store, key: slices.Clone(key), failures: uint32(o.Failures), total: uint32(o.Total), accounts: uint32(o.Accounts),
 		lock: o.Lock, softLock: o.SoftLock, forget: o.Forget, maxRows: o.MaxRows, now: o.Now,
 	}, nil
 }
@@ -96,7 +101,7 @@ type Need uint8
 // What may be needed.
 const (
 	Wait           Need = iota + 1 // this source, or this device, has to wait
-	StrongerFactor                 // this device is not known: a known one, or a stronger factor
+	StrongerFactor                 // this device is not known, and the account or the source met too many failures: a known one, or a stronger factor
 )
 
 // RefusedError refuses a try. Nothing is to be verified then, and a right password is not to be told from a wrong one.
@@ -148,8 +153,16 @@ func (g *Guard) Begin(ctx context.Context, a Attempt) (*Pass, error) {
 		if refused = g.refusal(p.keys, rows, now); refused != nil {
 			return false
 		}
-		for i := range rows {
-			rows[i] = g.reserve(p.keys[i], rows[i], now)
+		another := false // account that fails from this source
+		for i, k := range p.keys {
+			another = another || k.Kind == BySource && rows[i].Ends <= now.Unix()
+		}
+		for i, k := range p.keys {
+			if k.Kind != SourceInTotal {
+				rows[i] = g.reserve(k, rows[i], now)
+			} else if another {
+				rows[i] = g.reserveSource(rows[i], now)
+			}
 		}
 		p.is = slices.Clone(rows)
 		return true
@@ -173,19 +186,25 @@ func (g *Guard) keysOf(a Attempt, source string) []Key {
 	case a.Device != "":
 		return []Key{row(ByDevice, a.Device)}
 	}
-	return []Key{row(BySource, source), {Kind: InTotal, Account: account}}
+	keys := []Key{row(BySource, source), {Kind: InTotal, Account: account}, {Kind: SourceInTotal, Account: g.hash(byte(SourceInTotal), nil, source)}}
+	slices.SortFunc(keys, Key.Compare)
+	return keys
 }
 
 // refusal returns a *RefusedError when a row is locked, or nil. A source that has to wait is told so first.
 func (g *Guard) refusal(keys []Key, rows []Row, now time.Time) error {
+	var stronger int64
 	for i, r := range rows {
-		if r.Until > now.Unix() {
-			need := Wait
-			if keys[i].Kind == InTotal {
-				need = StrongerFactor
-			}
-			return &RefusedError{need, time.Unix(r.Until, 0)}
+		switch {
+		case r.Until <= now.Unix():
+		case keys[i].Kind == InTotal || keys[i].Kind == SourceInTotal:
+			stronger = max(stronger, r.Until)
+		default:
+			return &RefusedError{Wait, time.Unix(r.Until, 0)}
 		}
+	}
+	if stronger > 0 {
+		return &RefusedError{StrongerFactor, time.Unix(stronger, 0)}
 	}
 	return nil
 }
@@ -211,26 +230,57 @@ func (g *Guard) reserve(k Key, r Row, now time.Time) Row {
 	return r
 }
 
-// Succeed ends the failures of this source, or this device, with the account. Those in total stay, less this try: else
-// an attacker would have a hundred more tries after each sign-in of the owner. Call it after a complete sign-in.
-func (p *Pass) Succeed(ctx context.Context) error {
-	return p.guard.store.Update(ctx, p.keys, func(rows []Row) bool {
-		for i, k := range p.keys {
-			if k.Kind == InTotal {
-				rows[i] = p.undone(i, rows[i])
-			} else {
-				rows[i] = Row{}
-			}
+// reserveSource counts one more account that fails from a source. The count begins anew when a day (Options.Forget) is over,
+// however many failed meanwhile: else a large office would come to its limit in the course of a month.
+func (g *Guard) reserveSource(r Row, now time.Time) Row {
+	if r.Ends <= now.Unix() {
+		r = Row{Ends: now.Unix() + int64(g.forget/time.Second)}
+	}
+	r.Failures++
+	if r.Failures > g.accounts {
+		lock := g.lock
+		for range r.Level {
+			lock = min(2*lock, maxLock)
 		}
-		return true
+		r.Until = now.Add(lock).Unix()
+		r.Level = min(r.Level+1, 32)
+		r.Ends = max(r.Ends, r.Until+int64(g.forget/time.Second))
+	}
+	return r
+}
+
+// Succeed ends the failures of this source, or this device, with the account. Those in total stay, less this try: else
+// an attacker would have a hundred more tries after each sign-in of the owner. Of the source only this account is no longer
+// counted: whoever has an account cannot wash the others away. Call it after a complete sign-in.
+func (p *Pass) Succeed(ctx context.Context) error {
+	return p.settle(ctx, func(i int, r Row) Row {
+		if p.keys[i].Kind == InTotal {
+			return p.undone(i, r)
+		}
+		return Row{}
 	})
 }
 
 // Undo takes the reservation back: the try was neither a success nor a failure.
 func (p *Pass) Undo(ctx context.Context) error {
+	return p.settle(ctx, p.undone)
+}
+
+// settle changes the rows of the account. When it has no failures from the source any more, the source has one account less.
+func (p *Pass) settle(ctx context.Context, change func(int, Row) Row) error {
 	return p.guard.store.Update(ctx, p.keys, func(rows []Row) bool {
-		for i := range rows {
-			rows[i] = p.undone(i, rows[i])
+		less, source := false, -1
+		for i, k := range p.keys {
+			if k.Kind == SourceInTotal {
+				source = i
+				continue
+			}
+			was := rows[i]
+			rows[i] = change(i, was)
+			less = less || k.Kind == BySource && was != (Row{}) && rows[i] == (Row{})
+		}
+		if source >= 0 && less {
+			rows[source] = p.undone(source, rows[source])
 		}
 		return true
 	})

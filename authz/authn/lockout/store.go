@@ -20,13 +20,14 @@ const (
 	InTotal          Kind = 2 // an account, unknown devices in total
 	ByDevice         Kind = 3 // an account with a known device
 	BySourceStronger Kind = 4 // an account with a source, stronger factors
+	SourceInTotal    Kind = 5 // a source, how many accounts fail from it
 )
 
 // Key names a row.
 type Key struct {
 	Kind    Kind
-	Account Hash
-	Other   Hash // of the source or device; zero for InTotal
+	Account Hash // of the account; of the source for SourceInTotal
+	Other   Hash // of the source or device; zero for InTotal and SourceInTotal
 }
 
 // Compare orders keys.

@@ -459,13 +459,6 @@ func (a *App) adminStays(ctx context.Context, now time.Time, certs []*crm.Certif
 
 // adminStays tells whether somebody is an administrator besides these.
 func (r *rights) adminStays(now time.Time, ends map[crm.UUID]bool) error {
-	for id, e := range r.employees {
-		if !e.Active() || !slices.Contains(e.Roles, "admin") || ends[id] {
-			continue
-		}
-		if slices.ContainsFunc(r.certified[id], func(x *crm.Certification) bool { return x.Role == "admin" && x.Live(now) }) {
-			return nil
-		}
-	}
-	return ErrLastAdmin
+	_, err := r.otherAdmin(now, ends)
+	return err
 }

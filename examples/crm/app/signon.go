@@ -610,9 +610,11 @@ func (a *App) giveRoles(ctx context.Context, acc *Account, rules *signOnRules, g
 	e := v.Value
 	before := slices.Clone(e.Roles)
 	next := append(slices.DeleteFunc(slices.Clone(before), rules.managed), rules.given(groups)...)
+	stored := false
 	if slices.Contains(before, "admin") && !slices.Contains(next, "admin") {
-		last := &crm.Certification{Meta: crm.Meta[crm.Certification]{Owner: e.ID}, Role: "admin"}
-		err := a.adminStays(ctx, time.Now(), []*crm.Certification{last}, func(*crm.Certification) bool { return false })
+		e.Roles = next
+		err := a.takeAdmin(ctx, System("sign-in"), e)
+		stored = err == nil
 		if errors.Is(err, ErrLastAdmin) {
 			next = append(next, "admin") // nobody could give it back
 			err = a.noteLink(ctx, providerSystem, acc, "account.roles", "the last administrator's role stays")
@@ -623,9 +625,10 @@ func (a *App) giveRoles(ctx context.Context, acc *Account, rules *signOnRules, g
 	}
 	sorted := func(in []string) []string { out := slices.Clone(in); slices.Sort(out); return out }
 	if !slices.Equal(sorted(before), sorted(next)) {
-		e.Roles = next
-		if _, err := a.Employees.Update(ctx, System("sign-in"), e); err != nil {
-			return "", err
+		if e.Roles = next; !stored {
+			if _, err := a.Employees.Update(ctx, System("sign-in"), e); err != nil {
+				return "", err
+			}
 		}
 		if err := a.rolesChanged(ctx, acc.Employee, crm.ID[crm.Employee]{}); err != nil {
 			return "", err

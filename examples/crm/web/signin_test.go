@@ -329,6 +329,39 @@ func TestGuessesEnd(t *testing.T) {
 	assert.Equal(t, http.StatusTooManyRequests, forged.signIn("sales", testPassword).Code, "a device that nobody gave out is no known one")
 }
 
+// TestSpraying: an address that fails at more than twenty accounts, of names that are there or not, tries no further ones; the answer is the same for all,
+// and whoever has a known device behind it comes in.
+func TestSpraying(t *testing.T) {
+	o := newOffice(t)
+	o.account("sales")
+	o.account("manager")
+	const shared = "192.0.2.1"
+	known := o.visitor(shared)
+	require.Equal(t, http.StatusSeeOther, known.signIn("sales", testPassword).Code)
+	known.post("/sign-out")
+
+	for i := range 21 {
+		require.Equal(t, http.StatusUnauthorized, o.visitor(shared).signIn(fmt.Sprintf("person%d@example.com", i), "Spring in the office 2026").Code)
+	}
+	strip := func(w *httptest.ResponseRecorder) string {
+		return regexp.MustCompile(`value="[^"]*"`).ReplaceAllString(w.Body.String(), "")
+	}
+	right := o.visitor(shared).signIn("manager", testPassword)
+	require.Equal(t, http.StatusTooManyRequests, right.Code, "the right password of an account that nobody had tried is not told from a wrong one")
+	assert.Contains(t, o.why("session.sign_in"), "a known device or a stronger factor")
+	unknown := o.visitor(shared).signIn("nobody", testPassword)
+	require.Equal(t, http.StatusTooManyRequests, unknown.Code)
+	assert.Equal(t, strip(unknown), strip(right))
+	forged := o.visitor(shared)
+	forged.jar["crm-device"] = known.jar["crm-device"]
+	assert.Equal(t, http.StatusTooManyRequests, forged.signIn("manager", testPassword).Code, "a device is known for its account, and for no other")
+
+	assert.Equal(t, http.StatusSeeOther, known.signIn("sales", testPassword).Code, "a known device behind the same address")
+	assert.Equal(t, http.StatusSeeOther, o.visitor("192.0.2.2").signIn("manager", testPassword).Code, "another address")
+	o.ahead.Add(int64(15 * time.Minute))
+	assert.Equal(t, http.StatusSeeOther, o.visitor(shared).signIn("manager", testPassword).Code, "when the lock is over")
+}
+
 // TestSecondFactor: the password alone opens nothing, a code opens once, one from paper once, and none without the password.
 //
 //crm:item 28

@@ -48,7 +48,8 @@ func TestStore(t *testing.T, open func(testing.TB) lockout.Store) {
 	t.Run("atomic", func(t *testing.T) { testAtomic(t, open(t)) })
 	for name, test := range map[string]func(testing.TB, *guard){
 		"source": testSource, "same for unknown": testUnknown, "sources": testSources, "device": testDevice, "total": testTotal, "stronger": testStronger,
-		"succeed": testSucceed, "undo": testUndo, "release": testRelease, "parallel": testParallel,
+		"succeed": testSucceed, "undo": testUndo, "release": testRelease, "parallel": testParallel, "accounts": testAccounts,
+		"accounts that sign in": testAccountsSignIn, "accounts in a day": testAccountsDay,
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := NewClock()

@@ -97,13 +97,13 @@ func TestAway(t *testing.T) {
 }
 
 // parallel begins 60 tries by turns and returns how many are allowed.
-func parallel(t *testing.T, guards ...*lockout.Guard) int64 {
+func parallel(t *testing.T, account func(int) string, guards ...*lockout.Guard) int64 {
 	t.Helper()
 	var allowed atomic.Int64
 	var all sync.WaitGroup
 	for i := range 60 {
 		all.Go(func() {
-			_, err := guards[i%len(guards)].Begin(t.Context(), lockout.Attempt{Account: "zhang", Source: netip.MustParseAddr("192.0.2.1")})
+			_, err := guards[i%len(guards)].Begin(t.Context(), lockout.Attempt{Account: account(i), Source: netip.MustParseAddr("192.0.2.1")})
 			var r *lockout.RefusedError
 			if err == nil {
 				allowed.Add(1)
@@ -132,10 +132,17 @@ func TestTwoHandles(t *testing.T) {
 		}
 		guards = append(guards, g)
 	}
-	if n := parallel(t, guards...); n != 4 {
+	if n := parallel(t, one, guards...); n != 4 {
 		t.Errorf("%d tries are allowed", n)
 	}
+	if n := parallel(t, many, guards...); n != 20 { // after zhang, the 21st
+		t.Errorf("%d tries at many accounts are allowed", n)
+	}
 }
+
+func one(int) string { return "zhang" }
+
+func many(i int) string { return fmt.Sprint("person ", i) }
 
 // TestPostgresCrash: while the server is down every try is refused; what was counted before is there after.
 func TestPostgresCrash(t *testing.T) {
@@ -168,7 +175,7 @@ func TestPostgresCrash(t *testing.T) {
 	if n, err := g.Release(t.Context(), "zhang"); n != 2 || err != nil {
 		t.Errorf("%d rows, %v", n, err)
 	}
-	if n := parallel(t, g); n != 4 {
+	if n := parallel(t, one, g); n != 4 {
 		t.Errorf("%d tries are allowed", n)
 	}
 }
