@@ -36,7 +36,8 @@ func OpenSQLite(ctx context.Context, path string) (w, r *sql.DB, err error) {
 	base := (&url.URL{Scheme: "file", Path: abs}).String() +
 		"?_pragma=busy_timeout(5000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)" +
 		"&_pragma=foreign_keys(1)&_pragma=secure_delete(1)&_dqs=0&_defensive=1"
-	if w, err = sql.Open("sqlite", base+"&_pragma=cache_size(-65536)&_txlock=immediate"); err != nil {
+	// Index tokens are random, so a batch of an import touches thousands of pages: a checkpoint at each of them would write all of them twice.
+	if w, err = sql.Open("sqlite", base+"&_pragma=cache_size(-65536)&_pragma=wal_autocheckpoint(16384)&_txlock=immediate"); err != nil {
 		return nil, nil, errors.New("dialect: SQLite settings are refused")
 	}
 	w.SetMaxOpenConns(1)
