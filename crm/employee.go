@@ -82,6 +82,9 @@ func (e *Employee) CheckUpdate(prev *Employee) error {
 	return EmployeeLifecycle().CheckUpdate(prev.State, e.State)
 }
 
+// Hierarchy says that Owner names the superior, and that nobody is above themselves.
+func (e *Employee) Hierarchy() (column string) { return "owner" }
+
 // LeftOverError is what would be left without an owner who works here.
 type LeftOverError struct {
 	Records map[string]int // by type

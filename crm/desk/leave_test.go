@@ -1,6 +1,8 @@
 package desk_test
 
 import (
+	"errors"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -123,4 +125,74 @@ func TestHandAllLeavesWhatMayNotBe(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, map[string]int{crm.TypeQuote: 1}, out.Done)
 	require.NoError(t, leave(o.admin))
+}
+
+// TestWallSuperiors: nobody is above themselves, whoever sets it and by whatever door, and however many set it at once.
+func TestWallSuperiors(t *testing.T) { each(t, testSuperiors) }
+
+func testSuperiors(t *testing.T, o *office) {
+	ctx := t.Context()
+	door, err := guard.For[*crm.Employee](ctx, o.guard, nil)
+	require.NoError(t, err)
+	hire := func(name string) crm.ID[crm.Employee] {
+		e := &crm.Employee{Meta: crm.Meta[crm.Employee]{Team: "/hq/"}, Name: crm.NewText(name), Email: crm.NewText(name + "@example.com"), State: crm.EmployeeActive}
+		_, err := door.Create(ctx, o.admin, e)
+		require.NoError(t, err)
+		return e.ID
+	}
+	under := func(id, superior crm.ID[crm.Employee]) error {
+		v, err := door.Get(ctx, o.admin, id.UUID())
+		require.NoError(t, err)
+		v.Value.Owner = superior
+		_, err = door.Update(ctx, o.admin, v.Value)
+		return err
+	}
+	a, b, c := hire("ann"), hire("bob"), hire("cy")
+	require.NoError(t, under(a, b))
+	require.NoError(t, under(b, c))
+	invalid(t, under(c, a), "owner", "cycle")
+	invalid(t, under(b, a), "owner", "cycle")
+	denied(t, door.Act(ctx, o.admin, authz.Handover, c.UUID(), 0, func(e *crm.Employee) error { e.Owner = a; return nil }))
+
+	// In one transaction, neither of which is one by itself, and by way of the recycle bin.
+	d, e := hire("dee"), hire("eve")
+	tx := o.guard.Begin(o.admin, "employee.move")
+	for id, up := range map[crm.ID[crm.Employee]]crm.ID[crm.Employee]{d: e, e: d} {
+		v, err := door.Get(ctx, o.admin, id.UUID())
+		require.NoError(t, err)
+		v.Value.Owner = up
+		require.NoError(t, door.UpdateIn(ctx, tx, v.Value))
+	}
+	_, err = tx.Copy().Rehearse(ctx)
+	invalid(t, err, "owner", "cycle")
+	_, err = tx.Commit(ctx)
+	invalid(t, err, "owner", "cycle")
+	require.NoError(t, under(d, e))
+	v, err := door.Get(ctx, o.admin, d.UUID())
+	require.NoError(t, err)
+	require.NoError(t, door.Delete(ctx, o.admin, d.UUID(), v.Value.Version))
+	invalid(t, under(e, d), "owner", "cycle")
+
+	// Many at once around a ring: not all of them.
+	for range 5 {
+		ring := []crm.ID[crm.Employee]{hire(crm.NewUUID().String()), hire(crm.NewUUID().String()), hire(crm.NewUUID().String())}
+		var group sync.WaitGroup
+		errs := make([]error, len(ring))
+		for i := range ring {
+			v, err := door.Get(ctx, o.admin, ring[i].UUID())
+			require.NoError(t, err)
+			v.Value.Owner = ring[(i+1)%len(ring)]
+			group.Go(func() { _, errs[i] = door.Update(ctx, o.admin, v.Value) })
+		}
+		group.Wait()
+		refused := 0
+		for _, err := range errs {
+			var cycle *crm.InvalidError
+			if err != nil {
+				assert.True(t, errors.Is(err, crm.ErrConflict) || errors.As(err, &cycle), "%v", err)
+				refused++
+			}
+		}
+		assert.Positive(t, refused)
+	}
 }

@@ -112,6 +112,10 @@ func (tx *Tx) Rehearse(ctx context.Context) (event uint64, err error) {
 		return 0, ErrTx
 	}
 	tx.done = true
+	above, err := tx.g.climb(ctx, tx.c, tx.writes)
+	if err != nil {
+		return 0, err
+	}
 	e := tx.event
 	e.Action, e.Outcome, e.Count = e.Action+".rehearsed", audit.Allowed, int64(len(tx.writes))
 	receipt, err := tx.g.log.Append(ctx, e)
@@ -120,7 +124,7 @@ func (tx *Tx) Rehearse(ctx context.Context) (event uint64, err error) {
 	}
 	needs, whose := tx.g.needed(tx.c, tx.writes)
 	batch := crm.Batch{Limits: slices.Concat(tx.limits, needs), Rehearse: true}
-	for _, w := range tx.writes {
+	for _, w := range slices.Concat(tx.writes, above) {
 		batch.Writes = append(batch.Writes, crm.Write{Row: w.row, Expect: w.expect})
 	}
 	if _, err := tx.g.store.Apply(ctx, batch); err != nil {

@@ -279,6 +279,11 @@ func (r *kind) commit(ctx context.Context, c Caller, a authz.Action, d authz.Dec
 // commit announces the writes in the log, then applies them in one transaction if the limits hold. When the store refuses,
 // the log is told; when the outcome of the commit is unknown, the store is asked whether it has the event.
 func (g *Guard) commit(ctx context.Context, c Caller, e audit.Event, writes []pending, limits []crm.Limit) (event uint64, err error) {
+	above, err := g.climb(ctx, c, writes)
+	if err != nil {
+		return 0, err
+	}
+	writes = slices.Concat(writes, above)
 	e.Outcome = audit.Intended
 	e.Count = int64(len(writes))
 	e.Ref, e.HasRef = g.open.mark()
