@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/crmguard/crmguard/authz"
 	"github.com/crmguard/crmguard/crm"
 	"github.com/crmguard/crmguard/crm/guard"
 	"github.com/crmguard/crmguard/crm/pool"
@@ -19,7 +18,7 @@ type Handed struct {
 
 // HandAll gives everything that somebody owns of the types crm.HandedOver, as far as the caller may list it and hand it over, to somebody else, because its owner leaves; the recycle bin
 // is left out. Each record is handed over by itself, so that what was done before an error stays done, and calling it again goes on. Errors: *crm.InvalidError
-// with the rule bad_reference for who does not work here or has it already, *authz.DeniedError for who may hand over nothing at all.
+// with the rule bad_reference for who does not work here or has it already, a denial for who may hand over nothing at all.
 func (d *Desk) HandAll(ctx context.Context, c guard.Caller, from, to crm.ID[crm.Employee]) (Handed, error) {
 	out := Handed{map[string]int{}, map[string]int{}}
 	team, active, err := d.o.Employee(ctx, to)
@@ -33,10 +32,10 @@ func (d *Desk) HandAll(ctx context.Context, c guard.Caller, from, to crm.ID[crm.
 		return out, ErrNoDoor
 	}
 	// Who may not hand over customers of their own hands over nothing.
-	if ok, _, err := d.r.Customers.MayOwn(ctx, c, authz.Handover); err != nil {
+	if ok, _, err := d.r.Customers.MayOwn(ctx, c, "handover"); err != nil {
 		return out, err
 	} else if !ok {
-		if err := d.g.Authorize(ctx, c, authz.Handover, crm.TypeCustomer); err != nil { // which logs it
+		if err := d.g.Authorize(ctx, c, "handover", crm.TypeCustomer); err != nil { // which logs it
 			return out, err
 		}
 		return out, guard.Deny("access.granted")
@@ -57,7 +56,7 @@ func (d *Desk) HandAll(ctx context.Context, c guard.Caller, from, to crm.ID[crm.
 // giving hands over a record that is in no pool.
 func giving[P guard.Record](c guard.Caller, r *guard.Records[P], to crm.ID[crm.Employee], team string) func(context.Context, crm.UUID, int64) error {
 	return func(ctx context.Context, id crm.UUID, version int64) error {
-		return r.Act(ctx, c, authz.Handover, id, version, func(v P) error {
+		return r.Act(ctx, c, "handover", id, version, func(v P) error {
 			h := v.Header()
 			h.Owner = to.UUID()
 			if team != "" {
@@ -87,14 +86,13 @@ func handAll[P guard.Record](ctx context.Context, c guard.Caller, r *guard.Recor
 				continue
 			}
 			var invalid *crm.InvalidError
-			var denied *authz.DeniedError
 			var refused *pool.Refusal
 			switch err := give(ctx, h.ID, h.Version); {
 			case err == nil:
 				out.Done[r.Type()]++
 			case errors.Is(err, crm.ErrConflict), errors.Is(err, crm.ErrNotFound):
 				again = true
-			case errors.As(err, &invalid), errors.As(err, &denied), errors.As(err, &refused):
+			case errors.As(err, &invalid), guard.Denied(err), errors.As(err, &refused):
 				left[h.ID] = true
 				out.Left[r.Type()]++
 			default:
