@@ -132,6 +132,9 @@ func (c *Contract) Validate() error {
 	}
 	v.NotNegative("amount", c.Amount)
 	v.NotNegative("paid", c.Paid)
+	if c.Paid > c.Amount && c.Amount >= 0 { // more is a receipt's credit
+		v.Add("paid", "out_of_range")
+	}
 	v.Currency("currency", c.Currency, true)
 	if c.State != ContractDraft {
 		v.Required("starts", c.Starts.IsZero())
@@ -160,7 +163,7 @@ func (c *Contract) Validate() error {
 }
 
 // CheckUpdate tells whether the stored record prev may become c: a *TransitionError for a step that
-// the table does not have, an *InvalidError with the rule fixed for a change of approved terms, required for an approval by nobody or an end at no time,
+// the table does not have, an *InvalidError with the rule fixed for a change of approved terms, required for an approval by nobody, an end at no time or a termination without a reason,
 // and too_early for a party that signed before the approval.
 func (c *Contract) CheckUpdate(prev *Contract) error {
 	if err := ContractLifecycle().CheckUpdate(prev.State, c.State); err != nil {
@@ -178,6 +181,7 @@ func (c *Contract) CheckUpdate(prev *Contract) error {
 	}
 	closed := c.State == ContractEnded || c.State == ContractTerminated
 	v.Required("closed_at", closed && c.State != prev.State && c.ClosedAt.IsZero())
+	v.Required("end_reason", c.State == ContractTerminated && c.State != prev.State && c.EndReason == "")
 	if prev.State == ContractDraft {
 		v.Required("approver", c.State == ContractApproved && c.Approver.IsZero())
 		return v.Err()

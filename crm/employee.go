@@ -1,6 +1,9 @@
 package crm
 
 import (
+	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 )
@@ -77,6 +80,54 @@ func (e *Employee) Validate() error {
 // the table does not have.
 func (e *Employee) CheckUpdate(prev *Employee) error {
 	return EmployeeLifecycle().CheckUpdate(prev.State, e.State)
+}
+
+// Hierarchy says that Owner names the superior, and that nobody is above themselves.
+func (e *Employee) Hierarchy() (column string) { return "owner" }
+
+// LeftOverError is what would be left without an owner who works here.
+type LeftOverError struct {
+	Records map[string]int // by type
+}
+
+// Error counts it by type.
+func (e *LeftOverError) Error() string {
+	var b strings.Builder
+	b.WriteString("crm: records would have no owner:")
+	for i, typ := range slices.Sorted(maps.Keys(e.Records)) {
+		if i > 0 {
+			b.WriteString(",")
+		}
+		fmt.Fprintf(&b, " %d %s", e.Records[typ], typ)
+	}
+	return b.String()
+}
+
+// HandedOver are the types whose living records somebody who leaves must not own any more.
+func HandedOver() []string {
+	return []string{TypeCustomer, TypeContact, TypeLead, TypeOpportunity, TypeQuote, TypeContract, TypeTicket}
+}
+
+// Needs says that who leaves owns nothing of the types HandedOver any more: a *LeftOverError.
+func (e *Employee) Needs(prev *Employee) []Need {
+	if e.State != EmployeeLeft || prev.State == EmployeeLeft {
+		return nil
+	}
+	owned := []Clause{{Column: "owner", Op: Equal, Values: []Value{StringValue(e.ID.String())}}}
+	var n Need
+	for _, typ := range HandedOver() {
+		n.Of = append(n.Of, Measure{Type: typ, Clauses: owned})
+	}
+	n.Refused = func(found map[string]int64) error {
+		left := &LeftOverError{map[string]int{}}
+		for typ, k := range found {
+			if k > 0 {
+				left.Records[typ] = int(k)
+			}
+		}
+		return left
+	}
+	return []Need{n}
 }
 
 // Move takes the employee to another state at a time, or returns a *TransitionError.

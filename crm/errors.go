@@ -36,7 +36,7 @@ type InvalidError struct {
 //
 //   - of a value: required, too_long, not_text (control characters or no UTF-8), not_an_email, not_a_number, not_a_date, not_hours, negative,
 //     out_of_range, unknown_value, before_start, too_early, too_late
-//   - beside others: mismatch, bad_reference, repeated (it is there twice), not_in_order, not_empty
+//   - beside others: mismatch, bad_reference, repeated (it is there twice), not_in_order, not_empty, cycle (it would be above itself)
 //   - of a change: fixed (may no longer change), lowered (a class), not_open (the value was not opened, so it cannot be copied)
 //   - of who acts: four_eyes (somebody else has to do it), not_approver, no_approver (nobody could), not_signed (by a party)
 //   - of a flow: unreachable, endless, unmet (a condition)

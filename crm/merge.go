@@ -1,6 +1,7 @@
 package crm
 
 import (
+	"encoding/json"
 	"strings"
 	"time"
 )
@@ -59,6 +60,21 @@ func (m *Merge) Validate() error {
 
 // TakenFields are the names in Taken.
 func (m *Merge) TakenFields() []string { return strings.Fields(m.Taken) }
+
+// SharesEnded counts the shares of the dropped record that ended with the merge.
+func (m *Merge) SharesEnded() int {
+	var moved []struct{ Type string }
+	if json.Unmarshal([]byte(m.Moved), &moved) != nil {
+		return 0
+	}
+	n := 0
+	for _, x := range moved {
+		if x.Type == TypeSharing {
+			n++
+		}
+	}
+	return n
+}
 
 // MadeByActs says that it is made with the merge that it is of, and never by itself.
 func (m *Merge) MadeByActs() {}

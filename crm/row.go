@@ -244,6 +244,13 @@ type Limit struct {
 	Value  int64
 }
 
+// Need is what an update needs of other records when it is stored, in its transaction: that there are none that its measures count. Refused makes the error when there are,
+// of how many there were of each type.
+type Need struct {
+	Of      []Measure // at least one, at most 10
+	Refused func(found map[string]int64) error
+}
+
 // Grouping says how Group divides the rows of a query.
 type Grouping struct {
 	By   []string // columns, at most 3; none: one group of all rows

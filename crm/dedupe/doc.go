@@ -18,7 +18,7 @@
 // # Merging
 //
 // A [Merger] makes one record of two in one transaction: the fields that were chosen, everything that referred to the other one, the other one in the recycle
-// bin. The persons of both are one human from then on, so that erasing one erases both. [Merger.Undo] takes it back, field by field where nothing changed since, and never brings back
+// bin. Shares of the other one end and come back with an undoing: whoever saw it by one sees nothing of the kept one. The persons of both are one human from then on, so that erasing one erases both. [Merger.Undo] takes it back, field by field where nothing changed since, and never brings back
 // anything of an erased person.
 //
 // # Errors

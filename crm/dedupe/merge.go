@@ -67,6 +67,8 @@ type MergeOptions struct {
 	// Program reads what the caller may see masked and a merge copies, and finds what refers to a record. nil: the caller.
 	Program    func(act string) guard.Caller
 	References []Reference
+	// Shares are those of records: the ones of a record that is dropped end with the merge. nil: they are not looked at.
+	Shares *guard.Records[*crm.Sharing]
 }
 
 // Merger merges records of one type. It is safe for concurrent use.
@@ -124,11 +126,12 @@ func (m *Merger[P]) Fields() []string {
 	return names
 }
 
-// moved is one record that referred to the dropped one.
+// moved is one record that referred to the dropped one, or a share of it that ended.
 type moved struct {
-	Type    string   `json:"type"`
-	ID      string   `json:"id"`
-	Columns []string `json:"columns"`
+	Type    string    `json:"type"`
+	ID      string    `json:"id"`
+	Columns []string  `json:"columns"`
+	Until   time.Time `json:"until,omitzero"` // of a share: when it would have ended
 }
 
 func headerOf(v any) crm.Header { return v.(interface{ Header() crm.Header }).Header() }
@@ -142,7 +145,7 @@ func (m *Merger[P]) program(c guard.Caller, act string) guard.Caller {
 }
 
 // Merge makes one record of two, in one transaction: keep takes the chosen fields of drop, what refers to drop refers to keep, drop goes into the recycle
-// bin, and a crm.Merge says so. Then their persons are joined, so that erasing one erases both; when that is cut off, Resume makes up for it. The caller
+// bin, its shares end (they open nothing of keep), and a crm.Merge says so. Then their persons are joined, so that erasing one erases both; when that is cut off, Resume makes up for it. The caller
 // must be allowed to merge both records, to update keep, to delete drop, and to merge what refers to it: where that is something that they may not
 // see, it is a denial with the control merge.relations. What they see masked is copied whole.
 //
@@ -221,7 +224,7 @@ func (m *Merger[P]) Merge(ctx context.Context, c guard.Caller, keep, drop Target
 			if err != nil {
 				return nil, err
 			}
-			refs = append(refs, moved{ref.typ, id.String(), columns})
+			refs = append(refs, moved{Type: ref.typ, ID: id.String(), Columns: columns})
 		}
 		var l crm.Limit // also what was made since it was looked for
 		for _, column := range ref.columns {
@@ -229,13 +232,18 @@ func (m *Merger[P]) Merge(ctx context.Context, c guard.Caller, keep, drop Target
 		}
 		tx.Require(l, crm.ErrConflict)
 	}
-	list, err := json.Marshal(refs)
+	at := m.o.Clock().UTC()
+	ended, err := m.endShares(ctx, p, tx, dropped, at)
+	if err != nil {
+		return nil, err
+	}
+	list, err := json.Marshal(append(refs, ended...))
 	if err != nil {
 		return nil, fmt.Errorf("dedupe: %w", err)
 	}
 	rec := &crm.Merge{
 		RecordType: m.r.Type(), Kept: keep.ID, Dropped: drop.ID, DroppedPerson: crm.ID[crm.Person](dropped.Person), State: crm.MergeJoining,
-		Taken: strings.Join(taken, " "), Before: crm.NewText(string(text)), Moved: string(list), At: m.o.Clock().UTC(),
+		Taken: strings.Join(taken, " "), Before: crm.NewText(string(text)), Moved: string(list), At: at,
 	}
 	rec.Person, rec.Owner, rec.Team = crm.ID[crm.Person](kept.Person), crm.ID[crm.Employee](kept.Owner), kept.Team
 	if id, err := crm.ParseUUID(c.Subject.ID); err == nil {

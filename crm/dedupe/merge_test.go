@@ -40,6 +40,7 @@ type office struct {
 	contacts  *guard.Records[*crm.Contact]
 	follow    *guard.Records[*crm.FollowUp]
 	merges    *guard.Records[*crm.Merge]
+	sharings  *guard.Records[*crm.Sharing]
 	merger    *dedupe.Merger[*crm.Customer]
 	persons   *cutOff
 	aborted   int
@@ -143,9 +144,11 @@ func newOfficeOn(t testing.TB, store crm.Store, keyStore keys.Store, events driv
 	require.NoError(t, err)
 	o.merges, err = guard.For[*crm.Merge](ctx, o.guard, nil)
 	require.NoError(t, err)
+	o.sharings, err = guard.For[*crm.Sharing](ctx, o.guard, nil)
+	require.NoError(t, err)
 	o.persons = &cutOff{Keeper: o.keeper}
 	o.merger = dedupe.NewMerger(o.guard, o.customers, o.merges, o.persons, &dedupe.MergeOptions{
-		Program:    func(string) guard.Caller { return program },
+		Program: func(string) guard.Caller { return program }, Shares: o.sharings,
 		References: []dedupe.Reference{dedupe.Refers(o.contacts, "customer"), dedupe.Refers(o.follow, "customer", "subject")},
 	})
 	return o

@@ -23,6 +23,7 @@ type Undone struct {
 	Fields  []string // of the kept record, as they were before
 	Changed []string // fields that stay, because they were changed since the merge
 	Moved   int      // records that refer to the dropped one again
+	Shared  int      // shares of the dropped one that count again
 	Stayed  []Ref    // those that do not, because they were moved or purged since
 }
 
@@ -32,7 +33,7 @@ type Ref struct {
 	ID   crm.UUID
 }
 
-// Undo takes a merge back, in one transaction: the dropped record leaves the recycle bin, what was moved refers to it again, and the fields that the kept record took
+// Undo takes a merge back, in one transaction: the dropped record leaves the recycle bin, what was moved refers to it again, its shares last as long as they were meant to, and the fields that the kept record took
 // become what they were, where they are still as the merge made them; the others are reported and stay. Then the persons are parted. The caller must be
 // allowed to merge the kept record, to update it and to restore the dropped one.
 //
@@ -137,6 +138,12 @@ func (m *Merger[P]) pointBack(ctx context.Context, tx *guard.Tx, rec *crm.Merge,
 		id, err := crm.ParseUUID(r.ID)
 		if err != nil {
 			return errors.New("dedupe: what a merge moved cannot be read")
+		}
+		if r.Type == crm.TypeSharing {
+			if err := m.share(ctx, tx, rec, id, r.Until, out); err != nil {
+				return err
+			}
+			continue
 		}
 		stayed := true
 		for _, ref := range m.o.References {

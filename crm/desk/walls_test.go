@@ -656,3 +656,32 @@ func TestWallTask(t *testing.T) {
 		require.NoError(t, err)
 	})
 }
+
+// TestWallContractMoney: no update has a contract paid beyond its amount, and none ends before its time without a reason, by an update or by an act.
+func TestWallContractMoney(t *testing.T) {
+	o := newOffice(t, memstore.New())
+	ctx := t.Context()
+	k := o.customer(t, o.sales, "Buyer")
+	c := &crm.Contract{Number: "C-1", Customer: k.ID, Amount: 10_000, Currency: "CNY", State: crm.ContractDraft, Starts: o.clock(), Ends: o.clock().AddDate(1, 0, 0)}
+	c.Signatory, c.SignatoryPerson = crm.NewText("Ann Lee"), crm.ID[crm.Person](crm.NewUUID())
+	over := *c
+	over.Paid = 10_001
+	_, err := o.Contracts.Create(ctx, o.sales, &over)
+	invalid(t, err, "paid", "out_of_range")
+	_, err = o.Contracts.Create(ctx, o.sales, c)
+	require.NoError(t, err)
+	require.NoError(t, o.ApproveContract(ctx, o.manager, c.ID, 1))
+	v, err := o.Contracts.Get(ctx, o.admin, c.ID.UUID())
+	require.NoError(t, err)
+	more := *v.Value
+	more.Paid = more.Amount + 1
+	_, err = o.Contracts.Update(ctx, o.admin, &more)
+	invalid(t, err, "paid", "out_of_range")
+	more.Paid = more.Amount
+	_, err = o.Contracts.Update(ctx, o.admin, &more)
+	require.NoError(t, err)
+
+	invalid(t, o.Contracts.Act(ctx, o.sales, authz.Update, c.ID.UUID(), 0, func(k *crm.Contract) error { return k.Move(crm.ContractTerminated, o.clock()) }), "end_reason", "required")
+	invalid(t, o.Contracts.Act(ctx, o.sales, authz.Update, c.ID.UUID(), 0, func(k *crm.Contract) error { return k.Terminate("", o.clock()) }), "end_reason", "required")
+	require.NoError(t, o.Contracts.Act(ctx, o.sales, authz.Update, c.ID.UUID(), 0, func(k *crm.Contract) error { return k.Terminate(crm.EndNotice, o.clock()) }))
+}

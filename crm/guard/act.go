@@ -118,6 +118,7 @@ func (r *Records[P]) act(ctx context.Context, c Caller, a authz.Action, id crm.U
 		}
 	}
 	w, err := r.seal(ctx, next, row.Version)
+	w.needs = r.needs(v, prev)
 	return w, d, err
 }
 

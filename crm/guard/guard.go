@@ -106,6 +106,9 @@ type typeOf struct {
 		marks(ctx context.Context, persons []crm.UUID, rows []crm.Row) ([]Mark, error)
 		// identifying lists the fields that have them.
 		identifying() []string
+		upward() (column int, ok bool)
+		load(ctx context.Context, c Caller, id crm.UUID) (*crm.Row, error)
+		seal(ctx context.Context, row crm.Row, expect int64) (pending, error)
 	}
 }
 

@@ -112,17 +112,26 @@ func (tx *Tx) Rehearse(ctx context.Context) (event uint64, err error) {
 		return 0, ErrTx
 	}
 	tx.done = true
+	above, err := tx.g.climb(ctx, tx.c, tx.writes)
+	if err != nil {
+		return 0, err
+	}
 	e := tx.event
 	e.Action, e.Outcome, e.Count = e.Action+".rehearsed", audit.Allowed, int64(len(tx.writes))
 	receipt, err := tx.g.log.Append(ctx, e)
 	if err != nil {
 		return 0, fmt.Errorf("guard: no log, no rehearsal: %w", err)
 	}
-	batch := crm.Batch{Limits: tx.limits, Rehearse: true}
-	for _, w := range tx.writes {
+	needs, whose := tx.g.needed(tx.c, tx.writes)
+	batch := crm.Batch{Limits: slices.Concat(tx.limits, needs), Rehearse: true}
+	for _, w := range slices.Concat(tx.writes, above) {
 		batch.Writes = append(batch.Writes, crm.Write{Row: w.row, Expect: w.expect})
 	}
 	if _, err := tx.g.store.Apply(ctx, batch); err != nil {
+		var le *crm.LimitError
+		if errors.As(err, &le) && le.Index >= len(tx.limits) && le.Index < len(batch.Limits) {
+			return 0, tx.g.unmet(ctx, needs[le.Index-len(tx.limits)], whose[le.Index-len(tx.limits)])
+		}
 		return 0, tx.explain(fmt.Errorf("guard: %w", err))
 	}
 	return receipt.Index, nil

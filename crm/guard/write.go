@@ -29,6 +29,7 @@ type pending struct {
 	row    crm.Row
 	expect int64
 	digest []byte
+	needs  []crm.Need
 }
 
 // Create stores a new record and returns it as the caller may see it. An id, a person, an owner and a
@@ -278,10 +279,16 @@ func (r *kind) commit(ctx context.Context, c Caller, a authz.Action, d authz.Dec
 // commit announces the writes in the log, then applies them in one transaction if the limits hold. When the store refuses,
 // the log is told; when the outcome of the commit is unknown, the store is asked whether it has the event.
 func (g *Guard) commit(ctx context.Context, c Caller, e audit.Event, writes []pending, limits []crm.Limit) (event uint64, err error) {
+	above, err := g.climb(ctx, c, writes)
+	if err != nil {
+		return 0, err
+	}
+	writes = slices.Concat(writes, above)
 	e.Outcome = audit.Intended
 	e.Count = int64(len(writes))
 	e.Ref, e.HasRef = g.open.mark()
-	batch := crm.Batch{Log: g.name, Limits: limits}
+	needs, whose := g.needed(c, writes)
+	batch := crm.Batch{Log: g.name, Limits: slices.Concat(limits, needs)}
 	var types []string
 	for _, w := range writes {
 		e.Targets = append(e.Targets, audit.Target{
@@ -330,6 +337,10 @@ func (g *Guard) commit(ctx context.Context, c Caller, e audit.Event, writes []pe
 		return 0, fmt.Errorf("guard: %w", errors.Join(err, logged))
 	}
 	g.open.settle(write)
+	var le *crm.LimitError
+	if errors.As(err, &le) && le.Index >= len(limits) && le.Index < len(batch.Limits) {
+		return 0, g.unmet(ctx, needs[le.Index-len(limits)], whose[le.Index-len(limits)])
+	}
 	return 0, fmt.Errorf("guard: %w", err)
 }
 
@@ -527,6 +538,7 @@ func (r *Records[P]) revise(ctx context.Context, c Caller, v P) (P, pending, aut
 		return fail(d, err)
 	}
 	w, err := r.build(ctx, c, next, sealed, old.Version)
+	w.needs = r.needs(next, prev)
 	return next, w, d, err
 }
 

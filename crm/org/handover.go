@@ -1,7 +1,6 @@
 package org
 
 import (
-	"fmt"
 	"time"
 
 	"github.com/crmguard/crmguard/crm"
@@ -35,18 +34,7 @@ type Plan struct {
 }
 
 // LeftOverError is what would be left without an owner.
-type LeftOverError struct {
-	Records map[string]int // by type
-}
-
-// Error counts it.
-func (e *LeftOverError) Error() string {
-	n := 0
-	for _, k := range e.Records {
-		n += k
-	}
-	return fmt.Sprintf("org: %d records would have no owner", n)
-}
+type LeftOverError = crm.LeftOverError
 
 // Handover plans who gets the records that somebody owns, all of them. Their reports get their superior, or the default heir where there is
 // none. Records of a pool may be returned to it instead (package pool): leave them out here only when they have been.
@@ -116,7 +104,7 @@ func (t *Tree) Handover(leaver ID, owned []Owned, heirs Heirs) (*Plan, error) {
 		return nil, err
 	}
 	if len(left) > 0 {
-		return nil, &LeftOverError{left}
+		return nil, &LeftOverError{Records: left}
 	}
 	return p, nil
 }
@@ -133,7 +121,7 @@ func (p *Plan) Leave(e *crm.Employee, owned []Owned, at time.Time) error {
 		left[o.Type]++
 	}
 	if len(left) > 0 {
-		return &LeftOverError{left}
+		return &LeftOverError{Records: left}
 	}
 	if err := e.Move(crm.EmployeeLeft, at); err != nil {
 		return err

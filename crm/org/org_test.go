@@ -263,6 +263,6 @@ func ExampleTree_Handover() {
 	p, err := x.Handover(crmtest.EmployeeID(1), owned, org.Heirs{Default: crmtest.EmployeeID(2)})
 	fmt.Println(len(p.Records), p.Records[0].To == crmtest.EmployeeID(2), err)
 	// Output:
-	// org: 1 records would have no owner
+	// crm: records would have no owner: 1 customer
 	// 1 true <nil>
 }

@@ -140,6 +140,9 @@ func (o *deduping) mergeTwo(ctx context.Context, a *app.App, d app.Deduping, c g
 		return err
 	}
 	fmt.Fprintf(out, "%s is part of %s; merge %s\n", m.Dropped, m.Kept, m.ID)
+	if n := m.SharesEnded(); n > 0 {
+		fmt.Fprintf(out, "%d shares of %s ended; nobody sees %s by them\n", n, m.Dropped, m.Kept)
+	}
 	return nil
 }
 
@@ -157,6 +160,9 @@ func undoMerge(ctx context.Context, a *app.App, c guard.Caller, text string, out
 		return err
 	}
 	fmt.Fprintf(out, "undone: fields as before: %s; changed since and left: %s; %d records refer to %s again\n", named(done.Fields), named(done.Changed), done.Moved, v.Value.Dropped)
+	if done.Shared > 0 {
+		fmt.Fprintf(out, "%d shares of it count again\n", done.Shared)
+	}
 	for _, r := range done.Stayed {
 		fmt.Fprintf(out, "  stays where it is: %s %s\n", r.Type, r.ID)
 	}

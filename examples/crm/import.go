@@ -54,7 +54,7 @@ func importCommand(c *app.Config) *cobra.Command {
 	f.StringArrayVar(&o.replace, "replace", nil, "FIELD:WRONG=RIGHT, a value to be read as another")
 	f.BoolVar(&o.dry, "dry-run", false, "do all of it and take it back")
 	f.StringVar(&o.resume, "resume", "", "id of an import that was cut off, to go on with")
-	f.StringVar(&o.undo, "undo", "", "id of an import to undo; FILE is not read")
+	f.StringVar(&o.undo, "undo", "", "id of an import to undo, of whatever type; FILE is not read (-)")
 	return cmd
 }
 
@@ -155,6 +155,17 @@ func (o *importing) run(ctx context.Context, a *app.App, path string, out io.Wri
 	show := liner(out)
 	var typed atomic.Int64
 	start, already := time.Now(), int64(0)
+	var undo crm.ID[transfer.Import]
+	if o.undo != "" {
+		if undo, err = crm.ParseID[transfer.Import](o.undo); err != nil {
+			return err
+		}
+		job, err := a.Imports.Get(ctx, caller, undo.UUID())
+		if err != nil {
+			return err
+		}
+		o.typ = job.Value.RecordType // the import knows what its rows were
+	}
 	m, err := a.Importer(ctx, caller, o.typ, app.ImportOptions{Owner: owner, Duplicates: o.duplicates, AsTyped: &typed, Progress: func(n transfer.Counts) {
 		show(fmt.Sprintf("stored %d of %d rows, %.0f rows/s", n.Created+n.Updated, n.Rows, rate(n.Rows-already, time.Since(start))))
 	}})
@@ -162,11 +173,7 @@ func (o *importing) run(ctx context.Context, a *app.App, path string, out io.Wri
 		return err
 	}
 	if o.undo != "" {
-		id, err := crm.ParseID[transfer.Import](o.undo)
-		if err != nil {
-			return err
-		}
-		job, err := m.Undo(ctx, caller, id)
+		job, err := m.Undo(ctx, caller, undo)
 		if err == nil {
 			fmt.Fprintf(out, "%d records undone, %d left as somebody changed them\n", job.Undone, job.Left)
 		}

@@ -18,6 +18,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"github.com/xuri/excelize/v2"
 	"golang.org/x/text/encoding/simplifiedchinese"
 )
 
@@ -263,6 +264,49 @@ func one(t testing.TB, r response) (out record) {
 
 // TestImportBadFiles: what is wrong with a file costs the rows that have it, is said by line, shows no
 // value, and ends with an exit status that is not zero.
+// TestImportSheetCommand: of a workbook the sheet that is named is imported, no other and none that there is not; what it stored is undone by the id of the import alone, whatever its rows were.
+func TestImportSheetCommand(t *testing.T) {
+	x := excelize.NewFile()
+	require.NoError(t, x.SetSheetRow("Sheet1", "A1", &[]string{"read me"}))
+	_, err := x.NewSheet("People 2026")
+	require.NoError(t, err)
+	require.NoError(t, x.SetSheetRow("People 2026", "A1", &[]string{"name", "phone"}))
+	for i, name := range []string{"Ann Leise", "Bob Leise"} {
+		require.NoError(t, x.SetSheetRow("People 2026", "A"+strconv.Itoa(i+2), &[]string{name, "1380013567" + strconv.Itoa(i)}))
+	}
+	file := filepath.Join(t.TempDir(), "people.xlsx")
+	require.NoError(t, x.SaveAs(file))
+	data := small(t, nil)
+	before := green(t, nil, "--data", data).Rows.Rows
+	leads := func(args ...string) (string, int) {
+		return run(t, nil, append([]string{"import", file, "--type", "lead", "--data", data}, args...)...)
+	}
+	for _, sheet := range []string{"People", "../People 2026", "people 2026 "} {
+		out, code := leads("--sheet", sheet)
+		assert.NotZero(t, code, sheet)
+		assert.NotContains(t, out, "Leise", sheet)
+	}
+	out, _ := leads()
+	assert.NotContains(t, out, "2 stored", "the first sheet has no such rows")
+	out, code := leads("--sheet", "People 2026")
+	require.Zero(t, code, out)
+	assert.Contains(t, out, "2 rows in")
+	assert.Contains(t, out, "2 stored, 0 rejected")
+	m := regexp.MustCompile(`(?m)^import ([0-9a-f-]{36})$`).FindStringSubmatch(out)
+	require.NotNil(t, m, out)
+	stored := green(t, nil, "--data", data).Rows.Rows
+	assert.GreaterOrEqual(t, stored, before+3, "two leads and the import")
+
+	for name, id := range map[string]string{"no id": "people.xlsx", "no such import": "00000000-0000-7000-8000-000000000000"} {
+		out, code = run(t, nil, "import", "-", "--undo", id, "--data", data)
+		assert.NotZero(t, code, "%s: %s", name, out)
+	}
+	out, code = run(t, nil, "import", "-", "--undo", m[1], "--data", data) // no --type
+	require.Zero(t, code, out)
+	assert.Contains(t, out, "2 records undone, 0 left")
+	green(t, nil, "--data", data)
+}
+
 func TestImportBadFiles(t *testing.T) {
 	const header = "Company,Name,Phone,Email\n"
 	good := func(n int) (s string) {

@@ -79,7 +79,7 @@ func deduper[P guard.Record](a *App, r *guard.Records[P], refs ...dedupe.Referen
 		return nil, fmt.Errorf("crm: duplicates of %s: %w", r.Type(), err)
 	}
 	return &Deduper[P]{c, dedupe.NewMerger(a.Guard, r, a.Merges, a.Keeper, &dedupe.MergeOptions{
-		Clock: func() time.Time { return a.now() }, Program: System, References: refs,
+		Clock: func() time.Time { return a.now() }, Program: System, References: refs, Shares: a.Sharings,
 	})}, nil
 }
 

@@ -196,6 +196,8 @@ func (k *resource[P]) changeState(s *Server, w http.ResponseWriter, r *request) 
 		return s.sendQuote(w, r, u, version)
 	case k.typ == crm.TypeContract && to == string(crm.ContractApproved):
 		return s.approveContract(w, r, u, version)
+	case k.typ == crm.TypeContract && to == string(crm.ContractTerminated):
+		return s.terminateContract(w, r, u, version)
 	case slices.Contains(byDesk[k.typ], to):
 		return errBadRequest // it takes more than a state
 	}

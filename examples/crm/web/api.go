@@ -72,6 +72,7 @@ func (s *Server) api(mux *http.ServeMux) {
 	}
 	s.mergeAPI(api)
 	s.erasureAPI(api)
+	s.leavingAPI(api)
 	s.poolAPI(api)
 	s.importAPI(mux, api)
 	s.exportAPI(api)
@@ -168,6 +169,9 @@ func apiFault(err error) error {
 	}
 	if word, _ := erasureFault(err); word != "" {
 		e.Reason = word
+	}
+	if places, _ := leftOver(err); places != nil {
+		e.Reason, e.Places = "owns", places
 	}
 	if errors.As(err, &invalid) {
 		for _, f := range invalid.Fields {

@@ -100,7 +100,7 @@ func (s *Server) acceptQuote(w http.ResponseWriter, r *request) error {
 
 // byDesk are the states that a record reaches by an act of the desk and by no move.
 var byDesk = map[string][]string{
-	crm.TypeLead: {string(crm.LeadConverted)}, crm.TypeQuote: {string(crm.QuoteSent), string(crm.QuoteAccepted)}, crm.TypeContract: {string(crm.ContractApproved)},
+	crm.TypeLead: {string(crm.LeadConverted)}, crm.TypeQuote: {string(crm.QuoteSent), string(crm.QuoteAccepted)}, crm.TypeContract: {string(crm.ContractApproved), string(crm.ContractTerminated)},
 	crm.TypeOpportunity: {string(sales.OpportunityLost)},
 }
 
@@ -145,9 +145,35 @@ func quoteNotice(q *crm.Quote) page.Text {
 func (s *Server) contractActs(r *request, v *guard.View[*crm.Contract], base string) []page.Action {
 	ok, _, err := s.app.Contracts.May(r.Context(), r.caller(), authz.Approve, v.Value)
 	if v.Value.State != crm.ContractDraft || err != nil || !ok {
-		return s.planAct(r, v.Value, base)
+		return append(s.planAct(r, v.Value, base), s.terminateAct(r, v.Value, base)...)
 	}
 	return []page.Action{{Label: page.T("act.approve"), Href: base + "/approve", Post: true}}
+}
+
+// terminateAct offers the end of a contract before its time, which takes a reason.
+func (s *Server) terminateAct(r *request, k *crm.Contract, base string) []page.Action {
+	ok, _, err := s.app.Contracts.May(r.Context(), r.caller(), authz.Update, k)
+	if err != nil || !ok || !slices.Contains(crm.ContractLifecycle().Next(k.State), crm.ContractTerminated) {
+		return nil
+	}
+	var why []page.Option
+	for _, reason := range []crm.EndReason{crm.EndMutual, crm.EndNotice, crm.EndBreach, crm.EndInsolvency, crm.EndOther} {
+		why = append(why, page.Option{Value: string(reason), Label: page.T("end_reason." + string(reason))})
+	}
+	return []page.Action{{
+		Label: page.T("move.terminated"), Href: base + "/move", Post: true, Tone: page.Danger, Inputs: []page.Input{{Name: "to", Value: string(crm.ContractTerminated)}},
+		Fields: []page.Field{{Name: "why", ID: "f-why", Kind: page.FieldSelect, Label: page.T("field.end_reason"), Required: true, Options: why}},
+	}}
+}
+
+// terminateContract ends a contract before its time.
+func (s *Server) terminateContract(w http.ResponseWriter, r *request, u crm.UUID, version int64) error {
+	if err := s.app.Contracts.Act(r.Context(), r.caller(), authz.Update, u, version, func(k *crm.Contract) error {
+		return k.Terminate(crm.EndReason(r.PostFormValue("why")), time.Now())
+	}); err != nil {
+		return err
+	}
+	return s.done(w, r, "saved", "/contracts/"+u.String(), crm.TypeContract)
 }
 
 // leadActs offers the conversion.

@@ -83,8 +83,9 @@ type apiPairs struct {
 
 type apiMerged struct {
 	Body struct {
-		ID    string `json:"id" doc:"of the merge, for undo"`
-		State string `json:"state"`
+		ID          string `json:"id" doc:"of the merge, for undo"`
+		State       string `json:"state"`
+		SharesEnded int    `json:"shares_ended" doc:"shares of the record that went; none of them is one of this record"`
 	}
 }
 
@@ -98,6 +99,7 @@ type apiUndone struct {
 		Fields  []string `json:"fields" doc:"of the kept record, as they were before"`
 		Changed []string `json:"changed" doc:"fields that stay, as they were changed since"`
 		Moved   int      `json:"moved"`
+		Shared  int      `json:"shared" doc:"shares of the record that is back, which count again"`
 		Stayed  []apiRef `json:"stayed"`
 	}
 }
@@ -264,7 +266,7 @@ func (k *resource[P]) duplicateAPI(s *Server, api huma.API) {
 				return nil, apiFault(err)
 			}
 			out := &apiMerged{}
-			out.Body.ID, out.Body.State = m.ID.String(), string(m.State)
+			out.Body.ID, out.Body.State, out.Body.SharesEnded = m.ID.String(), string(m.State), m.SharesEnded()
 			return out, nil
 		})
 }
@@ -292,6 +294,7 @@ func (s *Server) mergeAPI(api huma.API) {
 		out := &apiUndone{}
 		b := &out.Body
 		b.Fields, b.Changed, b.Moved, b.Stayed = append([]string{}, done.Fields...), append([]string{}, done.Changed...), done.Moved, []apiRef{}
+		b.Shared = done.Shared
 		for _, ref := range done.Stayed {
 			b.Stayed = append(b.Stayed, apiRef{ref.Type, ref.ID.String()})
 		}

@@ -570,6 +570,7 @@ func (s *Server) undoMerge(w http.ResponseWriter, r *request) error {
 		{Label: page.T("dup.undone.fields"), Cell: list(out.Fields)},
 		{Label: page.T("dup.undone.changed"), Cell: list(out.Changed)},
 		{Label: page.T("dup.undone.moved"), Cell: page.Cell{Kind: page.KindNumber, Amount: int64(out.Moved)}},
+		{Label: page.T("dup.undone.shared"), Cell: page.Cell{Kind: page.KindNumber, Amount: int64(out.Shared)}},
 		{Label: page.T("dup.undone.stayed"), Cell: page.Cell{Kind: page.KindNumber, Amount: int64(len(out.Stayed))}},
 	}}}
 	if len(out.Stayed) > 0 {
@@ -613,7 +614,8 @@ func (s *Server) mergeKind() kind {
 		for _, n := range m.TakenFields() {
 			names.Items = append(names.Items, page.T("field."+m.RecordType+"."+n))
 		}
-		d.Sections[0].Rows = append(d.Sections[0].Rows, page.Fact{Label: page.T("field.merge.taken"), Cell: names})
+		d.Sections[0].Rows = append(d.Sections[0].Rows, page.Fact{Label: page.T("field.merge.taken"), Cell: names},
+			page.Fact{Label: page.T("dup.shares"), Cell: page.Cell{Kind: page.KindNumber, Amount: int64(m.SharesEnded())}})
 		k := s.kind(m.RecordType)
 		if k == nil {
 			return nil

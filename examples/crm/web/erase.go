@@ -93,7 +93,8 @@ func (s *Server) erasureKinds() []kind {
 				}
 			}
 		case privacy.ErasureApproved, privacy.ErasureBlocked:
-			if ok, _, err := a.Erasures.MayOwn(r.Context(), r.caller(), authz.Create); err == nil && ok && e.Due(time.Now()) == nil {
+			waits := e.State == privacy.ErasureBlocked && time.Now().Before(e.DueAt) // the daily run ends it
+			if ok, _, err := a.Erasures.MayOwn(r.Context(), r.caller(), authz.Create); err == nil && ok && !waits && e.Due(time.Now()) == nil {
 				return []page.Action{{Label: page.T("erase.carry"), Href: base + "/carry", Post: true}}
 			}
 		}
@@ -102,6 +103,9 @@ func (s *Server) erasureKinds() []kind {
 	erasures.detail = func(r *request, d *page.Detail, v *guard.View[*privacy.Erasure], _ string) error {
 		e := v.Value
 		s.linkRecord(r, d, e.RecordType, e.Record)
+		if e.CarriedAt.IsZero() {
+			d.Sections = d.Sections[:1] // there is no receipt yet
+		}
 		switch e.State {
 		case privacy.ErasureRequested:
 			d.Notice = page.T("erase.requested")
@@ -118,6 +122,9 @@ func (s *Server) erasureKinds() []kind {
 		p, holds, err := a.ErasureProspect(r.Context(), r.caller(), e)
 		if err != nil {
 			return err
+		}
+		if e.State == privacy.ErasureBlocked && p.Refusal == nil {
+			return nil // it is erased already, and nothing keeps the keys
 		}
 		return s.addProspect(r, d, p, holds)
 	}

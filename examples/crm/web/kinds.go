@@ -220,6 +220,9 @@ func (s *Server) allKinds() []kind {
 		if s.may(r, authz.Update, crm.TypeEmployee) {
 			d.Secondary = append(d.Secondary, page.Action{Label: page.T("token.title"), Href: base + "/tokens"})
 		}
+		if err := s.leavingPanel(r, d, v.Value, base); err != nil {
+			return err
+		}
 		if s.may(r, authz.Update, "account") {
 			_, err := a.AccountOf(r.Context(), v.Value.ID.UUID())
 			if errors.Is(err, crm.ErrNotFound) {

@@ -477,6 +477,16 @@ func TestQuoteApproved(t *testing.T) {
 	require.Equal(t, http.StatusSeeOther, code)
 	assert.Equal(t, 1, o.logged("contract.approve", o.id("manager"), audit.Intended))
 	assert.Equal(t, 2, o.logged("contract.approve", o.id("sales"), audit.Denied))
+	// It ends before its time with a reason, and not without.
+	assert.Contains(t, sales.body(contract), "Reason of the end")
+	for _, why := range []string{"", "because"} {
+		code, _ = sales.post(contract+"/move", url.Values{"version": {"3"}, "to": {"terminated"}, "why": {why}})
+		assert.Equal(t, http.StatusUnprocessableEntity, code, why)
+	}
+	code, _ = auditor.post(contract+"/move", url.Values{"version": {"3"}, "to": {"terminated"}, "why": {"breach"}})
+	assert.Equal(t, http.StatusForbidden, code)
+	code, _ = sales.post(contract+"/move", url.Values{"version": {"3"}, "to": {"terminated"}, "why": {"breach"}})
+	require.Equal(t, http.StatusSeeOther, code)
 	t.Log("discount approved by another, contract approved by another; 3 people refused each")
 
 	// Who had a part in it is in no file.

@@ -100,6 +100,7 @@ func New(ctx context.Context, a *app.App) (*Server, error) {
 	s.pools(mux)
 	s.duplicates(mux)
 	s.erasure(mux)
+	s.leaving(mux)
 	s.handle(mux, "GET /numbers", s.numbers)
 	for _, k := range s.kinds {
 		k.routes(s, mux)
@@ -416,6 +417,9 @@ func statusOf(err error) int {
 	if reason, _ := erasureFault(err); reason != "" {
 		return http.StatusConflict
 	}
+	if places, _ := leftOver(err); places != nil {
+		return http.StatusConflict
+	}
 	switch {
 	case errors.As(err, &refusal):
 		switch refusal.Reason {
@@ -472,6 +476,9 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	}
 	if reason, what := erasureFault(err); reason != "" {
 		p.Title, p.What, p.Kept, p.Do = page.T("erase.refused"), what, page.T("erase.refused.kept"), page.T("erase.refused.do")
+	}
+	if places, what := leftOver(err); places != nil {
+		p.Title, p.What, p.Kept, p.Do = page.T("leave.refused"), what, page.T("error.404.kept"), page.T("leave.refused.do")
 	}
 	var invalid *crm.InvalidError
 	if errors.As(err, &invalid) && len(invalid.Fields) > 0 {
