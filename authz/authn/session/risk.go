@@ -41,8 +41,20 @@ func (o *Options) reaction(s Signal) Reaction {
 	return defaultReactions[s]
 }
 
-// ErrRisk: a signal has ended the session.
+// ErrRisk: a signal has ended the session, or a sign-in. Of a session it is a *RiskError.
 var ErrRisk = errors.New("session: ended by a risk signal")
+
+// RiskError is an ErrRisk that says whose session was ended by which signals, for who tells the person. It is not for whoever asked.
+type RiskError struct {
+	Person, Session string
+	Signals         []Signal
+}
+
+// Error says no more than ErrRisk.
+func (*RiskError) Error() string { return ErrRisk.Error() }
+
+// Is makes it an ErrRisk.
+func (*RiskError) Is(target error) bool { return target == ErrRisk }
 
 const (
 	fastest    = 1000.0           // km/h, an airliner

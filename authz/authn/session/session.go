@@ -400,7 +400,7 @@ func (m *Manager) check(ctx context.Context, t Token, v Visit) (*Session, error)
 	signals, worst := m.judge(seen)
 	if worst == EndSession {
 		_, err := m.store.End(ctx, Ending{Tenant: f.Tenant, Person: f.Person, ID: f.ID})
-		return nil, errors.Join(ErrRisk, err)
+		return nil, errors.Join(&RiskError{Person: f.Person, Session: f.ID, Signals: signals}, err)
 	}
 	doubt := worst == DemandStepUp && f.doubted.IsZero()
 	if moved || changed || doubt || len(signals) > 0 || now.Sub(f.Seen) >= touchEvery(f.idle) {
@@ -460,7 +460,7 @@ func (m *Manager) rotate(ctx context.Context, t Token, methods []authn.Method, v
 	device := ParseDevice(v.Agent)
 	if device != f.Device && m.opts.reaction(ChangedAgent) == EndSession {
 		_, err := m.store.End(ctx, Ending{Tenant: f.Tenant, Person: f.Person, ID: f.ID})
-		return nil, Token{}, errors.Join(ErrRisk, err)
+		return nil, Token{}, errors.Join(&RiskError{Person: f.Person, Session: f.ID, Signals: []Signal{ChangedAgent}}, err)
 	}
 	f.prove(methods, now)
 	// What was doubted is believed from here on: this device, this place; the networks before are forgotten.

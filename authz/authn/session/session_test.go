@@ -945,6 +945,13 @@ func TestStepUpByAnotherAgent(t *testing.T) {
 	_, token := w.start(nil)
 	s, _, err := w.StepUp(t.Context(), token, []authn.Method{authn.TOTP}, visit("192.0.2.7", phone))
 	w.refused("another agent", s, err, session.ErrRisk)
+	var risk *session.RiskError
+	if !errors.As(authn.Reason(err), &risk) || risk.Person == "" || risk.Session == "" || !slices.Equal(risk.Signals, []session.Signal{session.ChangedAgent}) {
+		t.Errorf("whose session it was: %+v", risk)
+	}
+	if strings.Contains(err.Error(), risk.Person) || strings.Contains(authn.Reason(err).Error(), risk.Session) {
+		t.Error("an error names somebody")
+	}
 	w.dead("and the session is gone", token, session.ErrNone)
 	w = newWorld(t, &session.Options{Reactions: map[session.Signal]session.Reaction{session.ChangedAgent: session.DemandStepUp}})
 	_, token = w.start(nil)

@@ -211,10 +211,15 @@ func (a *App) setPassword(ctx context.Context, acc *Account, text string, oneTim
 }
 
 // noteAccount puts an act on an account into the log.
+// target names the account in an event.
+func (acc *Account) target() []audit.Target {
+	return []audit.Target{{Type: "account", ID: acc.ID.String()}}
+}
+
 func (a *App) noteAccount(ctx context.Context, action string, acc *Account, outcome audit.Outcome, note string) error {
 	_, err := a.Log.Append(ctx, audit.Event{
 		Action: action, Activity: audit.Update, Outcome: outcome, Tenant: Tenant, Actor: acc.Employee.String(), Note: note,
-		Targets: []audit.Target{{Type: "account", ID: acc.ID.String()}},
+		Targets: acc.target(),
 	})
 	return err
 }
@@ -248,7 +253,7 @@ func (a *App) ResetAccount(ctx context.Context, by string, acc *Account) (string
 	}
 	_, err := a.Log.Append(ctx, audit.Event{
 		Action: "account.reset", Activity: audit.Update, Outcome: audit.Allowed, Tenant: Tenant, Actor: by,
-		Targets: []audit.Target{{Type: "account", ID: acc.ID.String()}},
+		Targets: acc.target(),
 	})
 	return once, err
 }

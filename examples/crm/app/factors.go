@@ -169,7 +169,7 @@ func (a *App) factorsChanged(ctx context.Context, acc *Account, by string, v Vis
 	}
 	_, err = a.Log.Append(ctx, audit.Event{
 		Action: "account.factor", Activity: audit.Update, Outcome: audit.Allowed, Tenant: Tenant, Actor: by, Note: note,
-		Targets: []audit.Target{{Type: "account", ID: acc.ID.String()}},
+		Targets: acc.target(),
 	})
 	return err
 }
@@ -249,7 +249,7 @@ func (a *App) Release(ctx context.Context, by string, acc *Account) error {
 	}
 	_, err = a.Log.Append(ctx, audit.Event{
 		Action: "account.release", Activity: audit.Update, Outcome: audit.Allowed, Tenant: Tenant, Actor: by, Count: int64(n),
-		Targets: []audit.Target{{Type: "account", ID: acc.ID.String()}},
+		Targets: acc.target(),
 	})
 	return err
 }

@@ -287,7 +287,7 @@ func (a *App) StepUp(ctx context.Context, c guard.Caller, secret string, v Visit
 func (a *App) stepUp(ctx context.Context, method authn.Method, v Visitor) (*session.Session, session.Token, error) {
 	s, token, err := a.Sessions.StepUp(ctx, v.Before, []authn.Method{method}, v.Visit)
 	if err != nil {
-		return nil, session.Token{}, fault(err)
+		return nil, session.Token{}, a.noteRisk(ctx, err)
 	}
 	return s, token, nil
 }

@@ -409,7 +409,7 @@ func (a *App) noteSignIn(ctx context.Context, acc *Account, why string, err erro
 	}
 	e := audit.Event{Action: "session.sign_in", Activity: audit.Logon, Outcome: audit.Failed, Tenant: Tenant, Note: why}
 	if acc != nil {
-		e.Actor = acc.Employee.String()
+		e.Actor, e.Targets = acc.Employee.String(), acc.target()
 	}
 	_, logged := a.Log.Append(context.WithoutCancel(ctx), e)
 	switch {
@@ -591,10 +591,11 @@ func (a *App) enter(ctx context.Context, acc *Account, s authz.Subject, how sess
 	if err = pass.Succeed(ctx); err == nil {
 		_, err = a.Log.Append(ctx, audit.Event{
 			Action: "session.sign_in", Activity: audit.Logon, Outcome: audit.Allowed, Tenant: Tenant, Actor: in.Person, Session: in.ID, Note: strings.Join(words, " "),
+			Targets: acc.target(),
 		})
 	}
 	if err == nil {
-		err = a.NoteSignals(ctx, in)
+		err = a.noteSignals(ctx, in.Person, in.ID, in.Signals, acc.target())
 	}
 	for _, id := range in.Ended {
 		if err == nil {
@@ -624,11 +625,11 @@ func fault(err error) error {
 	return fmt.Errorf("%w: %w", crm.ErrUnavailable, why)
 }
 
-// NoteSignals puts the signals of theft that a call has noticed into the log.
-func (a *App) NoteSignals(ctx context.Context, s *session.Session) error {
-	for _, signal := range s.Signals {
+// noteSignals puts the signals of theft that a call has noticed into the log, from where the person is told of them: see News.
+func (a *App) noteSignals(ctx context.Context, person, id string, signals []session.Signal, account []audit.Target) error {
+	for _, signal := range signals {
 		_, err := a.Log.Append(ctx, audit.Event{
-			Action: "session.signal", Activity: audit.Logon, Outcome: audit.Allowed, Tenant: Tenant, Actor: s.Person, Session: s.ID, Note: string(signal),
+			Action: "session.signal", Activity: audit.Logon, Outcome: audit.Allowed, Tenant: Tenant, Actor: person, Session: id, Note: string(signal), Targets: account,
 		})
 		if err != nil {
 			return err
@@ -637,23 +638,50 @@ func (a *App) NoteSignals(ctx context.Context, s *session.Session) error {
 	return nil
 }
 
+// tellSignals is noteSignals for who knows the person only; without an account nobody is told.
+func (a *App) tellSignals(ctx context.Context, person, id string, signals []session.Signal) error {
+	employee, err := crm.ParseUUID(person)
+	if err != nil {
+		return fault(err)
+	}
+	acc, err := a.AccountOf(ctx, employee)
+	switch {
+	case errors.Is(err, crm.ErrNotFound):
+		return a.noteSignals(ctx, person, id, signals, nil)
+	case err != nil:
+		return err
+	}
+	return a.noteSignals(ctx, person, id, signals, acc.target())
+}
+
+// noteRisk logs that a session was refused as forged or ended by a signal, of which its person is told, and returns the public side of the error.
+func (a *App) noteRisk(ctx context.Context, err error) error {
+	why := authn.Reason(err)
+	var risk *session.RiskError
+	if errors.As(why, &risk) {
+		if err := a.tellSignals(ctx, risk.Person, risk.Session, risk.Signals); err != nil {
+			return err
+		}
+	}
+	if errors.Is(why, session.ErrForged) || errors.Is(why, session.ErrRisk) {
+		_, logged := a.Log.Append(ctx, audit.Event{
+			Action: "session.refused", Activity: audit.Logoff, Outcome: audit.Denied, Tenant: Tenant, Note: why.Error(),
+		})
+		if logged != nil {
+			return logged
+		}
+	}
+	return fault(err)
+}
+
 // CheckSession returns the session of a token. Errors: session.ErrStepUp with the session, [ErrSignIn], or that of the store.
 func (a *App) CheckSession(ctx context.Context, t session.Token, v session.Visit) (*session.Session, error) {
 	s, err := a.Sessions.Check(ctx, t, v)
 	if err != nil && !errors.Is(err, session.ErrStepUp) {
-		why := authn.Reason(err)
-		if errors.Is(why, session.ErrForged) || errors.Is(why, session.ErrRisk) {
-			_, logged := a.Log.Append(ctx, audit.Event{
-				Action: "session.refused", Activity: audit.Logoff, Outcome: audit.Denied, Tenant: Tenant, Note: why.Error(),
-			})
-			if logged != nil {
-				return nil, logged
-			}
-		}
-		return nil, fault(err)
+		return nil, a.noteRisk(ctx, err)
 	}
 	if len(s.Signals) > 0 {
-		if err := a.NoteSignals(ctx, s); err != nil {
+		if err := a.tellSignals(ctx, s.Person, s.ID, s.Signals); err != nil {
 			return nil, err
 		}
 	}

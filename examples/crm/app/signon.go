@@ -425,7 +425,7 @@ func (a *App) link(ctx context.Context, by string, acc *Account, issuer, subject
 func (a *App) noteLink(ctx context.Context, by string, acc *Account, action, note string) error {
 	_, err := a.Log.Append(ctx, audit.Event{
 		Action: action, Activity: audit.Update, Outcome: audit.Allowed, Tenant: Tenant, Actor: by, Note: note,
-		Targets: []audit.Target{{Type: "account", ID: acc.ID.String()}},
+		Targets: acc.target(),
 	})
 	return err
 }
@@ -578,7 +578,7 @@ func (a *App) signOnAgain(ctx context.Context, who *oidc.Identity, id string, v 
 	}
 	s, token, err := a.Sessions.StepUp(ctx, v.Before, who.Methods, v.Visit)
 	if err != nil {
-		return nil, none, fault(err)
+		return nil, none, a.noteRisk(ctx, err)
 	}
 	return s, token, nil
 }

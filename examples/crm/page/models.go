@@ -223,9 +223,11 @@ type Scan struct {
 
 // Home is the first page after signing in.
 type Home struct {
-	Name   string
-	Counts []Count
-	Lists  []List // overdue follow-ups, recent records
+	Name     string
+	News     Text   // what happened to the visitor's sign-in since they were here last; zero: nothing
+	NewsHref string // where it is told
+	Counts   []Count
+	Lists    []List // overdue follow-ups, recent records
 }
 
 // Count is one figure on Home.

@@ -514,6 +514,17 @@ func (s *Server) mayReadLog(r *request) bool { return s.may(r, authz.Read, "log"
 // home is the first page after signing in.
 func (s *Server) home(w http.ResponseWriter, r *request) error {
 	h := &page.Home{Name: r.self.Name.Expose()}
+	if acc, err := s.app.AccountOf(r.Context(), r.self.ID.UUID()); err != nil && !errors.Is(err, crm.ErrNotFound) {
+		return err
+	} else if err == nil {
+		news, err := s.app.News(r.Context(), acc, r.session)
+		if err != nil {
+			return err
+		}
+		if len(news) > 0 {
+			h.News, h.NewsHref = page.T("notice.news", len(news)), "/sessions/history"
+		}
+	}
 	month := guard.Query{Clauses: []crm.Clause{{Column: "last_follow_up", Op: crm.Less, Values: []crm.Value{crm.TimeValue(time.Now().AddDate(0, 0, -30))}}}}
 	open := guard.Query{Clauses: []crm.Clause{{Column: "state", Op: crm.Equal, Values: []crm.Value{crm.StringValue(string(crm.TicketOpen))}}}}
 	for _, c := range []struct {

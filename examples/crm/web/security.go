@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"rsc.io/qr"
 
@@ -65,6 +66,7 @@ func (s *Server) security(mux *http.ServeMux) {
 		return s.done(w, r, "removed", "/security", "")
 	})
 	s.handle(mux, "GET /sessions", s.showSessions)
+	s.handle(mux, "GET /sessions/history", s.showNotices)
 	// Who has found somebody's browser open does not throw the person out of all others.
 	s.handle(mux, "POST /sessions/end", s.wants(session.Factors, func(w http.ResponseWriter, r *request) error {
 		if err := s.app.EndSession(r.Context(), r.session.Person, r.session.Person, r.PostFormValue("id")); err != nil {
@@ -368,10 +370,64 @@ func (s *Server) showSessions(w http.ResponseWriter, r *request) error {
 		return err
 	}
 	l := sessionRows(all, r.session.ID, "/sessions/end")
+	l.Secondary = []page.Action{{Label: page.T("notice.title"), Href: "/sessions/history"}}
 	if len(all) > 1 {
-		l.Secondary = []page.Action{{Label: page.T("sessions.end_others"), Href: "/sessions/end-others", Post: true, Tone: page.Danger}}
+		l.Secondary = append(l.Secondary, page.Action{Label: page.T("sessions.end_others"), Href: "/sessions/end-others", Post: true, Tone: page.Danger})
 	}
 	return s.show(w, r, http.StatusOK, page.T("sessions.title"), l)
+}
+
+// showNotices shows somebody what happened to their sign-in in the last 90 days.
+func (s *Server) showNotices(w http.ResponseWriter, r *request) error {
+	acc, err := s.app.AccountOf(r.Context(), r.self.ID.UUID())
+	if err != nil {
+		return err
+	}
+	all, err := s.app.Notices(r.Context(), acc, time.Now().AddDate(0, 0, -90))
+	if err != nil {
+		return err
+	}
+	l := noticeRows(all, r.session.ID)
+	l.Secondary = []page.Action{{Label: page.T("sessions.title"), Href: "/sessions"}}
+	return s.show(w, r, http.StatusOK, page.T("notice.title"), l)
+}
+
+// noticeRows shows what happened to somebody's sign-in.
+func noticeRows(all []app.Notice, own string) *page.List {
+	l := &page.List{
+		ID: "notices", Title: page.T("notice.title"), Count: -1, Empty: page.Empty{Text: page.T("notice.none")},
+		Columns: []page.Column{
+			{Label: page.T("notice.at"), Kind: page.KindTime}, {Label: page.T("notice.what")}, {Label: page.T("notice.how")}, {Label: page.T("notice.by")},
+		},
+	}
+	for _, n := range all {
+		what := page.Cell{Kind: page.KindBadge, Key: "notice." + n.What, Tone: page.Neutral}
+		if n.What == "failed" || n.What == "signal" {
+			what.Tone = page.Warning
+		}
+		var how []page.Text
+		for _, w := range n.Words {
+			switch n.What {
+			case "sign_in":
+				how = append(how, page.T("method."+w))
+			case "signal":
+				how = append(how, page.T("signal."+w))
+			default:
+				how = append(how, page.T("notice."+n.What+"."+w))
+			}
+		}
+		by := page.Cell{Key: "notice.other"}
+		switch {
+		case n.Session == own && n.Own:
+			by = page.Cell{Kind: page.KindBadge, Key: "sessions.this", Tone: page.Accent}
+		case n.What == "failed":
+			by = page.Cell{Key: "notice.somebody"}
+		case n.Own:
+			by = page.Cell{Key: "notice.own"}
+		}
+		l.Rows = append(l.Rows, page.Row{Cells: []page.Cell{{Kind: page.KindTime, Time: n.At}, what, {Kind: page.KindList, Items: how}, by}})
+	}
+	return l
 }
 
 // managed registers what administrators do with the sign-in of others. Who may is the policy's answer for accounts; what changes something wants a fresh proof.

@@ -4,6 +4,7 @@ import (
 	"encoding/base32"
 	"encoding/base64"
 	"fmt"
+	"maps"
 	"math"
 	"net/http"
 	"net/http/httptest"
@@ -688,6 +689,65 @@ func TestResetFactors(t *testing.T) {
 	for _, old := range []string{key.Code(o.now()), codes[0]} {
 		assert.NotEqual(t, http.StatusSeeOther, v.post("/sign-in/second", "code", old).Code)
 	}
+}
+
+// TestNotices: people are told of failed tries, of signals and of changes of their sign-in since they were there last, and nobody else is.
+func TestNotices(t *testing.T) {
+	o := newOffice(t)
+	o.account("sales")
+	v := o.visitor("192.0.2.1")
+	require.Equal(t, http.StatusSeeOther, v.signIn("sales", testPassword).Code)
+	strip := func(v *visitor) string {
+		_, rest, ok := strings.Cut(v.get("/").Body.String(), `<p class="strip warning" role="status">`)
+		if !ok {
+			return ""
+		}
+		text, _, _ := strings.Cut(rest, "<a")
+		return strings.TrimSpace(text)
+	}
+	assert.Empty(t, strip(v), "the first time")
+	v.enrolTOTP()
+	assert.Contains(t, strip(v), "2 failed tries, warnings or changes", "the app and the codes: it may not have been them")
+
+	thief := o.visitor("203.0.113.9")
+	for range 2 {
+		thief.signIn("sales", "wrong-Password-9")
+	}
+	assert.Contains(t, strip(v), "4 failed tries", "while they work")
+	code, _ := o.as("admin").post("/employees/"+o.id("sales")+"/sign-in/factors", url.Values{})
+	require.Equal(t, http.StatusSeeOther, code)
+	again := o.visitor("198.51.100.7") // and a new device
+	require.Equal(t, http.StatusSeeOther, again.signIn("sales", testPassword).Code)
+	assert.Contains(t, strip(again), "6 failed tries, warnings or changes", "app and codes, two tries, the factors removed, and that the sign-in before was from a new device")
+
+	page := again.get("/sessions/history").Body.String()
+	for _, want := range []string{"Failed sign-in", "somebody", "all factors removed", "an administrator or the system", "authenticator app enrolled", "a device not seen before", "Signed in"} {
+		assert.Contains(t, page, want)
+	}
+	for _, not := range []string{"wrong-Password-9", "wrong", "password:", "argon"} {
+		assert.NotContains(t, strings.ToLower(page), strings.ToLower(not))
+	}
+	assert.NotContains(t, again.get("/sessions/history").Body.String(), "notice.", "every word is in the catalogue")
+
+	// Others are told of their own.
+	other := o.as("peer").do(http.MethodGet, "/sessions/history", nil).Body.String()
+	assert.NotContains(t, other, "Failed sign-in")
+	assert.NotContains(t, other, "all factors removed")
+	require.Equal(t, http.StatusSeeOther, o.visitor("192.0.2.50").get("/sessions/history").Code, "not without a sign-in")
+
+	// A stolen cookie in another browser ends the session, and its person learns of that.
+	stolen := o.visitor("192.0.2.66")
+	stolen.jar = maps.Clone(again.jar)
+	stolen.do(http.MethodGet, "/", nil, "User-Agent", "Mozilla/5.0 (Linux; Android 15) Chrome/150.0")
+	require.False(t, again.in())
+	require.Equal(t, http.StatusSeeOther, again.signIn("sales", testPassword).Code)
+	assert.Contains(t, again.get("/sessions/history").Body.String(), "another browser in the same session, which was ended")
+	assert.Contains(t, strip(again), "2 failed tries, warnings", "that, and the new device before")
+
+	// The next time there is nothing new.
+	again.post("/sign-out")
+	require.Equal(t, http.StatusSeeOther, again.signIn("sales", testPassword).Code)
+	assert.Empty(t, strip(again))
 }
 
 // TestOneTimeLapses: a one-time password that nobody has used opens nothing after a week, whoever gave it, and looks like a wrong one.
