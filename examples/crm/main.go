@@ -72,6 +72,7 @@ func command() *cobra.Command {
 	f.StringArrayVar(&c.BackupKeysCopies, "backup-keys-copy", list("BACKUP_KEYS_COPIES"), "likewise of the key shards")
 	f.StringVar(&c.BackupPlan, "backup-plan", env("BACKUP_PLAN", ""), "JSON file that says when and how backups are made, what is kept, and what they must live up to")
 	f.StringVar(&c.Instance, "instance", env("INSTANCE", "main"), "name of this process's log where several share a database")
+	f.StringVar(&c.ClientCA, "client-ca", env("CLIENT_CA", ""), "PEM file of the authorities whose certificates programs may show instead of a token")
 	f.StringVar(&c.TLSCert, "tls-cert", env("TLS_CERT", ""), "PEM file of the certificate (default: a self-signed one for localhost)")
 	f.StringVar(&c.TLSKey, "tls-key", env("TLS_KEY", ""), "PEM file of its key")
 	f.StringVar(&c.Origin, "origin", env("ORIGIN", ""), "address of the pages as browsers see it, for passkeys (default: what is listened on)")

@@ -1,10 +1,13 @@
 package main
 
 import (
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"net/netip"
+	"os"
 	"strings"
 	"time"
 
@@ -18,6 +21,7 @@ func tokenCommand(c *app.Config) *cobra.Command {
 	cmd := &cobra.Command{Use: "token", Short: "Tokens by which programs use the REST interface"}
 	var ask app.TokenAsk
 	var from []string
+	var file string
 	create := &cobra.Command{
 		Use: "create ADDRESS", Short: "Make a token of the employee with this address, and print it once", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -28,6 +32,12 @@ func tokenCommand(c *app.Config) *cobra.Command {
 				}
 				ask.Sources = append(ask.Sources, p)
 			}
+			if file != "" {
+				var err error
+				if ask.Certificate, err = certificateOf(file); err != nil {
+					return err
+				}
+			}
 			return once(cmd, c, func(a *app.App, out io.Writer) error {
 				owner, err := a.TokenOwner(cmd.Context(), args[0])
 				if err != nil {
@@ -37,6 +47,10 @@ func tokenCommand(c *app.Config) *cobra.Command {
 				if err != nil {
 					return err
 				}
+				if ask.Certificate != nil {
+					fmt.Fprintf(out, "token %s, until %s, for who holds the key of the certificate\n", i.ID, i.Expires.Format(time.DateOnly))
+					return nil
+				}
 				fmt.Fprintf(out, "token %s, until %s, printed now and kept nowhere:\n%s\n", i.ID, i.Expires.Format(time.DateOnly), secret.Reveal())
 				return nil
 			})
@@ -45,6 +59,7 @@ func tokenCommand(c *app.Config) *cobra.Command {
 	create.Flags().StringVar(&ask.Name, "name", "", "what it is for")
 	create.Flags().StringSliceVar(&ask.Scopes, "scope", nil, "*:read, TYPE:read or TYPE:ACTION, such as customer:claim; may be given again")
 	create.Flags().StringSliceVar(&from, "from", nil, "networks that it may be used from; may be given again (default: any)")
+	create.Flags().StringVar(&file, "certificate", "", "PEM file of a client certificate that is shown instead of a text; see --client-ca")
 	create.Flags().IntVar(&ask.Days, "days", 90, "how long it lives, at most 366")
 	list := &cobra.Command{
 		Use: "list ADDRESS", Short: "List the tokens of the employee with this address", Args: cobra.ExactArgs(1),
@@ -87,4 +102,22 @@ func tokenCommand(c *app.Config) *cobra.Command {
 	}
 	cmd.AddCommand(create, list, revoke)
 	return cmd
+}
+
+// certificateOf reads the first certificate of a PEM file.
+func certificateOf(file string) (*x509.Certificate, error) {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return nil, errors.New("the file of --certificate cannot be read")
+	}
+	for block, rest := pem.Decode(b); block != nil; block, rest = pem.Decode(rest) {
+		if block.Type == "CERTIFICATE" {
+			cert, err := x509.ParseCertificate(block.Bytes)
+			if err != nil {
+				return nil, errors.New("the file of --certificate has no certificate")
+			}
+			return cert, nil
+		}
+	}
+	return nil, errors.New("the file of --certificate has no certificate")
 }

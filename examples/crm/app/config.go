@@ -40,6 +40,7 @@ type Config struct {
 	head          func(context.Context) backup.Head // the newest backup that the open log knows; nil: the log's folder says
 	Instance      string                            // names this process's log where several share a database; "": "main"
 	Plain         bool                              // plain HTTP: no TLS, no __Host- cookie
+	ClientCA      string                            // PEM file of the authorities of client certificates; "": none are asked for
 	TLSCert       string                            // PEM files of a certificate and its key; "": a self-signed one for localhost
 	TLSKey        string
 	AllowLocalKEK bool   // serve beyond loopback although the KEK is a local file
@@ -185,6 +186,9 @@ func (c *Config) LocalKEK() bool { return !strings.HasPrefix(c.KEK, "vault:") }
 func (c *Config) CheckAddr() error {
 	if err := c.complete(); err != nil {
 		return err
+	}
+	if c.ClientCA != "" && c.Plain {
+		return errors.New("crm: --client-ca needs TLS")
 	}
 	if (c.TLSCert == "") != (c.TLSKey == "") {
 		return errors.New("crm: --tls-cert and --tls-key go together")

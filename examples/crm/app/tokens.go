@@ -2,6 +2,8 @@ package app
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -92,10 +94,15 @@ type TokenAsk struct {
 	Scopes  []string       // *:read, TYPE:read, TYPE:ACTION
 	Sources []netip.Prefix // from where; nil: from anywhere
 	Days    int            // that it lives; 1 to 366
+	// Certificate, if there is one, takes the place of the text: whoever holds its key and shows a certificate of that key by an authority of Config.ClientCA.
+	Certificate *x509.Certificate
 }
 
-// MakeToken makes a token of an employee, by somebody. Its text is returned and kept nowhere. Errors: [ErrScope], [ErrTokenOwner], [ErrTokens],
-// *token.InvalidError.
+// ErrCertificate: the key of a certificate is or was bound to a token before.
+var ErrCertificate = errors.New("crm: the key of this certificate is or was bound before")
+
+// MakeToken makes a token of an employee, by somebody. Its text is returned and kept nowhere; one that is a certificate has none. Errors: [ErrScope], [ErrTokenOwner],
+// [ErrTokens], [ErrCertificate], *token.InvalidError.
 func (a *App) MakeToken(ctx context.Context, by string, owner crm.UUID, ask TokenAsk) (*token.Info, token.Secret, error) {
 	none := token.Secret{}
 	if _, err := scopeOf(ask.Scopes); err != nil {
@@ -122,9 +129,19 @@ func (a *App) MakeToken(ctx context.Context, by string, owner crm.UUID, ask Toke
 	if living >= maxTokens {
 		return nil, none, ErrTokens
 	}
-	i, secret, err := a.signing.tokens.Issue(ctx, token.Grant{
+	grant := token.Grant{
 		Tenant: Tenant, Account: owner.String(), Name: ask.Name, By: by, Scopes: ask.Scopes, Sources: ask.Sources, Expires: now.AddDate(0, 0, ask.Days),
-	})
+	}
+	var i *token.Info
+	secret := none
+	if ask.Certificate != nil {
+		i, err = a.signing.tokens.Bind(ctx, grant, ask.Certificate)
+	} else {
+		i, secret, err = a.signing.tokens.Issue(ctx, grant)
+	}
+	if errors.Is(err, token.ErrExists) {
+		return nil, none, ErrCertificate
+	}
 	if err != nil {
 		return nil, none, err
 	}
@@ -270,6 +287,18 @@ func (a *App) enabled(ctx context.Context, owner crm.UUID) (bool, error) {
 // Program returns who asks with a token, with the rights of its owner at this moment and the scope of the token. Errors: [ErrSignIn], with the true reason in the
 // log; that of the store.
 func (a *App) Program(ctx context.Context, text string, addr netip.Addr) (*Program, error) {
+	i, err := a.signing.tokens.Verify(ctx, text, addr)
+	return a.program(ctx, i, err, tokenID(text), addr)
+}
+
+// ProgramByCertificate is Program for the client certificate of a TLS connection.
+func (a *App) ProgramByCertificate(ctx context.Context, state *tls.ConnectionState, addr netip.Addr) (*Program, error) {
+	i, err := a.signing.tokens.VerifyCertificate(ctx, state, addr)
+	return a.program(ctx, i, err, "", addr)
+}
+
+// program says what the owner of a verified token may; id is that of one that was not.
+func (a *App) program(ctx context.Context, i *token.Info, err error, id string, addr netip.Addr) (*Program, error) {
 	refuse := func(id, owner, why string) error {
 		e := audit.Event{Action: "token.refused", Activity: audit.Logon, Outcome: audit.Failed, Tenant: Tenant, Actor: owner, Note: why}
 		if id != "" {
@@ -280,12 +309,13 @@ func (a *App) Program(ctx context.Context, text string, addr netip.Addr) (*Progr
 		}
 		return ErrSignIn
 	}
-	i, err := a.signing.tokens.Verify(ctx, text, addr)
 	if err != nil {
 		why := authn.Reason(err)
-		for _, known := range []error{token.ErrMalformed, token.ErrNone, token.ErrExpired, token.ErrRevoked, token.ErrSource, token.ErrForged} {
+		for _, known := range []error{
+			token.ErrMalformed, token.ErrNone, token.ErrExpired, token.ErrRevoked, token.ErrSource, token.ErrForged, token.ErrUnverified,
+		} {
 			if errors.Is(why, known) {
-				return nil, refuse(tokenID(text), "", known.Error())
+				return nil, refuse(id, "", known.Error())
 			}
 		}
 		return nil, fmt.Errorf("%w: %w", crm.ErrUnavailable, why)

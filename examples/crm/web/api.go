@@ -79,10 +79,18 @@ func (s *Server) api(mux *http.ServeMux) {
 	s.webhookAPI(api)
 }
 
-// asks returns who asks by REST: a program with a token, else who is signed in and has nothing to do before. nil is nobody, and the answer says which proof there is.
+// asks returns who asks by REST: a program with a token, or without a token and a session with a client certificate, else who is signed in and has nothing to do before. nil is nobody, and the answer says which proof there is.
 func (s *Server) asks(w http.ResponseWriter, r *http.Request) (*request, error) {
-	if text, ok := bearer(r); ok {
-		p, err := s.app.Program(r.Context(), text, addr(r))
+	text, ok := bearer(r)
+	certificate := !ok && r.TLS != nil && len(r.TLS.PeerCertificates) > 0 && len(r.CookiesNamed(s.named("crm-session"))) == 0
+	if ok || certificate {
+		var p *app.Program
+		var err error
+		if certificate {
+			p, err = s.app.ProgramByCertificate(r.Context(), r.TLS, addr(r))
+		} else {
+			p, err = s.app.Program(r.Context(), text, addr(r))
+		}
 		if errors.Is(err, app.ErrSignIn) {
 			w.Header().Set("WWW-Authenticate", "Bearer")
 			return nil, nil

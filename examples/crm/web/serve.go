@@ -56,7 +56,10 @@ func Serve(ctx context.Context, a *app.App, out io.Writer) error {
 		watching, stop := context.WithCancel(ctx)
 		defer stop()
 		go certs.watch(watching, a, os.Stderr)
-		srv.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: certs.get}
+		if srv.TLSConfig, err = tlsConfig(c, certs); err != nil {
+			ln.Close()
+			return err
+		}
 		ln = tls.NewListener(ln, srv.TLSConfig)
 		scheme = "https"
 	}
@@ -96,6 +99,31 @@ func Serve(ctx context.Context, a *app.App, out io.Writer) error {
 		return err
 	}
 	return <-done
+}
+
+// tlsConfig serves certs, and asks for client certificates where there are authorities for them.
+func tlsConfig(c *app.Config, certs *certificates) (*tls.Config, error) {
+	t := &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: certs.get}
+	if c.ClientCA == "" {
+		return t, nil
+	}
+	var err error
+	t.ClientCAs, err = authorities(c.ClientCA)
+	t.ClientAuth = tls.VerifyClientCertIfGiven
+	return t, err
+}
+
+// authorities reads the certificates of a PEM file.
+func authorities(file string) (*x509.CertPool, error) {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return nil, errors.New("crm: the file of --client-ca cannot be read")
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(b) {
+		return nil, errors.New("crm: the file of --client-ca has no certificate")
+	}
+	return pool, nil
 }
 
 // certificate reads or makes the self-signed certificate of the data folder. It is valid for a year and
