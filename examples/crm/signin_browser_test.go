@@ -100,6 +100,8 @@ func TestSignInJourney(t *testing.T) {
 	b.press(`form[data-passkey="get"] button`)
 	assert.Contains(t, b.text(), "Good day")
 	b.pictures("sessions", "/sessions")
+	b.pictures("sessions-history", "/sessions/history")
+	b.pictures("home-news", "/")
 
 	// It is lost: the password alone opens nothing, a code from paper does.
 	_, err = chromedp.Call(b.Context, webauthn.ClearCredentials, webauthn.ClearCredentialsParams(device))
