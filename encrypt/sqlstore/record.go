@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/crmguard/crmguard/encrypt/keys"
@@ -92,8 +93,18 @@ func persons(ids [][16]byte) (args []any) {
 func (s *Store) among(ctx context.Context, out []keys.Record, tenant, where string, values []any) ([]keys.Record, error) {
 	var err error
 	for part := range slices.Chunk(values, chunk) {
-		if out, err = s.query(ctx, out, selectKeys+"tenant = ? AND "+where+" IN "+dialect.Placeholders(1, len(part)),
-			append([]any{tenant}, part...)...); err != nil {
+		text, args := selectKeys+"tenant = ? AND "+where+" IN "+dialect.Placeholders(1, len(part)), append([]any{tenant}, part...)
+		if s.dialect == dialect.Postgres {
+			// Each value by itself: of a table that has grown since its statistics were made PostgreSQL takes an IN for a reading of the whole tenant.
+			kind := "bytea"
+			if strings.HasSuffix(where, "purpose") {
+				kind = "text"
+			}
+			text = "SELECT x.* FROM (VALUES " + strings.Repeat("(CAST(? AS "+kind+")), ", len(part)-1) + "(CAST(? AS " + kind + "))) v (k) CROSS JOIN LATERAL (" +
+				selectKeys + "tenant = ? AND " + where + " = v.k OFFSET 0) x"
+			args = append(slices.Clone(part), tenant)
+		}
+		if out, err = s.query(ctx, out, text, args...); err != nil {
 			return nil, err
 		}
 	}
