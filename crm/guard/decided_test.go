@@ -140,3 +140,25 @@ func TestActOnTheVersionSeen(t *testing.T) {
 	require.NoError(t, move(2))
 	require.NoError(t, move(0))
 }
+
+// TestBeginsAtItsBeginning: a record that only an act makes what it is does not begin so.
+//
+//crm:item 5
+func TestBeginsAtItsBeginning(t *testing.T) {
+	r, ctx := newRig(t), t.Context()
+	contracts, err := guard.For[*crm.Contract](ctx, r.guard, &guard.TypeOptions{Type: crm.TypeContract})
+	require.NoError(t, err)
+	begin := func(state crm.ContractState) error {
+		k := &crm.Contract{
+			Number: "C-1", Customer: crm.ID[crm.Customer](crm.NewUUID()), Signatory: crm.NewText("Ann Lee"), SignatoryPerson: crm.ID[crm.Person](crm.NewUUID()),
+			Starts: fixed, Ends: fixed.AddDate(1, 0, 0), State: state, Amount: 1000, Currency: "CNY",
+		}
+		_, err := contracts.Create(ctx, admin, k)
+		return err
+	}
+	var refused *crm.TransitionError
+	for _, state := range []crm.ContractState{crm.ContractActive, crm.ContractApproved} {
+		require.ErrorAs(t, begin(state), &refused, state)
+	}
+	require.NoError(t, begin(crm.ContractDraft))
+}
