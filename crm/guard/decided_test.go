@@ -162,3 +162,25 @@ func TestBeginsAtItsBeginning(t *testing.T) {
 	}
 	require.NoError(t, begin(crm.ContractDraft))
 }
+
+// TestActWritesWhatIsOpen: an act changes no field that is hidden from who acts.
+func TestActWritesWhatIsOpen(t *testing.T) {
+	if raced && testing.Short() {
+		t.Skip("nothing runs side by side, and a policy is compiled")
+	}
+	r, ctx := newRig(t), t.Context()
+	_, horses := stabled(t, r, `{"grants": {"admin": {"horse": {"create": "all", "read": "all"}}, "marketing": {"horse": {"read": "all", "transfer": "all"}}},
+		"field_overrides": {"marketing": {"horse": {"price": {"read": "hidden", "write": "hidden"}}}}}`)
+	v, err := horses.Create(ctx, admin, &horse{Name: crm.NewText("Ann Lee"), Price: 4242, Stall: "3"})
+	require.NoError(t, err)
+	c := as("marketing", crm.NewUUID().String(), "")
+	act := func(change func(h *horse)) error {
+		return horses.Act(ctx, c, authz.Transfer, v.Value.ID.UUID(), 0, func(h *horse) error { change(h); return nil })
+	}
+	denied(t, act(func(h *horse) { h.Price = 1 }), "fields.internal")
+	denied(t, act(func(h *horse) { h.Price, h.Team = 2, "/west/" }), "fields.internal")
+	require.NoError(t, act(func(h *horse) { h.Team = "/west/" }))
+	got, err := horses.Get(ctx, admin, v.Value.ID.UUID())
+	require.NoError(t, err)
+	assert.EqualValues(t, 4242, got.Value.Price)
+}
