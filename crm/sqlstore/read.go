@@ -281,16 +281,23 @@ func (s *scanner) row(rows *sql.Rows) (int64, crm.Row, error) {
 	return s.number, row, nil
 }
 
-// hits adds to texts the statement that selects, as hit, the numbers of the rows that have one of the keys, and its arguments.
-func hits[K any](s *Store, texts []string, args []any, by index, in int64, keys []K, arg func(K) any) ([]string, []any) {
+// hits returns the statement that selects, as hit and each once, the numbers of the rows that have one of the keys in one of the tables, and its arguments.
+func hits[K any](s *Store, tables []index, in int64, keys []K, arg func(K) any) (text string, args []any) {
 	marks, values := list(keys, arg)
-	if s.d == dialect.SQLite {
-		text := "SELECT DISTINCT row_id AS hit FROM " + by.table + " WHERE space = ? AND " + by.column + " IN " + marks
-		return append(texts, text), append(append(args, in), values...)
+	if s.d == dialect.Postgres {
+		by := tables[0]
+		return "SELECT DISTINCT x.row_id AS hit FROM (VALUES " + castList(values) + ") v (k) CROSS JOIN LATERAL (SELECT row_id FROM " + by.table +
+			" WHERE space = ? AND " + by.column + " = v.k OFFSET 0) x", append(values, in) // see lookup
 	}
-	text := "SELECT DISTINCT x.row_id AS hit FROM (VALUES " + castList(values) + ") v (k) CROSS JOIN LATERAL (SELECT row_id FROM " + by.table +
-		" WHERE space = ? AND " + by.column + " = v.k OFFSET 0) x" // see lookup
-	return append(texts, text), append(append(args, values...), in)
+	var arms []string
+	for _, by := range tables {
+		arms = append(arms, "SELECT row_id AS hit FROM "+by.table+" WHERE space = ? AND "+by.column+" IN "+marks)
+		args = append(append(args, in), values...)
+	}
+	if len(arms) == 1 {
+		return strings.Replace(arms[0], "SELECT", "SELECT DISTINCT", 1), args
+	}
+	return "SELECT hit FROM (" + strings.Join(arms, " UNION ") + ")", args // in brackets: beside it UNION and INTERSECT go from left to right
 }
 
 // mostMerged is how many tokens are merged in the order of rows.
@@ -304,18 +311,20 @@ func (s *Store) merges(q *crm.Query) bool {
 
 // merged writes the rows behind a cursor that carry one of the tokens, each once, in the order of the list: the tokens are clustered with
 // their rows, so SQLite merges what it reads of each and sorts nothing.
-func merged(in int64, q *crm.Query, p *part) (string, []any) {
+func (s *Store) merged(in int64, q *crm.Query, p *part) (string, []any) {
 	tokens := slices.Compact(slices.Sorted(slices.Values(q.Tokens)))
 	var arms []string
 	var args []any
 	for _, t := range tokens {
-		arm := "SELECT row_id AS hit FROM crm_tokens WHERE space = ? AND token = ?"
-		args = append(args, in, t)
-		if p.after.Row != 0 {
-			arm += " AND row_id > ?"
-			args = append(args, p.after.Row)
+		for _, by := range s.tokenTables() {
+			arm := "SELECT row_id AS hit FROM " + by.table + " WHERE space = ? AND token = ?"
+			args = append(args, in, t)
+			if p.after.Row != 0 {
+				arm += " AND row_id > ?"
+				args = append(args, p.after.Row)
+			}
+			arms = append(arms, arm)
 		}
-		arms = append(arms, arm)
 	}
 	return strings.Join(arms, " UNION ") + " ORDER BY 1", args
 }
@@ -330,16 +339,15 @@ func (s *Store) filter(t *table, in int64, q *crm.Query, p *part) (from, where s
 	}
 	// The few rows that have a key come first; SQLite takes CROSS JOIN as an order to do so.
 	var found []string
-	if q.Tokens != nil {
-		if p != nil && s.merges(q) {
-			text, of := merged(in, q, p)
-			found, args = append(found, text), append(args, of...)
-		} else {
-			found, args = hits(s, found, args, byToken, in, q.Tokens, tokenArg)
-		}
+	find := func(text string, of []any) { found, args = append(found, text), append(args, of...) }
+	switch {
+	case q.Tokens != nil && p != nil && s.merges(q):
+		find(s.merged(in, q, p))
+	case q.Tokens != nil:
+		find(hits(s, s.tokenTables(), in, q.Tokens, tokenArg))
 	}
 	if q.Persons != nil {
-		found, args = hits(s, found, args, byPerson, in, q.Persons, idArg)
+		find(hits(s, []index{byPerson}, in, q.Persons, idArg))
 	}
 	if found != nil {
 		join := "JOIN "
@@ -464,38 +472,109 @@ func (s *Store) Carriers(ctx context.Context, tenant, typ string, tokens []int64
 	return out, nil
 }
 
-// carriers asks for some tokens, each once. That a token has more than most rows is seen in its index alone.
+// carriers asks for some tokens, each once.
 func (s *Store) carriers(ctx context.Context, t *table, in int64, tokens []int64, most int, out map[int64][]crm.UUID) error {
-	_, values := list(tokens, tokenArg)
-	for i := len(tokens); i < len(values); i++ {
-		values[i] = nil // equal to no token
+	_, keys := list(tokens, tokenArg)
+	for i := len(tokens); i < len(keys); i++ {
+		keys[i] = nil // equal to no token
 	}
-	from, k := "(VALUES "+castList(values)+") v (k)", "v.k"
-	if s.d == dialect.SQLite { // which has no names for the columns of VALUES
-		from, k = "(VALUES "+castList(values)+") v", "v.column1"
+	if s.d == dialect.SQLite {
+		return s.carriersBoth(ctx, t, in, keys, most, out)
 	}
-	text := "SELECT x.token, t.id FROM " + from + " CROSS JOIN crm_tokens x CROSS JOIN " + t.name + " t WHERE x.space = ? AND x.token = " + k +
-		" AND t.row_id = x.row_id AND (SELECT 1 FROM crm_tokens y WHERE y.space = ? AND y.token = " + k + " LIMIT 1 OFFSET ?) IS NULL"
-	if s.d == dialect.Postgres { // see lookup
-		text = "SELECT x.token, t.id FROM " + from + " CROSS JOIN LATERAL (SELECT token, row_id FROM crm_tokens WHERE space = ? AND token = v.k" +
-			" AND (SELECT 1 FROM crm_tokens y WHERE y.space = ? AND y.token = v.k LIMIT 1 OFFSET ?) IS NULL OFFSET 0) x" +
-			" CROSS JOIN LATERAL (SELECT id FROM " + t.name + " WHERE row_id = x.row_id LIMIT 1) t"
-	}
-	rows, err := s.prepared(ctx, s.r, text, append(values, in, in, most))
-	if err != nil {
-		return err
-	}
-	defer rows.Close()
-	for rows.Next() {
+	// That a token has more than most rows is seen in its index alone. For the form see lookup.
+	text := "SELECT x.token, t.id FROM (VALUES " + castList(keys) + ") v (k)" +
+		" CROSS JOIN LATERAL (SELECT token, row_id FROM crm_tokens WHERE space = ? AND token = v.k" +
+		" AND (SELECT 1 FROM crm_tokens y WHERE y.space = ? AND y.token = v.k LIMIT 1 OFFSET ?) IS NULL OFFSET 0) x" +
+		" CROSS JOIN LATERAL (SELECT id FROM " + t.name + " WHERE row_id = x.row_id LIMIT 1) t"
+	return s.each(ctx, text, append(keys, in, in, most), func(scan func(...any) error) error {
 		var token int64
 		var id []byte
-		if err := rows.Scan(&token, &id); err != nil {
+		if err := scan(&token, &id); err != nil {
 			return err
 		}
 		if len(id) != len(crm.UUID{}) {
 			return crm.ErrDamaged
 		}
 		out[token] = append(out[token], crm.UUID(id))
+		return nil
+	})
+}
+
+// carriersBoth reads of each token at most one row more than most from each of the two tables, and the ids of the rows of those
+// that have no more in both.
+func (s *Store) carriersBoth(ctx context.Context, t *table, in int64, keys []any, most int, out map[int64][]crm.UUID) error {
+	var arms []string
+	args := keys
+	for _, by := range s.tokenTables() {
+		arms = append(arms, "SELECT x.token, x.row_id FROM v CROSS JOIN "+by.table+" x WHERE x.space = ? AND x.token = v.k AND x.row_id <= COALESCE("+
+			"(SELECT y.row_id FROM "+by.table+" y WHERE y.space = ? AND y.token = v.k ORDER BY y.row_id LIMIT 1 OFFSET ?), 9223372036854775807)")
+		args = append(args, in, in, most)
+	}
+	text := "WITH v (k) AS MATERIALIZED (VALUES " + castList(keys) + ") " + strings.Join(arms, " UNION ALL ")
+	carry := map[int64][]int64{}
+	err := s.each(ctx, text, args, func(scan func(...any) error) error {
+		var token, number int64
+		if err := scan(&token, &number); err != nil {
+			return err
+		}
+		carry[token] = append(carry[token], number)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	var numbers []int64
+	for token, of := range carry {
+		slices.Sort(of) // while a Reindex runs the same may be in both
+		if of = slices.Compact(of); len(of) > most {
+			delete(carry, token)
+			continue
+		}
+		carry[token] = of
+		numbers = append(numbers, of...)
+	}
+	slices.Sort(numbers)
+	numbers = slices.Compact(numbers)
+	ids := make(map[int64]crm.UUID, len(numbers))
+	for some := range slices.Chunk(numbers, idsAtOnce) {
+		marks, args := list(some, tokenArg)
+		err := s.each(ctx, "SELECT row_id, id FROM "+t.name+" WHERE row_id IN "+marks, args, func(scan func(...any) error) error {
+			var number int64
+			var id []byte
+			if err := scan(&number, &id); err != nil {
+				return err
+			}
+			if len(id) != len(crm.UUID{}) {
+				return crm.ErrDamaged
+			}
+			ids[number] = crm.UUID(id)
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	for token, of := range carry {
+		for _, number := range of {
+			if id, there := ids[number]; there { // it may have gone since
+				out[token] = append(out[token], id)
+			}
+		}
+	}
+	return nil
+}
+
+// each runs a statement of the reading handle and calls row for each of its rows.
+func (s *Store) each(ctx context.Context, text string, args []any, row func(scan func(...any) error) error) error {
+	rows, err := s.prepared(ctx, s.r, text, args)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		if err := row(rows.Scan); err != nil {
+			return err
+		}
 	}
 	return rows.Err()
 }

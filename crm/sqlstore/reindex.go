@@ -22,9 +22,6 @@ var reindexCost = 500_000
 // reindexRows is how many rows one statement of Reindex reads.
 const reindexRows = 1000
 
-// indexes are what Reindex rebuilds.
-var indexes = []index{byToken, byUnique, byPerson}
-
 // RowError is a row of which Reindex cannot take the keys. It says where the row lies and nothing of
 // what it holds. Err is crm.ErrDamaged for a row that no store wrote, and crm.ErrDuplicate for one whose
 // unique token another living row has.
@@ -53,7 +50,7 @@ func (s *Store) Reindexing(ctx context.Context) (bool, error) {
 		if unfinished, err = s.has(ctx, s.r, "crm_reindex"); err != nil {
 			return err
 		}
-		for _, i := range indexes {
+		for _, i := range s.indexes() {
 			there, err := s.has(ctx, s.r, i.table)
 			if err != nil {
 				return err
@@ -143,6 +140,7 @@ func (s *Store) beginReindex(ctx context.Context) (list []place, err error) {
 				return err
 			}
 		}
+		s.recent.next.known = false
 		list, err = s.places(ctx, tx)
 		return err
 	})
@@ -160,7 +158,7 @@ func (s *Store) emptying(ctx context.Context, tx *sql.Tx) ([]string, error) {
 		"CREATE TABLE crm_reindex (type " + s.columnType(crm.KindString) + " NOT NULL PRIMARY KEY, row_id " +
 			s.columnType(crm.KindInt) + " NOT NULL)",
 	}
-	for _, i := range indexes {
+	for _, i := range s.indexes() {
 		there, err := s.has(ctx, tx, i.table)
 		if err != nil {
 			return nil, err
@@ -299,6 +297,9 @@ func (s *Store) reindex(ctx context.Context, tx *sql.Tx) (n int64, ended bool, e
 	}
 	if !b.full() {
 		ended = true
+		if err := s.moveAll(ctx, tx); err != nil {
+			return 0, false, err
+		}
 		_, err = tx.ExecContext(ctx, "DROP TABLE crm_reindex")
 	}
 	return b.rows, ended, err

@@ -3,7 +3,8 @@
 //
 // Each declared type has a table of its own, with a typed column per clear field; sealed fields, persons
 // and the MAC lie together in one column (docs/formats/row.md). Index tokens are rows of one table,
-// clustered by token, and so are persons; backups leave them out, and Store.Reindex rebuilds them. One counter row is raised in
+// clustered by token, and so are persons; on SQLite the newest tokens are in a small table of their own first. Backups leave
+// them out, and Store.Reindex rebuilds them. One counter row is raised in
 // every transaction that writes, so that change numbers follow the order of commits and writers do not
 // overtake each other.
 //
@@ -43,6 +44,8 @@ type Store struct {
 	types      map[string]*table
 	spaces     map[space]int64
 	statements map[string]*sql.Stmt // of r
+
+	recent recent
 }
 
 type space struct{ tenant, typ string }
@@ -76,7 +79,8 @@ func Open(ctx context.Context, w, r *sql.DB, d dialect.Dialect) (*Store, error) 
 }
 
 // Rollback takes the common tables back to a version, 1 or more, so that a program that knows no later one can open them. What
-// later versions added goes, rows stay. No store may be open. Version 1 has no index of persons; version 2 has.
+// later versions added goes, rows stay. No store may be open. Version 1 has no index of persons,
+// version 2 no table of the newest tokens.
 func Rollback(ctx context.Context, db *sql.DB, d dialect.Dialect, to int) error {
 	files, err := migrationsOf(d)
 	if err != nil {
@@ -212,6 +216,9 @@ func (s *Store) write(ctx context.Context, doing string, n int, f func(tx *sql.T
 		if err != nil {
 			return err
 		}
+		s.recent.mu.Lock() // which nobody holds for long: who does has committed
+		defer s.recent.mu.Unlock()
+		s.recent.next = s.recent.now
 		if err := f(tx, last-int64(n)+1); err != nil {
 			return err
 		}
@@ -220,10 +227,12 @@ func (s *Store) write(ctx context.Context, doing string, n int, f func(tx *sql.T
 		}
 		if err := tx.Commit(); err != nil {
 			if unknownCommit(err) {
+				s.recent.now.known = false
 				return fmt.Errorf("crm/sqlstore: %s: %w", doing, crm.ErrUnknown)
 			}
 			return err
 		}
+		s.recent.now = s.recent.next
 		return nil
 	})
 	if errors.Is(err, errRehearsed) {

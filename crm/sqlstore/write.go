@@ -52,6 +52,7 @@ type index struct{ table, column string }
 
 var (
 	byToken  = index{"crm_tokens", "token"}
+	byRecent = index{"crm_recent", "token"} // of SQLite only
 	byUnique = index{"crm_uniques", "token"}
 	byPerson = index{"crm_persons", "person"}
 )
@@ -373,7 +374,7 @@ func (s *Store) putKeys(ctx context.Context, tx *sql.Tx, writes map[space][]*pen
 			uniques.add(n, p.number, now, before)
 		}
 	}
-	if err := tokens.put(ctx, s, tx, byToken); err != nil {
+	if err := s.putTokens(ctx, tx, &tokens); err != nil {
 		return err
 	}
 	if err := uniques.put(ctx, s, tx, byUnique); err != nil {
@@ -392,7 +393,7 @@ func (c *changes[K]) add(in, number int64, now, before []K) {
 }
 
 func (c *changes[K]) put(ctx context.Context, s *Store, tx *sql.Tx, to index) error {
-	if err := deletePostings(ctx, s, tx, to, c.removed); err != nil {
+	if _, err := deletePostings(ctx, s, tx, to, c.removed); err != nil {
 		return err
 	}
 	_, err := insertPostings(ctx, s, tx, to, c.added, "")
@@ -418,22 +419,29 @@ func diff[K int64 | string](list []posting[K], in, number int64, a, b []K) []pos
 	return list
 }
 
-func deletePostings[K int64 | string](ctx context.Context, s *Store, tx *sql.Tx, from index, list []posting[K]) error {
+// deletePostings returns how many there were.
+func deletePostings[K int64 | string](ctx context.Context, s *Store, tx *sql.Tx, from index, list []posting[K]) (gone int64, err error) {
 	if len(list) == 0 {
-		return nil
+		return 0, nil
 	}
 	slices.SortFunc(list, comparePostings)
 	stmt, err := tx.PrepareContext(ctx, s.d.Rebind("DELETE FROM "+from.table+" WHERE space = ? AND "+from.column+" = ? AND row_id = ?"))
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer stmt.Close()
 	for _, p := range list {
-		if _, err := stmt.ExecContext(ctx, p.space, keyArg(p.key), p.number); err != nil {
-			return err
+		res, err := stmt.ExecContext(ctx, p.space, keyArg(p.key), p.number)
+		if err != nil {
+			return 0, err
 		}
+		n, err := res.RowsAffected()
+		if err != nil {
+			return 0, err
+		}
+		gone += n
 	}
-	return nil
+	return gone, nil
 }
 
 // putRows writes the rows of one space: new ones, and old ones over themselves.

@@ -33,7 +33,7 @@ import (
 
 // excluded are the tables that no backup holds: sessions and what else lives no longer than a sign-in, passkeys (who has only these comes back by a code from paper), wrapped keys, which lie in the shard bucket, the
 // heads of the log, which belong to the running installation, and the indexes of tokens and persons, which follow from the rows.
-var excluded = []string{"encrypt_", "authn_", "app_", "crm_tokens", "crm_uniques", "crm_persons", "crm_reindex"}
+var excluded = []string{"encrypt_", "authn_", "app_", "crm_tokens", "crm_recent", "crm_uniques", "crm_persons", "crm_reindex"}
 
 // Files of the data folder that backups need.
 const (
