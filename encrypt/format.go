@@ -1,12 +1,14 @@
 package encrypt
 
 import (
+	"bytes"
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
+	"slices"
 	"sync"
 
 	"github.com/crmguard/crmguard/encrypt/keys"
@@ -223,6 +225,24 @@ func macOf(key []byte, parts ...string) []byte {
 func randomID() (id keys.ID) {
 	rand.Read(id[:])
 	return id
+}
+
+// randomIDs returns n different ids that lie together: their first four bytes are drawn once, the others for each, in ascending order. Two ids of different
+// calls are equal no more often than two of eight random bytes, and the keys that one batch makes share pages of the key store's indexes.
+func randomIDs(n int) []keys.ID {
+	first := randomID()
+	seen := make(map[keys.ID]bool, n)
+	ids := make([]keys.ID, 0, n)
+	for len(ids) < n {
+		id := first
+		rand.Read(id[4:])
+		if !seen[id] {
+			seen[id] = true
+			ids = append(ids, id)
+		}
+	}
+	slices.SortFunc(ids, func(a, b keys.ID) int { return bytes.Compare(a[:], b[:]) })
+	return ids
 }
 
 // indexKey makes tokens of one index: AES-256-CMAC (NIST SP 800-38B, RFC 4493), cut to 64 bits.

@@ -525,13 +525,14 @@ func (k *Keeper) keysFor(ctx context.Context, v *visit, slots []slot) error {
 		return err
 	}
 	for attempt := 0; ; attempt++ {
-		var made []keys.Record
+		made := make([]keys.Record, 0, len(wanted)-len(have))
+		ids := randomIDs(cap(made))
 		for at := range wanted {
 			if have[at] != nil {
 				continue
 			}
 			r := keys.Record{
-				Tenant: v.t.name, ID: randomID(), Kind: keys.PersonKey, Person: at.person,
+				Tenant: v.t.name, ID: ids[len(made)], Kind: keys.PersonKey, Person: at.person,
 				Retention: at.retention, Created: k.now(),
 			}
 			if g := v.tk.newest(); g > 1 {

@@ -160,7 +160,7 @@ func (m *Importer[P]) digest(salt []byte, header []string, mapping *Mapping) str
 }
 
 // Rehearse does all that Run would, batch by batch, and has the store take each back: the report is what would happen. Keys that appear twice in the file are seen; a unique
-// value that two batches share is not, and of rows that are like each other only those are that are at most two batches (of 900 rows) apart. Errors: ErrFile, ErrMapping, those of guard.
+// value that two batches share is not, and of rows that are like each other only those are that are at most three batches (of 900 rows) apart. Errors: ErrFile, ErrMapping, those of guard.
 func (m *Importer[P]) Rehearse(ctx context.Context, c guard.Caller, src Source, mapping Mapping, mode Mode) (Report, error) {
 	rep := Report{Reasons: map[string]int64{}}
 	job := &Import{Mode: mode}

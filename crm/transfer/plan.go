@@ -29,7 +29,7 @@ type plan[P guard.Record] struct {
 	print    hash.Hash // of the rows so far
 	keys     map[uint64]struct{}
 	rehearse bool
-	before   [2][]P // new records of the two batches that may not be stored yet when the next one is prepared, for the Checker
+	before   [inFlight][]P // new records of the batches that may not be stored yet when the next one is checked, for the Checker
 }
 
 func (m *Importer[P]) plan(c guard.Caller, job *Import, src Source, mapping *Mapping, salt []byte) (*plan[P], error) {
@@ -50,6 +50,9 @@ const (
 	batchBytes = 4 << 20
 )
 
+// inFlight is how many batches may be on their way between the check and the store: one is sealed, one waits, one is written.
+const inFlight = 3
+
 // batch is what is stored in one transaction.
 type batch[P guard.Record] struct {
 	from     int64 // rows before it
@@ -57,6 +60,10 @@ type batch[P guard.Record] struct {
 	errs     []*RowError // of rows that could not be read
 	bytes    int
 	print    string
+	fresh    []P        // new records
+	of       []int      // the row of each
+	old      []int      // rows that change a record
+	ids      []crm.UUID // that record
 	tx       *guard.Tx
 	made     map[crm.UUID]int // which row made a record that is in tx
 	kept     map[crm.UUID]crm.UUID
@@ -74,35 +81,39 @@ func (b *batch[P]) reject(i int, reasons ...Reason) {
 	b.rejected = append(b.rejected, r)
 }
 
-// run reads, seals and writes, each in a goroutine of its own: while one batch is written the next is sealed and the one behind it read.
+// run reads, checks, seals and writes, each in a goroutine of its own: while one batch is written the next is sealed, the one behind it checked and a fourth read.
 func (p *plan[P]) run(ctx context.Context, src Source, done func(*batch[P]) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var all sync.WaitGroup
 	defer all.Wait()
 	defer cancel()
-	read, sealed := make(chan *batch[P]), make(chan *batch[P], 1)
+	read, checked, sealed := make(chan *batch[P]), make(chan *batch[P]), make(chan *batch[P], 1)
 	all.Go(func() {
 		defer close(read)
 		p.batches(ctx, src, read)
 	})
-	all.Go(func() {
-		defer close(sealed)
-		for b := range read {
-			if b.err == nil || len(b.rows) > 0 {
-				if err := p.prepare(ctx, b); err != nil {
-					b.err, b.rows, b.tx = err, nil, nil
+	step := func(from <-chan *batch[P], to chan<- *batch[P], do func(context.Context, *batch[P]) error) {
+		all.Go(func() {
+			defer close(to)
+			for b := range from {
+				if len(b.rows) > 0 {
+					if err := do(ctx, b); err != nil {
+						b.err, b.rows, b.tx = err, nil, nil
+					}
+				}
+				select {
+				case to <- b:
+				case <-ctx.Done():
+					return
+				}
+				if b.err != nil {
+					return
 				}
 			}
-			select {
-			case sealed <- b:
-			case <-ctx.Done():
-				return
-			}
-			if b.err != nil {
-				return
-			}
-		}
-	})
+		})
+	}
+	step(read, checked, p.prepare)
+	step(checked, sealed, p.seal)
 	for b := range sealed {
 		if len(b.rows) > 0 {
 			if err := p.write(ctx, b); err != nil {

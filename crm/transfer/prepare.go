@@ -14,7 +14,7 @@ import (
 	"github.com/crmguard/crmguard/crm/guard"
 )
 
-// prepare decides on the rows of a batch and seals what is to be written.
+// prepare decides on the rows of a batch.
 func (p *plan[P]) prepare(ctx context.Context, b *batch[P]) error {
 	m := p.m
 	b.tx = m.doors.Guard.Begin(p.c, m.records.Type()+".import")
@@ -45,10 +45,6 @@ func (p *plan[P]) prepare(ctx context.Context, b *batch[P]) error {
 			return err
 		}
 	}
-	var fresh []P
-	var of []int
-	var old []int
-	var ids []crm.UUID
 	for _, i := range good {
 		row := &b.rows[i]
 		if p.read.key >= 0 {
@@ -61,7 +57,7 @@ func (p *plan[P]) prepare(ctx context.Context, b *batch[P]) error {
 				b.reject(i, Reason{Field: p.read.mapping.Key, Rule: ruleReference})
 				continue
 			case exists:
-				old, ids = append(old, i), append(ids, id)
+				b.old, b.ids = append(b.old, i), append(b.ids, id)
 				continue
 			}
 		}
@@ -81,32 +77,41 @@ func (p *plan[P]) prepare(ctx context.Context, b *batch[P]) error {
 		m.owned(p.c, &owner, &team)
 		h.Owner, h.Team = owner.UUID(), team
 		v.SetHeader(h)
-		fresh, of = append(fresh, v), append(of, i)
+		b.fresh, b.of = append(b.fresh, v), append(b.of, i)
 	}
-	if m.o.Eraser != nil && len(fresh) > 0 {
+	if m.o.Eraser != nil && len(b.fresh) > 0 {
 		var err error
-		if fresh, of, err = p.known(ctx, b, fresh, of); err != nil {
+		if b.fresh, b.of, err = p.known(ctx, b, b.fresh, b.of); err != nil {
 			return err
 		}
 	}
-	if m.o.Checker != nil && len(fresh) > 0 {
+	if m.o.Checker != nil && len(b.fresh) > 0 {
 		var err error
-		if fresh, of, err = p.check(ctx, b, fresh, of); err != nil {
+		if b.fresh, b.of, err = p.check(ctx, b, b.fresh, b.of); err != nil {
 			return err
 		}
 	}
-	errs, err := m.records.ImportIn(ctx, b.tx, fresh)
+	return nil
+}
+
+// seal adds to the batch's Tx what is to be written.
+func (p *plan[P]) seal(ctx context.Context, b *batch[P]) error {
+	errs, err := p.m.records.ImportIn(ctx, b.tx, b.fresh)
 	if err != nil {
 		return err
 	}
 	for k, err := range errs {
 		if err != nil {
-			b.reject(of[k], reasonsOf(err)...)
+			b.reject(b.of[k], reasonsOf(err)...)
 			continue
 		}
-		b.made[fresh[k].Header().ID] = of[k]
+		b.made[b.fresh[k].Header().ID] = b.of[k]
 	}
-	return p.update(ctx, b, old, ids)
+	if err := p.update(ctx, b, b.old, b.ids); err != nil {
+		return err
+	}
+	b.fresh = nil
+	return nil
 }
 
 // same lists the rows of a batch that were made although there was a record that is the same.
@@ -196,9 +201,9 @@ func (p *plan[P]) known(ctx context.Context, b *batch[P], fresh []P, of []int) (
 
 // check asks the Checker about new records and returns those that are to be created.
 func (p *plan[P]) check(ctx context.Context, b *batch[P], fresh []P, of []int) (kept []P, rows []int, err error) {
-	bands, err := p.m.o.Checker.Bands(ctx, p.c, slices.Concat(p.before[0], p.before[1]), fresh)
+	bands, err := p.m.o.Checker.Bands(ctx, p.c, slices.Concat(p.before[:]...), fresh)
 	if errors.Is(err, guard.ErrQuota) && p.m.o.OnMatch == ReportMatches {
-		p.before = [2][]P{p.before[1], fresh}
+		p.checked(fresh)
 		for _, v := range fresh {
 			b.unasked[v.Header().ID] = true
 		}
@@ -221,8 +226,14 @@ func (p *plan[P]) check(ctx context.Context, b *batch[P], fresh []P, of []int) (
 		}
 		kept, rows = append(kept, v), append(rows, of[k])
 	}
-	p.before = [2][]P{p.before[1], kept}
+	p.checked(kept)
 	return kept, rows, nil
+}
+
+// checked keeps the new records of a batch for the check of those behind it.
+func (p *plan[P]) checked(fresh []P) {
+	copy(p.before[:], p.before[1:])
+	p.before[inFlight-1] = fresh
 }
 
 // update adds the changes of records that exist, with their former values.
