@@ -37,3 +37,19 @@ func SetReindexCost(n int) (back func()) {
 	reindexCost = n
 	return func() { reindexCost = old }
 }
+
+// SetRecent changes how many tokens SQLite's table of the newest ones keeps and how many move at once; the returned function changes it back.
+func SetRecent(most, least int64) (back func()) {
+	oldMost, oldLeast := mostRecent, leastMoved
+	mostRecent, leastMoved = most, least
+	return func() { mostRecent, leastMoved = oldMost, oldLeast }
+}
+
+// MoveStatements are those that move tokens.
+func MoveStatements() []string { return []string{runEnd, settleRun, deleteRun} }
+
+// CarriedStatement is the one that asks for the rows of n tokens.
+func (s *Store) CarriedStatement(n int) string {
+	text, _ := s.carried(1, make([]any, n), 1)
+	return text
+}

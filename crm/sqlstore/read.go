@@ -503,14 +503,7 @@ func (s *Store) carriers(ctx context.Context, t *table, in int64, tokens []int64
 // carriersBoth reads of each token at most one row more than most from each of the two tables, and the ids of the rows of those
 // that have no more in both.
 func (s *Store) carriersBoth(ctx context.Context, t *table, in int64, keys []any, most int, out map[int64][]crm.UUID) error {
-	var arms []string
-	args := keys
-	for _, by := range s.tokenTables() {
-		arms = append(arms, "SELECT x.token, x.row_id FROM v CROSS JOIN "+by.table+" x WHERE x.space = ? AND x.token = v.k AND x.row_id <= COALESCE("+
-			"(SELECT y.row_id FROM "+by.table+" y WHERE y.space = ? AND y.token = v.k ORDER BY y.row_id LIMIT 1 OFFSET ?), 9223372036854775807)")
-		args = append(args, in, in, most)
-	}
-	text := "WITH v (k) AS MATERIALIZED (VALUES " + castList(keys) + ") " + strings.Join(arms, " UNION ALL ")
+	text, args := s.carried(in, keys, most)
 	carry := map[int64][]int64{}
 	err := s.each(ctx, text, args, func(scan func(...any) error) error {
 		var token, number int64
@@ -562,6 +555,18 @@ func (s *Store) carriersBoth(ctx context.Context, t *table, in int64, keys []any
 		}
 	}
 	return nil
+}
+
+// carried selects tokens and rows from both tables.
+func (s *Store) carried(in int64, keys []any, most int) (text string, args []any) {
+	var arms []string
+	args = keys
+	for _, by := range s.tokenTables() {
+		arms = append(arms, "SELECT x.token, x.row_id FROM v CROSS JOIN "+by.table+" x WHERE x.space = ? AND x.token = v.k AND x.row_id <= COALESCE("+
+			"(SELECT y.row_id FROM "+by.table+" y WHERE y.space = ? AND y.token = v.k ORDER BY y.row_id LIMIT 1 OFFSET ?), 9223372036854775807)")
+		args = append(args, in, in, most)
+	}
+	return "WITH v (k) AS MATERIALIZED (VALUES " + castList(keys) + ") " + strings.Join(arms, " UNION ALL "), args
 }
 
 // each runs a statement of the reading handle and calls row for each of its rows.

@@ -82,27 +82,29 @@ func countRecent(ctx context.Context, tx *sql.Tx) (n int64, err error) {
 	return n, err
 }
 
+// The statements of a move. Each argument of a place is its space, token and row.
+const (
+	runEnd    = "SELECT space, token, row_id FROM crm_recent WHERE (space, token, row_id) > (?, ?, ?) ORDER BY space, token, row_id LIMIT 1 OFFSET ?"
+	run       = " FROM crm_recent WHERE (space, token, row_id) > (?, ?, ?) AND (space, token, row_id) <= (?, ?, ?)"
+	settleRun = "INSERT OR IGNORE INTO crm_tokens (space, token, row_id) SELECT space, token, row_id" + run + // a Reindex may have written the same ones
+		" ORDER BY space, token, row_id"
+	deleteRun = "DELETE" + run
+)
+
 // move takes the next n tokens over into crm_tokens, those up to the end where there are fewer.
 func (r *rolling) move(ctx context.Context, tx *sql.Tx, n int64) error {
-	const behind = " WHERE (space, token, row_id) > (?, ?, ?)"
 	var last posting[int64]
-	err := tx.QueryRowContext(ctx, "SELECT space, token, row_id FROM crm_recent"+behind+" ORDER BY space, token, row_id LIMIT 1 OFFSET ?",
-		r.at.space, r.at.key, r.at.number, n-1).Scan(&last.space, &last.key, &last.number)
+	err := tx.QueryRowContext(ctx, runEnd, r.at.space, r.at.key, r.at.number, n-1).Scan(&last.space, &last.key, &last.number)
 	round := errors.Is(err, sql.ErrNoRows)
 	if round {
 		last = posting[int64]{math.MaxInt64, math.MaxInt64, math.MaxInt64}
 	} else if err != nil {
 		return err
 	}
-	args := []any{r.at.space, r.at.key, r.at.number, last.space, last.key, last.number}
-	const run = behind + " AND (space, token, row_id) <= (?, ?, ?)"
-	// A Reindex may have written the same ones meanwhile.
-	if _, err := tx.ExecContext(ctx, "INSERT OR IGNORE INTO crm_tokens (space, token, row_id) SELECT space, token, row_id FROM crm_recent"+
-		run+" ORDER BY space, token, row_id", args...); err != nil {
-		return err
-	}
-	if _, err := tx.ExecContext(ctx, "DELETE FROM crm_recent"+run, args...); err != nil {
-		return err
+	for _, text := range []string{settleRun, deleteRun} {
+		if _, err := tx.ExecContext(ctx, text, r.at.space, r.at.key, r.at.number, last.space, last.key, last.number); err != nil {
+			return err
+		}
 	}
 	if !round {
 		r.at, r.held = last, r.held-n

@@ -44,7 +44,8 @@ func OpenSQLite(ctx context.Context, path string) (w, r *sql.DB, err error) {
 	if err := checkPragmas(ctx, w); err != nil {
 		return nil, nil, errors.Join(err, w.Close())
 	}
-	if r, err = sql.Open("sqlite", base+"&_pragma=cache_size(-16384)&mode=ro"); err != nil {
+	// A reader's cache ends with each commit of the writer, so what it reads is mapped, not copied: a page that the device cannot read is then a fault, no error.
+	if r, err = sql.Open("sqlite", base+"&_pragma=cache_size(-16384)&_pragma=mmap_size(8589934592)&mode=ro"); err != nil {
 		return nil, nil, errors.Join(errors.New("dialect: SQLite settings are refused"), w.Close())
 	}
 	r.SetMaxOpenConns(4)
