@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -225,7 +226,7 @@ func (m *Importer[P]) Begin(ctx context.Context, c guard.Caller, name string, he
 		return nil, err
 	}
 	k := &Kept{Import: job.ID, Kind: keptBeside, Values: crm.NewText(m.o.Beside)}
-	k.ID, k.Person = crm.ID[Kept](derived(job.ID.UUID(), keptBeside, 0)), job.Person
+	k.ID, k.Person = crm.ID[Kept](derive(job.ID.UUID(), keptBeside, 0)), job.Person
 	m.owned(c, &k.Owner, &k.Team)
 	if err := m.doors.Kept.CreateIn(ctx, tx, k); err != nil {
 		return nil, err
@@ -239,6 +240,9 @@ func (m *Importer[P]) Begin(ctx context.Context, c guard.Caller, name string, he
 // Beside returns what the program kept with an import, see Options: crm.ErrNotFound when that is nothing, was kept for longer than KeepRejected, or is not the caller's.
 func Beside(ctx context.Context, d Doors, c guard.Caller, id crm.ID[Import]) (string, error) {
 	v, err := d.Kept.Get(ctx, c, derived(id.UUID(), keptBeside, 0))
+	if errors.Is(err, crm.ErrNotFound) {
+		v, err = d.Kept.Get(ctx, c, derivedFirst(id.UUID(), keptBeside, 0))
+	}
 	if err != nil {
 		return "", err
 	}

@@ -248,6 +248,33 @@ func TestUndo(t *testing.T) {
 	})
 }
 
+// TestUndoOfTheFirstVersion: an import that a program began which derived ids in the first way goes on with the others, and is undone wholly.
+func TestUndoOfTheFirstVersion(t *testing.T) {
+	r := newRig(t)
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	text := lines(2000, "Ulm")
+	o := &transfer.Options[*crm.Customer]{Beside: "what is needed to go on", Progress: func(transfer.Counts) { stop() }}
+	back := transfer.DeriveFirst()
+	job, err := r.importer(o).Run(ctx, r.manager, "", csv(t, text), suggested(t, text), transfer.Create)
+	back()
+	require.ErrorIs(t, err, context.Canceled)
+	first := job.Created
+	require.Positive(t, first)
+	beside, err := transfer.Beside(t.Context(), r.doors, r.manager, job.ID)
+	require.NoError(t, err)
+	assert.Equal(t, o.Beside, beside)
+	job, err = r.importer(nil).Resume(t.Context(), r.manager, job.ID, csv(t, text))
+	require.NoError(t, err)
+	assert.EqualValues(t, 2000, job.Position)
+	require.Greater(t, job.Created, first)
+	undone, err := r.importer(nil).Undo(t.Context(), r.manager, job.ID)
+	require.NoError(t, err)
+	assert.Equal(t, job.Created, undone.Undone)
+	assert.Zero(t, undone.Left)
+	assert.Empty(t, r.all(t))
+}
+
 // TestUndoOfTheErased: the former values of an erased person do not come back, neither into the record nor anywhere.
 func TestUndoOfTheErased(t *testing.T) {
 	r := newRig(t)

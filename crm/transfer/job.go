@@ -220,13 +220,29 @@ func (k *Kept) CheckUpdate(*Kept) error {
 // derived makes an id that follows from an import, what it is for, and a number: a UUID of version 8 (RFC 9562 section 5.8). Its first 48 bits are the time
 // of the import's id, the next 32 the number, the last 42 from a hash of all, so that ids lie in the indexes in the order in which they are stored.
 func derived(of crm.UUID, use string, n int64) crm.UUID {
-	h := sha256.New()
-	h.Write([]byte("crmguard import\x00" + use + "\x00"))
-	h.Write(of[:])
-	h.Write(binary.BigEndian.AppendUint64(nil, uint64(n)))
 	var u crm.UUID
 	copy(u[:6], of[:6])
-	binary.BigEndian.PutUint64(u[8:], binary.BigEndian.Uint64(h.Sum(nil))>>22|uint64(n&0xfffff)<<42|2<<62)
+	h := hashed(of, use, n)
+	binary.BigEndian.PutUint64(u[8:], binary.BigEndian.Uint64(h[:])>>22|uint64(n&0xfffff)<<42|2<<62)
 	binary.BigEndian.PutUint16(u[6:], uint16(n>>20&0xfff)|8<<12)
 	return u
 }
+
+// derivedFirst is what version 1 of the format derived.
+func derivedFirst(of crm.UUID, use string, n int64) crm.UUID {
+	var u crm.UUID
+	copy(u[:6], of[:6])
+	h := hashed(of, use, n)
+	copy(u[6:], h[:])
+	u[6] = u[6]&0x0f | 0x80
+	u[8] = u[8]&0x3f | 0x80
+	return u
+}
+
+func hashed(of crm.UUID, use string, n int64) [sha256.Size]byte {
+	b := append([]byte("crmguard import\x00"+use+"\x00"), of[:]...)
+	return sha256.Sum256(binary.BigEndian.AppendUint64(b, uint64(n)))
+}
+
+// derive is how ids are derived now.
+var derive = derived

@@ -67,11 +67,11 @@ func (p *plan[P]) prepare(ctx context.Context, b *batch[P]) error {
 			continue
 		}
 		h := v.Header()
-		h.ID = derived(p.id.UUID(), "record", b.from+int64(i)+1)
+		h.ID = derive(p.id.UUID(), "record", b.from+int64(i)+1)
 		if p.rehearse {
 			h.Person = p.person.UUID() // one key, and not one for every row
 		} else {
-			h.Person = derived(p.id.UUID(), "person", b.from+int64(i)+1)
+			h.Person = derive(p.id.UUID(), "person", b.from+int64(i)+1)
 		}
 		owner, team := crm.ID[crm.Employee](h.Owner), h.Team
 		m.owned(p.c, &owner, &team)
@@ -288,7 +288,7 @@ func (p *plan[P]) update(ctx context.Context, b *batch[P], rows []int, ids []crm
 		k := &Kept{
 			Import: p.id, Kind: keptFormer, Row: b.from + int64(i) + 1, Record: h.ID, After: h.Version + 1, Values: crm.NewText(string(text)),
 		}
-		k.ID, k.Person = crm.ID[Kept](derived(p.id.UUID(), keptFormer, k.Row)), crm.ID[crm.Person](h.Person)
+		k.ID, k.Person = crm.ID[Kept](derive(p.id.UUID(), keptFormer, k.Row)), crm.ID[crm.Person](h.Person)
 		p.m.owned(p.c, &k.Owner, &k.Team)
 		if err := p.m.doors.Kept.CreateIn(ctx, b.tx, k); err != nil {
 			return err

@@ -67,11 +67,7 @@ func (p *plan[P]) backOnce(ctx context.Context, from, to int64) error {
 	m := p.m
 	tx := m.doors.Guard.Begin(p.c, m.records.Type()+".import.undo")
 	var undone, left int64
-	ids := make([]crm.UUID, 0, to-from)
-	for n := from + 1; n <= to; n++ {
-		ids = append(ids, derived(p.id.UUID(), "record", n))
-	}
-	made, err := m.records.GetAll(ctx, p.c, ids)
+	made, err := p.made(ctx, from, to)
 	if err != nil {
 		return err
 	}
@@ -116,6 +112,30 @@ func (p *plan[P]) backOnce(ctx context.Context, from, to int64) error {
 	}
 	_, err = tx.Commit(ctx)
 	return err
+}
+
+// made returns the records that rows made, those of a program that derived their ids in the first way, too.
+func (p *plan[P]) made(ctx context.Context, from, to int64) ([]guard.View[P], error) {
+	ids := make([]crm.UUID, 0, to-from)
+	for n := from + 1; n <= to; n++ {
+		ids = append(ids, derived(p.id.UUID(), "record", n))
+	}
+	made, err := p.m.records.GetAll(ctx, p.c, ids)
+	if err != nil || len(made) == len(ids) {
+		return made, err
+	}
+	found := make(map[crm.UUID]bool, len(made))
+	for i := range made {
+		found[made[i].Value.Header().ID] = true
+	}
+	var first []crm.UUID
+	for i, id := range ids {
+		if !found[id] {
+			first = append(first, derivedFirst(p.id.UUID(), "record", from+int64(i)+1))
+		}
+	}
+	older, err := p.m.records.GetAll(ctx, p.c, first)
+	return append(made, older...), err
 }
 
 // former lists the former values of rows.

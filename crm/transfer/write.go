@@ -136,7 +136,7 @@ func keepRows[P guard.Record, R any](ctx context.Context, p *plan[P], tx *guard.
 		}
 		k := &Kept{Import: p.job.ID, Kind: kind, Values: crm.NewText(string(text))}
 		k.Row, _ = of(&rows[0])
-		k.ID = crm.ID[Kept](derived(p.job.ID.UUID(), kind, k.Row))
+		k.ID = crm.ID[Kept](derive(p.job.ID.UUID(), kind, k.Row))
 		k.Person = p.job.Person
 		p.m.owned(p.c, &k.Owner, &k.Team)
 		if err := p.m.doors.Kept.CreateIn(ctx, tx, k); err != nil {
