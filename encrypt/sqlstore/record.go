@@ -44,7 +44,7 @@ func (s *Store) Find(ctx context.Context, tenant string, q keys.Query) ([]keys.R
 		for i := range q.Joins {
 			others = append(others, hex.EncodeToString(q.Joins[i][:]))
 		}
-		return s.among(ctx, out, tenant, "kind = 'join' AND purpose", others)
+		return s.among(ctx, out, tenant, "kind = 'join' AND purpose <> '' AND purpose", others)
 	case q.Tenant:
 		return s.query(ctx, nil, selectKeys+"tenant = ? AND kind IN ('epoch', 'tenant') ORDER BY id", tenant)
 	case q.Blocked:
