@@ -79,6 +79,10 @@ bench-authn: ## whether the time of a sign-in tells a known name from an unknown
 bench-backup: ## backups beside restic, tar|zstd|age and bare inserts; two million rows, long, 15 GB of disk
 	$(GO) run -C internal/bench ./backup
 
+.PHONY: bench-pages
+bench-pages: ## how long each page of a CRM takes that is served at BENCH_URL
+	$(GO) run -C internal/bench ./pages -url $(BENCH_URL)
+
 .PHONY: bench-crm
 bench-crm: ## a million customers behind the guard beside bare queries, SQLite and PostgreSQL; an hour, 10 GB of disk
 	$(GO) run -C internal/bench ./crm
