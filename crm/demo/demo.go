@@ -13,6 +13,11 @@ import (
 // Base is when the demo world stands; every date counts from it.
 var Base = time.Date(2026, 11, 1, 9, 0, 0, 0, time.UTC)
 
+const (
+	day     = 24 * time.Hour
+	history = 1500 * day // before Base, in which everything happened
+)
+
 // Staff is an employee who has customers.
 type Staff struct {
 	ID   crm.ID[crm.Employee]
@@ -72,7 +77,10 @@ const (
 )
 
 // draw is a stream of numbers: SplitMix64, which is the same everywhere and has no secret.
-type draw struct{ state uint64 }
+type draw struct {
+	state uint64
+	made  time.Time // which the ids of the set bear: sets follow each other, so that they lie in the indexes in the order in which they are stored
+}
 
 func mix(z uint64) uint64 {
 	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
@@ -82,7 +90,7 @@ func mix(z uint64) uint64 {
 
 // draw is the stream of the i-th thing of a kind.
 func (g *Generator) draw(kind, i int) *draw {
-	return &draw{mix(mix(mix(g.o.Seed+0x9e3779b97f4a7c15)+uint64(kind)) + uint64(i))}
+	return &draw{mix(mix(mix(g.o.Seed+0x9e3779b97f4a7c15)+uint64(kind)) + uint64(i)), Base.Add(time.Duration(i)*time.Second - history)}
 }
 
 func (d *draw) next() uint64 {
@@ -119,7 +127,7 @@ func (d *draw) days(n int) time.Duration { return time.Duration(d.n(n*24*60)) * 
 
 func meta[T any](d *draw, s Staff, at time.Time) crm.Meta[T] {
 	return crm.Meta[T]{
-		ID: crm.IDAt[T](at, d), Person: crm.IDAt[crm.Person](at, d), Owner: s.ID, Team: s.Team, CreatedAt: at, UpdatedAt: at,
+		ID: crm.IDAt[T](d.made, d), Person: crm.IDAt[crm.Person](d.made, d), Owner: s.ID, Team: s.Team, CreatedAt: at, UpdatedAt: at,
 	}
 }
 
@@ -228,7 +236,7 @@ func (g *Generator) customer(i int) (*crm.Customer, human) {
 	d := g.draw(kindCustomer, i)
 	h := g.draw(kindPerson, i).human(fmt.Sprint(i))
 	owner := g.staff(d)
-	at := Base.Add(-d.days(1500))
+	at := Base.Add(-d.days(int(history / day)))
 	c := &crm.Customer{
 		Meta: meta[crm.Customer](d, owner, at), Kind: crm.PersonCustomer, Name: crm.NewText(h.name), Phone: crm.NewText(h.phone), Phone2: crm.NewText(h.phone2),
 		Email: crm.NewText(h.email), Address: crm.NewText(h.street), City: h.city, Country: h.country, Industry: pick(d, industries), Source: pick(d, sources),

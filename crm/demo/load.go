@@ -7,6 +7,8 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/crmguard/crmguard/crm"
 	"github.com/crmguard/crmguard/crm/guard"
 	"github.com/crmguard/crmguard/crm/sales"
@@ -47,44 +49,83 @@ func (p Progress) Rate() float64 {
 func Load(ctx context.Context, g *Generator, to Doors, c guard.Caller, customers int, progress func(Progress)) (Progress, error) {
 	var p Progress
 	start := time.Now()
+	next := g.step(0, customers)
 	for from := 0; from < customers; from += guard.MaxBatch {
-		n := min(guard.MaxBatch, customers-from)
-		var sets Set
-		batch := make([]*crm.Customer, 0, n)
-		for i := from; i < from+n; i++ {
-			s := g.Set(i)
-			if _, ok := g.Twin(i); ok {
-				p.Twins++
-			}
-			batch = append(batch, s.Customer)
-			sets.Contacts = append(sets.Contacts, s.Contacts...)
-			sets.Leads = append(sets.Leads, s.Leads...)
-			sets.FollowUps = append(sets.FollowUps, s.FollowUps...)
-			sets.Opportunities = append(sets.Opportunities, s.Opportunities...)
-			sets.Quotes = append(sets.Quotes, s.Quotes...)
-			sets.Contracts = append(sets.Contracts, s.Contracts...)
-			sets.Tickets = append(sets.Tickets, s.Tickets...)
+		sets := next
+		if err := fill(ctx, to.Customers, c, sets.customers, &p); err != nil {
+			return p, err
 		}
-		for _, store := range []func() error{
-			func() error { return fill(ctx, to.Customers, c, batch, &p) },
-			func() error { return fill(ctx, to.Contacts, c, sets.Contacts, &p) },
-			func() error { return fill(ctx, to.Leads, c, sets.Leads, &p) },
-			func() error { return fill(ctx, to.FollowUps, c, sets.FollowUps, &p) },
-			func() error { return fill(ctx, to.Opportunities, c, sets.Opportunities, &p) },
-			func() error { return fill(ctx, to.Quotes, c, sets.Quotes, &p) },
-			func() error { return fill(ctx, to.Contracts, c, sets.Contracts, &p) },
-			func() error { return fill(ctx, to.Tickets, c, sets.Tickets, &p) },
-		} {
-			if err := store(); err != nil {
-				return p, err
-			}
+		// Two types are sealed and stored at a time, and the next step is made. What refers to a record comes after it.
+		var others Progress
+		two, in := errgroup.WithContext(ctx)
+		two.Go(func() error {
+			return inTurn(
+				func() error { return fill(in, to.Contacts, c, sets.Contacts, &p) },
+				func() error { return fill(in, to.Leads, c, sets.Leads, &p) },
+				func() error { return fill(in, to.FollowUps, c, sets.FollowUps, &p) },
+				func() error { return fill(in, to.Tickets, c, sets.Tickets, &p) },
+			)
+		})
+		two.Go(func() error {
+			return inTurn(
+				func() error { return fill(in, to.Opportunities, c, sets.Opportunities, &others) },
+				func() error { return fill(in, to.Quotes, c, sets.Quotes, &others) },
+				func() error { return fill(in, to.Contracts, c, sets.Contracts, &others) },
+			)
+		})
+		two.Go(func() error {
+			next = g.step(from+guard.MaxBatch, customers)
+			return nil
+		})
+		err := two.Wait()
+		p.Records, p.There = p.Records+others.Records, p.There+others.There
+		if err != nil {
+			return p, err
 		}
-		p.Customers, p.Took = from+n, time.Since(start)
+		p.Twins += sets.twins
+		p.Customers, p.Took = from+len(sets.customers), time.Since(start)
 		if progress != nil {
 			progress(p)
 		}
 	}
 	return p, nil
+}
+
+// inTurn ends with the first error.
+func inTurn(each ...func() error) error {
+	for _, f := range each {
+		if err := f(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// step is what Load stores at a time.
+type step struct {
+	Set       // without the customer
+	customers []*crm.Customer
+	twins     int
+}
+
+// step makes the sets from one on.
+func (g *Generator) step(from, customers int) *step {
+	s := &step{}
+	for i := from; i < min(from+guard.MaxBatch, customers); i++ {
+		if _, ok := g.Twin(i); ok {
+			s.twins++
+		}
+		more := g.Set(i)
+		s.customers = append(s.customers, more.Customer)
+		s.Contacts = append(s.Contacts, more.Contacts...)
+		s.Leads = append(s.Leads, more.Leads...)
+		s.FollowUps = append(s.FollowUps, more.FollowUps...)
+		s.Opportunities = append(s.Opportunities, more.Opportunities...)
+		s.Quotes = append(s.Quotes, more.Quotes...)
+		s.Contracts = append(s.Contracts, more.Contracts...)
+		s.Tickets = append(s.Tickets, more.Tickets...)
+	}
+	return s
 }
 
 // fill stores records of one type in batches.

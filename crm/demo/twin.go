@@ -31,7 +31,7 @@ func (g *Generator) Twin(i int) (t Twin, ok bool) {
 
 // isTwin tells whether the i-th is one.
 func (g *Generator) isTwin(i int) bool {
-	return i > 0 && (&draw{g.draw(kindTwin, i).state ^ 0x5851f42d4c957f2d}).n(50) == 0
+	return i > 0 && (&draw{state: g.draw(kindTwin, i).state ^ 0x5851f42d4c957f2d}).n(50) == 0
 }
 
 // twin makes a duplicate with its own id, owner and time.
