@@ -136,3 +136,11 @@ type Store interface {
 	// them, or comes after and is refused.
 	Epochs(ctx context.Context, kek string) ([]Record, error)
 }
+
+// Counting is a [Store] that says with an insertion how many records it took, which saves its user to read them again. What it inserts is
+// stored as by Add.
+type Counting interface {
+	Store
+	// AddCounted is Add, and returns how many of the records were inserted; the others were skipped.
+	AddCounted(ctx context.Context, tenant string, records []Record) (added int, err error)
+}

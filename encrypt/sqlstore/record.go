@@ -154,8 +154,12 @@ func (t *tx) insert(ctx context.Context, records []keys.Record) (added int64, er
 			args = append(args, r.Tenant, r.ID[:], r.Slot(), string(r.Kind), int64(r.Version), r.Purpose, r.Person[:], string(r.Retention),
 				r.Epoch[:], notNull(r.Wrapped), notNull(r.Commitment), r.Created.Unix(), int64(r.Number), blockedValue(r.Blocked))
 		}
-		n, err := t.exec(ctx, "INSERT INTO encrypt_key ("+columns+") VALUES "+
-			dialect.Placeholders(len(part), columnCount)+" ON CONFLICT DO NOTHING", args...)
+		text := "INSERT INTO encrypt_key (" + columns + ") VALUES " + dialect.Placeholders(len(part), columnCount) + " ON CONFLICT DO NOTHING"
+		if t.dialect == dialect.SQLite {
+			// The same, for no column is ever NULL. But of a statement that cannot fail SQLite keeps no copy of each page that it changes.
+			text = "INSERT OR IGNORE INTO encrypt_key (" + columns + ") VALUES " + dialect.Placeholders(len(part), columnCount)
+		}
+		n, err := t.exec(ctx, text, args...)
 		if err != nil {
 			return added, err
 		}

@@ -277,8 +277,14 @@ func free(r *keys.Record) bool {
 
 // Add implements keys.Store.
 func (s *Store) Add(ctx context.Context, tenant string, records []keys.Record) error {
+	_, err := s.AddCounted(ctx, tenant, records)
+	return err
+}
+
+// AddCounted implements keys.Counting.
+func (s *Store) AddCounted(ctx context.Context, tenant string, records []keys.Record) (int, error) {
 	if len(records) == 0 {
-		return nil
+		return 0, nil
 	}
 	var epochs, others []keys.Record
 	raise := false
@@ -288,7 +294,7 @@ func (s *Store) Add(ctx context.Context, tenant string, records []keys.Record) e
 		case keys.EpochKey:
 			epochs = append(epochs, r)
 		case keys.Tombstone:
-			return errors.New("encrypt/sqlstore: tombstones are added by Erase")
+			return 0, errors.New("encrypt/sqlstore: tombstones are added by Erase")
 		default:
 			others = append(others, r)
 			raise = raise || newVersion(&r)
@@ -296,7 +302,8 @@ func (s *Store) Add(ctx context.Context, tenant string, records []keys.Record) e
 	}
 	// One order for all writers, so that they wait for each other and never in a circle.
 	slices.SortFunc(others, func(a, b keys.Record) int { return strings.Compare(a.Slot(), b.Slot()) })
-	return s.change(ctx, "add", func(t *tx) error {
+	var count int64
+	err := s.change(ctx, "add", func(t *tx) error {
 		var number int64
 		var err error
 		if raise {
@@ -307,7 +314,7 @@ func (s *Store) Add(ctx context.Context, tenant string, records []keys.Record) e
 		if err := t.unfenced(ctx, tenant, epochs); err != nil {
 			return err
 		}
-		if _, err := t.insert(ctx, epochs); err != nil {
+		if count, err = t.insert(ctx, epochs); err != nil {
 			return err
 		}
 		alive, err := t.lock(ctx, tenant, aboveOf(others), "SHARE")
@@ -342,9 +349,14 @@ func (s *Store) Add(ctx context.Context, tenant string, records []keys.Record) e
 				return err
 			}
 		}
-		_, err = t.insert(ctx, fresh)
+		persons, err := t.insert(ctx, fresh)
+		count += added + persons
 		return err
 	})
+	if err != nil {
+		return 0, err
+	}
+	return int(count), nil
 }
 
 // newVersion tells whether a record makes cached tenant keys wrong.
