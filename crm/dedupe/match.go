@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"reflect"
 	"runtime"
 	"slices"
@@ -34,11 +35,16 @@ type file struct {
 	rows map[any]row
 }
 
-// row is a value of a file and its blocks.
+// row is a value of a file and the hashes of its blocks.
 type row struct {
 	record record
-	blocks []string
+	blocks []uint64
 }
+
+// sharing are the rows of a file that share a block: each names the one before it in links.
+type sharing struct{ last, n int32 }
+
+type link struct{ row, before int32 }
 
 // ForFile is the same checker for the rows of one file: Bands, asked of them in their order, does not work the terms of before out again. The values must not
 // change meanwhile. It keeps the terms of its last call as long as it lives.
@@ -140,20 +146,22 @@ func (c *Checker[P]) Bands(ctx context.Context, caller guard.Caller, before, vs 
 		list = append(list, r)
 	}
 	list = append(list, slices.Concat(fresh...)...)
-	in := map[string][]int{} // places in list, by block
+	in := make(map[uint64]sharing, len(list)*len(m.blocks)/2)
+	links := make([]link, 1, 1+len(list)*len(m.blocks)) // the first is none
 	compared := make([]int, len(list))
 	for i := range list {
+		n := i - len(before)
 		for _, b := range list[i].blocks {
-			if n := i - len(before); n >= 0 {
-				for _, w := range in[b] {
-					if compared[w] != i && out[n] != guard.Certain {
-						compared[w] = i
-						out[n] = max(out[n], m.compare(&pair{a: list[i].record, b: list[w].record}).Band)
-					}
+			others := in[b]
+			for l := others.last; n >= 0 && l != 0 && out[n] != guard.Certain; l = links[l].before {
+				if w := links[l].row; compared[w] != i {
+					compared[w] = i
+					out[n] = max(out[n], m.compare(&pair{a: list[i].record, b: list[w].record}).Band)
 				}
 			}
-			if len(in[b]) < mostPerBlock {
-				in[b] = append(in[b], i)
+			if others.n < mostPerBlock {
+				links = append(links, link{int32(i), others.last})
+				in[b] = sharing{int32(len(links) - 1), others.n + 1}
 			}
 		}
 	}
@@ -385,10 +393,16 @@ func (m *matcher[P]) rows(vs []P) []row {
 	out := make([]row, len(vs))
 	for i, v := range vs {
 		r := m.record(v)
-		out[i] = row{r, m.blocksOf(r)}
+		blocks := m.blocksOf(r)
+		out[i] = row{r, make([]uint64, len(blocks))}
+		for j, b := range blocks { // two blocks of one hash are only compared in vain
+			out[i].blocks[j] = maphash.String(seed, b)
+		}
 	}
 	return out
 }
+
+var seed = maphash.MakeSeed()
 
 func (m *matcher[P]) blocksOf(r record) []string {
 	var out []string
