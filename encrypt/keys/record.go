@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// ID names one wrapped key within its tenant: 8 random bytes, never reused.
+// ID names one wrapped key within its tenant: 8 random bytes, never reused. Keys that are made together may share the first four.
 type ID [8]byte
 
 // String returns the id in hexadecimal.

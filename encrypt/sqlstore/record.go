@@ -33,7 +33,9 @@ func (s *Store) Find(ctx context.Context, tenant string, q keys.Query) ([]keys.R
 			args = append(args, q.IDs[i][:])
 		}
 		return s.among(ctx, nil, tenant, "id", args)
-	case q.Persons != nil:
+	case q.Persons != nil && s.dialect == dialect.SQLite:
+		return s.ofPersons(ctx, tenant, q.Persons)
+	case q.Persons != nil: // PostgreSQL orders slots by the language of the database
 		return s.among(ctx, nil, tenant, "kind = 'person' AND person", persons(q.Persons))
 	case q.Joins != nil:
 		out, err := s.among(ctx, nil, tenant, "kind = 'join' AND person", persons(q.Joins))
@@ -86,6 +88,27 @@ func persons(ids [][16]byte) (args []any) {
 		args = append(args, ids[i][:])
 	}
 	return args
+}
+
+// ofPersons finds the keys of persons by their slots, which begin with the person, and which SQLite orders by their bytes.
+func (s *Store) ofPersons(ctx context.Context, tenant string, ids [][16]byte) (out []keys.Record, err error) {
+	for part := range slices.Chunk(ids, chunk) {
+		args := make([]any, 0, len(part)+1)
+		for i := range part {
+			args = append(args, "p:"+hex.EncodeToString(part[i][:]))
+		}
+		if out, err = s.query(ctx, out, textOfPersons(len(part)), append(args, tenant)...); err != nil {
+			return nil, err
+		}
+	}
+	slices.SortFunc(out, byID)
+	return slices.CompactFunc(out, sameID), nil
+}
+
+// textOfPersons is the query for the keys of n persons on SQLite: a CROSS JOIN there goes from left to right.
+func textOfPersons(n int) string {
+	return "WITH v (k) AS (VALUES " + strings.Repeat("(?),", n-1) + "(?)) SELECT " + columns +
+		" FROM v CROSS JOIN encrypt_key WHERE tenant = ? AND slot > k || ':' AND slot < k || ';'"
 }
 
 // among appends the records whose column, the last word of where, has one of these values, and orders the
