@@ -1,4 +1,7 @@
 package sqlstore
 
-// TextOfPersons is for the test of its plan.
-var TextOfPersons = textOfPersons
+// TextOfIDs and TextOfPersons are for the test of their plans.
+const (
+	TextOfIDs     = textOfIDs
+	TextOfPersons = textOfPersons
+)

@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"database/sql"
 	"encoding/hex"
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/crmguard/crmguard/encrypt/keys"
@@ -27,6 +29,8 @@ func sameID(a, b keys.Record) bool { return a.ID == b.ID }
 // Find implements keys.Store.
 func (s *Store) Find(ctx context.Context, tenant string, q keys.Query) ([]keys.Record, error) {
 	switch {
+	case q.IDs != nil && s.dialect == dialect.SQLite:
+		return s.oneByOne(ctx, &s.byIDs, textOfIDs, tenant, joined(len(q.IDs), func(i int) []byte { return q.IDs[i][:] }), 8)
 	case q.IDs != nil:
 		var args []any
 		for i := range q.IDs {
@@ -34,7 +38,7 @@ func (s *Store) Find(ctx context.Context, tenant string, q keys.Query) ([]keys.R
 		}
 		return s.among(ctx, nil, tenant, "id", args)
 	case q.Persons != nil && s.dialect == dialect.SQLite:
-		return s.ofPersons(ctx, tenant, q.Persons)
+		return s.oneByOne(ctx, &s.byPersons, textOfPersons, tenant, joined(len(q.Persons), func(i int) []byte { return q.Persons[i][:] }), 16)
 	case q.Persons != nil: // PostgreSQL orders slots by the language of the database
 		return s.among(ctx, nil, tenant, "kind = 'person' AND person", persons(q.Persons))
 	case q.Joins != nil:
@@ -90,25 +94,41 @@ func persons(ids [][16]byte) (args []any) {
 	return args
 }
 
-// ofPersons finds the keys of persons by their slots, which begin with the person, and which SQLite orders by their bytes.
-func (s *Store) ofPersons(ctx context.Context, tenant string, ids [][16]byte) (out []keys.Record, err error) {
-	for part := range slices.Chunk(ids, chunk) {
-		args := make([]any, 0, len(part)+1)
-		for i := range part {
-			args = append(args, "p:"+hex.EncodeToString(part[i][:]))
-		}
-		if out, err = s.query(ctx, out, textOfPersons(len(part)), append(args, tenant)...); err != nil {
-			return nil, err
-		}
+// The queries of oneByOne: parts of the first parameter, each of so many bytes as the second says, one after the other. A CROSS JOIN goes from left to right
+// on SQLite. The slot of a key begins with the person, and SQLite orders slots by their bytes.
+const (
+	textOfParts = `WITH RECURSIVE parts (part, at) AS (SELECT substr(?1, 1, ?2), 1 + ?2 UNION ALL SELECT substr(?1, at, ?2), at + ?2 FROM parts WHERE at < length(?1)) SELECT ` +
+		columns + ` FROM parts CROSS JOIN encrypt_key WHERE tenant = ?3 AND `
+	textOfIDs     = textOfParts + "id = part"
+	textOfPersons = textOfParts + "slot > 'p:' || lower(hex(part)) || ':' AND slot < 'p:' || lower(hex(part)) || ';'"
+)
+
+// joined is n parts in one, in order and each once, for which oneByOne asks.
+func joined(n int, part func(i int) []byte) []byte {
+	parts := make([][]byte, n)
+	for i := range parts {
+		parts[i] = part(i)
 	}
-	slices.SortFunc(out, byID)
-	return slices.CompactFunc(out, sameID), nil
+	slices.SortFunc(parts, bytes.Compare)
+	return bytes.Join(slices.CompactFunc(parts, bytes.Equal), nil)
 }
 
-// textOfPersons is the query for the keys of n persons on SQLite: a CROSS JOIN there goes from left to right.
-func textOfPersons(n int) string {
-	return "WITH v (k) AS (VALUES " + strings.Repeat("(?),", n-1) + "(?)) SELECT " + columns +
-		" FROM v CROSS JOIN encrypt_key WHERE tenant = ? AND slot > k || ':' AND slot < k || ';'"
+// oneByOne finds the records of parts, of so many bytes each, on SQLite. However many there are the statement is one, and stays prepared.
+func (s *Store) oneByOne(ctx context.Context, stmt *atomic.Pointer[sql.Stmt], text, tenant string, parts []byte, size int) ([]keys.Record, error) {
+	if len(parts) == 0 {
+		return nil, nil
+	}
+	prepared, err := s.prepared(ctx, stmt, text)
+	if err != nil {
+		return nil, s.wrap("find", err)
+	}
+	rows, err := prepared.QueryContext(ctx, parts, size, tenant)
+	if err != nil {
+		return nil, s.wrap("find", err)
+	}
+	out, err := s.scan(nil, rows)
+	slices.SortFunc(out, byID)
+	return slices.CompactFunc(out, sameID), err
 }
 
 // among appends the records whose column, the last word of where, has one of these values, and orders the
@@ -140,6 +160,11 @@ func (s *Store) query(ctx context.Context, out []keys.Record, text string, args 
 	if err != nil {
 		return nil, s.wrap("find", err)
 	}
+	return s.scan(out, rows)
+}
+
+// scan appends the records that rows have, and closes them.
+func (s *Store) scan(out []keys.Record, rows *sql.Rows) ([]keys.Record, error) {
 	defer rows.Close()
 	var id, person, epoch []byte
 	var slot string

@@ -63,7 +63,8 @@ type Store struct {
 	dialect   dialect.Dialect
 	patience  time.Duration
 	traces    atomic.Bool // destroyed keys may still lie in SQLite's write-ahead log
-	number    atomic.Pointer[sql.Stmt]
+
+	number, byIDs, byPersons atomic.Pointer[sql.Stmt] // prepared on SQLite; pgx keeps those of PostgreSQL by itself
 }
 
 const (
@@ -570,25 +571,33 @@ func (s *Store) Erasures(ctx context.Context, tenant string) (uint64, error) {
 	return uint64(n), s.wrap("erasure number", err)
 }
 
-// erasures reads the number, which every operation on a record asks for. On SQLite its statement stays prepared; pgx keeps those of
-// PostgreSQL by itself.
+// erasures reads the number, which every operation on a record asks for.
 func (s *Store) erasures(ctx context.Context, tenant string, n *int64) error {
 	const text = "SELECT number FROM encrypt_erasure WHERE tenant = ?"
 	if s.dialect != dialect.SQLite {
 		return s.reads.QueryRowContext(ctx, s.dialect.Rebind(text), tenant).Scan(n)
 	}
-	stmt := s.number.Load()
+	stmt, err := s.prepared(ctx, &s.number, text)
+	if err != nil {
+		return err
+	}
+	return stmt.QueryRowContext(ctx, tenant).Scan(n)
+}
+
+// prepared returns a statement that is prepared once.
+func (s *Store) prepared(ctx context.Context, at *atomic.Pointer[sql.Stmt], text string) (*sql.Stmt, error) {
+	stmt := at.Load()
 	if stmt == nil {
 		made, err := s.reads.PrepareContext(ctx, text)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		if stmt = made; !s.number.CompareAndSwap(nil, made) {
-			stmt = s.number.Load()
+		if stmt = made; !at.CompareAndSwap(nil, made) {
+			stmt = at.Load()
 			made.Close()
 		}
 	}
-	return stmt.QueryRowContext(ctx, tenant).Scan(n)
+	return stmt, nil
 }
 
 // Fence implements keys.Store.
