@@ -12,15 +12,20 @@ import (
 type value struct {
 	text  string
 	terms []term
+	more  *parts // nil: none is worked out, as of most values that are compared whole
+}
+
+// term is what one normaliser makes of a text.
+type term struct{ by, is string }
+
+// parts are what a value is divided into.
+type parts struct {
 	made  made
 	sound []string
 	read  []string
 	word  []string
 	where place
 }
-
-// term is what one normaliser makes of a text.
-type term struct{ by, is string }
 
 // made says which parts of a value are worked out.
 type made uint8
@@ -32,11 +37,14 @@ const (
 	madePlace
 )
 
-// first notes that a part is worked out, and tells whether it was not yet.
-func (v *value) first(m made) bool {
-	done := v.made&m != 0
-	v.made |= m
-	return !done
+// part returns the parts of a value, with those of m yet to be worked out when first is true.
+func (v *value) part(m made) (p *parts, first bool) {
+	if v.more == nil {
+		v.more = &parts{}
+	}
+	p, first = v.more, v.more.made&m == 0
+	p.made |= m
+	return p, first
 }
 
 // one is the first term of a normaliser.
@@ -57,24 +65,27 @@ func (v *value) one(t terms, by string) string {
 }
 
 func (v *value) soundWords(t terms) []string {
-	if v.first(madeSound) {
-		v.sound = strings.Fields(v.one(t, "sound"))
+	p, first := v.part(madeSound)
+	if first {
+		p.sound = strings.Fields(v.one(t, "sound"))
 	}
-	return v.sound
+	return p.sound
 }
 
 func (v *value) readings(t terms) []string {
-	if v.first(madeReadings) {
-		v.read = t.readings(v.text)
+	p, first := v.part(madeReadings)
+	if first {
+		p.read = t.readings(v.text)
 	}
-	return v.read
+	return p.read
 }
 
 func (v *value) words(t terms) []string {
-	if v.first(madeWords) {
-		v.word = t.words(v.text)
+	p, first := v.part(madeWords)
+	if first {
+		p.word = t.words(v.text)
 	}
-	return v.word
+	return p.word
 }
 
 // place is an address as it is compared.
@@ -87,7 +98,9 @@ type place struct {
 }
 
 func (v *value) place(t terms) *place {
-	if p := &v.where; v.first(madePlace) {
+	all, first := v.part(madePlace)
+	p := &all.where
+	if first {
 		p.folded = v.one(t, "address")
 		p.han = strings.ContainsFunc(p.folded, func(r rune) bool { return unicode.Is(unicode.Han, r) })
 		p.numbers, p.pairs = numbers(p.folded), pairs(p.folded)
@@ -95,7 +108,7 @@ func (v *value) place(t terms) *place {
 			p.words = addressWords(v.text)
 		}
 	}
-	return &v.where
+	return p
 }
 
 // record is the values of a record's fields, as the reads of a matcher have them; nil where it has none.
