@@ -56,7 +56,7 @@ type fieldPlan struct {
 type versionPlan struct {
 	name  string // "phone/2"; "sound/1+numbers/1" of a compound index with a normaliser for each field
 	terms func(string) []string
-	of    []func(string) []string // of a compound index, for each of its fields
+	of    []versionPlan // of a compound index, for each of its fields
 }
 
 // Codec seals and opens the protected fields of a struct with protect tags; P is the pointer to it. It is compiled once

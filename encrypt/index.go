@@ -119,7 +119,7 @@ func compoundVersions(all map[string]func(string) []string, names string, n int)
 	if !strings.Contains(names, "+") {
 		out := normalizerVersions(all, names)
 		for i := range out {
-			out[i].of = slices.Repeat([]func(string) []string{out[i].terms}, n)
+			out[i].of = slices.Repeat([]versionPlan{out[i]}, n)
 		}
 		return out
 	}
@@ -136,7 +136,7 @@ func compoundVersions(all map[string]func(string) []string, names string, n int)
 				if before.name != "" {
 					name = before.name + "+" + name
 				}
-				next = append(next, versionPlan{name: name, of: append(slices.Clone(before.of), v.terms)})
+				next = append(next, versionPlan{name: name, of: append(slices.Clone(before.of), v)})
 			}
 		}
 		out = next
@@ -381,14 +381,14 @@ func (x *indexPlan) terms(version int, plain string, text func(at int) string) [
 	for i, at := range x.of[1:] {
 		values[i+1] = text(at)
 	}
-	return compoundTerms(x.versions[version].of, values)
+	return compoundTerms(x.versions[version].of, values, nil)
 }
 
 // compoundTerms joins the first term of each value; none when a value has none.
-func compoundTerms(of []func(string) []string, values []string) []string {
+func compoundTerms(of []versionPlan, values []string, known map[termsOf][]string) []string {
 	var b []byte
 	for i, v := range values {
-		terms := of[i](v)
+		terms := of[i].known(v, known)
 		if len(terms) == 0 || terms[0] == "" {
 			return nil
 		}
@@ -462,6 +462,18 @@ func (c *codec) QueryAll(ctx context.Context, k *Keeper, tenant string, asks []A
 // termsOf is a value under one version of a normaliser.
 type termsOf struct{ name, typed string }
 
+// known are the terms of a value, worked out once.
+func (v *versionPlan) known(typed string, known map[termsOf][]string) []string {
+	of := termsOf{v.name, typed}
+	terms, ok := known[of]
+	if !ok {
+		if terms = v.terms(typed); known != nil {
+			known[of] = terms
+		}
+	}
+	return terms
+}
+
 // query fills in what plan began. known are terms of values that were asked for before in one call; nil: there are none.
 func (c *codec) query(q Query, tk *tenantKeys, sc *scratch, field string, typed []string, known map[termsOf][]string) (Query, error) {
 	x := &c.plans[q.field].indexes[q.index]
@@ -472,15 +484,9 @@ func (c *codec) query(q Query, tk *tenantKeys, sc *scratch, field string, typed 
 	for i := range x.versions {
 		var terms []string
 		if len(x.of) > 0 {
-			terms = compoundTerms(x.versions[i].of, typed)
+			terms = compoundTerms(x.versions[i].of, typed, known)
 		} else {
-			of := termsOf{x.versions[i].name, typed[0]}
-			var ok bool
-			if terms, ok = known[of]; !ok {
-				if terms = x.versions[i].terms(typed[0]); known != nil {
-					known[of] = terms
-				}
-			}
+			terms = x.versions[i].known(typed[0], known)
 		}
 		terms = slices.DeleteFunc(slices.Clone(terms), func(s string) bool { return s == "" })
 		all = append(all, terms)

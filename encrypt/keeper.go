@@ -1,9 +1,13 @@
 package encrypt
 
 import (
+	"bytes"
+	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -490,6 +494,7 @@ func (k *Keeper) keysFor(ctx context.Context, v *visit, slots []slot) error {
 		}
 	}
 	have := make(map[place]*personKey)
+	known := make(map[[16]byte]bool) // persons who have any key
 	read := func() error {
 		for attempt := 0; ; attempt++ {
 			records, err := k.keys.Find(ctx, v.t.name, keys.Query{Persons: persons})
@@ -499,6 +504,7 @@ func (k *Keeper) keysFor(ctx context.Context, v *visit, slots []slot) error {
 			again := false
 			for i := range records {
 				r := &records[i]
+				known[r.Person] = true
 				at := place{r.Person, r.Retention}
 				if waits(r) && wanted[at] {
 					return ErrBlocked
@@ -525,24 +531,13 @@ func (k *Keeper) keysFor(ctx context.Context, v *visit, slots []slot) error {
 		return err
 	}
 	for attempt := 0; ; attempt++ {
-		made := make([]keys.Record, 0, len(wanted)-len(have))
-		ids := randomIDs(cap(made))
+		var made []keys.Record
 		for at := range wanted {
-			if have[at] != nil {
-				continue
+			if have[at] == nil {
+				made = append(made, keys.Record{
+					Tenant: v.t.name, Kind: keys.PersonKey, Person: at.person, Retention: at.retention, Created: k.now(),
+				})
 			}
-			r := keys.Record{
-				Tenant: v.t.name, ID: ids[len(made)], Kind: keys.PersonKey, Person: at.person,
-				Retention: at.retention, Created: k.now(),
-			}
-			if g := v.tk.newest(); g > 1 {
-				r.Version = g
-			}
-			r, err := v.tk.newKey(r)
-			if err != nil {
-				return err
-			}
-			made = append(made, r)
 		}
 		if len(made) == 0 {
 			break
@@ -550,7 +545,7 @@ func (k *Keeper) keysFor(ctx context.Context, v *visit, slots []slot) error {
 		if attempt == 3 {
 			return errors.New("encrypt: the key store does not keep new keys")
 		}
-		err := k.keys.Add(ctx, v.t.name, made)
+		fresh, err := k.makeKeys(ctx, v, made)
 		if errors.Is(err, ErrRetired) { // a rotation in another process ended this epoch
 			if v.tk, err = k.reload(ctx, v.t, v.tk); err == nil {
 				continue
@@ -558,6 +553,13 @@ func (k *Keeper) keysFor(ctx context.Context, v *visit, slots []slot) error {
 		}
 		if err != nil {
 			return err
+		}
+		// Nobody else had a key of these persons, and the store has taken all of them: what it would be asked for is what is here.
+		if fresh != nil && !slices.ContainsFunc(made, func(r keys.Record) bool { return known[r.Person] }) {
+			for _, key := range fresh {
+				have[place{key.person, key.retention}] = key
+			}
+			continue
 		}
 		if err := read(); err != nil {
 			return err
@@ -570,6 +572,40 @@ func (k *Keeper) keysFor(ctx context.Context, v *visit, slots []slot) error {
 		s.key = have[place{s.person, s.retention}]
 	}
 	return nil
+}
+
+// makeKeys makes person keys and adds them to the store. It returns them opened when the store says that it took all of them, else nil: the
+// store knows which key counts.
+func (k *Keeper) makeKeys(ctx context.Context, v *visit, made []keys.Record) ([]*personKey, error) {
+	slices.SortFunc(made, func(a, b keys.Record) int {
+		return cmp.Or(bytes.Compare(a.Person[:], b.Person[:]), cmp.Compare(a.Retention, b.Retention))
+	})
+	ids := randomIDs(len(made))
+	fresh := make([]*personKey, len(made))
+	for i := range made {
+		r := &made[i]
+		r.ID = ids[i]
+		if g := v.tk.newest(); g > 1 {
+			r.Version = g
+		}
+		key := make([]byte, 32)
+		rand.Read(key)
+		var err error
+		if *r, err = v.tk.sealKey(*r, key); err != nil {
+			return nil, err
+		}
+		if fresh[i], err = newPersonKey(r, key, v.now); err != nil {
+			return nil, err
+		}
+	}
+	if s, ok := k.keys.(keys.Counting); ok {
+		added, err := s.AddCounted(ctx, v.t.name, made)
+		if err != nil || added != len(made) {
+			return nil, err
+		}
+		return fresh, nil
+	}
+	return nil, k.keys.Add(ctx, v.t.name, made)
 }
 
 // fieldError names the field; never its value.

@@ -495,6 +495,11 @@ func (tk *tenantKeys) newKey(r keys.Record) (keys.Record, error) {
 	key := make([]byte, 32)
 	rand.Read(key)
 	defer clear(key)
+	return tk.sealKey(r, key)
+}
+
+// sealKey fills in Epoch, Wrapped and Commitment of a key.
+func (tk *tenantKeys) sealKey(r keys.Record, key []byte) (keys.Record, error) {
 	r.Commitment = commitment(key, r.Tenant, r.ID)
 	return tk.wrap(r, key)
 }

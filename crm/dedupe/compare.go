@@ -26,80 +26,57 @@ func (t terms) one(by, s string) string {
 	return ""
 }
 
-// remembering returns the same terms, for one goroutine, that are worked out once for each value: a row of a file is compared with many records, and a
-// record with many rows.
-func (t terms) remembering() terms {
-	out := make(terms, len(t))
-	for by, f := range t {
-		known := map[string][]string{}
-		out[by] = func(s string) []string {
-			all, ok := known[s]
-			if !ok {
-				all = f(s)
-				known[s] = all
-			}
-			return all
-		}
-	}
-	if t["numbers"] != nil {
-		out["numbers"] = func(s string) []string { // as normalize.Numbers, of an address that is known mostly
-			if n := strings.Join(numbers(out.one("address", s)), "-"); n != "" {
-				return []string{n}
-			}
-			return nil
-		}
-	}
-	return out
-}
-
 // compare tells how alike two values are, 0 to 1; ok is false when one of them says nothing to the comparator.
-func (t terms) compare(as, by, a, b string) (like float64, ok bool) {
+func (t terms) compare(as, by string, x, y *value) (like float64, ok bool) {
 	switch as {
 	case "exact":
-		a, b = strings.TrimSpace(a), strings.TrimSpace(b)
+		a, b := strings.TrimSpace(x.text), strings.TrimSpace(y.text)
 		return equal(a, b), a != "" && b != ""
 	case "normalised":
-		a, b = t.one(by, a), t.one(by, b)
+		a, b := x.one(t, by), y.one(t, by)
 		return equal(a, b), a != "" && b != ""
 	case "phonetic":
-		a, b = t.one("sound", a), t.one("sound", b)
+		a, b := x.one(t, "sound"), y.one(t, "sound")
 		if a == "" || b == "" {
 			return 0, false
 		}
 		if a == b {
 			return 1, true
 		}
-		return wordwise(strings.Fields(a), strings.Fields(b), equal), true
+		return wordwise(x.soundWords(t), y.soundWords(t), equal), true
 	case "pinyin":
-		return t.pinyin(a, b)
+		return pinyin(x.readings(t), y.readings(t))
 	case "address":
-		return t.address(a, b)
+		return t.address(x, y)
 	case "edit":
-		a, b = t.one("person", a), t.one("person", b)
+		a, b := x.one(t, "person"), y.one(t, "person")
 		if a == "" || b == "" {
 			return 0, false
 		}
 		return edit(a, b), true
 	case "jaro":
-		x, y := t.words(a), t.words(b)
-		if len(x) == 0 || len(y) == 0 {
+		v, w := x.words(t), y.words(t)
+		if len(v) == 0 || len(w) == 0 {
 			return 0, false
 		}
-		return wordwise(x, y, func(a, b string) float64 {
-			if j := jaro(a, b); j >= 0.8 { // else two names of two people, not one mistyped
-				return j
-			}
-			return 0
-		}), true
+		return wordwise(v, w, mistyped), true
 	case "date":
-		x, okX := day(a)
-		y, okY := day(b)
+		v, okX := day(x.text)
+		w, okY := day(y.text)
 		if !okX || !okY {
 			return 0, false
 		}
-		return dates(x, y), true
+		return dates(v, w), true
 	}
 	return 0, false
+}
+
+// mistyped is the likeness of two words that may be one.
+func mistyped(a, b string) float64 {
+	if j := jaro(a, b); j >= 0.8 { // else two names of two people, not one mistyped
+		return j
+	}
+	return 0
 }
 
 func equal(a, b string) float64 {
@@ -141,14 +118,17 @@ func wordwise(a, b []string, like func(a, b string) float64) float64 {
 		i, j int
 		like float64
 	}
-	pairs := make([]pair, 0, len(a)*len(b))
+	var few [16]pair // most names have few words
+	pairs := few[:0]
 	for i := range a {
 		for j := range b {
-			pairs = append(pairs, pair{i, j, like(a[i], b[j])})
+			if l := like(a[i], b[j]); l > 0 { // the others add nothing
+				pairs = append(pairs, pair{i, j, l})
+			}
 		}
 	}
 	slices.SortStableFunc(pairs, func(p, q pair) int { return -cmpFloat(p.like, q.like) })
-	usedA, usedB := make([]bool, len(a)), make([]bool, len(b))
+	var usedA, usedB [50]bool
 	sum := 0.0
 	for _, p := range pairs {
 		if !usedA[p.i] && !usedB[p.j] {
@@ -169,9 +149,8 @@ func cmpFloat(a, b float64) int {
 	return 0
 }
 
-// pinyin tells whether two names are read alike: 曾小明 and Zeng Xiaoming, also 曾小明 and 曾晓明. Initials and surnames alone say nothing.
-func (t terms) pinyin(a, b string) (float64, bool) {
-	x, y := t.readings(a), t.readings(b)
+// pinyin tells by their readings whether two names are read alike: 曾小明 and Zeng Xiaoming, also 曾小明 and 曾晓明. Initials and surnames alone say nothing.
+func pinyin(x, y []string) (float64, bool) {
 	if len(x) == 0 || len(y) == 0 {
 		return 0, false
 	}
@@ -336,39 +315,41 @@ func pad(n int) string {
 }
 
 // address compares postal addresses: their words in any order, numbers as they are, words with their typing errors; a Chinese one, which has no words, by pairs of characters.
-func (t terms) address(a, b string) (float64, bool) {
-	x, y := t.one("address", a), t.one("address", b)
-	if x == "" || y == "" {
+func (t terms) address(a, b *value) (float64, bool) {
+	x, y := a.place(t), b.place(t)
+	if x.folded == "" || y.folded == "" {
 		return 0, false
 	}
-	if x == y {
+	if x.folded == y.folded {
 		return 1, true
 	}
-	if han := func(r rune) bool { return unicode.Is(unicode.Han, r) }; strings.ContainsFunc(x, han) || strings.ContainsFunc(y, han) {
-		if n, m := numbers(x), numbers(y); len(n) > 0 && len(m) > 0 && !slices.Equal(n, m) {
-			return 0.6 * dice(pairs(x), pairs(y)), true // the same street, another door
+	if x.han || y.han {
+		if len(x.numbers) > 0 && len(y.numbers) > 0 && !slices.Equal(x.numbers, y.numbers) {
+			return 0.6 * dice(x.pairs, y.pairs), true // the same street, another door
 		}
-		return dice(pairs(x), pairs(y)), true
+		return dice(x.pairs, y.pairs), true
 	}
-	v, w := addressWords(a), addressWords(b)
-	if len(v) == 0 || len(w) == 0 || max(len(v), len(w)) > 50 {
+	if len(x.words) == 0 || len(y.words) == 0 || max(len(x.words), len(y.words)) > 50 {
 		return 0, true
 	}
-	return wordwise(v, w, func(a, b string) float64 {
-		if a == b {
-			return 1
-		}
-		if unicode.IsDigit(rune(a[0])) || unicode.IsDigit(rune(b[0])) {
-			if len(a) == len(b) && len(a) > 3 { // a postal code with a wrong digit
-				return max(0, 2*edit(a, b)-1)
-			}
-			return 0
-		}
-		if j := jaro(a, b); j > 0.85 {
-			return j
+	return wordwise(x.words, y.words, sameWord), true
+}
+
+// sameWord is the likeness of two words of addresses.
+func sameWord(a, b string) float64 {
+	if a == b {
+		return 1
+	}
+	if unicode.IsDigit(rune(a[0])) || unicode.IsDigit(rune(b[0])) {
+		if len(a) == len(b) && len(a) > 3 { // a postal code with a wrong digit
+			return max(0, 2*edit(a, b)-1)
 		}
 		return 0
-	}), true
+	}
+	if j := jaro(a, b); j > 0.85 {
+		return j
+	}
+	return 0
 }
 
 // streetWords are written in many ways.
@@ -397,28 +378,35 @@ func numbers(s string) []string {
 	return strings.FieldsFunc(s, func(r rune) bool { return r < '0' || r > '9' })
 }
 
-// pairs are the pairs of neighbouring characters.
-func pairs(s string) map[string]int {
-	out := map[string]int{}
-	r := []rune(s)
-	for i := range r[:max(0, len(r)-1)] {
-		out[string(r[i:i+2])]++
+// pairs are the pairs of neighbouring characters, in order.
+func pairs(s string) []uint64 {
+	out := make([]uint64, 0, len(s)/3)
+	before := rune(-1)
+	for _, r := range s {
+		if before >= 0 {
+			out = append(out, uint64(before)<<32|uint64(r))
+		}
+		before = r
 	}
+	slices.Sort(out)
 	return out
 }
 
-// dice is twice what two bags share over what they have.
-func dice(a, b map[string]int) float64 {
-	both, n := 0, 0
-	for k, c := range a {
-		both += min(c, b[k])
-		n += c
+// dice is twice what two ordered bags share over what they have.
+func dice(a, b []uint64) float64 {
+	both := 0
+	for i, j := 0, 0; i < len(a) && j < len(b); {
+		switch {
+		case a[i] < b[j]:
+			i++
+		case a[i] > b[j]:
+			j++
+		default:
+			both, i, j = both+1, i+1, j+1
+		}
 	}
-	for _, c := range b {
-		n += c
-	}
-	if n == 0 {
+	if len(a)+len(b) == 0 {
 		return 0
 	}
-	return 2 * float64(both) / float64(n)
+	return 2 * float64(both) / float64(len(a)+len(b))
 }

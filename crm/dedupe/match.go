@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"reflect"
 	"runtime"
 	"slices"
@@ -25,44 +26,30 @@ type Options struct {
 type Checker[P guard.Record] struct {
 	r    *guard.Records[P]
 	m    *matcher[P]
-	file *blocks[P] // of ForFile
+	file *file // of ForFile
 }
 
-// blocks are those of the values of the last call of Bands.
-type blocks[P guard.Record] struct {
+// file is what is known of the values of the last call of Bands. Its lock is held while they are compared.
+type file struct {
 	mu   sync.Mutex
-	last map[any][]string
+	rows map[any]row
 }
 
-// of returns the blocks of each value of a list, and keeps them for the next call. A nil one keeps nothing.
-func (b *blocks[P]) of(m *matcher[P], list []P) [][]string {
-	out := make([][]string, len(list))
-	var last map[any][]string
-	if b != nil {
-		b.mu.Lock()
-		last = b.last
-		b.mu.Unlock()
-	}
-	next := make(map[any][]string, len(list))
-	for i, v := range list {
-		var ok bool
-		if out[i], ok = last[v]; !ok {
-			out[i] = m.Blocks(v)
-		}
-		next[v] = out[i]
-	}
-	if b != nil {
-		b.mu.Lock()
-		b.last = next
-		b.mu.Unlock()
-	}
-	return out
+// row is a value of a file and the hashes of its blocks.
+type row struct {
+	record record
+	blocks []uint64
 }
+
+// sharing are the rows of a file that share a block: each names the one before it in links.
+type sharing struct{ last, n int32 }
+
+type link struct{ row, before int32 }
 
 // ForFile is the same checker for the rows of one file: Bands, asked of them in their order, does not work the terms of before out again. The values must not
 // change meanwhile. It keeps the terms of its last call as long as it lives.
 func (c *Checker[P]) ForFile() *Checker[P] {
-	return &Checker[P]{r: c.r, m: c.m, file: &blocks[P]{}}
+	return &Checker[P]{r: c.r, m: c.m, file: &file{}}
 }
 
 // Match is one duplicate.
@@ -124,15 +111,17 @@ func (c *Checker[P]) CheckEach(ctx context.Context, caller guard.Caller, vs []P)
 // Bands says for each of vs, which are not stored, how surely it is there already: what Check says of what is stored, and how like it is to any of before and to the ones
 // before it in vs, as an import asks whose last rows are not stored yet. Within a file only values that share a block of the rules, with at most 50 others, are compared.
 func (c *Checker[P]) Bands(ctx context.Context, caller guard.Caller, before, vs []P) ([]guard.Band, error) {
-	out := make([]guard.Band, 0, len(vs))
 	chunks := slices.Collect(slices.Chunk(vs, guard.MostChecks))
-	found, errs := make([][]guard.Band, len(chunks)), make([]error, len(chunks))
+	found, errs, fresh := make([][]guard.Band, len(chunks)), make([]error, len(chunks)), make([][]row, len(chunks))
 	var all sync.WaitGroup
 	slots := make(chan struct{}, runtime.GOMAXPROCS(0))
 	for i, some := range chunks {
 		slots <- struct{}{}
 		all.Go(func() {
-			found[i], errs[i] = c.r.AlikeBands(ctx, caller, some, c.m.remembering())
+			m := c.m.remembering()
+			if found[i], errs[i] = c.r.AlikeBands(ctx, caller, some, m); errs[i] == nil {
+				fresh[i] = m.rows(some)
+			}
 			<-slots
 		})
 	}
@@ -140,27 +129,49 @@ func (c *Checker[P]) Bands(ctx context.Context, caller guard.Caller, before, vs 
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
-	for _, f := range found {
-		out = append(out, f...)
+	out := slices.Concat(found...)
+	f := c.file
+	if f == nil {
+		f = &file{}
 	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	list := make([]row, 0, len(before)+len(vs))
 	m := c.m.remembering()
-	in := map[string][]int{} // places in list, by block
-	list := slices.Concat(before, vs)
-	terms := c.file.of(m, list)
-	for i, v := range list {
-		compared := map[int]bool{}
-		for _, b := range terms[i] {
-			if i >= len(before) {
-				for _, w := range in[b] {
-					if !compared[w] {
-						compared[w] = true
-						out[i-len(before)] = max(out[i-len(before)], m.Compare(v, list[w], nil).Band)
-					}
+	for i, v := range before {
+		r, ok := f.rows[v]
+		if !ok {
+			r = m.rows(before[i : i+1])[0]
+		}
+		list = append(list, r)
+	}
+	list = append(list, slices.Concat(fresh...)...)
+	in := make(map[uint64]sharing, len(list)*len(m.blocks)/2)
+	links := make([]link, 1, 1+len(list)*len(m.blocks)) // the first is none
+	compared := make([]int, len(list))
+	for i := range list {
+		n := i - len(before)
+		for _, b := range list[i].blocks {
+			others := in[b]
+			for l := others.last; n >= 0 && l != 0 && out[n] != guard.Certain; l = links[l].before {
+				if w := links[l].row; compared[w] != i {
+					compared[w] = i
+					out[n] = max(out[n], m.compare(&pair{a: list[i].record, b: list[w].record}).Band)
 				}
 			}
-			if len(in[b]) < mostPerBlock {
-				in[b] = append(in[b], i)
+			if others.n < mostPerBlock {
+				links = append(links, link{int32(i), others.last})
+				in[b] = sharing{int32(len(links) - 1), others.n + 1}
 			}
+		}
+	}
+	if f == c.file {
+		f.rows = make(map[any]row, len(list))
+		for i, v := range before {
+			f.rows[v] = list[i]
+		}
+		for i, v := range vs {
+			f.rows[v] = list[len(before)+i]
 		}
 	}
 	return out, nil
@@ -192,7 +203,7 @@ func Compare[P any](rules *Rules, a, b P, opts *Options) (guard.Verdict, error) 
 	if err != nil {
 		return guard.Verdict{}, err
 	}
-	return m.Compare(a, b, nil), nil
+	return m.verdict(&pair{a: m.record(a), b: m.record(b)}), nil
 }
 
 // jsonPlaces are the fields by their json names.
@@ -210,15 +221,32 @@ func jsonPlaces[P any]() map[string]int {
 // matcher is the rules for one type; it is a guard.Blocker.
 type matcher[P any] struct {
 	rules  *Rules
+	score  node
+	blocks [][]part
+	keys   [][][]int // by key of the rules and its fields: the places of the parts of a compound one
 	terms  terms
-	places map[string]int // fields by name
-	fields []string       // that Compare and Blocks look at
+	fields []string // that Compare and Blocks look at
+	reads  []int    // which fields of a value a record has: those of fields, then those of the keys alone
+	known  known
 }
 
-// remembering is the matcher for one goroutine and one call; see terms.
+// node is a Node with the places of its fields in a record.
+type node struct {
+	*Node
+	at             []int
+	all, any, mean []node
+}
+
+// part is a Part with the places of its fields in a record.
+type part struct {
+	*Part
+	at []int
+}
+
+// remembering is the matcher for one goroutine and one call; see known.
 func (m *matcher[P]) remembering() *matcher[P] {
 	c := *m
-	c.terms = m.terms.remembering()
+	c.known = known{values: map[string]*value{}, records: map[any]record{}}
 	return &c
 }
 
@@ -230,21 +258,16 @@ func newMatcher[P any](rules *Rules, places map[string]int, opts *Options) (*mat
 	if opts != nil && opts.Region != "" {
 		region = opts.Region
 	}
-	m := &matcher[P]{rules: rules, terms: guard.Normalizers(region), places: places, fields: rules.Score.names(nil)}
-	all := slices.Clone(m.fields)
+	m := &matcher[P]{rules: rules, terms: guard.Normalizers(region), fields: rules.Score.names(nil)}
 	for _, b := range rules.Blocks {
 		for _, p := range b {
-			all = append(all, p.Fields...)
-			for _, f := range p.Fields {
-				if !slices.Contains(m.fields, f) {
-					m.fields = append(m.fields, f)
-				}
-			}
+			m.fields = add(m.fields, p.Fields...)
 		}
 	}
+	all := slices.Clone(m.fields)
 	for _, k := range rules.Keys {
 		for _, f := range k.Fields {
-			all = append(all, strings.Split(f, "+")...)
+			all = add(all, strings.Split(f, "+")...)
 		}
 	}
 	t := reflect.New(reflect.TypeFor[P]().Elem()).Elem()
@@ -257,8 +280,55 @@ func newMatcher[P any](rules *Rules, places map[string]int, opts *Options) (*mat
 		if !ok {
 			return nil, fmt.Errorf("dedupe: %w", &crm.InvalidError{Type: rules.Type, Fields: []crm.FieldError{{Field: name, Rule: "unknown_value"}}})
 		}
+		m.reads = append(m.reads, i)
+	}
+	at := func(names []string) []int {
+		out := make([]int, len(names))
+		for i, name := range names {
+			out[i] = slices.Index(all, name)
+		}
+		return out
+	}
+	m.score = placed(&rules.Score, at)
+	for _, b := range rules.Blocks {
+		parts := make([]part, len(b))
+		for i := range b {
+			parts[i] = part{&b[i], at(b[i].Fields)}
+		}
+		m.blocks = append(m.blocks, parts)
+	}
+	for _, k := range rules.Keys {
+		var fields [][]int
+		for _, f := range k.Fields {
+			fields = append(fields, at(strings.Split(f, "+")))
+		}
+		m.keys = append(m.keys, fields)
 	}
 	return m, nil
+}
+
+// add appends the names that are not in a list yet.
+func add(list []string, names ...string) []string {
+	for _, name := range names {
+		if !slices.Contains(list, name) {
+			list = append(list, name)
+		}
+	}
+	return list
+}
+
+// placed finds the places of the fields of a node and those below it.
+func placed(n *Node, at func([]string) []int) node {
+	out := node{Node: n, at: at(n.Fields)}
+	for _, list := range []struct {
+		from []Node
+		to   *[]node
+	}{{n.All, &out.all}, {n.Any, &out.any}, {n.Mean, &out.mean}} {
+		for i := range list.from {
+			*list.to = append(*list.to, placed(&list.from[i], at))
+		}
+	}
+	return out
 }
 
 // text is the value of a field as a text; ok is false for what has none. One that is not clear is empty.
@@ -281,11 +351,6 @@ func text(v reflect.Value) (string, bool) {
 	return "", false
 }
 
-func (m *matcher[P]) get(v P, name string) string {
-	s, _ := text(reflect.ValueOf(v).Elem().Field(m.places[name]))
-	return s
-}
-
 // Fields are those that the rules compare.
 func (m *matcher[P]) Fields() []string { return m.fields }
 
@@ -295,14 +360,20 @@ func (m *matcher[P]) Tell() guard.Tell { return tells[m.rules.Tell] }
 // Keys asks each index of the fields of a key for each value of them.
 func (m *matcher[P]) Keys(v P) []guard.Key {
 	var out []guard.Key
-	for _, k := range m.rules.Keys {
+	r := m.record(v)
+	for n := range m.rules.Keys {
+		k := &m.rules.Keys[n]
 		var asked [][]string
-		for _, from := range k.Fields {
-			var texts []string
-			for name := range strings.SplitSeq(from, "+") {
-				texts = append(texts, m.get(v, name))
+	fields:
+		for _, from := range m.keys[n] {
+			texts := make([]string, len(from))
+			for i, at := range from {
+				if r[at] == nil {
+					continue fields
+				}
+				texts[i] = r[at].text
 			}
-			if slices.Contains(texts, "") || slices.ContainsFunc(asked, func(t []string) bool { return slices.Equal(t, texts) }) {
+			if slices.ContainsFunc(asked, func(t []string) bool { return slices.Equal(t, texts) }) {
 				continue
 			}
 			asked = append(asked, texts)
@@ -315,13 +386,31 @@ func (m *matcher[P]) Keys(v P) []guard.Key {
 }
 
 // Blocks are the terms of v, each block of the rules under its own number.
-func (m *matcher[P]) Blocks(v P) []string {
+func (m *matcher[P]) Blocks(v P) []string { return m.blocksOf(m.record(v)) }
+
+// rows are the records of values, with their blocks.
+func (m *matcher[P]) rows(vs []P) []row {
+	out := make([]row, len(vs))
+	for i, v := range vs {
+		r := m.record(v)
+		blocks := m.blocksOf(r)
+		out[i] = row{r, make([]uint64, len(blocks))}
+		for j, b := range blocks { // two blocks of one hash are only compared in vain
+			out[i].blocks[j] = maphash.String(seed, b)
+		}
+	}
+	return out
+}
+
+var seed = maphash.MakeSeed()
+
+func (m *matcher[P]) blocksOf(r record) []string {
 	var out []string
-	for n, b := range m.rules.Blocks {
+	for n, b := range m.blocks {
 		terms := []string{strconv.Itoa(n)}
-		for _, p := range b {
+		for i := range b {
 			var next []string
-			for _, part := range m.parts(v, p) {
+			for _, part := range m.parts(r, &b[i]) {
 				for _, t := range terms {
 					if len(next) < 16 {
 						next = append(next, t+"\x00"+part)
@@ -336,26 +425,29 @@ func (m *matcher[P]) Blocks(v P) []string {
 }
 
 // parts are the values of a part of a block.
-func (m *matcher[P]) parts(v P, p Part) []string {
+func (m *matcher[P]) parts(r record, p *part) []string {
 	var out []string
-	for _, name := range p.Fields {
-		s := m.get(v, name)
-		if s == "" {
+	for _, at := range p.at {
+		v := r[at]
+		if v == nil {
 			continue
 		}
 		var term string
 		switch p.By {
 		case "date":
-			if d, ok := day(s); ok {
+			if d, ok := day(v.text); ok {
 				term = fmt.Sprint(d)
 			}
 		default:
-			term = m.terms.one(p.By, s)
+			term = v.one(m.terms, p.By)
 		}
-		if r := []rune(term); p.Last > 0 {
-			term = string(r[max(0, len(r)-p.Last):])
-		} else if p.First > 0 {
-			term = string(r[:min(p.First, len(r))])
+		if p.Last > 0 || p.First > 0 {
+			r := []rune(term)
+			if p.Last > 0 {
+				term = string(r[max(0, len(r)-p.Last):])
+			} else {
+				term = string(r[:min(p.First, len(r))])
+			}
 		}
 		if term != "" && !slices.Contains(out, term) {
 			out = append(out, term)
@@ -364,9 +456,25 @@ func (m *matcher[P]) parts(v P, p Part) []string {
 	return out
 }
 
-// Compare scores two records. access may be nil: everything is open.
+// Compare scores two records. access may be nil: everything is open. Of two that are Unlike it does not say how much.
 func (m *matcher[P]) Compare(a, b P, access map[string]guard.Access) guard.Verdict {
-	s, ok := m.score(&pair[P]{a: a, b: b, access: access}, &m.rules.Score)
+	return m.compare(&pair{a: m.record(a), b: m.record(b), access: access})
+}
+
+func (m *matcher[P]) compare(p *pair) (v guard.Verdict) {
+	p.compared = m.known.room[:0]
+	if !m.unlike(p) {
+		v = m.verdict(p)
+	}
+	if m.known.records != nil {
+		m.known.room = p.compared
+	}
+	return v
+}
+
+// verdict scores two records by all comparisons.
+func (m *matcher[P]) verdict(p *pair) guard.Verdict {
+	s, ok := m.of(p, &m.score)
 	v := guard.Verdict{Score: s.like, Why: s.why}
 	switch {
 	case !ok || s.like < m.rules.Likely:
@@ -386,22 +494,23 @@ type scored struct {
 }
 
 // pair is what is compared, and what is known of it by now.
-type pair[P any] struct {
-	a, b     P
+type pair struct {
+	a, b     record
 	access   map[string]guard.Access
 	compared []compared
 }
 
 // compared is the outcome of one comparison: rules compare the same two values in several places.
 type compared struct {
-	as, by, x, y string
-	like         float64
-	ok           bool
+	as, by string
+	x, y   *value
+	like   float64
+	ok     bool
 }
 
-func (p *pair[P]) compare(t terms, as, by, x, y string) (float64, bool) {
+func (p *pair) compare(t terms, as, by string, x, y *value) (float64, bool) {
 	for i := range p.compared {
-		if c := &p.compared[i]; c.as == as && c.by == by && c.x == x && c.y == y {
+		if c := &p.compared[i]; c.x == x && c.y == y && c.as == as && c.by == by {
 			return c.like, c.ok
 		}
 	}
@@ -410,27 +519,27 @@ func (p *pair[P]) compare(t terms, as, by, x, y string) (float64, bool) {
 	return like, ok
 }
 
-// score works out a node; ok is false when it is absent.
-func (m *matcher[P]) score(p *pair[P], n *Node) (s scored, ok bool) {
+// of works out a node; ok is false when it is absent.
+func (m *matcher[P]) of(p *pair, n *node) (s scored, ok bool) {
 	switch {
-	case len(n.Fields) > 0:
+	case len(n.at) > 0:
 		s, ok = m.test(p, n)
-	case len(n.All) > 0:
+	case len(n.all) > 0:
 		s.like = 1
-		for i := range n.All {
-			x, present := m.score(p, &n.All[i])
+		for i := range n.all {
+			x, present := m.of(p, &n.all[i])
 			if !present || x.like == 0 { // what else there is does not matter
 				return scored{}, present
 			}
 			s.like, s.why = min(s.like, x.like), append(s.why, x.why...)
 		}
 		ok = true
-	case len(n.Any) > 0:
-		for i := range n.Any {
-			if ok && s.like >= or(n.Any[i].Worth, 1) { // it cannot be more
+	case len(n.any) > 0:
+		for i := range n.any {
+			if ok && s.like >= or(n.any[i].Worth, 1) { // it cannot be more
 				continue
 			}
-			x, present := m.score(p, &n.Any[i])
+			x, present := m.of(p, &n.any[i])
 			if present && (!ok || x.like > s.like) {
 				s = x
 			}
@@ -438,14 +547,14 @@ func (m *matcher[P]) score(p *pair[P], n *Node) (s scored, ok bool) {
 		}
 	default:
 		for_, all := 0.0, 0.0
-		for i := range n.Mean {
-			x, present := m.score(p, &n.Mean[i])
+		for i := range n.mean {
+			x, present := m.of(p, &n.mean[i])
 			if !present {
 				continue
 			}
-			w := or(n.Mean[i].Weight, 1)
+			w := or(n.mean[i].Weight, 1)
 			for_ += x.like * w
-			all += x.like*w + (1-x.like)*or(n.Mean[i].Against, w)
+			all += x.like*w + (1-x.like)*or(n.mean[i].Against, w)
 			s.why = append(s.why, x.why...)
 		}
 		if all == 0 || for_ < n.Least {
@@ -468,16 +577,25 @@ func or(x, otherwise float64) float64 {
 const told = 0.8
 
 // test compares fields.
-func (m *matcher[P]) test(p *pair[P], n *Node) (scored, bool) {
-	best, found, field := 0.0, false, ""
-	for _, f := range n.Fields {
-		x := m.get(p.a, f)
-		if x == "" {
+func (m *matcher[P]) test(p *pair, n *node) (scored, bool) {
+	best, field, found := m.best(p, n)
+	s := scored{like: best}
+	if found && best >= told {
+		s.why = []string{field + ": " + n.As}
+	}
+	return s, found
+}
+
+// best compares the fields of a node, and returns which of the stored record's is most alike; found is false where none can be compared.
+func (m *matcher[P]) best(p *pair, n *node) (best float64, field string, found bool) {
+	for i, f := range n.Fields {
+		x := p.a[n.at[i]]
+		if x == nil {
 			continue
 		}
-		for _, g := range n.Fields {
-			y := m.get(p.b, g)
-			if y == "" {
+		for j, g := range n.Fields {
+			y := p.b[n.at[j]]
+			if y == nil {
 				continue
 			}
 			like, ok := p.compare(m.terms, n.As, n.By, x, y)
@@ -493,11 +611,7 @@ func (m *matcher[P]) test(p *pair[P], n *Node) (scored, bool) {
 			found = true
 		}
 	}
-	s := scored{like: best}
-	if found && best >= told {
-		s.why = []string{field + ": " + n.As}
-	}
-	return s, found
+	return best, field, found
 }
 
 // masked tells whether a field counts by equality only.

@@ -204,6 +204,27 @@ var findTests = []storeCase{
 			t.Fatalf("got %+v, want %+v", got, j)
 		}
 	}},
+	{"how many were added, where the store says it", func(t storeTest) {
+		store, ok := t.store.(keys.Counting)
+		if !ok {
+			t.Skip("it does not")
+		}
+		want := func(n int, wanted error, records ...keys.Record) {
+			t.Helper()
+			if got, err := store.AddCounted(t.Context(), tenant, records); got != n || !errors.Is(err, wanted) {
+				t.Fatalf("%d, %v; want %d, %v", got, err, n, wanted)
+			}
+		}
+		want(0, nil)
+		want(3, nil, epochRecord(1, 1), personRecord(11, 100, 1), tenantRecord(2, "index", 1, 1))
+		want(0, nil, epochRecord(1, 1), personRecord(11, 100, 1), tenantRecord(2, "index", 1, 1))
+		want(0, nil, personRecord(12, 100, 1)) // another key for the same slot
+		want(0, nil, personRecord(11, 300, 1)) // another slot under the same id
+		want(2, nil, personRecord(13, 200, 1), personRecord(12, 100, 1), tenantRecord(3, "index", 2, 1), personRecord(14, 200, 1))
+		want(1, nil, joinRecord(15, 100, 200))
+		want(0, keys.ErrRetired, personRecord(16, 400, 1), personRecord(17, 500, 99))
+		t.want(keys.Query{Persons: persons(100, 200, 300, 400, 500)}, 11, 13)
+	}},
 	{"what does not exist is absent", func(t storeTest) {
 		t.add(epochRecord(1, 1))
 		t.want(keys.Query{IDs: keyIDs(99, 1, 1)}, 1)

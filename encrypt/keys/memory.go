@@ -190,8 +190,14 @@ func (t *memoryTenant) taken(r *Record) bool {
 
 // Add implements Store.
 func (m *Memory) Add(ctx context.Context, tenant string, records []Record) error {
+	_, err := m.AddCounted(ctx, tenant, records)
+	return err
+}
+
+// AddCounted implements Counting.
+func (m *Memory) AddCounted(ctx context.Context, tenant string, records []Record) (int, error) {
 	if err := ctx.Err(); err != nil {
-		return err
+		return 0, err
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -202,7 +208,7 @@ func (m *Memory) Add(ctx context.Context, tenant string, records []Record) error
 			continue
 		}
 		if r.Fence != m.fences[r.Purpose] {
-			return ErrRetired
+			return 0, ErrRetired
 		}
 		if len(r.Wrapped) > 0 {
 			added[r.ID] = true
@@ -210,13 +216,13 @@ func (m *Memory) Add(ctx context.Context, tenant string, records []Record) error
 	}
 	for _, r := range records {
 		if r.Kind == Tombstone {
-			return errors.New("encrypt: tombstones are added by Erase")
+			return 0, errors.New("encrypt: tombstones are added by Erase")
 		}
 		if !r.free() && !t.taken(&r) && !added[r.Epoch] && !t.alive(r.Epoch) {
-			return ErrRetired
+			return 0, ErrRetired
 		}
 	}
-	raise := false
+	raise, count := false, 0
 	for _, r := range records {
 		if t.taken(&r) {
 			continue
@@ -224,12 +230,13 @@ func (m *Memory) Add(ctx context.Context, tenant string, records []Record) error
 		r := r.clone()
 		r.Tenant, r.Fence = tenant, 0
 		t.put(&r)
+		count++
 		raise = raise || r.Kind == TenantKey && r.Version > 1
 	}
 	if raise {
 		t.number++
 	}
-	return nil
+	return count, nil
 }
 
 // Rewrap implements Store.

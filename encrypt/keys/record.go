@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// ID names one wrapped key within its tenant: 8 random bytes, never reused.
+// ID names one wrapped key within its tenant: 8 random bytes, never reused. Keys that are made together may share the first four.
 type ID [8]byte
 
 // String returns the id in hexadecimal.
@@ -135,4 +135,12 @@ type Store interface {
 	// these needs ends none that another process has just used: its Add comes before and is among
 	// them, or comes after and is refused.
 	Epochs(ctx context.Context, kek string) ([]Record, error)
+}
+
+// Counting is a [Store] that says with an insertion how many records it took, which saves its user to read them again. What it inserts is
+// stored as by Add.
+type Counting interface {
+	Store
+	// AddCounted is Add, and returns how many of the records were inserted; the others were skipped.
+	AddCounted(ctx context.Context, tenant string, records []Record) (added int, err error)
 }

@@ -4,13 +4,39 @@ import "strings"
 
 // simplified folds traditional Chinese characters and common variants to simplified ones, one to one.
 func simplified(s string) string {
+	if isASCII(s) {
+		return s
+	}
 	return strings.Map(func(r rune) rune {
-		if t, ok := traditional[r]; ok {
+		if t := simple(r); t != 0 {
 			return t
 		}
 		return r
 	}, s)
 }
+
+// simple returns the simplified character of r, 0 when it is none of another one.
+func simple(r rune) rune {
+	if i := r - firstHan; i >= 0 && int(i) < len(plane) {
+		return plane[i]
+	}
+	if r < firstHan { // nothing there has one
+		return 0
+	}
+	return traditional[r]
+}
+
+// plane has what traditional says of the characters of the first block: a look there costs a tenth of one into a map.
+const firstHan = 0x4E00
+
+var plane = func() (out [0xA000 - firstHan]rune) {
+	for from, to := range traditional {
+		if from >= firstHan && from < 0xA000 {
+			out[from-firstHan] = to
+		}
+	}
+	return out
+}()
 
 // traditional maps to simplified; no simplified character is a key. Characters that stand for themselves
 // in names are left out (乾 於 昇 著 藉 徵 甦 堃 喆 邨), as are variants that are surnames of their own.

@@ -83,6 +83,9 @@ func Phone(typed, region string) string {
 		if s, ok := chineseMobile(typed); ok {
 			return s
 		}
+		if s, ok := chineseLandline(typed); ok {
+			return s
+		}
 	}
 	if s, ok := withCode(typed); ok {
 		return s
@@ -125,6 +128,41 @@ func chineseMobile(typed string) (string, bool) {
 		return "", false
 	}
 	return string(buf[:]), true
+}
+
+// chineseLandline answers as the rest of Phone does, much sooner, for an area code and a number of usual length with at most one space or hyphen
+// between: 010-12345678, 0571 88881234.
+func chineseLandline(typed string) (string, bool) {
+	if len(typed) < 11 || len(typed) > 13 {
+		return "", false
+	}
+	var buf [13]byte
+	n, area := 0, 0
+	for i := range len(typed) {
+		switch c := typed[i]; {
+		case isDigit(c):
+			if n == len(buf)-1 {
+				return "", false
+			}
+			buf[n] = c
+			n++
+		case (c == ' ' || c == '-') && area == 0 && (n == 3 || n == 4):
+			area = n
+		default:
+			return "", false
+		}
+	}
+	if n < 11 {
+		return "", false
+	}
+	code := 4
+	if buf[1] == '2' || buf[1] == '1' && buf[2] == '0' {
+		code = 3
+	}
+	if area != 0 && area != code || !landline(string(buf[:n]), code) {
+		return "", false
+	}
+	return "+86" + string(buf[1:n]), true
 }
 
 // withCode answers as the rest of Phone does, much sooner, for the numbers with a country code that this knows by their

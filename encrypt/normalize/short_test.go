@@ -22,7 +22,7 @@ func TestPhoneShort(t *testing.T) {
 	taken := map[string]int{}
 	try := func(typed string) {
 		t.Helper()
-		for way, f := range map[string]func(string) (string, bool){"mobile": chineseMobile, "with code": withCode} {
+		for way, f := range map[string]func(string) (string, bool){"mobile": chineseMobile, "landline": chineseLandline, "with code": withCode} {
 			if got, ok := f(typed); ok {
 				taken[way]++
 				region := "CN"
@@ -59,7 +59,19 @@ func TestPhoneShort(t *testing.T) {
 			}
 		}
 	}
-	for _, way := range []string{"mobile", "with code"} {
+	// Every area code.
+	for code := range 10_000 {
+		for _, number := range []string{"2345678", "23456789", "88881234", "8123456", "50000000", "11111111", "91234567"} {
+			s := fmt.Sprintf("0%d", code)
+			try(s + []string{"-", " ", ""}[r.IntN(3)] + number)
+		}
+	}
+	for _, typed := range []string{"021--23456789", "021-2345-6789", "(021)23456789", "021-23456789-801", "02-123456789", "0571-888812341", "0021-23456789", "021-23456789x1", "+021-23456789", "021-2345678"} {
+		if got, ok := chineseLandline(typed); ok {
+			t.Errorf("%q is taken for a landline: %q", typed, got)
+		}
+	}
+	for _, way := range []string{"mobile", "landline", "with code"} {
 		if taken[way] < 100 {
 			t.Errorf("%s: only %d numbers", way, taken[way])
 		}
@@ -94,6 +106,15 @@ func TestReadingsRemembered(t *testing.T) {
 		got := readings(r)
 		if !slices.Equal(got, spellings(r)) || r >= firstCommon && r <= lastCommon && cap(got) != len(got) {
 			t.Fatalf("%c: %q", r, got)
+		}
+	}
+}
+
+// The table of simplified characters says of each character what the list says.
+func TestSimple(t *testing.T) {
+	for r := rune(0); r < 0x40000; r++ {
+		if simple(r) != traditional[r] {
+			t.Fatalf("%c: %c, want %c", r, simple(r), traditional[r])
 		}
 	}
 }

@@ -20,7 +20,8 @@ func TestIndexes(t *testing.T) {
 	}
 	for where, index := range map[string]string{
 		"tenant = ? AND id IN (?, ?)":                                                                   "sqlite_autoindex_encrypt_key_1 (tenant=? AND id=?)",
-		"tenant = ? AND kind = 'person' AND person IN (?, ?)":                                           "encrypt_key_person (tenant=? AND person=?)",
+		sqlstore.TextOfIDs:                                                                              "SEARCH encrypt_key USING INDEX sqlite_autoindex_encrypt_key_1 (tenant=? AND id=?)",
+		sqlstore.TextOfPersons:                                                                          "SEARCH encrypt_key USING INDEX sqlite_autoindex_encrypt_key_2 (tenant=? AND slot>? AND slot<?)",
 		"tenant = ? AND kind = 'join' AND person IN (?, ?)":                                             "encrypt_key_join (tenant=? AND person=?)",
 		"tenant = ? AND kind = 'join' AND purpose <> '' AND purpose IN (?, ?)":                          "encrypt_key_joined (tenant=? AND purpose=?)",
 		"tenant = ? AND kind IN ('epoch', 'tenant') ORDER BY id":                                        "encrypt_key_root",
@@ -33,7 +34,11 @@ func TestIndexes(t *testing.T) {
 		"tenant = ? AND (id = ? OR slot = ?)":                                                           "sqlite_autoindex_encrypt_key_2 (tenant=? AND slot=?)",
 		"tenant = ? AND kind IN ('person', 'tenant') AND length(wrapped) > 0 AND id IN (?) ORDER BY id": "(tenant=? AND id=?)",
 	} {
-		rows, err := db.Query("EXPLAIN QUERY PLAN SELECT * FROM encrypt_key WHERE " + strings.ReplaceAll(where, "?", "x'00'"))
+		text := "SELECT * FROM encrypt_key WHERE " + strings.ReplaceAll(where, "?", "x'00'")
+		if strings.HasPrefix(where, "WITH") {
+			text = strings.NewReplacer("?1", "x'00'", "?2", "1", "?3", "x'00'").Replace(where)
+		}
+		rows, err := db.Query("EXPLAIN QUERY PLAN " + text)
 		if err != nil {
 			t.Fatal(err)
 		}

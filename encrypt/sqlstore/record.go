@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"database/sql"
 	"encoding/hex"
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/crmguard/crmguard/encrypt/keys"
@@ -27,13 +29,17 @@ func sameID(a, b keys.Record) bool { return a.ID == b.ID }
 // Find implements keys.Store.
 func (s *Store) Find(ctx context.Context, tenant string, q keys.Query) ([]keys.Record, error) {
 	switch {
+	case q.IDs != nil && s.dialect == dialect.SQLite:
+		return s.oneByOne(ctx, &s.byIDs, textOfIDs, tenant, joined(len(q.IDs), func(i int) []byte { return q.IDs[i][:] }), 8)
 	case q.IDs != nil:
 		var args []any
 		for i := range q.IDs {
 			args = append(args, q.IDs[i][:])
 		}
 		return s.among(ctx, nil, tenant, "id", args)
-	case q.Persons != nil:
+	case q.Persons != nil && s.dialect == dialect.SQLite:
+		return s.oneByOne(ctx, &s.byPersons, textOfPersons, tenant, joined(len(q.Persons), func(i int) []byte { return q.Persons[i][:] }), 16)
+	case q.Persons != nil: // PostgreSQL orders slots by the language of the database
 		return s.among(ctx, nil, tenant, "kind = 'person' AND person", persons(q.Persons))
 	case q.Joins != nil:
 		out, err := s.among(ctx, nil, tenant, "kind = 'join' AND person", persons(q.Joins))
@@ -88,6 +94,43 @@ func persons(ids [][16]byte) (args []any) {
 	return args
 }
 
+// The queries of oneByOne: parts of the first parameter, each of so many bytes as the second says, one after the other. A CROSS JOIN goes from left to right
+// on SQLite. The slot of a key begins with the person, and SQLite orders slots by their bytes.
+const (
+	textOfParts = `WITH RECURSIVE parts (part, at) AS (SELECT substr(?1, 1, ?2), 1 + ?2 UNION ALL SELECT substr(?1, at, ?2), at + ?2 FROM parts WHERE at < length(?1)) SELECT ` +
+		columns + ` FROM parts CROSS JOIN encrypt_key WHERE tenant = ?3 AND `
+	textOfIDs     = textOfParts + "id = part"
+	textOfPersons = textOfParts + "slot > 'p:' || lower(hex(part)) || ':' AND slot < 'p:' || lower(hex(part)) || ';'"
+)
+
+// joined is n parts in one, in order and each once, for which oneByOne asks.
+func joined(n int, part func(i int) []byte) []byte {
+	parts := make([][]byte, n)
+	for i := range parts {
+		parts[i] = part(i)
+	}
+	slices.SortFunc(parts, bytes.Compare)
+	return bytes.Join(slices.CompactFunc(parts, bytes.Equal), nil)
+}
+
+// oneByOne finds the records of parts, of so many bytes each, on SQLite. However many there are the statement is one, and stays prepared.
+func (s *Store) oneByOne(ctx context.Context, stmt *atomic.Pointer[sql.Stmt], text, tenant string, parts []byte, size int) ([]keys.Record, error) {
+	if len(parts) == 0 {
+		return nil, nil
+	}
+	prepared, err := s.prepared(ctx, stmt, text)
+	if err != nil {
+		return nil, s.wrap("find", err)
+	}
+	rows, err := prepared.QueryContext(ctx, parts, size, tenant)
+	if err != nil {
+		return nil, s.wrap("find", err)
+	}
+	out, err := s.scan(nil, rows)
+	slices.SortFunc(out, byID)
+	return slices.CompactFunc(out, sameID), err
+}
+
 // among appends the records whose column, the last word of where, has one of these values, and orders the
 // whole by id.
 func (s *Store) among(ctx context.Context, out []keys.Record, tenant, where string, values []any) ([]keys.Record, error) {
@@ -117,6 +160,11 @@ func (s *Store) query(ctx context.Context, out []keys.Record, text string, args 
 	if err != nil {
 		return nil, s.wrap("find", err)
 	}
+	return s.scan(out, rows)
+}
+
+// scan appends the records that rows have, and closes them.
+func (s *Store) scan(out []keys.Record, rows *sql.Rows) ([]keys.Record, error) {
 	defer rows.Close()
 	var id, person, epoch []byte
 	var slot string
@@ -154,8 +202,12 @@ func (t *tx) insert(ctx context.Context, records []keys.Record) (added int64, er
 			args = append(args, r.Tenant, r.ID[:], r.Slot(), string(r.Kind), int64(r.Version), r.Purpose, r.Person[:], string(r.Retention),
 				r.Epoch[:], notNull(r.Wrapped), notNull(r.Commitment), r.Created.Unix(), int64(r.Number), blockedValue(r.Blocked))
 		}
-		n, err := t.exec(ctx, "INSERT INTO encrypt_key ("+columns+") VALUES "+
-			dialect.Placeholders(len(part), columnCount)+" ON CONFLICT DO NOTHING", args...)
+		text := "INSERT INTO encrypt_key (" + columns + ") VALUES " + dialect.Placeholders(len(part), columnCount) + " ON CONFLICT DO NOTHING"
+		if t.dialect == dialect.SQLite {
+			// The same, for no column is ever NULL. But of a statement that cannot fail SQLite keeps no copy of each page that it changes.
+			text = "INSERT OR IGNORE INTO encrypt_key (" + columns + ") VALUES " + dialect.Placeholders(len(part), columnCount)
+		}
+		n, err := t.exec(ctx, text, args...)
 		if err != nil {
 			return added, err
 		}

@@ -63,7 +63,8 @@ type Store struct {
 	dialect   dialect.Dialect
 	patience  time.Duration
 	traces    atomic.Bool // destroyed keys may still lie in SQLite's write-ahead log
-	number    atomic.Pointer[sql.Stmt]
+
+	number, byIDs, byPersons atomic.Pointer[sql.Stmt] // prepared on SQLite; pgx keeps those of PostgreSQL by itself
 }
 
 const (
@@ -277,8 +278,14 @@ func free(r *keys.Record) bool {
 
 // Add implements keys.Store.
 func (s *Store) Add(ctx context.Context, tenant string, records []keys.Record) error {
+	_, err := s.AddCounted(ctx, tenant, records)
+	return err
+}
+
+// AddCounted implements keys.Counting.
+func (s *Store) AddCounted(ctx context.Context, tenant string, records []keys.Record) (int, error) {
 	if len(records) == 0 {
-		return nil
+		return 0, nil
 	}
 	var epochs, others []keys.Record
 	raise := false
@@ -288,7 +295,7 @@ func (s *Store) Add(ctx context.Context, tenant string, records []keys.Record) e
 		case keys.EpochKey:
 			epochs = append(epochs, r)
 		case keys.Tombstone:
-			return errors.New("encrypt/sqlstore: tombstones are added by Erase")
+			return 0, errors.New("encrypt/sqlstore: tombstones are added by Erase")
 		default:
 			others = append(others, r)
 			raise = raise || newVersion(&r)
@@ -296,7 +303,8 @@ func (s *Store) Add(ctx context.Context, tenant string, records []keys.Record) e
 	}
 	// One order for all writers, so that they wait for each other and never in a circle.
 	slices.SortFunc(others, func(a, b keys.Record) int { return strings.Compare(a.Slot(), b.Slot()) })
-	return s.change(ctx, "add", func(t *tx) error {
+	var count int64
+	err := s.change(ctx, "add", func(t *tx) error {
 		var number int64
 		var err error
 		if raise {
@@ -307,7 +315,7 @@ func (s *Store) Add(ctx context.Context, tenant string, records []keys.Record) e
 		if err := t.unfenced(ctx, tenant, epochs); err != nil {
 			return err
 		}
-		if _, err := t.insert(ctx, epochs); err != nil {
+		if count, err = t.insert(ctx, epochs); err != nil {
 			return err
 		}
 		alive, err := t.lock(ctx, tenant, aboveOf(others), "SHARE")
@@ -342,9 +350,14 @@ func (s *Store) Add(ctx context.Context, tenant string, records []keys.Record) e
 				return err
 			}
 		}
-		_, err = t.insert(ctx, fresh)
+		persons, err := t.insert(ctx, fresh)
+		count += added + persons
 		return err
 	})
+	if err != nil {
+		return 0, err
+	}
+	return int(count), nil
 }
 
 // newVersion tells whether a record makes cached tenant keys wrong.
@@ -558,25 +571,33 @@ func (s *Store) Erasures(ctx context.Context, tenant string) (uint64, error) {
 	return uint64(n), s.wrap("erasure number", err)
 }
 
-// erasures reads the number, which every operation on a record asks for. On SQLite its statement stays prepared; pgx keeps those of
-// PostgreSQL by itself.
+// erasures reads the number, which every operation on a record asks for.
 func (s *Store) erasures(ctx context.Context, tenant string, n *int64) error {
 	const text = "SELECT number FROM encrypt_erasure WHERE tenant = ?"
 	if s.dialect != dialect.SQLite {
 		return s.reads.QueryRowContext(ctx, s.dialect.Rebind(text), tenant).Scan(n)
 	}
-	stmt := s.number.Load()
+	stmt, err := s.prepared(ctx, &s.number, text)
+	if err != nil {
+		return err
+	}
+	return stmt.QueryRowContext(ctx, tenant).Scan(n)
+}
+
+// prepared returns a statement that is prepared once.
+func (s *Store) prepared(ctx context.Context, at *atomic.Pointer[sql.Stmt], text string) (*sql.Stmt, error) {
+	stmt := at.Load()
 	if stmt == nil {
 		made, err := s.reads.PrepareContext(ctx, text)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		if stmt = made; !s.number.CompareAndSwap(nil, made) {
-			stmt = s.number.Load()
+		if stmt = made; !at.CompareAndSwap(nil, made) {
+			stmt = at.Load()
 			made.Close()
 		}
 	}
-	return stmt.QueryRowContext(ctx, tenant).Scan(n)
+	return stmt, nil
 }
 
 // Fence implements keys.Store.

@@ -244,6 +244,10 @@ func (c *Reader) next() (Record, error) {
 	if !utf8.ValidString(joined) || strings.ContainsRune(joined, utf8.RuneError) || strings.ContainsRune(joined, 0) {
 		return Record{Line: start}, &RowError{start, "encoding"}
 	}
+	if quotes == 0 { // nothing to be read but separators, as most rows are
+		line := strings.TrimSuffix(strings.TrimSuffix(joined, "\n"), "\r")
+		return Record{Line: start, Fields: strings.Split(line, string(c.comma))}, nil
+	}
 	r := csv.NewReader(strings.NewReader(joined))
 	r.Comma = c.comma
 	r.FieldsPerRecord = -1

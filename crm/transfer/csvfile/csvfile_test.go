@@ -1,9 +1,11 @@
 package csvfile_test
 
 import (
+	"encoding/csv"
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"strings"
 	"testing"
 
@@ -177,4 +179,28 @@ func ExampleOpen() {
 	// Output:
 	// [Jörg Köln]
 	// csv: unknown encoding or separator
+}
+
+// TestPlainRows: a row without quotes is divided as encoding/csv divides it.
+func TestPlainRows(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	for range 5000 {
+		row := ""
+		for range r.IntN(12) {
+			row += []string{"a", "é", "张", ",", ",", " ", "\t", "\r", ";", "#", "'", "\u2028"}[r.IntN(12)]
+		}
+		row += []string{"", "\n", "\r\n", "\r\r\n", "\r"}[r.IntN(5)]
+		if strings.TrimSpace(row) == "" {
+			continue
+		}
+		want := csv.NewReader(strings.NewReader(row))
+		want.FieldsPerRecord = -1
+		fields, err := want.Read()
+		require.NoError(t, err)
+		got, err := csvfile.New(strings.NewReader("h,i\n" + row))
+		require.NoError(t, err)
+		for rec := range got.Records() {
+			assert.Equal(t, fields, rec.Fields, "%q", row)
+		}
+	}
 }

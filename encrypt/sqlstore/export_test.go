@@ -1,0 +1,7 @@
+package sqlstore
+
+// TextOfIDs and TextOfPersons are for the test of their plans.
+const (
+	TextOfIDs     = textOfIDs
+	TextOfPersons = textOfPersons
+)
