@@ -19,10 +19,10 @@ func TestIndexes(t *testing.T) {
 		t.Fatal(err)
 	}
 	for where, index := range map[string]string{
-		"tenant = ? AND id IN (?, ?)":                                                                   "sqlite_autoindex_encrypt_key_1 (tenant=? AND id=?)",
-		sqlstore.TextOfIDs:                                                                              "SEARCH encrypt_key USING INDEX sqlite_autoindex_encrypt_key_1 (tenant=? AND id=?)",
-		sqlstore.TextOfPersons:                                                                          "SEARCH encrypt_key USING INDEX sqlite_autoindex_encrypt_key_2 (tenant=? AND slot>? AND slot<?)",
-		"tenant = ? AND kind = 'join' AND person IN (?, ?)":                                             "encrypt_key_join (tenant=? AND person=?)",
+		"tenant = ? AND id IN (?, ?)":                       "sqlite_autoindex_encrypt_key_1 (tenant=? AND id=?)",
+		sqlstore.TextOfIDs:                                  "SEARCH encrypt_key USING INDEX sqlite_autoindex_encrypt_key_1 (tenant=? AND id=?)",
+		sqlstore.TextOfPersons:                              "SEARCH encrypt_key USING INDEX sqlite_autoindex_encrypt_key_2 (tenant=? AND slot>? AND slot<?)",
+		"tenant = ? AND kind = 'join' AND person IN (?, ?)": "encrypt_key_join (tenant=? AND person=?)",
 		"tenant = ? AND kind = 'join' AND purpose <> '' AND purpose IN (?, ?)":                          "encrypt_key_joined (tenant=? AND purpose=?)",
 		"tenant = ? AND kind IN ('epoch', 'tenant') ORDER BY id":                                        "encrypt_key_root",
 		"tenant = ? AND kind = 'person' AND blocked <> 4611686018427387904 ORDER BY id":                 "encrypt_key_blocked",
