@@ -580,32 +580,42 @@ func (k *Keeper) makeKeys(ctx context.Context, v *visit, made []keys.Record) ([]
 	slices.SortFunc(made, func(a, b keys.Record) int {
 		return cmp.Or(bytes.Compare(a.Person[:], b.Person[:]), cmp.Compare(a.Retention, b.Retention))
 	})
-	ids := randomIDs(len(made))
-	fresh := make([]*personKey, len(made))
+	ids, secrets := randomIDs(len(made)), make([][]byte, len(made))
+	wipe := func() {
+		for _, key := range secrets {
+			clear(key)
+		}
+	}
 	for i := range made {
 		r := &made[i]
-		r.ID = ids[i]
+		r.ID, secrets[i] = ids[i], make([]byte, 32)
 		if g := v.tk.newest(); g > 1 {
 			r.Version = g
 		}
-		key := make([]byte, 32)
-		rand.Read(key)
+		rand.Read(secrets[i])
 		var err error
-		if *r, err = v.tk.sealKey(*r, key); err != nil {
-			return nil, err
-		}
-		if fresh[i], err = newPersonKey(r, key, v.now); err != nil {
+		if *r, err = v.tk.sealKey(*r, secrets[i]); err != nil {
+			wipe()
 			return nil, err
 		}
 	}
-	if s, ok := k.keys.(keys.Counting); ok {
-		added, err := s.AddCounted(ctx, v.t.name, made)
-		if err != nil || added != len(made) {
+	s, ok := k.keys.(keys.Counting)
+	if !ok {
+		wipe()
+		return nil, k.keys.Add(ctx, v.t.name, made)
+	}
+	if added, err := s.AddCounted(ctx, v.t.name, made); err != nil || added != len(made) {
+		wipe()
+		return nil, err
+	}
+	fresh := make([]*personKey, len(made))
+	for i := range made {
+		var err error
+		if fresh[i], err = newPersonKey(&made[i], secrets[i], v.now); err != nil {
 			return nil, err
 		}
-		return fresh, nil
 	}
-	return nil, k.keys.Add(ctx, v.t.name, made)
+	return fresh, nil
 }
 
 // fieldError names the field; never its value.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"fmt"
+	"strconv"
 	"time"
 )
 
@@ -69,11 +70,13 @@ func (r *Record) Slot() string {
 	case TenantKey:
 		return fmt.Sprintf("t:%s:%d", r.Purpose, r.Version)
 	case PersonKey:
-		s := "p:" + hex.EncodeToString(r.Person[:]) + ":" + string(r.Retention)
+		b := append(make([]byte, 0, 64), "p:"...)
+		b = append(hex.AppendEncode(b, r.Person[:]), ':')
+		b = append(b, r.Retention...)
 		if r.Version > 0 {
-			s += fmt.Sprintf(":%d", r.Version)
+			b = strconv.AppendUint(append(b, ':'), uint64(r.Version), 10)
 		}
-		return s
+		return string(b)
 	case Join:
 		return "j:" + hex.EncodeToString(r.Person[:]) + ":" + r.Purpose
 	default:
