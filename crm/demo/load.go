@@ -5,9 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/crmguard/crmguard/crm"
 	"github.com/crmguard/crmguard/crm/guard"
@@ -57,29 +56,32 @@ func Load(ctx context.Context, g *Generator, to Doors, c guard.Caller, customers
 		}
 		// Two types are sealed and stored at a time, and the next step is made. What refers to a record comes after it.
 		var others Progress
-		two, in := errgroup.WithContext(ctx)
-		two.Go(func() error {
-			return inTurn(
-				func() error { return fill(in, to.Contacts, c, sets.Contacts, &p) },
-				func() error { return fill(in, to.Leads, c, sets.Leads, &p) },
-				func() error { return fill(in, to.FollowUps, c, sets.FollowUps, &p) },
-				func() error { return fill(in, to.Tickets, c, sets.Tickets, &p) },
-			)
-		})
-		two.Go(func() error {
-			return inTurn(
-				func() error { return fill(in, to.Opportunities, c, sets.Opportunities, &others) },
-				func() error { return fill(in, to.Quotes, c, sets.Quotes, &others) },
-				func() error { return fill(in, to.Contracts, c, sets.Contracts, &others) },
-			)
-		})
-		two.Go(func() error {
-			next = g.step(from+guard.MaxBatch, customers)
-			return nil
-		})
-		err := two.Wait()
+		var errs [2]error
+		in, stop := context.WithCancel(ctx)
+		var all sync.WaitGroup
+		chain := func(n int, each ...func() error) {
+			all.Go(func() {
+				if errs[n] = inTurn(each...); errs[n] != nil {
+					stop()
+				}
+			})
+		}
+		chain(0,
+			func() error { return fill(in, to.Contacts, c, sets.Contacts, &p) },
+			func() error { return fill(in, to.Leads, c, sets.Leads, &p) },
+			func() error { return fill(in, to.FollowUps, c, sets.FollowUps, &p) },
+			func() error { return fill(in, to.Tickets, c, sets.Tickets, &p) },
+		)
+		chain(1,
+			func() error { return fill(in, to.Opportunities, c, sets.Opportunities, &others) },
+			func() error { return fill(in, to.Quotes, c, sets.Quotes, &others) },
+			func() error { return fill(in, to.Contracts, c, sets.Contracts, &others) },
+		)
+		next = g.step(from+guard.MaxBatch, customers)
+		all.Wait()
+		stop()
 		p.Records, p.There = p.Records+others.Records, p.There+others.There
-		if err != nil {
+		if err := errors.Join(errs[:]...); err != nil {
 			return p, err
 		}
 		p.Twins += sets.twins
