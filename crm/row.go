@@ -203,6 +203,7 @@ type Query struct {
 	Desc     bool
 	After    string // Page.Next of the page before; empty for the first
 	Limit    int    // 1 to 1,000
+	Most     int64  // where Count ends: more rows are not looked for; 0: it counts all
 }
 
 // Page is one page of rows. Next is empty on the last page; it holds only clear column values and ids.
@@ -282,7 +283,7 @@ type Store interface {
 	// Carriers tells which rows carry which of the tokens, at most 10,000 of them: their ids in ascending order, in the recycle bin or not. A token that
 	// more than most rows carry (1 to 1,000) is not in the answer, nor is one that no row carries.
 	Carriers(ctx context.Context, tenant, typ string, tokens []int64, most int) (map[int64][]UUID, error)
-	// Count counts all rows that q's filters admit, paging aside.
+	// Count counts the rows that q's filters admit, paging aside, up to q.Most.
 	Count(ctx context.Context, q Query) (int64, error)
 	// Group divides the rows that q's filters admit, paging aside, and returns the groups that are not empty in ascending
 	// order of their keys, null first, texts by their bytes. A grouping without columns has one group always. A sum that

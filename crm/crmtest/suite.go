@@ -469,6 +469,12 @@ func (s suite) clauses(t *testing.T) {
 		if got, err := st.Count(t.Context(), q); err != nil || got != int64(len(want)) {
 			t.Errorf("%s, operator %d: counted %d, %v, want %d", test.column, test.op, got, err, len(want))
 		}
+		for _, most := range []int64{1, 3, 1000} {
+			q.Most = most
+			if got, err := st.Count(t.Context(), q); err != nil || got != min(most, int64(len(want))) {
+				t.Errorf("%s, operator %d: counted %d of at most %d, %v, want %d", test.column, test.op, got, most, err, len(want))
+			}
+		}
 	}
 	q := all()
 	q.Clauses = []crm.Clause{
@@ -1107,6 +1113,7 @@ func (s suite) badRequests(t *testing.T) {
 		"too many tokens":   {"tokens", func(q *crm.Query) { q.Tokens = make([]int64, 10001) }},
 		"too many ids":      {"ids", func(q *crm.Query) { q.IDs = make([]crm.UUID, 10001) }},
 		"too many persons":  {"persons", func(q *crm.Query) { q.Persons = make([]crm.UUID, 1001) }},
+		"negative most":     {"most", func(q *crm.Query) { q.Most = -1 }},
 		"cursor not base64": {"cursor", func(q *crm.Query) { q.After = "!" }},
 	} {
 		q := all()

@@ -27,6 +27,7 @@ type Query struct {
 	Desc    bool
 	After   string // Page.Next of the page before; "" for the first
 	Limit   int    // 1 to 200; 0: 50
+	Most    int64  // where Count ends: more records are not looked for; 0: it counts all
 }
 
 // Page is one page of a list.
@@ -383,7 +384,7 @@ func (q *Query) action() authz.Action {
 	return authz.List
 }
 
-// Count counts the records that List would return over all pages.
+// Count counts the records that List would return over all pages, up to q.Most.
 func (r *kind) Count(ctx context.Context, c Caller, q Query) (int64, error) {
 	a := q.action()
 	d := r.g.decider(c, a)
@@ -443,7 +444,7 @@ func (r *kind) prepared(ctx context.Context, c Caller, a authz.Action, q Query, 
 	}
 	sq := crm.Query{
 		Tenant: c.Subject.Tenant, Type: r.typ, Where: r.where(filter),
-		Clauses: q.Clauses, Sort: q.Sort, Desc: q.Desc, After: q.After, Limit: q.Limit,
+		Clauses: q.Clauses, Sort: q.Sort, Desc: q.Desc, After: q.After, Limit: q.Limit, Most: q.Most,
 	}
 	if q.Bin { // what was purged has no time of creation any more
 		sq.Deletion = crm.InBin

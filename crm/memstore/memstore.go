@@ -253,7 +253,11 @@ func (s *Store) Count(ctx context.Context, q crm.Query) (int64, error) {
 	if err := request.Filter(&q, schema); err != nil {
 		return 0, err
 	}
-	return int64(len(s.find(&q))), nil
+	n := int64(len(s.find(&q)))
+	if q.Most > 0 {
+		n = min(n, q.Most)
+	}
+	return n, nil
 }
 
 // group is a crm.Group that grows.

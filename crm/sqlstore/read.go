@@ -606,6 +606,9 @@ func (s *Store) Count(ctx context.Context, q crm.Query) (int64, error) {
 		if err != nil {
 			return err
 		}
+		if q.Most > 0 {
+			from, where, args = "(SELECT 1 FROM "+from+" WHERE "+where+" LIMIT ?) y", "TRUE", append(args, q.Most)
+		}
 		if q.Persons == nil {
 			return s.r.QueryRowContext(ctx, s.d.Rebind("SELECT COUNT(*) FROM "+from+" WHERE "+where), args...).Scan(&n)
 		}

@@ -124,6 +124,9 @@ func Filter(q *crm.Query, s *crm.Schema) error {
 	if q.Since < 0 || q.Since > 0 && !q.Changes {
 		return bad("since", "negative, or not in the order of changes")
 	}
+	if q.Most < 0 {
+		return bad("most", "negative")
+	}
 	return clauses(q.Clauses, s)
 }
 

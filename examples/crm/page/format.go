@@ -22,6 +22,17 @@ func group(digits string) string {
 
 func (l *language) number(n int64) string { return group(strconv.FormatInt(n, 10)) }
 
+// CountMost is how far pages count: who has more than that many records is helped by filters, not by their number, and a million take seconds to count.
+const CountMost = 10_000
+
+// count writes how many there are; a number above CountMost stands for all that is more.
+func (l *language) count(n int64) string {
+	if n > CountMost {
+		return l.number(CountMost) + "+"
+	}
+	return l.number(n)
+}
+
 // decimals is how many digits the minor unit of a currency has (ISO 4217).
 func decimals(currency string) int {
 	switch currency {

@@ -242,7 +242,7 @@ type Count struct {
 type List struct {
 	ID        string   // unique on the page, letters and dashes; empty: "list"
 	Title     Text     // T("type.customer.many")
-	Count     int64    // rows that the reader may see; negative: not said
+	Count     int64    // rows that the reader may see, counted to CountMost and one; negative: not said
 	Primary   *Action  // the one button of the page
 	Secondary []Action // quieter ones
 	Chips     []Chip   // filters

@@ -406,6 +406,7 @@ func (l *language) funcs(files map[string]asset) template.FuncMap {
 		},
 		"money":    l.money,
 		"number":   l.number,
+		"count":    l.count,
 		"index64":  func(n uint64) string { return group(fmt.Sprint(n)) },
 		"bytes":    l.bytes,
 		"duration": func(d time.Duration) string { return l.duration(lasts(d)) },

@@ -1,6 +1,7 @@
 package web
 
 import (
+	"context"
 	"net/http"
 	"slices"
 	"strings"
@@ -67,7 +68,7 @@ func (k *resource[P]) showList(s *Server, w http.ResponseWriter, r *request) err
 			l.Rows[i].Cells = append(l.Rows[i].Cells, page.Cell{Kind: page.KindDate, Time: at})
 		}
 	}
-	if l.Count, err = k.records.Count(r.Context(), r.caller(), q); err != nil {
+	if l.Count, err = k.counted(r.Context(), r.caller(), q); err != nil {
 		return err
 	}
 	show := r.FormValue("show")
@@ -210,5 +211,11 @@ func (k *resource[P]) count(r *request, q guard.Query) (int64, error) {
 	if !k.visible(r) {
 		return 0, nil
 	}
-	return k.records.Count(r.Context(), r.caller(), q)
+	return k.counted(r.Context(), r.caller(), q)
+}
+
+// counted counts as far as pages say it.
+func (k *resource[P]) counted(ctx context.Context, c guard.Caller, q guard.Query) (int64, error) {
+	q.Most = page.CountMost + 1
+	return k.records.Count(ctx, c, q)
 }

@@ -122,11 +122,11 @@ func (k *resource[P]) browsable(ctx context.Context, c guard.Caller, p *pool.Poo
 }
 
 func (k *resource[P]) freeCount(ctx context.Context, c guard.Caller, d *desk.Desk, p *pool.Pool) (int64, error) {
-	return k.records.Count(ctx, c, d.Browse(guard.Query{}, p))
+	return k.counted(ctx, c, d.Browse(guard.Query{}, p))
 }
 
 func (k *resource[P]) heldCount(ctx context.Context, c guard.Caller, p *pool.Pool) (int64, error) {
-	return k.records.Count(ctx, c, guard.Query{Clauses: []crm.Clause{
+	return k.counted(ctx, c, guard.Query{Clauses: []crm.Clause{
 		{Column: "pool", Op: crm.Equal, Values: []crm.Value{crm.StringValue(p.ID.String())}}, {Column: "owner", Op: crm.NotNull},
 	}})
 }

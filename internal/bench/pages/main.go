@@ -91,7 +91,7 @@ func newCrawler(base string) (*crawler, error) {
 	tr := http.DefaultTransport.(*http.Transport).Clone()
 	tr.TLSClientConfig = &tls.Config{InsecureSkipVerify: u.Hostname() == "localhost", MinVersion: tls.VersionTLS12} // #nosec G402 -- its own machine's certificate is self-made
 	return &crawler{
-		http: &http.Client{Jar: jar, Transport: tr, Timeout: 2 * time.Minute}, base: u, times: 1, samples: 1, deep: 1,
+		http: &http.Client{Jar: jar, Transport: tr, Timeout: time.Minute}, base: u, times: 1, samples: 1, deep: 1,
 		kinds: map[string]*kind{}, seen: map[string]bool{},
 	}, nil
 }
@@ -231,16 +231,20 @@ func (c *crawler) visit(ctx context.Context, at string) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	k := c.kindOf(patternOf(at))
 	res, err := c.http.Do(req)
 	if err != nil {
-		return "", err
+		k.count(time.Since(start), 0, false) // no answer in time
+		return "", ctx.Err()
 	}
 	defer res.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(res.Body, 64<<20))
 	if err != nil {
 		return "", err
 	}
-	k := c.kindOf(patternOf(at))
+	if took := time.Since(start); took > time.Second {
+		fmt.Fprintf(os.Stderr, "%s: %s\n", patternOf(at), took.Round(time.Millisecond))
+	}
 	k.count(time.Since(start), res.StatusCode, false)
 	k.bytes = max(k.bytes, len(body))
 	if !strings.HasPrefix(res.Header.Get("Content-Type"), "text/html") {
