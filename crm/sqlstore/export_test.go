@@ -21,7 +21,12 @@ func (s *Store) Statements(ctx context.Context, q crm.Query) (texts []string, ar
 	if err != nil {
 		return nil, nil, err
 	}
+	way, err := s.way(ctx, t, in, &q)
+	if err != nil {
+		return nil, nil, err
+	}
 	for _, p := range parts(&q, after) {
+		p.way = way
 		text, a, err := s.page(t, in, &q, p, q.Limit+1)
 		if err != nil {
 			return nil, nil, err
@@ -36,6 +41,13 @@ func SetReindexCost(n int) (back func()) {
 	old := reindexCost
 	reindexCost = n
 	return func() { reindexCost = old }
+}
+
+// SetAnalyzeAfter changes after how many rows statistics are made; the returned function changes it back.
+func SetAnalyzeAfter(n int64) (back func()) {
+	old := analyzeAfter
+	analyzeAfter = n
+	return func() { analyzeAfter = old }
 }
 
 // SetRecent changes how many tokens SQLite's table of the newest ones keeps and how many move at once; the returned function changes it back.

@@ -372,6 +372,9 @@ func (s *Store) filter(t *table, in int64, q *crm.Query, p *part) (from, where s
 	}
 	for i := range q.Clauses {
 		cond, values := s.clause(&q.Clauses[i])
+		if p != nil && p.way == inOrder && t.narrows(&q.Clauses[i], q) {
+			cond = "+" + cond
+		}
 		add(cond, values...)
 	}
 	text, values, err := q.Where.SQL(func(name string) (string, error) {
@@ -752,7 +755,12 @@ func (s *Store) List(ctx context.Context, q crm.Query) (crm.Page, error) {
 		if err != nil || in == 0 || empty(&q) {
 			return err
 		}
+		way, err := s.way(ctx, t, in, &q)
+		if err != nil {
+			return err
+		}
 		for _, part := range parts(&q, after) {
+			part.way = way
 			text, args, err := s.page(t, in, &q, part, q.Limit+1-len(found))
 			if err != nil {
 				return err
@@ -802,6 +810,7 @@ func (s *Store) List(ctx context.Context, q crm.Query) (crm.Page, error) {
 type part struct {
 	null  bool           // the rows without a value in the sort column
 	after request.Cursor // where to start
+	way   way
 }
 
 // parts returns the statements of a page that starts after a cursor.
@@ -842,6 +851,9 @@ func (s *Store) page(t *table, in int64, q *crm.Query, p part, limit int) (strin
 		}
 	default:
 		order = column + direction + ", " + order
+		if p.way == sorted {
+			order = "+" + order // no index is read for its order
+		}
 		where += " AND " + column + " IS NOT NULL"
 		if p.after.Row != 0 {
 			where += " AND (" + column + ", t.row_id) " + than + " (?, ?)"

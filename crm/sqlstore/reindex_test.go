@@ -206,7 +206,7 @@ func search(t testing.TB, st *sqlstore.Store) (found []string) {
 // schemaOf describes all tables and indexes but those of types.
 func schemaOf(t testing.TB, db *sql.DB, d dialect.Dialect) []string {
 	t.Helper()
-	q := "SELECT type || ' ' || name || ' ' || COALESCE(sql, '') FROM sqlite_master WHERE tbl_name NOT LIKE 'crm_rows_%'"
+	q := "SELECT type || ' ' || name || ' ' || COALESCE(sql, '') FROM sqlite_master WHERE tbl_name NOT LIKE 'crm_rows_%' AND tbl_name NOT LIKE 'sqlite_stat_'"
 	if d == dialect.Postgres {
 		q = `SELECT table_name || ' ' || ordinal_position || ' ' || column_name || ' ' || data_type || ' ' || is_nullable || ' ' ||
 				COALESCE(column_default, '') || ' ' || COALESCE(collation_name, '')

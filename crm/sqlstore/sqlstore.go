@@ -46,6 +46,8 @@ type Store struct {
 	statements map[string]*sql.Stmt // of r
 
 	recent recent
+
+	written, analyzeAt int64 // rows by this store, and at which number statistics are due; of SQLite
 }
 
 type space struct{ tenant, typ string }
@@ -75,7 +77,16 @@ func Open(ctx context.Context, w, r *sql.DB, d dialect.Dialect) (*Store, error) 
 	if err := dialect.Migrate(ctx, w, d, files, schema); err != nil {
 		return nil, fail("open", err)
 	}
-	return s, s.settle(ctx)
+	if err := s.settle(ctx); err != nil {
+		return nil, err
+	}
+	if d == dialect.SQLite {
+		s.analyzeAt = analyzeAfter
+		if err := s.analyze(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
 }
 
 // Rollback takes the common tables back to a version, 1 or more, so that a program that knows no later one can open them. What

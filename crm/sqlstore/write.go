@@ -176,6 +176,7 @@ func (s *Store) Apply(ctx context.Context, b crm.Batch) (int64, error) {
 	for in, n := range spaces {
 		s.keepSpace(in, n)
 	}
+	s.wrote(ctx, len(b.Writes))
 	return seq, nil
 }
 
@@ -403,10 +404,19 @@ func (c *changes[K]) put(ctx context.Context, s *Store, tx *sql.Tx, to index) er
 // insertPostings sorts postings in the order of the index's key, inserts them, and returns how many tail let in.
 func insertPostings[K int64 | string](ctx context.Context, s *Store, tx *sql.Tx, to index, list []posting[K], tail string) (int64, error) {
 	slices.SortFunc(list, comparePostings)
-	return s.insert(ctx, tx, "INSERT INTO "+to.table+" (space, "+to.column+", row_id) VALUES ", tail, 3, len(list),
+	return s.insert(ctx, tx, s.into(tail)+to.table+" (space, "+to.column+", row_id) VALUES ", tail, 3, len(list),
 		func(args []any, i int) []any {
 			return append(args, list[i].space, keyArg(list[i].key), list[i].number)
 		})
+}
+
+// into begins an insertion. One of many rows that could fail half-way makes SQLite copy each page first that it changes, to take back the rest; here a
+// failure ends the transaction, which SQLite may know.
+func (s *Store) into(tail string) string {
+	if s.d == dialect.SQLite && tail == "" {
+		return "INSERT OR ROLLBACK INTO "
+	}
+	return "INSERT INTO "
 }
 
 // diff adds to list the keys of a that are not in b; both are sorted.
@@ -451,7 +461,7 @@ func (s *Store) putRows(ctx context.Context, tx *sql.Tx, t *table, in int64, wri
 	for _, n := range names[2:] { // not row_id and id
 		sets = append(sets, n+" = excluded."+n)
 	}
-	head := "INSERT INTO " + t.name + " (space, " + t.columns + ") VALUES "
+	head := s.into("") + t.name + " (space, " + t.columns + ") VALUES "
 	tail := " ON CONFLICT (row_id) DO UPDATE SET " + strings.Join(sets, ", ")
 	_, err := s.insert(ctx, tx, head, tail, t.width+1, len(writes), func(args []any, i int) []any {
 		p := writes[i]
