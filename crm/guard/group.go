@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/crmguard/crmguard/authz"
 	"github.com/crmguard/crmguard/crm"
@@ -18,6 +19,9 @@ type Grouping struct {
 	Clauses []crm.Clause // over fields that are clear columns and that the policy opens for the action aggregate
 	By      []string     // such fields, at most 3; none: one group
 	Sums    []string     // such fields that are whole numbers, at most 10
+	// Stale is how old the numbers may be, for pages that are looked at again and again: to count all records takes seconds where there are millions. 0: they are
+	// counted now. Who asks is decided on, and logged, each time.
+	Stale time.Duration
 }
 
 // Groups are the answer.
@@ -25,6 +29,7 @@ type Groups struct {
 	Groups []crm.Group // in ascending order of their keys
 	Hidden int         // groups that are left out because they are so small that they show a person
 	Event  uint64      // the log's event of this reading
+	At     time.Time   // when they were counted
 }
 
 // Group counts records by the values of fields, and sums fields, over those that the caller may aggregate. Where the policy obliges to leave
@@ -60,11 +65,47 @@ func (r *kind) Group(ctx context.Context, c Caller, q Grouping) (Groups, error) 
 	if err != nil {
 		return Groups{}, fmt.Errorf("guard: no log, no data: %w", err)
 	}
-	groups, err := r.g.store.Group(ctx, sq, crm.Grouping{By: q.By, Sums: q.Sums})
+	out, err := r.numbers(ctx, sq, q, small)
+	if err != nil {
+		return Groups{}, err
+	}
+	out.Event = receipt.Index
+	return out, nil
+}
+
+// numbers returns a kept answer that is new enough, or makes one.
+func (r *kind) numbers(ctx context.Context, sq crm.Query, q Grouping, small bool) (Groups, error) {
+	if q.Stale <= 0 {
+		return r.tally(ctx, sq, q, small)
+	}
+	key, err := keyOf(sq, q, small)
+	if err != nil {
+		return Groups{}, err
+	}
+	e, err := r.g.numbers.take(ctx, key)
 	if err != nil {
 		return Groups{}, fmt.Errorf("guard: %w", err)
 	}
-	out := Groups{Groups: groups, Event: receipt.Index}
+	defer r.g.numbers.give(key, e)
+	if age := r.g.now().Sub(e.at); e.at.IsZero() || age < 0 || age > q.Stale {
+		made, err := r.tally(ctx, sq, q, small)
+		if err != nil {
+			return Groups{}, err
+		}
+		e.answer, e.at = made, made.At
+	}
+	out := e.answer
+	out.Groups = copyGroups(out.Groups)
+	return out, nil
+}
+
+// tally counts, and leaves out small groups.
+func (r *kind) tally(ctx context.Context, sq crm.Query, q Grouping, small bool) (Groups, error) {
+	out := Groups{At: r.g.now()}
+	var err error
+	if out.Groups, err = r.g.store.Group(ctx, sq, crm.Grouping{By: q.By, Sums: q.Sums}); err != nil {
+		return Groups{}, fmt.Errorf("guard: %w", err)
+	}
 	if small {
 		err = r.blur(ctx, sq, &out)
 	}

@@ -91,6 +91,7 @@ type Guard struct {
 	heard   func(typ string)
 
 	smallest int // see Options.SmallestGroup
+	numbers  keptNumbers
 
 	mu    sync.Mutex
 	types map[string]typeOf // that have a door here
@@ -195,7 +196,7 @@ func New(ctx context.Context, store crm.Store, keeper *encrypt.Keeper, policy au
 	}
 	g = &Guard{
 		store: store, keeper: keeper, policy: policy, log: log, name: o.LogName, now: o.Clock,
-		types: map[string]typeOf{}, identifying: o.Identifying, region: o.Region, heard: o.Written, smallest: o.SmallestGroup, open: unsettled{all: map[*announcement]bool{}}, quota: quota{perHour: o.SearchPerHour, used: map[string]*bucket{}},
+		types: map[string]typeOf{}, identifying: o.Identifying, region: o.Region, heard: o.Written, smallest: o.SmallestGroup, numbers: keptNumbers{all: map[string]*kept{}}, open: unsettled{all: map[*announcement]bool{}}, quota: quota{perHour: o.SearchPerHour, used: map[string]*bucket{}},
 		checks: quota{perHour: o.ChecksPerHour, used: map[string]*bucket{}}, imports: quota{perHour: min(o.ChecksPerHour, 1<<24) * importChecks, used: map[string]*bucket{}},
 	}
 	aborted, err = g.reconcile(ctx)

@@ -590,6 +590,7 @@ type Error struct {
 type Numbers struct {
 	Title Text
 	Note  Text   // how to read them
+	At    Text   // when they were counted
 	Chips []Chip // of what
 	Lists []List
 }

@@ -4,6 +4,9 @@ import (
 	"context"
 	"net/http"
 	"slices"
+	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/crmguard/crmguard/authz"
 	"github.com/crmguard/crmguard/crm"
@@ -45,13 +48,17 @@ func (s *Server) numbered(r *request) []numbered {
 	return slices.DeleteFunc(s.allNumbered(), func(n numbered) bool { return !n.may(r) })
 }
 
+// numbersAge is how old the numbers of the page may be: to count millions of records takes seconds.
+const numbersAge = 5 * time.Minute
+
 // grouping asks for one field, by currency where amounts are summed: sums of different currencies are none, and counts come with the
 // same question, so that nothing follows from the difference of two.
 func (n numbered) grouping(by string) guard.Grouping {
-	if n.sum == "" {
-		return guard.Grouping{By: []string{by}}
+	q := guard.Grouping{By: []string{by}, Stale: numbersAge}
+	if n.sum != "" {
+		q.By, q.Sums = append(q.By, "currency"), []string{n.sum}
 	}
-	return guard.Grouping{By: []string{by, "currency"}, Sums: []string{n.sum}}
+	return q
 }
 
 // numbers is the page of counts and sums.
@@ -72,21 +79,31 @@ func (s *Server) numbers(w http.ResponseWriter, r *request) error {
 	for _, n := range all {
 		p.Chips = append(p.Chips, page.Chip{Label: page.T("type." + n.typ + ".many"), Href: "/numbers?of=" + n.typ, Active: n.typ == chosen.typ})
 	}
-	for _, by := range chosen.by {
-		l, err := s.numberList(r, chosen, by)
-		if err != nil {
+	// Each is a scan of its own where nobody asked before.
+	lists := make([]*page.List, len(chosen.by))
+	ages := make([]time.Time, len(chosen.by))
+	at, ctx := errgroup.WithContext(r.Context())
+	for i, by := range chosen.by {
+		at.Go(func() (err error) {
+			lists[i], ages[i], err = s.numberList(ctx, r, chosen, by)
 			return err
-		}
+		})
+	}
+	if err := at.Wait(); err != nil {
+		return err
+	}
+	for _, l := range lists {
 		p.Lists = append(p.Lists, *l)
 	}
+	p.At = page.T("numbers.at", slices.MinFunc(ages, time.Time.Compare))
 	return s.show(w, r, http.StatusOK, p.Title, p)
 }
 
-// numberList is one table of numbers.
-func (s *Server) numberList(r *request, n numbered, by string) (*page.List, error) {
-	found, err := n.group(r.Context(), r.caller(), n.grouping(by))
+// numberList is one table of numbers, and when they were counted.
+func (s *Server) numberList(ctx context.Context, r *request, n numbered, by string) (*page.List, time.Time, error) {
+	found, err := n.group(ctx, r.caller(), n.grouping(by))
 	if err != nil {
-		return nil, err
+		return nil, time.Time{}, err
 	}
 	l := &page.List{
 		ID: "by-" + by, Title: page.T("numbers.by." + by), Count: -1, Empty: page.Empty{Text: page.T("numbers.none")},
@@ -106,7 +123,7 @@ func (s *Server) numberList(r *request, n numbered, by string) (*page.List, erro
 		}
 		l.Rows = append(l.Rows, row)
 	}
-	return l, nil
+	return l, found.At, nil
 }
 
 // groupCell names a group.

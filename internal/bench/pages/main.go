@@ -2,7 +2,7 @@
 //
 //	crm demo --customers 1000000 --data DIR         the one-time passwords are printed once
 //	crm --http --addr localhost:8080 --data DIR &
-//	go run -C internal/bench ./pages -url http://localhost:8080 -user admin@demo.example -search 张伟,example.com
+//	go run -C internal/bench ./pages -url http://localhost:8080 -user admin@demo.example -search 张伟,'138 0013 5678',lin@example.com
 //
 // The password is read from the variable CRM_PASSWORD, or a one-time one, which is exchanged for it, from CRM_ONE_TIME. Pages are told apart by
 // their path, ids aside, and the names of their parameters. Lists are followed page by page, too.
@@ -36,7 +36,7 @@ func main() {
 	times := flag.Int("times", 20, "how often each page is asked for")
 	samples := flag.Int("samples", 3, "pages of one kind")
 	deep := flag.Int("deep", 100, "how far lists are followed")
-	search := flag.String("search", "", "comma-separated terms that each list which can be searched is asked for")
+	search := flag.String("search", "", "comma-separated terms that the search of the pages is asked for")
 	flag.Parse()
 	c, err := newCrawler(*base)
 	if err != nil {
@@ -63,6 +63,7 @@ type crawler struct {
 	base                 *url.URL
 	times, samples, deep int
 	terms                []string
+	searches             []string // where terms are posted
 
 	kinds map[string]*kind
 	seen  map[string]bool
@@ -139,14 +140,12 @@ func (c *crawler) run(ctx context.Context) error {
 			return err
 		}
 		asked = append(asked, at)
-		links, searched := parse(body)
+		links, search := parse(body)
 		for _, l := range links {
 			c.add(c.below(at, l))
 		}
-		if searched && !strings.Contains(at, "q=") {
-			for _, term := range c.terms {
-				c.add(pathOf(at) + "?q=" + url.QueryEscape(term))
-			}
+		if to := c.below(at, search); search != "" && !slices.Contains(c.searches, to) {
+			c.searches = append(c.searches, to)
 		}
 		if next := nextOf(body); next != "" && c.deep > 1 {
 			if err := c.follow(ctx, c.below(at, next)); err != nil {
@@ -161,7 +160,29 @@ func (c *crawler) run(ctx context.Context) error {
 			}
 		}
 	}
+	for _, to := range c.searches {
+		for i, term := range c.terms {
+			for range c.times {
+				if err := c.search(ctx, to, term, i+1); err != nil {
+					return err
+				}
+			}
+		}
+	}
 	return nil
+}
+
+// search posts a term to a form, so that it is in no address. Each term counts as a kind, by its number: it may be somebody's name.
+func (c *crawler) search(ctx context.Context, to, term string, number int) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.base.String()+to, strings.NewReader(url.Values{"q": {term}}.Encode()))
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	k := c.kindOf(fmt.Sprintf("%s for term %d", patternOf(to), number))
+	k.pages = 1
+	_, err = c.measure(req, k)
+	return err
 }
 
 // follow goes through the next pages of a list; the last one counts as a kind of its own.
@@ -226,16 +247,20 @@ func (k *kind) count(took time.Duration, status int, page bool) {
 
 // visit asks for a page and notes how long it took to the last byte.
 func (c *crawler) visit(ctx context.Context, at string) (string, error) {
-	start := time.Now()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.base.String()+at, nil)
 	if err != nil {
 		return "", err
 	}
-	k := c.kindOf(patternOf(at))
+	return c.measure(req, c.kindOf(patternOf(at)))
+}
+
+// measure sends a request and counts it.
+func (c *crawler) measure(req *http.Request, k *kind) (string, error) {
+	start := time.Now()
 	res, err := c.http.Do(req)
 	if err != nil {
 		k.count(time.Since(start), 0, false) // no answer in time
-		return "", ctx.Err()
+		return "", req.Context().Err()
 	}
 	defer res.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(res.Body, 64<<20))
@@ -243,7 +268,7 @@ func (c *crawler) visit(ctx context.Context, at string) (string, error) {
 		return "", err
 	}
 	if took := time.Since(start); took > time.Second {
-		fmt.Fprintf(os.Stderr, "%s: %s\n", patternOf(at), took.Round(time.Millisecond))
+		fmt.Fprintf(os.Stderr, "%s: %s\n", k.pattern, took.Round(time.Millisecond))
 	}
 	k.count(time.Since(start), res.StatusCode, false)
 	k.bytes = max(k.bytes, len(body))
@@ -285,11 +310,6 @@ func (c *crawler) below(at, link string) string {
 	return to.RequestURI()
 }
 
-func pathOf(at string) string {
-	path, _, _ := strings.Cut(at, "?")
-	return path
-}
-
 var idLike = regexp.MustCompile(`^([0-9a-f]{8}-[0-9a-f-]{27}|\d+)$`)
 
 // patternOf is the path of a page with {id} for ids, and the names of its parameters.
@@ -314,11 +334,11 @@ func patternOf(at string) string {
 	return path + "?" + strings.Join(names, "&")
 }
 
-// parse returns the links of a page and whether it can be searched by a form that reads.
-func parse(body string) (links []string, searched bool) {
+// parse returns the links of a page, and where its form for searches posts to; "" where it has none.
+func parse(body string) (links []string, search string) {
 	doc, err := html.Parse(strings.NewReader(body))
 	if err != nil {
-		return nil, false
+		return nil, ""
 	}
 	for n := range doc.Descendants() {
 		if n.Type != html.ElementNode {
@@ -330,10 +350,17 @@ func parse(body string) (links []string, searched bool) {
 				links = append(links, href)
 			}
 		case "input":
-			searched = searched || attr(n, "name") == "q"
+			if attr(n, "name") != "q" {
+				continue
+			}
+			for f := range n.Ancestors() {
+				if f.Data == "form" && strings.EqualFold(attr(f, "method"), http.MethodPost) {
+					search = attr(f, "action")
+				}
+			}
 		}
 	}
-	return links, searched
+	return links, search
 }
 
 // nextOf is the link to the next page of a list.
