@@ -41,6 +41,9 @@ func (s *Store) analyze(ctx context.Context) error {
 		}
 		rows = max(rows, sampled)
 		for _, t := range types {
+			if err := s.note(ctx, tx, t.name, fmt.Sprintf("crm_rows_%d_bin", t.id), sampled, 1); err != nil {
+				return err
+			}
 			for _, unique := range []string{"id", "row", "change"} {
 				if err := s.note(ctx, tx, t.name, fmt.Sprintf("crm_rows_%d_%s", t.id, unique), rows, 1); err != nil {
 					return err
@@ -142,6 +145,9 @@ const (
 func (s *Store) way(ctx context.Context, t *table, in int64, q *crm.Query) (way, error) {
 	if s.d != dialect.SQLite || q.Sort == "" || q.Changes || q.Tokens != nil || q.Persons != nil || q.IDs != nil {
 		return anyWay, nil
+	}
+	if q.Deletion == crm.InBin {
+		return sorted, nil
 	}
 	w := anyWay
 	for i := range q.Clauses {

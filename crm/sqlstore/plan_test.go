@@ -65,6 +65,26 @@ func TestPlans(t *testing.T) {
 	}
 }
 
+// TestBinUsesIndex: the recycle bin is not looked for among the living.
+func TestBinUsesIndex(t *testing.T) {
+	w, r, _ := openSQLite(t)
+	st := openStore(t, w, r, dialect.SQLite)
+	declare(t, st)
+	create(t, st, 0, 900)
+	create(t, st, 900, 1800)
+	for _, column := range []string{"", "amount"} {
+		texts, args, err := st.Statements(t.Context(), crm.Query{
+			Tenant: "default", Type: "thing", Where: crm.Everything{}, Deletion: crm.InBin, Sort: column, Limit: 50,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if plan := explain(t, r, texts[0], args[0]); !strings.Contains(plan, "_bin (space=?") {
+			t.Errorf("sorted by %q: %s", column, plan)
+		}
+	}
+}
+
 // TestStatisticsHoldNoValues: what is kept for plans are numbers, no samples of keys, which would outlive who they are of.
 func TestStatisticsHoldNoValues(t *testing.T) {
 	w, r, _ := openSQLite(t)

@@ -850,10 +850,10 @@ func (s *Store) page(t *table, in int64, q *crm.Query, p part, limit int) (strin
 			args = append(args, p.after.Row)
 		}
 	default:
-		order = column + direction + ", " + order
 		if p.way == sorted {
-			order = "+" + order // no index is read for its order
+			column = "+" + column // its index is not read
 		}
+		order = column + direction + ", " + order
 		where += " AND " + column + " IS NOT NULL"
 		if p.after.Row != 0 {
 			where += " AND (" + column + ", t.row_id) " + than + " (?, ?)"

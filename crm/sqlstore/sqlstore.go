@@ -328,9 +328,13 @@ func (s *Store) declare(ctx context.Context, tx *sql.Tx, schema crm.Schema) erro
 			return err
 		}
 	}
-	// Tables that an older program made have no index of changes.
-	if _, err := tx.ExecContext(ctx, fmt.Sprintf("CREATE INDEX IF NOT EXISTS crm_rows_%d_change ON %s (space, change_seq)", id, name)); err != nil {
-		return err
+	// Tables that an older program made have no index of changes, and none of the recycle bin, whose rows are few.
+	for _, text := range []string{
+		"CREATE INDEX IF NOT EXISTS crm_rows_%d_change ON %s (space, change_seq)", "CREATE INDEX IF NOT EXISTS crm_rows_%d_bin ON %s (space, row_id) WHERE deleted = 1",
+	} {
+		if _, err := tx.ExecContext(ctx, fmt.Sprintf(text, id, name)); err != nil {
+			return err
+		}
 	}
 	for i, c := range merged {
 		column := s.d.Quote("c_" + c.Name)
