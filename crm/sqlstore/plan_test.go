@@ -73,14 +73,18 @@ func TestBinUsesIndex(t *testing.T) {
 	create(t, st, 0, 900)
 	create(t, st, 900, 1800)
 	for _, column := range []string{"", "amount"} {
-		texts, args, err := st.Statements(t.Context(), crm.Query{
-			Tenant: "default", Type: "thing", Where: crm.Everything{}, Deletion: crm.InBin, Sort: column, Limit: 50,
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if plan := explain(t, r, texts[0], args[0]); !strings.Contains(plan, "_bin (space=?") {
-			t.Errorf("sorted by %q: %s", column, plan)
+		for _, clauses := range [][]crm.Clause{nil, {{Column: "due", Op: crm.NotNull}}, {{Column: "owner", Op: crm.Equal, Values: []crm.Value{crm.StringValue("x")}}}} {
+			texts, args, err := st.Statements(t.Context(), crm.Query{
+				Tenant: "default", Type: "thing", Where: crm.Everything{}, Deletion: crm.InBin, Sort: column, Limit: 50, Clauses: clauses,
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i := range texts {
+				if plan := explain(t, r, texts[i], args[i]); !strings.Contains(plan, "_bin (space=?") {
+					t.Errorf("sorted by %q with %d clauses: %s", column, len(clauses), plan)
+				}
+			}
 		}
 	}
 }

@@ -372,8 +372,8 @@ func (s *Store) filter(t *table, in int64, q *crm.Query, p *part) (from, where s
 	}
 	for i := range q.Clauses {
 		cond, values := s.clause(&q.Clauses[i])
-		if p != nil && p.way == inOrder && t.narrows(&q.Clauses[i], q) {
-			cond = "+" + cond
+		if p != nil && p.way == inOrder && t.narrows(&q.Clauses[i], q) || q.Deletion == crm.InBin && s.d == dialect.SQLite {
+			cond = "+" + cond // its index is not read
 		}
 		add(cond, values...)
 	}
@@ -838,7 +838,11 @@ func (s *Store) page(t *table, in int64, q *crm.Query, p part, limit int) (strin
 	if s.merges(q) {
 		order = "k.hit"
 	}
-	switch column := s.column(q.Sort); {
+	column := s.column(q.Sort)
+	if p.way == sorted {
+		column = "+" + column
+	}
+	switch {
 	case q.Changes:
 		order = "t.change_seq" + direction
 	case q.Sort == "" || p.null:
@@ -850,9 +854,6 @@ func (s *Store) page(t *table, in int64, q *crm.Query, p part, limit int) (strin
 			args = append(args, p.after.Row)
 		}
 	default:
-		if p.way == sorted {
-			column = "+" + column // its index is not read
-		}
 		order = column + direction + ", " + order
 		where += " AND " + column + " IS NOT NULL"
 		if p.after.Row != 0 {
