@@ -312,7 +312,9 @@ func (c *crawler) below(at, link string) string {
 
 var idLike = regexp.MustCompile(`^([0-9a-f]{8}-[0-9a-f-]{27}|\d+)$`)
 
-// patternOf is the path of a page with {id} for ids, and the names of its parameters.
+var choice = regexp.MustCompile(`^[a-z_]+$`)
+
+// patternOf is the path of a page with {id} for ids, and its parameters: those that choose by a word with it, others by name.
 func patternOf(at string) string {
 	path, query, _ := strings.Cut(at, "?")
 	parts := strings.Split(path, "/")
@@ -327,7 +329,10 @@ func patternOf(at string) string {
 		return path
 	}
 	var names []string
-	for n := range values {
+	for n, v := range values {
+		if n != "after" && len(v) == 1 && choice.MatchString(v[0]) {
+			n += "=" + v[0]
+		}
 		names = append(names, n)
 	}
 	slices.Sort(names)
