@@ -511,7 +511,7 @@ type probe struct {
 // typed, after normalisation: a phone in another spelling or by its last digits, a name by a part of it or in
 // pinyin, as the tags of the fields say. A whole number that is found as such is not looked for by its last digits too. The fields must be indexed. One that the policy masks is found by
 // its full value under the actor's quota, and by what its mask shows; one that it hides is not searched, and the answer does not
-// tell. Candidates are opened to compare them, and logged like what is found. Errors: encrypt.ErrUnsupported,
+// tell. Where too many could match, those that match by their full value are found alone. Candidates are opened to compare them, and logged like what is found. Errors: encrypt.ErrUnsupported,
 // ErrBroad, ErrQuota.
 func (r *Records[P]) Search(ctx context.Context, c Caller, term string, limit int, fields ...string) (Page[P], error) {
 	return again(func() (Page[P], error) { return r.search(ctx, c, term, limit, fields) })
@@ -539,7 +539,25 @@ func (r *Records[P]) search(ctx context.Context, c Caller, term string, limit in
 			return page, err
 		}
 	}
-	return r.find(ctx, c, d, sq, probes, masked)
+	page, err := r.find(ctx, c, d, sq, probes, masked)
+	if whole := fullOf(probes); errors.Is(err, ErrBroad) && len(whole) > 0 {
+		// Among millions a whole name has parts that thousands share.
+		if found, alone := r.find(ctx, c, d, sq, whole, masked); alone == nil && len(found.Items) > 0 {
+			return found, nil
+		}
+	}
+	return page, err
+}
+
+// fullOf returns the probes that find by the full value.
+func fullOf(probes []probe) []probe {
+	var out []probe
+	for _, p := range probes {
+		if p.full {
+			out = append(out, p)
+		}
+	}
+	return out
 }
 
 // exact returns the probes without those by last digits, for a term that is a whole number. nil: there is nothing to be left out. That index has many candidates

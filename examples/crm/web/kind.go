@@ -128,7 +128,7 @@ func (k *resource[P]) routes(s *Server, mux *http.ServeMux) {
 	if k.dups != nil {
 		k.duplicateRoutes(s, mux)
 	}
-	if !k.governs {
+	if slices.Contains(app.ExportTypes, k.typ) {
 		s.handle(mux, "GET "+p+"/export", with(k.showExport))
 		s.handle(mux, "POST "+p+"/export", with(k.requestExport))
 	}

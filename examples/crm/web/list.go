@@ -10,6 +10,7 @@ import (
 	"github.com/crmguard/crmguard/authz"
 	"github.com/crmguard/crmguard/crm"
 	"github.com/crmguard/crmguard/crm/guard"
+	"github.com/crmguard/crmguard/examples/crm/app"
 	"github.com/crmguard/crmguard/examples/crm/page"
 )
 
@@ -109,7 +110,7 @@ func (k *resource[P]) showList(s *Server, w http.ResponseWriter, r *request) err
 	}
 	if !k.governs {
 		l.Chips = append(l.Chips, page.Chip{Label: page.T("list.bin"), Href: base + "?show=bin", Active: show == "bin"})
-		if ok, _, err := k.records.MayOwn(r.Context(), r.caller(), authz.Export); err == nil && ok && !q.Bin {
+		if ok, _, err := k.records.MayOwn(r.Context(), r.caller(), authz.Export); err == nil && ok && !q.Bin && slices.Contains(app.ExportTypes, k.typ) {
 			href := base + "/export"
 			if filter := k.filterText(r.FormValue); filter != "" {
 				href += "?" + filter

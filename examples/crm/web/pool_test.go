@@ -567,6 +567,7 @@ func TestNumbers(t *testing.T) {
 		assert.Contains(t, body, "7,000", b.name)
 		assert.Contains(t, body, "small group", b.name)
 		assert.NotContains(t, body, "Lost", b.name)
+		assert.Contains(t, body, "counted ", b.name)
 		assert.Contains(t, b.body("/"), `href="/numbers"`)
 		assert.Equal(t, http.StatusOK, b.get("/numbers?of=lead"))
 	}

@@ -128,6 +128,9 @@ func (c *crawler) signIn(ctx context.Context, user, once, password string) error
 	return c.post(ctx, "/password", url.Values{"old": {once}, "new": {password}, "again": {password}})
 }
 
+// hopeless is how long a page takes that is not asked for again.
+const hopeless = 3 * time.Second
+
 // run follows the links from the first page on, breadth first, then asks for each page again until it was asked for often enough.
 func (c *crawler) run(ctx context.Context) error {
 	var asked []string
@@ -155,6 +158,9 @@ func (c *crawler) run(ctx context.Context) error {
 	}
 	for range c.times - 1 {
 		for _, at := range asked {
+			if slices.Min(c.kindOf(patternOf(at)).took) > hopeless {
+				continue
+			}
 			if _, err := c.visit(ctx, at); err != nil {
 				return err
 			}
@@ -312,7 +318,9 @@ func (c *crawler) below(at, link string) string {
 
 var idLike = regexp.MustCompile(`^([0-9a-f]{8}-[0-9a-f-]{27}|\d+)$`)
 
-// patternOf is the path of a page with {id} for ids, and the names of its parameters.
+var choice = regexp.MustCompile(`^[a-z_]+$`)
+
+// patternOf is the path of a page with {id} for ids, and its parameters: those that choose by a word with it, others by name.
 func patternOf(at string) string {
 	path, query, _ := strings.Cut(at, "?")
 	parts := strings.Split(path, "/")
@@ -327,7 +335,10 @@ func patternOf(at string) string {
 		return path
 	}
 	var names []string
-	for n := range values {
+	for n, v := range values {
+		if n != "after" && len(v) == 1 && choice.MatchString(v[0]) {
+			n += "=" + v[0]
+		}
 		names = append(names, n)
 	}
 	slices.Sort(names)
