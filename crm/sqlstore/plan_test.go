@@ -13,6 +13,9 @@ import (
 // TestPlans: a page of what few rows have is read from the index of that and sorted, also where nobody has it; a page of what many have in the order that
 // was asked for. Other connections than the one that made the statistics know them.
 func TestPlans(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long under the race detector")
+	}
 	w, r, _ := openSQLite(t)
 	st := openStore(t, w, r, dialect.SQLite)
 	declare(t, st)

@@ -19,6 +19,9 @@ import (
 
 // TestSQLiteMoving holds the store to the suite while tokens move all the time.
 func TestSQLiteMoving(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long under the race detector")
+	}
 	defer sqlstore.SetRecent(5, 2)()
 	crmtest.TestStore(t, func(t testing.TB) crm.Store {
 		w, r, _ := openSQLite(t)
@@ -163,8 +166,11 @@ func TestRecent(t *testing.T) {
 	for _, st := range stores {
 		declare(t, st)
 	}
-	moved := 0
-	for n := range 120 {
+	moved, batches := 0, 120
+	if testing.Short() {
+		batches = 40
+	}
+	for n := range batches {
 		if n%30 == 29 {
 			stores[0] = openStore(t, w, r, dialect.SQLite)
 			declare(t, stores[0])
@@ -212,7 +218,7 @@ func TestRecent(t *testing.T) {
 			moved = settled
 		}
 	}
-	if moved < 300 {
+	if moved < 2*batches {
 		t.Fatalf("only %d tokens ever moved", moved)
 	}
 	// Back at version 2 a program that knows crm_tokens alone finds all.
